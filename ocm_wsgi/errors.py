@@ -1,0 +1,200 @@
+"""Every failure this package raises, and what a client, an operator or a command line is told of it.
+
+The tree, split by what the one who meets it can do::
+
+    OcmError
+    ├── ConfigurationError          the start stops; the owner mends the configuration
+    ├── BadRequest                  400  the client must send something else
+    │   ├── UnsafeTarget
+    │   ├── BodyTooLarge
+    │   ├── BodyTruncated
+    │   └── EndpointUnavailable
+    ├── AuthenticationFailed        401  the client must present a bearer token of ours
+    ├── NotFound                    404
+    ├── UpgradeUnavailable          426  WebSocket is not to be had here; use HTTP
+    ├── CredentialError             about the owner's own credential
+    │   ├── CredentialRejected      400  only the owner can mend it; retrying cannot
+    │   └── CredentialUnavailable   503  missing or failing for now
+    └── UpstreamError               502  OpenAI's side
+        ├── UpstreamUnreachable
+        ├── UpstreamTimeout         504
+        └── UpstreamCut             a response that ended before its end
+
+A status is chosen for what the Codex client does with it: what retrying cannot cure is 400, whose text it shows
+at once and does not retry. Messages are fixed sentences for the client: no token, no path, no upstream text. What
+the operator needs beyond that goes into ``detail``, which is logged and never sent.
+
+Imports nothing of this package: every module may use it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class OcmError(Exception):
+    """The root of all failures of this package.
+
+    :param message: one sentence for whoever made the request; safe to send.
+    :param detail: more for the log, or ``None``; never sent to a client. Must hold no secret.
+    :param retry_after_seconds: sent as ``Retry-After`` when not ``None``; a whole number, at least 1.
+    """
+
+    status = 500
+    error_type = "api_error"
+    code: str | None = None
+    exit_code = 1
+
+    def __init__(self, message: str, *, detail: str | None = None, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing wrong in the configuration.
+
+    :ivar where: JSON path (``$.users[0].token``) or the name of an environment variable.
+    :ivar found: what stands there, as the reader would recognise it; never a secret.
+    :ivar expected: what would be right.
+    :ivar nearest: the known key that was probably meant, or ``None``.
+    """
+
+    where: str
+    found: str
+    expected: str
+    nearest: str | None = None
+
+    def __str__(self) -> str:
+        hint = f" (did you mean {self.nearest}?)" if self.nearest else ""
+        return f"{self.where}: found {self.found}; expected {self.expected}{hint}"
+
+
+class ConfigurationError(OcmError):
+    """The configuration cannot be used. Lists every mistake, so that one round of mending is enough."""
+
+    code = "configuration_error"
+
+    def __init__(self, source: str, mistakes: Sequence[Mistake]) -> None:
+        self.source = source
+        self.mistakes = tuple(mistakes)
+        count = f"{len(self.mistakes)} mistake" + ("" if len(self.mistakes) == 1 else "s")
+        lines = "".join(f"\n  {mistake}" for mistake in self.mistakes)
+        super().__init__(f"{count} in the configuration ({source}):{lines}")
+
+
+class BadRequest(OcmError):
+    """The request cannot be served as it is, and repeating it will not help."""
+
+    status = 400
+    error_type = "invalid_request_error"
+
+
+class UnsafeTarget(BadRequest):
+    """The request target could leave the API's base path."""
+
+    code = "invalid_target"
+
+
+class BodyTooLarge(BadRequest):
+    """The body exceeds ``max_body_bytes``. 400 and not 413: Codex would retry a 413 five times."""
+
+    code = "body_too_large"
+
+
+class BodyTruncated(BadRequest):
+    """The client stopped before the end of the body it had announced."""
+
+    code = "body_truncated"
+
+
+class EndpointUnavailable(BadRequest):
+    """The endpoint does not exist for the kind of credential that the owner has."""
+
+    code = "endpoint_unavailable"
+
+
+class AuthenticationFailed(OcmError):
+    """No bearer token, a malformed one, or one that no user has. The response carries a challenge."""
+
+    status = 401
+    error_type = "authentication_error"
+    code = "invalid_bearer_token"
+
+
+class NotFound(OcmError):
+    """Nothing is served at this path."""
+
+    status = 404
+    error_type = "invalid_request_error"
+    code = "not_found"
+
+
+class UpgradeUnavailable(OcmError):
+    """A WebSocket was asked for where none can be had. Codex falls back to HTTP at once on 426."""
+
+    status = 426
+    error_type = "invalid_request_error"
+    code = "websocket_unavailable"
+
+
+class CredentialError(OcmError):
+    """The owner's credential cannot be used."""
+
+
+class CredentialRejected(CredentialError):
+    """Only the owner can mend the credential: signed out, of a kind we cannot use, or refused for good.
+
+    400, because Codex shows its text at once and does not retry it.
+    """
+
+    status = 400
+    error_type = "invalid_request_error"
+    code = "credential_rejected"
+
+
+class CredentialUnavailable(CredentialError):
+    """The credential is missing, unreadable or could not be refreshed, for now. It may be mended at any moment."""
+
+    status = 503
+    error_type = "api_error"
+    code = "credential_unavailable"
+
+
+class UpstreamError(OcmError):
+    """OpenAI's side failed before a response could be relayed."""
+
+    status = 502
+    error_type = "api_error"
+    code = "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection to upstream, or it broke before the response began."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamTimeout(UpstreamError):
+    """Upstream accepted the request and stayed silent for too long."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamCut(UpstreamError, ConnectionResetError):
+    """Upstream's response ended before its end, after the status had been sent to the client.
+
+    Also a ``ConnectionResetError``: a WSGI server then drops the client's connection without the closing chunk,
+    so the client can see that the response is not whole, and does not log a traceback for it.
+    """
+
+    code = "upstream_cut"
+
+    def __init__(self, message: str, *, detail: str | None = None) -> None:
+        UpstreamError.__init__(self, message, detail=detail)
+        self.errno = errno.ECONNRESET
