@@ -1,0 +1,57 @@
+# Everything sets itself up: on a fresh Debian machine with python3, make, git and root, any target can be the first.
+
+# The Python that .venv is made with, 3.10 or newer; found by scripts/create-venv when empty.
+PYTHON =
+VENV = .venv
+# Without setuptools' remark that an editable installation is one.
+PIP = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip --disable-pip-version-check
+CODEX = .cache/codex
+# Options for pytest: make test ARGS='-k nginx'
+ARGS =
+
+.PHONY: help install demo test check format bench
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo      Try it: no credential, no network, ends with Ctrl-C'
+	@echo 'make install   Build .venv with all that is needed to run and develop'
+	@echo "make test      Run all tests, also with the real Codex and nginx (ARGS='-k name' chooses some)"
+	@echo 'make check     Check format, lint and types'
+	@echo 'make format    Format the code and mend what lint can'
+	@echo 'make bench     Measure the relay'
+
+install: $(VENV)/with-dev
+
+demo: $(VENV)/with-demo
+	@$(VENV)/bin/flask ocm demo
+
+test: $(VENV)/with-dev $(CODEX)/installed
+	@scripts/debian-packages nginx
+	$(VENV)/bin/pytest -n auto $(ARGS)
+
+check: $(VENV)/with-dev
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+
+format: $(VENV)/with-dev
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+
+bench: $(VENV)/with-dev
+	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+# One stamp for each extra of setup.cfg.
+$(VENV)/with-%: setup.cfg pyproject.toml
+	@scripts/create-venv $(VENV) $(PYTHON)
+	@echo 'Installing the Python packages ($*) into $(VENV) ...'
+	@$(PIP) install --quiet --editable '.[$*]'
+	@touch $@
+
+# package.json is where the version of Codex is pinned. No lock file: it would name the registry of whoever wrote it.
+$(CODEX)/installed: tests/clients/package.json
+	@scripts/debian-packages nodejs npm
+	@echo 'Installing the Codex client into $(CODEX) ...'
+	@mkdir -p $(CODEX) && cp $< $(CODEX)/
+	@npm install --prefix $(CODEX) --ignore-scripts --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
