@@ -15,6 +15,8 @@ The tree, split by what the one who meets it can do::
     ├── CredentialError             about the owner's own credential
     │   ├── CredentialRejected      400  only the owner can mend it; retrying cannot
     │   └── CredentialUnavailable   503  missing or failing for now
+    ├── StateError                  503  our own database cannot be used for now
+    │   └── StateTooNew             a newer release made it; the owner installs that, or uses another
     └── UpstreamError               502  OpenAI's side
         ├── UpstreamUnreachable
         ├── UpstreamTimeout         504
@@ -163,6 +165,17 @@ class CredentialUnavailable(CredentialError):
     status = 503
     error_type = "api_error"
     code = "credential_unavailable"
+
+
+class StateError(OcmError):
+    """The state database is locked, full, damaged or gone. A turn that is under way goes on all the same."""
+
+    status = 503
+    code = "state_unavailable"
+
+
+class StateTooNew(StateError):
+    """The schema is of a newer release: writing to it could harm what that release keeps there."""
 
 
 class UpstreamError(OcmError):

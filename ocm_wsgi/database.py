@@ -1,0 +1,392 @@
+"""Where state lives: the tables, and connections to them that are safe across threads, processes and forks.
+
+SQLAlchemy Core only. SQLite (WAL) by default, PostgreSQL through the same code. Knows nothing of what the rows mean;
+that is for the ledger and the users. Nothing is opened before first use, and each process opens its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ocm_wsgi.errors import StateError, StateTooNew
+
+#: Raised when a column or its meaning changes, not when a table is added.
+SCHEMA_VERSION = 1
+
+#: How long a writer waits for another process's transaction before it fails.
+BUSY_TIMEOUT_SECONDS = 5.0
+
+#: How long the first use in a process waits for another process that is creating the schema.
+CREATION_TIMEOUT_SECONDS = 30.0
+
+#: Any constant will do, as long as nothing else in the PostgreSQL database takes it.
+_ADVISORY_LOCK = 0x6F636D
+
+_UNUSABLE = "The state database cannot be used at the moment."
+
+metadata = sa.MetaData()
+
+#: 64 bits everywhere. SQLite numbers rows by itself only when the type is spelled INTEGER.
+_Identity = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+user = sa.Table(
+    "user",
+    metadata,
+    sa.Column("id", _Identity, primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("token_sha256", sa.String(64), nullable=False, unique=True),
+    sa.Column("admin", sa.Boolean, nullable=False, default=False),
+    sa.Column("disabled", sa.Boolean, nullable=False, default=False),
+    sa.Column("models", sa.JSON(none_as_null=True)),
+    sa.Column("limits", sa.JSON(none_as_null=True)),
+    sa.Column("max_concurrent", sa.Integer),
+    sa.Column("expires_at", sa.Double),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("updated_at", sa.Double, nullable=False),
+)
+
+# The fields of turns.Turn. Token columns are null when upstream said nothing of usage, which is not zero.
+turn = sa.Table(
+    "turn",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("user", sa.Text, nullable=False),
+    sa.Column("credential", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("service_tier", sa.Text, nullable=False),
+    sa.Column("context_window", sa.BigInteger, nullable=False),
+    sa.Column("week_start", sa.BigInteger),
+    sa.Column("input_tokens", sa.BigInteger),
+    sa.Column("cached_tokens", sa.BigInteger),
+    sa.Column("output_tokens", sa.BigInteger),
+    sa.Column("reasoning_tokens", sa.BigInteger),
+    sa.Column("cost_micro_usd", sa.BigInteger),
+    sa.Column("transport", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("http_status", sa.Integer, nullable=False),
+    sa.Column("first_byte_ms", sa.BigInteger, nullable=False),
+    sa.Column("duration_ms", sa.BigInteger, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("error_code", sa.Text, nullable=False),
+    sa.Index("turn_by_time", "started_at", "id"),
+    sa.Index("turn_by_status", "status", "started_at", "id"),
+    # Holds all that admission adds up, so that the sum never touches the rows themselves.
+    sa.Index("turn_by_user", "user", "started_at", "id", "input_tokens", "output_tokens", "cost_micro_usd"),
+)
+
+# Sums of turns, kept for good. `hour` is Unix seconds of the hour's start; `week_start` is 0 when unknown, as no part
+# of a primary key may be null. The key starts with the user, and SQLite keeps the rows in its order: what admission
+# sums for one user lies together.
+turn_hour = sa.Table(
+    "turn_hour",
+    metadata,
+    sa.Column("user", sa.Text, primary_key=True),
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("credential", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("service_tier", sa.Text, primary_key=True),
+    sa.Column("context_window", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("week_start", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("turns", sa.BigInteger, nullable=False),
+    sa.Column("turns_without_usage", sa.BigInteger, nullable=False),
+    sa.Column("turns_unpriced", sa.BigInteger, nullable=False),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cached_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("reasoning_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cost_micro_usd", sa.BigInteger, nullable=False),
+    sa.Index("turn_hour_by_hour", "hour"),
+    sqlite_with_rowid=False,
+)
+
+# The audit trail. `detail` never holds a secret.
+event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("id", _Identity, primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("detail", sa.JSON(none_as_null=True)),
+    sa.Index("event_by_time", "at", "id"),
+)
+
+# The rate limits that upstream last told, per credential.
+quota = sa.Table(
+    "quota",
+    metadata,
+    sa.Column("credential", sa.Text, primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("rate_limits", sa.JSON, nullable=False),
+)
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+
+class Database:
+    """The state database. Costs nothing until used; safe to make before a fork and to share between threads.
+
+    :param url: a SQLAlchemy URL. For SQLite the folder (0700) and the file (0600) are made when missing.
+
+    All failures of the database itself are raised as ``StateError``; ``sqlalchemy.exc.IntegrityError`` passes through,
+    as it tells the caller something about its own rows.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.make_url(url)
+        is_file = self.url.get_backend_name() == "sqlite" and self.url.database not in (None, "", ":memory:")
+        self.path = Path(self.url.database or "") if is_file else None
+        # One a process. What a parent left here after a fork is kept unused: closing an inherited SQLite connection
+        # would act on the parent's files.
+        self._processes: dict[int, _Process] = {}
+
+    def __repr__(self) -> str:
+        return f"Database({self.url!r})"
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Give a connection that sees one moment of the database throughout, and changes nothing."""
+        with _mapped_errors(), self._process().engine().connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Give a connection in a transaction that is committed at the end, or rolled back when an exception leaves.
+
+        On SQLite it is the only writer, from the start. When it is left without an exception, what was written
+        survives the death of any process.
+
+        :raises StateError: nothing was written, or (rarely, on a failing commit) that is not known.
+        """
+        process = self._process()
+        with _mapped_errors():
+            engine = process.engine()
+            with engine.connect() as connection:
+                connection = connection.execution_options(ocm_writes=True)
+                with connection.begin():
+                    yield connection
+            process.require_same_file()
+
+    def close(self) -> None:
+        """Close this process's connections. The next use opens new ones."""
+        self._process().close()
+
+    def _process(self) -> _Process:
+        # setdefault is atomic, and making one has no effect: no lock that a fork could leave held.
+        pid = os.getpid()
+        return self._processes.get(pid) or self._processes.setdefault(pid, _Process(self.url, self.path))
+
+
+class _Process:
+    """The engine of one process."""
+
+    def __init__(self, url: sa.URL, path: Path | None) -> None:
+        self._url = url
+        self._path = path
+        self._lock = threading.Lock()
+        self._engine: sa.Engine | None = None
+        self._file: tuple[int, int] | None = None
+
+    def engine(self) -> sa.Engine:
+        """Open, or open again where the file has been removed or replaced under us."""
+        engine = self._engine
+        if engine is not None and self._file == self._identity():
+            return engine
+        with self._lock:
+            if self._engine is not None and self._file != self._identity():
+                self._dispose()
+            if self._engine is None:
+                self._open()
+            assert self._engine is not None
+            return self._engine
+
+    def require_same_file(self) -> None:
+        """Refuse to call a commit durable that went into a file which is no longer there."""
+        if self._file != self._identity():
+            raise StateError("The state database was removed or replaced while it was written to.")
+
+    def close(self) -> None:
+        with self._lock:
+            self._dispose()
+
+    def _dispose(self) -> None:
+        if self._engine is not None:
+            self._engine.dispose()
+        self._engine = None
+
+    def _identity(self) -> tuple[int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _open(self) -> None:
+        if self._path is not None:
+            _create_private_file(self._path)
+        engine = _sqlite_engine(self._url) if self._url.get_backend_name() == "sqlite" else _server_engine(self._url)
+        try:
+            with self._creation_lock():
+                _create_schema(engine)
+        except (OSError, filelock.Timeout) as exc:
+            engine.dispose()
+            raise StateError(_UNUSABLE, detail=str(exc)) from exc
+        except BaseException:
+            engine.dispose()
+            raise
+        self._file = self._identity()
+        self._engine = engine
+
+    def _creation_lock(self) -> AbstractContextManager[Any]:
+        # SQLite answers "locked" at once, without waiting, to some of those who turn on WAL at the same moment.
+        if self._path is None:
+            return contextlib.nullcontext()
+        return filelock.FileLock(
+            f"{self._path}.lock", timeout=CREATION_TIMEOUT_SECONDS, mode=0o600, fallback_to_soft=False
+        ).acquire(poll_interval=0.01)
+
+
+def insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """Give the dialect's own INSERT, which knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
+    return insert_for(connection.dialect.name, table)
+
+
+def insert_for(dialect_name: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """As ``insert``, by the dialect's name."""
+    return postgresql.insert(table) if dialect_name == "postgresql" else sqlite.insert(table)
+
+
+def get_meta(connection: sa.Connection, key: str) -> str | None:
+    """Read a value of ``meta``."""
+    value: str | None = connection.scalar(sa.select(meta.c.value).where(meta.c.key == key))
+    return value
+
+
+def set_meta(connection: sa.Connection, key: str, value: str) -> None:
+    """Write a value of ``meta``, new or not."""
+    statement = insert(connection, meta)
+    statement = statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
+    connection.execute(statement, {"key": key, "value": value})
+
+
+def increase_meta(connection: sa.Connection, key: str) -> None:
+    """Add 1 to a counter of ``meta``, which starts at 0. Call it last: PostgreSQL holds others up at that row."""
+    statement = insert(connection, meta)
+    increased = sa.cast(sa.cast(meta.c.value, sa.BigInteger) + 1, sa.Text)
+    statement = statement.on_conflict_do_update(index_elements=["key"], set_={"value": increased})
+    connection.execute(statement, {"key": key, "value": "1"})
+
+
+def add_event(
+    connection: sa.Connection, at: float, actor: str, kind: str, subject: str, detail: object | None = None
+) -> None:
+    """Write one line of the audit trail.
+
+    :param actor: who did it: a user's name, ``"cli"`` or ``"system"``.
+    :param detail: anything JSON can hold, never a secret.
+    """
+    row = {"at": at, "actor": actor, "kind": kind, "subject": subject, "detail": detail}
+    connection.execute(event.insert(), row)
+
+
+def _server_engine(url: sa.URL) -> sa.Engine:
+    return sa.create_engine(url, pool_pre_ping=True, max_overflow=-1)
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    # Threads of a worker are the bound on connections; waiting for one of them would only add a second queue.
+    engine = sa.create_engine(url, max_overflow=-1, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        # The driver must not begin transactions by itself: it would begin deferred ones, which fail when they turn
+        # from reading to writing.
+        connection.isolation_level = None
+        for pragma in ("foreign_keys = ON", "synchronous = NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get("ocm_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _create_private_file(path: Path) -> None:
+    """Make folder and file before SQLite does, which would make them as open as the umask allows.
+
+    An existing file is not opened: closing it would drop the locks of this process's own SQLite connections.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as exc:
+        raise StateError("The state database cannot be created.", detail=str(exc)) from exc
+
+
+def _create_schema(engine: sa.Engine) -> None:
+    """Bring the schema into being, unless it is there.
+
+    :raises StateTooNew: a newer release has been here.
+    """
+    version = _stored_version(engine)
+    if version is None:
+        if engine.dialect.name == "sqlite":
+            _turn_on_wal(engine)
+        with engine.connect().execution_options(ocm_writes=True) as connection, connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+            metadata.create_all(connection)
+            set_meta(connection, "schema_version", str(SCHEMA_VERSION))
+    elif version > SCHEMA_VERSION:
+        raise StateTooNew(
+            f"The state database was made by a newer release of ocm-wsgi (schema {version}; this release knows "
+            f"{SCHEMA_VERSION}). Install that release again, or use another database_url."
+        )
+
+
+def _turn_on_wal(engine: sa.Engine) -> None:
+    # Outside any transaction, hence past SQLAlchemy.
+    with contextlib.closing(engine.raw_connection()) as connection:
+        connection.cursor().execute("PRAGMA journal_mode = WAL")
+
+
+def _stored_version(engine: sa.Engine) -> int | None:
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("meta"):
+            return None
+        version = get_meta(connection, "schema_version")
+        return None if version is None else int(version)
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    """Make ours what goes wrong with the database itself, as against with a caller's rows."""
+    try:
+        yield
+    except sa.exc.IntegrityError:
+        raise
+    except sa.exc.SQLAlchemyError as exc:
+        raise StateError(_UNUSABLE, detail=str(getattr(exc, "orig", None) or exc)) from exc
