@@ -1,0 +1,100 @@
+"""The real Codex client, run once and without a person, on a configuration of its own.
+
+Knows how to start it and keep it to itself; what it says and does is for the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / ".cache/codex/node_modules/.bin/codex"
+# Of those bundled with the pinned release; for an unknown one Codex warns of missing metadata.
+MODEL = "gpt-5.5"
+
+
+def run_codex(
+    base_url: str,
+    bearer_token: str,
+    prompt: str,
+    *,
+    home: Path,
+    websockets: bool = False,
+    retries: int = 0,
+    timeout_seconds: float = 60,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``codex exec`` with one prompt and wait for its end.
+
+    :param base_url: of the provider, with its ``/v1``.
+    :param home: an empty directory, or one that an earlier run has used; becomes ``HOME`` and ``CODEX_HOME``.
+    :param websockets: whether the provider claims to speak them.
+    :param retries: of each request; 0 shows every failure at once, Codex's own default is 5.
+    :return: exit status 0 or 1, the model's text on stdout, everything else on stderr.
+    """
+    assert PROGRAM.exists(), "Codex is not installed: `make test` does it"
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text(_configuration(base_url, websockets=websockets, retries=retries))
+    command = [
+        PROGRAM,
+        "exec",
+        "--strict-config",
+        "--skip-git-repo-check",
+        "--ephemeral",
+        "--sandbox=read-only",
+        prompt,
+    ]
+    # Nothing of the developer's own Codex, proxies or keys comes along.
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "CODEX_HOME": str(home),
+        "OCM_BEARER_TOKEN": bearer_token,
+        "TZ": "UTC",
+    }
+    # Codex is a Node script that starts the real program: a session of their own, to end both where they hang.
+    with subprocess.Popen(
+        command,
+        cwd=home,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            stdout, stderr = process.communicate()
+            pytest.fail(f"Codex did not end within {timeout_seconds} s.\n{stdout}\n{stderr}")
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _configuration(base_url: str, *, websockets: bool, retries: int) -> str:
+    """Return a ``config.toml`` for a provider behind `base_url`; nothing else is on the network."""
+    return f"""
+model = "{MODEL}"
+model_provider = "ocm"
+check_for_update_on_startup = false
+
+[analytics]
+enabled = false
+
+[features]
+plugins = false # would fetch a list from GitHub
+
+[model_providers.ocm]
+name = "OCM"
+base_url = {json.dumps(base_url)}
+env_key = "OCM_BEARER_TOKEN"
+wire_api = "responses"
+supports_websockets = {json.dumps(websockets)}
+request_max_retries = {retries}
+stream_max_retries = {retries}
+"""

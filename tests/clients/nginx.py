@@ -1,0 +1,125 @@
+"""The real nginx, run unprivileged on ``deploy/nginx.conf`` itself, with only names, ports and paths replaced."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPSConnection
+from pathlib import Path
+
+import trustme
+
+CONFIGURATION = Path(__file__).parents[2] / "deploy/nginx.conf"
+SERVER_NAME = "localhost"
+LOOPBACK = ("127.0.0.1", 0)
+
+# What nginx.conf of a distribution holds around our file; here with all paths in one directory.
+_AROUND = """
+daemon off;
+# Whoever runs the tests: nobody else could enter the directory.
+user {user} {group};
+pid {directory}/nginx.pid;
+error_log {directory}/error.log info;
+events {{}}
+http {{
+    access_log {directory}/access.log;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    include {directory}/ocm.conf;
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Nginx:
+    """A running nginx.
+
+    :ivar tls: trusts its certificate, whose chain was made for this run.
+    """
+
+    https_port: int
+    http_port: int
+    tls: ssl.SSLContext
+
+    def connect(self, *, timeout_seconds: float = 20) -> HTTPSConnection:
+        """Return a connection that the caller closes."""
+        return HTTPSConnection(SERVER_NAME, self.https_port, context=self.tls, timeout=timeout_seconds)
+
+
+@contextmanager
+def run_nginx(upstream: str, directory: Path) -> Iterator[Nginx]:
+    """Run nginx in front of `upstream` (``host:port``) until the end of the context.
+
+    nginx takes over listening sockets that are open before it starts, as in an upgrade of its binary: no port can be
+    lost to another process, and a client that comes too early waits.
+
+    :param directory: an empty one, for its configuration, certificate, logs and temporary files.
+    """
+    tls = _write_certificate(directory)
+    with socket.create_server(LOOPBACK) as https, socket.create_server(LOOPBACK) as http:
+        nginx = Nginx(https.getsockname()[1], http.getsockname()[1], tls)
+        _write_configuration(directory, nginx, upstream)
+        process = subprocess.Popen(
+            _command(directory),
+            stdin=subprocess.DEVNULL,
+            pass_fds=[https.fileno(), http.fileno()],
+            env={"NGINX": f"{https.fileno()};{http.fileno()};"},
+        )
+    with process:
+        try:
+            yield nginx
+        finally:
+            process.terminate()
+
+
+def check_configuration(directory: Path) -> subprocess.CompletedProcess[str]:
+    """Have nginx say what it thinks of the configuration that :func:`run_nginx` wrote."""
+    return subprocess.run([*_command(directory), "-t"], capture_output=True, text=True, check=False)
+
+
+def _command(directory: Path) -> list[str]:
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program, "nginx is not installed: `make test` does it"
+    return [program, "-p", str(directory), "-c", "nginx.conf", "-e", str(directory / "error.log")]
+
+
+def _write_certificate(directory: Path) -> ssl.SSLContext:
+    """Write a certificate with an intermediate one, as a public authority would issue it; return who trusts it."""
+    authority = trustme.CA()
+    leaf = authority.create_child_ca().issue_cert(SERVER_NAME)
+    (directory / "fullchain.pem").write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+    (directory / "privkey.pem").write_bytes(leaf.private_key_pem.bytes())
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    return tls
+
+
+def _write_configuration(directory: Path, nginx: Nginx, upstream: str) -> None:
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    group = grp.getgrgid(os.getegid()).gr_name
+    (directory / "nginx.conf").write_text(_AROUND.format(directory=directory, user=user, group=group))
+    text = CONFIGURATION.read_text()
+    for found, put, times in [
+        ("server 127.0.0.1:8080;", f"server {upstream};", 1),
+        ("listen 443 ssl http2;", f"listen 127.0.0.1:{nginx.https_port} ssl http2;", 1),
+        ("listen 80;", f"listen 127.0.0.1:{nginx.http_port};", 1),
+        # Not every machine that runs tests has IPv6.
+        ("listen [::]:443 ssl http2;", "", 1),
+        ("listen [::]:80;", "", 1),
+        ("server_name ocm.example.org;", f"server_name {SERVER_NAME};", 2),
+        ("/etc/letsencrypt/live/ocm.example.org/", f"{directory}/", 2),
+    ]:
+        assert text.count(found) == times, f"{CONFIGURATION.name} has {found!r} {text.count(found)} times, not {times}"
+        text = text.replace(found, put)
+    (directory / "ocm.conf").write_text(text)
