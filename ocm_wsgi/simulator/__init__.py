@@ -1,0 +1,25 @@
+"""OpenAI on loopback, for tests and the demo: its OAuth issuer, the Codex backend and the platform API.
+
+Real sockets and real bytes; every behaviour and every fault is asked for with a :class:`Plan`. Imports nothing else
+of this package.
+"""
+
+from __future__ import annotations
+
+from ocm_wsgi.simulator.backend import PRIVATE_MARKER
+from ocm_wsgi.simulator.plans import DEFAULT_TEXT, DEFAULT_USAGE, Gate, Plan
+from ocm_wsgi.simulator.recording import Refresh, Seen, Sent, Turn
+from ocm_wsgi.simulator.simulator import Simulator
+
+__all__ = [
+    "DEFAULT_TEXT",
+    "DEFAULT_USAGE",
+    "PRIVATE_MARKER",
+    "Gate",
+    "Plan",
+    "Refresh",
+    "Seen",
+    "Sent",
+    "Simulator",
+    "Turn",
+]

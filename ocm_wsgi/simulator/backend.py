@@ -1,0 +1,183 @@
+"""The ChatGPT side: the Codex backend, what else Codex asks of ChatGPT, and what must never be reached."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from typing import Any
+
+from ocm_wsgi.simulator import ratelimits
+from ocm_wsgi.simulator.exchange import Answer, Event, Exchange, World, error_answer, json_answer
+from ocm_wsgi.simulator.model import Speech, new_id, sse_events, usage_object
+from ocm_wsgi.simulator.receiving import Head
+
+#: Stands in everything private. Where a test finds it, the owner's conversations have leaked.
+PRIVATE_MARKER = "PRIVATE-CONVERSATION-OF-THE-OWNER-7f3c1e"
+
+MODEL_SLUGS = ("gpt-6.1-sol", "gpt-6.1-terra", "gpt-5.5", "gpt-5.5-mini")
+
+
+def authenticate(world: World, head: Head) -> str | Answer:
+    """Return the account that asks, or a refusal in the shapes of the ChatGPT backend."""
+    scheme, _, access_token = (head.field("Authorization") or "").partition(" ")
+    if scheme.lower() != "bearer" or len(head.values("Authorization")) != 1:
+        return json_answer({"detail": "Unauthorized"}, status=401)
+    known = world.issuer.access(access_token)
+    if known is None or known.state != "live":
+        message = "Your authentication token has been invalidated. Please try signing in again."
+        return _refusal("token_invalidated", message)
+    if known.expires_at <= world.issuer.clock():
+        return _refusal("token_expired", "Provided authentication token is expired. Please try signing in again.")
+    if head.values("ChatGPT-Account-Id") != [known.account.account_id]:
+        return json_answer({"detail": "The account does not match the token."}, status=401)
+    return known.account.account_id
+
+
+def _refusal(code: str, message: str) -> Answer:
+    return json_answer(
+        {"error": {"message": message, "type": None, "code": code, "param": None}, "status": 401}, status=401
+    )
+
+
+def speech_for(exchange: Exchange, request: dict[str, Any]) -> Speech:
+    return Speech(
+        request=request,
+        plan=exchange.plan,
+        response_id=new_id("resp"),
+        created_at=int(exchange.world.journal.clock()),
+        number=exchange.number,
+        account=exchange.account,
+    )
+
+
+def streamed_answer(exchange: Exchange, speech: Speech, fields: tuple[tuple[str, str], ...] = ()) -> Answer:
+    """Answer a turn as an event stream that records the turn when its end is about to be sent."""
+
+    def finish(status: str) -> None:
+        exchange.world.journal.add_turn(speech.turn(status, "sse"))
+
+    head = (("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache"), *fields)
+    return Answer(200, head, sse_events(speech), is_streamed=True, finish=finish)
+
+
+def _fields(exchange: Exchange) -> tuple[tuple[str, str], ...]:
+    return (("x-request-id", new_id("req")), *ratelimits.response_fields(exchange.rate_limits))
+
+
+def responses(exchange: Exchange) -> Answer:
+    """``POST /backend-api/codex/responses``: always a stream."""
+    request = exchange.object()
+    if request.get("stream") is not True:
+        return json_answer({"detail": "Stream must be set to true"}, status=400)
+    if request.get("store"):
+        return json_answer({"detail": "Store must be set to false"}, status=400)
+    return streamed_answer(exchange, speech_for(exchange, request), _fields(exchange))
+
+
+def compact(exchange: Exchange) -> Answer:
+    """``POST /backend-api/codex/responses/compact``: a history made short, as JSON."""
+    speech = speech_for(exchange, exchange.object())
+
+    def finish(status: str) -> None:
+        exchange.world.journal.add_turn(speech.turn(status, "json"))
+
+    body = {
+        "id": speech.response_id,
+        "object": "response.compaction",
+        "created_at": speech.created_at,
+        "output": [{"type": "compaction", "encrypted_content": "c2ltdWxhdGVkIGNvbXBhY3Rpb24="}],
+        "usage": usage_object(exchange.plan.usage),
+    }
+    answer = json_answer(body, fields=_fields(exchange))
+    events = [Event(event.data, "completed") for event in answer.events]
+    return Answer(200, answer.fields, events, finish=finish)
+
+
+def models(exchange: Exchange) -> Answer:
+    """``GET /backend-api/codex/models``, with an ``ETag`` that is honoured."""
+    body = _models_body()
+    etag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
+    fields = (("ETag", etag), *_fields(exchange))
+    if exchange.head.field("If-None-Match") == etag:
+        return Answer(304, fields)
+    return Answer(200, (("Content-Type", "application/json"), *fields), (Event(body),))
+
+
+@functools.cache
+def _models_body() -> bytes:
+    return json.dumps({"models": [_model(slug, index) for index, slug in enumerate(MODEL_SLUGS)]}).encode()
+
+
+def _model(slug: str, priority: int) -> dict[str, Any]:
+    """Return a model's entry with all members that Codex requires of one."""
+    efforts = ("low", "medium", "high")
+    return {
+        "slug": slug,
+        "display_name": slug,
+        "description": "A simulated model.",
+        "default_reasoning_level": "medium",
+        "supported_reasoning_levels": [{"effort": each, "description": each.capitalize()} for each in efforts],
+        "shell_type": "shell_command",
+        "visibility": "list",
+        "minimal_client_version": "0.60.0",
+        "supported_in_api": True,
+        "priority": priority,
+        "availability_nux": None,
+        "upgrade": None,
+        "base_instructions": "You are a simulated coding agent.",
+        "supports_reasoning_summaries": True,
+        "default_reasoning_summary": "auto",
+        "support_verbosity": True,
+        "default_verbosity": "medium",
+        "apply_patch_tool_type": "freeform",
+        "truncation_policy": {"mode": "tokens", "limit": 10000},
+        "supports_parallel_tool_calls": True,
+        "context_window": 272000,
+        "experimental_supported_tools": [],
+        "input_modalities": ["text", "image"],
+        "prefer_websockets": False,
+    }
+
+
+def search(exchange: Exchange) -> Answer:
+    """``POST /backend-api/codex/alpha/search``."""
+    exchange.object()
+    result = {"title": "A simulated result", "url": "https://example.com/", "snippet": "Nothing was searched."}
+    return json_answer({"results": [result]}, fields=_fields(exchange))
+
+
+def unknown(exchange: Exchange) -> Answer:
+    """Anything else below the Codex base."""
+    return json_answer({"detail": "Not Found"}, status=404)
+
+
+def usage(exchange: Exchange) -> Answer:
+    """``GET /backend-api/wham/usage`` (CODEX.md 6)."""
+    return json_answer(ratelimits.usage_page(exchange.rate_limits, exchange.world.journal.clock()))
+
+
+def accounts_check(exchange: Exchange) -> Answer:
+    """``GET /backend-api/wham/accounts/check`` (CODEX.md 6)."""
+    account = {
+        "id": exchange.account,
+        "name": None,
+        "structure": "personal",
+        "plan_type": exchange.rate_limits.get("plan_type", "plus"),
+        "workspace_backend_origin": "NO_CONSTRAINT",
+        "account_routing_override": "NO_CONSTRAINT",
+    }
+    return json_answer(
+        {"accounts": [account], "account_ordering": [exchange.account], "default_account_id": exchange.account}
+    )
+
+
+def private(exchange: Exchange) -> Answer:
+    """What lies behind the same credential and is nobody's business. 200, whoever asks, so that a leak is seen."""
+    item = {"id": "conv-1", "title": PRIVATE_MARKER, "create_time": exchange.world.journal.clock()}
+    return json_answer({"items": [item], "total": 1, "limit": 28, "offset": 0})
+
+
+def not_found(_: Exchange) -> Answer:
+    """Nothing is simulated here."""
+    return error_answer(404, "not_found", "The simulator has nothing here.")

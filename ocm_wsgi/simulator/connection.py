@@ -1,0 +1,168 @@
+"""One accepted TCP connection, and the watch over all of them that notices a client's leaving at once.
+
+A thread that waits, for time to pass or for a gate, waits on its connection's ``wake`` event, which the watch sets
+when the client hangs up. So nothing polls, and three hundred silent streams cost nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import BinaryIO
+
+from ocm_wsgi.simulator.plans import Gate
+
+
+class ClientGone(Exception):
+    """The client closed or reset the connection, or the simulator is stopping."""
+
+
+class Cut(Exception):
+    """A plan ends the connection here.
+
+    :param reset: with RST instead of FIN.
+    """
+
+    def __init__(self, *, reset: bool = False) -> None:
+        super().__init__()
+        self.reset = reset
+
+
+class Connection:
+    """A connection and the thread that serves it. Only that thread reads and writes."""
+
+    def __init__(self, sock: socket.socket, number: int) -> None:
+        self.socket = sock
+        self.number = number
+        self.reader: BinaryIO = sock.makefile("rb")
+        self.wake = threading.Event()
+        self.is_gone = False
+
+    def send(self, data: bytes) -> None:
+        """Write all of ``data``.
+
+        :raises ClientGone: it cannot be written any more.
+        """
+        try:
+            self.socket.sendall(data)
+        except OSError as exc:
+            raise ClientGone from exc
+
+    def wait(self, until: Callable[[], object], *, timeout: float | None = None) -> None:
+        """Wait until ``until()`` is true or ``timeout`` seconds have passed. It is asked again after each wake-up.
+
+        :raises ClientGone: the client hung up before.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            # Cleared before the questions are asked, so that no wake-up between question and wait is lost.
+            self.wake.clear()
+            if self.is_gone:
+                raise ClientGone
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if until() or (remaining is not None and remaining <= 0):
+                return
+            self.wake.wait(remaining)
+
+    def pass_gate(self, gate: Gate) -> None:
+        """Wait until the gate is open.
+
+        :raises ClientGone: the client hung up before.
+        """
+        gate.join(self.wake)
+        try:
+            self.wait(lambda: gate.released)
+        finally:
+            gate.leave(self.wake)
+
+    def wait_for_hang_up(self, timeout: float | None = None) -> None:
+        """Wait until the client goes away, or so many seconds."""
+        with contextlib.suppress(ClientGone):
+            self.wait(lambda: False, timeout=timeout)
+
+    def finish_sending(self) -> None:
+        """Send FIN (on TLS too: without a closing alert) and go on reading."""
+        socket.socket.shutdown(self.socket, socket.SHUT_WR)
+
+    def hang_up(self) -> None:
+        """Mark the client as gone and wake the thread that waits. Called by other threads."""
+        self.is_gone = True
+        self.wake.set()
+
+    def shut(self) -> None:
+        """End all reading and writing from another thread; the connection's own thread then closes it."""
+        self.hang_up()
+        with contextlib.suppress(OSError):
+            # Not SSLSocket.shutdown, which drops the TLS state that the other thread is using.
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+
+    def close(self, *, reset: bool = False) -> None:
+        with contextlib.suppress(OSError):
+            if reset:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):
+            self.reader.close()
+        self.socket.close()
+
+
+class HangUpWatch:
+    """One thread that waits for the hang-up of every connection (Linux: ``epoll``)."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._stop_reader, self._stop_writer = os.pipe()
+        self._epoll.register(self._stop_reader, select.EPOLLIN)
+        self._watched: dict[int, Connection] = {}
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="simulator-watch", daemon=True)
+        self._thread.start()
+
+    def add(self, connection: Connection) -> None:
+        with self._lock:
+            descriptor = connection.socket.fileno()
+            self._watched[descriptor] = connection
+            self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
+
+    def remove(self, connection: Connection) -> None:
+        """Must be called before the connection's socket is closed."""
+        with self._lock:
+            descriptor = connection.socket.fileno()
+            del self._watched[descriptor]
+            self._epoll.unregister(descriptor)
+
+    def stop(self) -> None:
+        os.write(self._stop_writer, b".")
+        self._thread.join()
+        self._epoll.close()
+        os.close(self._stop_reader)
+        os.close(self._stop_writer)
+
+    def _run(self) -> None:
+        while True:
+            for descriptor, _ in self._epoll.poll():
+                if descriptor == self._stop_reader:
+                    return
+                self._notice(descriptor)
+
+    def _notice(self, descriptor: int) -> None:
+        with self._lock:
+            connection = self._watched.get(descriptor)
+            if connection is None:
+                return
+            # The descriptor may belong to a newer connection than the one the event was for.
+            if _has_hung_up(descriptor):
+                connection.hang_up()
+            else:
+                self._epoll.modify(descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
+
+
+def _has_hung_up(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -1,0 +1,46 @@
+"""The simulator's own endpoints, for tests in another process: queue a plan, ask what was seen."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ocm_wsgi.simulator.exchange import Answer, Exchange, error_answer, json_answer
+from ocm_wsgi.simulator.plans import Plan, PlanError
+
+#: How many of the newest records ``/_simulator/state`` shows.
+MAX_SHOWN = 1000
+
+
+def plan(exchange: Exchange) -> Answer:
+    """``POST /_simulator/plan``: a plan's fields as JSON, with ``path`` and ``times`` beside them."""
+    members = exchange.object()
+    path, times = members.pop("path", None), members.pop("times", 1)
+    try:
+        planned = Plan.from_members(members)
+    except PlanError as exc:
+        return error_answer(400, "bad_plan", str(exc))
+    exchange.world.plans.add(planned, path=path, times=times)
+    return json_answer({"waiting": len(exchange.world.plans)})
+
+
+def state(exchange: Exchange) -> Answer:
+    """``GET /_simulator/state``: the journal as JSON, the newest records of each kind."""
+    journal = exchange.world.journal
+    return json_answer(
+        {
+            "url": exchange.world.url,
+            "open_streams": journal.open_streams,
+            "open_connections": journal.open_connections,
+            "waiting_plans": len(exchange.world.plans),
+            "requests": [_request(seen) for seen in journal.requests[-MAX_SHOWN:]],
+            "turns": [dataclasses.asdict(turn) for turn in journal.turns[-MAX_SHOWN:]],
+            "refreshes": [dataclasses.asdict(refresh) for refresh in journal.refreshes[-MAX_SHOWN:]],
+        }
+    )
+
+
+def _request(seen: Any) -> dict[str, Any]:
+    members = dataclasses.asdict(seen)
+    del members["body"]
+    return members

@@ -1,0 +1,161 @@
+"""One request on its way to an answer, and the world it happens in: what every endpoint is given."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ocm_wsgi.simulator import ratelimits
+from ocm_wsgi.simulator.connection import Connection, Cut
+from ocm_wsgi.simulator.devices import Devices
+from ocm_wsgi.simulator.issuer import Issuer
+from ocm_wsgi.simulator.plans import Gate, Plan, PlanQueue
+from ocm_wsgi.simulator.receiving import Body, Head, decoded
+from ocm_wsgi.simulator.recording import Journal
+
+#: So many responses are remembered for ``GET /v1/responses/{id}``.
+MAX_STORED = 1000
+
+
+class Event(NamedTuple):
+    """A piece of a body that is sent at one go.
+
+    :ivar ends: the turn's status when this event is what ends it.
+    """
+
+    data: bytes
+    ends: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response as an endpoint wants it; ``sending.py`` adds the framing and a plan's faults.
+
+    :ivar is_streamed: chunked unless planned otherwise; else it has a ``Content-Length``.
+    :ivar finish: called once with the turn's status, just before the event that ends it is sent.
+    """
+
+    status: int = 200
+    fields: tuple[tuple[str, str], ...] = ()
+    events: Iterable[Event] = ()
+    is_streamed: bool = False
+    finish: Callable[[str], None] | None = None
+
+
+@dataclass
+class World:
+    """Everything the simulator knows, shared by all connections."""
+
+    journal: Journal
+    issuer: Issuer
+    plans: PlanQueue = field(default_factory=PlanQueue)
+    devices: Devices = field(default_factory=Devices)
+    rate_limits: Mapping[str, Any] = field(default_factory=dict)
+    url: str = ""
+    _stored: OrderedDict[str, dict[str, Any]] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.rate_limits = self.rate_limits or ratelimits.default(self.journal.clock())
+
+    def store(self, response: dict[str, Any]) -> None:
+        with self._lock:
+            self._stored[response["id"]] = response
+            if len(self._stored) > MAX_STORED:
+                self._stored.popitem(last=False)
+
+    def stored(self, response_id: str) -> dict[str, Any] | None:
+        with self._lock:
+            return self._stored.get(response_id)
+
+    def forget(self, response_id: str) -> dict[str, Any] | None:
+        with self._lock:
+            return self._stored.pop(response_id, None)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request, read and recorded.
+
+    :ivar number: as in the journal.
+    :ivar path: the target's path without query, as the origin reads it.
+    :ivar account: who is asking, after authentication; ``""`` where there is none.
+    """
+
+    world: World
+    connection: Connection
+    number: int
+    head: Head
+    path: str
+    body: Body
+    plan: Plan
+    account: str
+
+    def object(self) -> dict[str, Any]:
+        """Read the body as a JSON object.
+
+        :raises ValueError: it is none.
+        """
+        value = json.loads(decoded(self.body.content, self.head.field("Content-Encoding")))
+        if not isinstance(value, dict):
+            raise ValueError("the body is not a JSON object")
+        return value
+
+    def pass_point(self, point: str) -> None:
+        """Do what the plan wants done at a named point.
+
+        :raises Cut: the connection ends here.
+        :raises ClientGone: the client left while it was held.
+        """
+        reach(self.connection, self.plan, point)
+
+    @property
+    def rate_limits(self) -> Mapping[str, Any]:
+        return self.world.rate_limits if self.plan.rate_limits is None else self.plan.rate_limits
+
+
+def reach(connection: Connection, plan: Plan, point: int | str) -> None:
+    """As :meth:`Exchange.pass_point`, also before there is an exchange."""
+    gate: Gate | None = plan.gate
+    if gate is not None and gate.point == point:
+        connection.pass_gate(gate)
+    if plan.cut_at == point:
+        raise Cut
+
+
+def json_answer(value: Any, *, status: int = 200, fields: tuple[tuple[str, str], ...] = ()) -> Answer:
+    """Answer with JSON."""
+    data = json.dumps(value, separators=(",", ":")).encode()
+    return Answer(status, (("Content-Type", "application/json"), *fields), (Event(data),))
+
+
+def error_answer(status: int, code: str | None, message: str, *, error_type: str = "invalid_request_error") -> Answer:
+    """Answer with an error in the platform's shape."""
+    return json_answer(error_body(code, message, error_type=error_type), status=status)
+
+
+def error_body(code: str | None, message: str, *, error_type: str = "invalid_request_error") -> dict[str, Any]:
+    return {"error": {"message": message, "type": error_type, "param": None, "code": code}}
+
+
+def planned_answer(plan: Plan) -> Answer | None:
+    """Return the answer that the plan holds whole, or ``None`` when the endpoint has to make it."""
+    status = plan.status or 200
+    if plan.json is not None:
+        return json_answer(plan.json, status=status)
+    if plan.body is not None:
+        size = plan.event_bytes or len(plan.body) or 1
+        pieces = (plan.body[start : start + size] for start in range(0, len(plan.body), size))
+        named = any(name.lower() == "content-type" for name, _ in plan.fields)
+        fields = () if named else (("Content-Type", "application/octet-stream"),)
+        return Answer(status, fields, tuple(Event(piece) for piece in pieces))
+    if plan.status in (204, 304):
+        return Answer(status)
+    if status >= 300:
+        code, message = plan.error or ("simulated_error", f"Simulated status {status}.")
+        return error_answer(status, code, message, error_type=plan.error_type)
+    return None

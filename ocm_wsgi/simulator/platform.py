@@ -1,0 +1,165 @@
+"""The platform API, ``/v1``: what a key of OpenAI's platform reaches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ocm_wsgi.simulator.backend import MODEL_SLUGS, speech_for, streamed_answer
+from ocm_wsgi.simulator.exchange import Answer, Event, Exchange, World, error_answer, error_body, json_answer
+from ocm_wsgi.simulator.model import Speech, chat_usage_object, new_id
+from ocm_wsgi.simulator.receiving import Head
+
+
+def authenticate(world: World, head: Head) -> str | Answer:
+    """Return ``api``, or OpenAI's refusal of a missing or wrong key."""
+    scheme, _, api_key = (head.field("Authorization") or "").partition(" ")
+    if scheme.lower() != "bearer" or len(head.values("Authorization")) != 1:
+        return json_answer(error_body(None, "You didn't provide an API key."), status=401)
+    if not world.issuer.has_api_key(api_key):
+        return error_answer(401, "invalid_api_key", f"Incorrect API key provided: {api_key[:8]}****.")
+    return "api"
+
+
+def responses(exchange: Exchange) -> Answer:
+    """``POST /v1/responses``, streamed or whole."""
+    request = exchange.object()
+    speech = speech_for(exchange, request)
+    if request.get("store", True):
+        exchange.world.store(speech.response("completed"))
+    fields = (("x-request-id", new_id("req")), ("openai-version", "2020-10-01"), ("openai-processing-ms", "12"))
+    if request.get("stream"):
+        return streamed_answer(exchange, speech, fields)
+    status = exchange.plan.terminal if exchange.plan.terminal in ("incomplete", "failed") else "completed"
+    return _whole(exchange, speech, speech.response(status), ends=status)
+
+
+def _whole(exchange: Exchange, speech: Speech, body: dict[str, Any], *, ends: str) -> Answer:
+    def finish(status: str) -> None:
+        exchange.world.journal.add_turn(speech.turn(status, "json"))
+
+    fields = (("Content-Type", "application/json"), ("x-request-id", new_id("req")))
+    return Answer(200, fields, (Event(json.dumps(body).encode(), ends),), finish=finish)
+
+
+def stored_response(exchange: Exchange) -> Answer:
+    """``GET /v1/responses/{id}``."""
+    response = exchange.world.stored(exchange.path.rpartition("/")[2])
+    return _no_response(exchange) if response is None else json_answer(response)
+
+
+def delete_response(exchange: Exchange) -> Answer:
+    """``DELETE /v1/responses/{id}``."""
+    response = exchange.world.forget(exchange.path.rpartition("/")[2])
+    if response is None:
+        return _no_response(exchange)
+    return json_answer({"id": response["id"], "object": "response", "deleted": True})
+
+
+def _no_response(exchange: Exchange) -> Answer:
+    return error_answer(404, None, f"Response with id '{exchange.path.rpartition('/')[2]}' not found.")
+
+
+def models(_: Exchange) -> Answer:
+    """``GET /v1/models``."""
+    return json_answer({"object": "list", "data": [_model(slug) for slug in MODEL_SLUGS]})
+
+
+def model(exchange: Exchange) -> Answer:
+    """``GET /v1/models/{id}``."""
+    slug = exchange.path.rpartition("/")[2]
+    if slug not in MODEL_SLUGS:
+        return error_answer(404, "model_not_found", f"The model '{slug}' does not exist or you have no access to it.")
+    return json_answer(_model(slug))
+
+
+def _model(slug: str) -> dict[str, Any]:
+    return {"id": slug, "object": "model", "created": 1735689600, "owned_by": "system"}
+
+
+def chat_completions(exchange: Exchange) -> Answer:
+    """``POST /v1/chat/completions``, streamed or whole."""
+    request = exchange.object()
+    speech = speech_for(exchange, request)
+    if not request.get("stream"):
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": "".join(speech.deltas),
+            "refusal": None,
+            "annotations": [],
+        }
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        usage = {"usage": chat_usage_object(exchange.plan.usage)}
+        return _whole(
+            exchange, speech, {**_chat(speech, "chat.completion"), "choices": [choice], **usage}, ends="completed"
+        )
+    includes_usage = bool((request.get("stream_options") or {}).get("include_usage"))
+
+    def finish(status: str) -> None:
+        exchange.world.journal.add_turn(speech.turn(status, "sse"))
+
+    fields = (("Content-Type", "text/event-stream; charset=utf-8"), ("x-request-id", new_id("req")))
+    return Answer(200, fields, _chunks(speech, includes_usage=includes_usage), is_streamed=True, finish=finish)
+
+
+def _chat(speech: Speech, kind: str) -> dict[str, Any]:
+    return {
+        "id": speech.response_id.replace("resp_", "chatcmpl-"),
+        "object": kind,
+        "created": speech.created_at,
+        "model": speech.model,
+        "service_tier": speech.service_tier,
+        "system_fingerprint": "fp_simulated",
+    }
+
+
+def _chunks(speech: Speech, *, includes_usage: bool) -> Iterator[Event]:
+    """Yield the chunks; the last choice ends the turn, or the usage chunk where one is asked for."""
+    common = _chat(speech, "chat.completion.chunk")
+    untold = {"usage": None} if includes_usage else {}
+    ends = "completed" if speech.plan.terminal == "completed" else None
+
+    def chunk(delta: dict[str, Any], finish_reason: str | None, ends: str | None = None) -> Event:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return _data({**common, "choices": [choice], **untold}, ends)
+
+    yield chunk({"role": "assistant", "content": "", "refusal": None}, None)
+    padding = {"obfuscation": "x" * speech.plan.event_bytes} if speech.plan.event_bytes else {}
+    for delta in speech.deltas:
+        yield chunk({"content": delta, **padding}, None)
+    if speech.plan.terminal is None:
+        return
+    yield chunk({}, "stop", None if includes_usage else ends)
+    if includes_usage:
+        yield _data({**common, "choices": [], "usage": chat_usage_object(speech.plan.usage)}, ends)
+    yield Event(b"data: [DONE]\n\n")
+
+
+def _data(value: dict[str, Any], ends: str | None) -> Event:
+    return Event(f"data: {json.dumps(value, separators=(',', ':'))}\n\n".encode(), ends)
+
+
+def embeddings(exchange: Exchange) -> Answer:
+    """``POST /v1/embeddings``."""
+    request = exchange.object()
+    given = request.get("input", "")
+    count = len(given) if isinstance(given, list) else 1
+    vector = [0.5, -0.25, 0.125]
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(count)]
+    usage = {"prompt_tokens": 8 * count, "total_tokens": 8 * count}
+    return json_answer({"object": "list", "data": data, "model": request.get("model"), "usage": usage})
+
+
+def echo(exchange: Exchange) -> Answer:
+    """Any other path: what came, for a test of a proxy to compare."""
+    return json_answer(
+        {
+            "method": exchange.head.method,
+            "target": exchange.head.target,
+            "fields": exchange.head.fields,
+            "body_length": len(exchange.body.content),
+            "body_sha256": hashlib.sha256(exchange.body.content).hexdigest(),
+        }
+    )

@@ -1,0 +1,232 @@
+"""What the simulator saw and did, kept for tests to ask about.
+
+Everything is kept in one :class:`Journal`, whose condition is notified at each change, so that a test waits for a
+change and never sleeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+#: Of a request's body so much is kept, in bytes; its length and hash are always those of the whole.
+MAX_KEPT_BODY = 1024 * 1024
+#: The journal forgets its oldest requests when their bodies exceed this, in bytes, or when there are too many.
+MAX_KEPT_BODIES = 256 * 1024 * 1024
+MAX_KEPT_RECORDS = 100_000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as it came.
+
+    :ivar number: counts all requests from 1; :class:`Sent` and :class:`Turn` of the same request carry it too.
+    :ivar target: the request target's exact octets, as latin-1.
+    :ivar fields: names and values as sent: order, case and duplicates kept.
+    :ivar body: what was read of it, up to 1 MiB; length and hash are of all that was read.
+    :ivar connection_id: counts TCP connections from 1.
+    """
+
+    number: int
+    method: str
+    target: str
+    http_version: str
+    fields: tuple[tuple[str, str], ...] = field(repr=False)
+    body_length: int
+    body_sha256: str
+    body: bytes = field(repr=False)
+    connection_id: int
+    at: float
+
+    def field(self, name: str) -> str | None:
+        """Return the first value of a field, whatever its case, or ``None``."""
+        return next(iter(self.values(name)), None)
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of all fields of this name, in order."""
+        return [value for each, value in self.fields if each.lower() == name.lower()]
+
+
+class Sent:
+    """One response's body as it was put on the wire: encoded, without chunk framing.
+
+    It grows before each write, so whoever holds the last byte finds it whole.
+    """
+
+    def __init__(self, number: int, target: str, status: int) -> None:
+        self.number = number
+        self.target = target
+        self.status = status
+        self.body_length = 0
+        self._hash = hashlib.sha256()
+
+    def add(self, payload: bytes) -> None:
+        self.body_length += len(payload)
+        self._hash.update(payload)
+
+    @property
+    def body_sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """One refresh token that was presented.
+
+    :ivar outcome: ``rotated``, ``kept`` (answered without a new refresh token), ``reused``, ``expired``,
+        ``invalidated``, ``unknown``, ``refused`` (by plan) or ``cut`` (by plan, before anything happened).
+    :ivar reason: the request's ``refresh_reason``, as newer clients send it.
+    """
+
+    refresh_token_sha256: str
+    outcome: str
+    at: float
+    client_id: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a model, as the simulator counts it. Tokens are what the client was told; untold is 0.
+
+    :ivar number: of the request that asked for it; turns of one WebSocket share theirs.
+    :ivar transport: ``sse``, ``json`` or ``websocket``.
+    :ivar account: the ChatGPT account, or ``api`` for a platform key.
+    :ivar status: ``completed``, ``incomplete``, ``failed`` or ``cut`` (the client never got an end).
+    """
+
+    number: int
+    response_id: str
+    model: str
+    service_tier: str
+    transport: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    account: str
+    status: str
+
+
+class Journal:
+    """All records. Every method is thread-safe."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._changed = threading.Condition()
+        self._requests: deque[Seen] = deque()
+        self._sent: deque[Sent] = deque(maxlen=MAX_KEPT_RECORDS)
+        self._turns: deque[Turn] = deque(maxlen=MAX_KEPT_RECORDS)
+        self._refreshes: deque[Refresh] = deque(maxlen=MAX_KEPT_RECORDS)
+        self._kept_bytes = 0
+        self._numbers = 0
+        self._open_streams = 0
+        self._open_connections = 0
+
+    def number(self) -> int:
+        with self._changed:
+            self._numbers += 1
+            return self._numbers
+
+    def add_request(self, seen: Seen) -> None:
+        with self._changed:
+            self._requests.append(seen)
+            self._kept_bytes += len(seen.body)
+            while self._kept_bytes > MAX_KEPT_BODIES or len(self._requests) > MAX_KEPT_RECORDS:
+                self._kept_bytes -= len(self._requests.popleft().body)
+            self._changed.notify_all()
+
+    def add_sent(self, sent: Sent) -> None:
+        with self._changed:
+            self._sent.append(sent)
+
+    def add_turn(self, turn: Turn) -> None:
+        with self._changed:
+            self._turns.append(turn)
+            self._changed.notify_all()
+
+    def add_refresh(self, refresh: Refresh) -> None:
+        with self._changed:
+            self._refreshes.append(refresh)
+            self._changed.notify_all()
+
+    @contextmanager
+    def open_stream(self) -> Iterator[None]:
+        """Count a response that is being sent."""
+        with self._changed:
+            self._open_streams += 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._open_streams -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def open_connection(self) -> Iterator[None]:
+        """Count a TCP connection."""
+        with self._changed:
+            self._open_connections += 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._open_connections -= 1
+                self._changed.notify_all()
+
+    @property
+    def requests(self) -> list[Seen]:
+        with self._changed:
+            return list(self._requests)
+
+    @property
+    def sent(self) -> list[Sent]:
+        with self._changed:
+            return list(self._sent)
+
+    @property
+    def turns(self) -> list[Turn]:
+        with self._changed:
+            return list(self._turns)
+
+    @property
+    def refreshes(self) -> list[Refresh]:
+        with self._changed:
+            return list(self._refreshes)
+
+    @property
+    def open_streams(self) -> int:
+        return self._open_streams
+
+    @property
+    def open_connections(self) -> int:
+        return self._open_connections
+
+    def clear(self) -> None:
+        """Forget all records; what is open stays counted."""
+        with self._changed:
+            for records in (self._requests, self._sent, self._turns, self._refreshes):
+                records.clear()
+            self._kept_bytes = 0
+            self._changed.notify_all()
+
+    def wait_for(self, condition: Callable[[], object], timeout: float) -> bool:
+        """Wait until ``condition()`` is true; return whether it is. It is asked again after each change.
+
+        :param timeout: seconds; on a real clock, whatever the simulator's own clock says.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not condition():
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._changed.wait(remaining)
+            return True

@@ -1,0 +1,95 @@
+"""Which endpoint a request is for, and who may ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ocm_wsgi.simulator import backend, control, oauth, platform
+from ocm_wsgi.simulator.exchange import Answer, Exchange, World
+from ocm_wsgi.simulator.receiving import Head
+from ocm_wsgi.simulator.targets import API_BASE, CODEX_BASE, escapes, is_below, path_of, readings
+
+Authenticate = Callable[[World, Head], "str | Answer"]
+
+
+def _anyone(_: World, __: Head) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Route:
+    """An endpoint.
+
+    :ivar is_api: whether a plan without a path is for it.
+    :ivar obeys_plans: whether the endpoint itself gives the answer that a plan holds.
+    :ivar takes_websocket: whether a WebSocket can be opened here.
+    """
+
+    pattern: str
+    methods: str
+    handle: Callable[[Exchange], Answer]
+    authenticate: Authenticate = _anyone
+    is_api: bool = False
+    obeys_plans: bool = False
+    takes_websocket: bool = False
+
+    def matches(self, method: str, path: str) -> bool:
+        return method in (self.methods or method).split() and re.fullmatch(self.pattern, path) is not None
+
+
+def _codex(pattern: str, methods: str, handle: Callable[[Exchange], Answer], *, takes_websocket: bool = False) -> Route:
+    return Route(CODEX_BASE + pattern, methods, handle, backend.authenticate, True, takes_websocket=takes_websocket)
+
+
+def _api(pattern: str, methods: str, handle: Callable[[Exchange], Answer], *, takes_websocket: bool = False) -> Route:
+    return Route(API_BASE + pattern, methods, handle, platform.authenticate, True, takes_websocket=takes_websocket)
+
+
+#: The first that matches is taken. No methods: all of them.
+ROUTES = (
+    _codex("/responses", "POST", backend.responses),
+    _codex("/responses", "GET", backend.unknown, takes_websocket=True),
+    _codex("/responses/compact", "POST", backend.compact),
+    _codex("/models", "GET HEAD", backend.models),
+    _codex("/alpha/search", "POST", backend.search),
+    _codex("(/.*)?", "", backend.unknown),
+    Route("/backend-api/wham/usage", "GET", backend.usage, backend.authenticate),
+    Route("/backend-api/wham/accounts/check", "GET", backend.accounts_check, backend.authenticate),
+    Route("/backend-api(/.*)?", "", backend.private),
+    _api("/responses", "POST", platform.responses),
+    _api("/responses", "GET", platform.echo, takes_websocket=True),
+    _api("/responses/[^/]+", "GET", platform.stored_response),
+    _api("/responses/[^/]+", "DELETE", platform.delete_response),
+    _api("/models", "GET HEAD", platform.models),
+    _api("/models/[^/]+", "GET HEAD", platform.model),
+    _api("/chat/completions", "POST", platform.chat_completions),
+    _api("/embeddings", "POST", platform.embeddings),
+    _api("(/.*)?", "", platform.echo),
+    Route("/oauth/token", "POST", oauth.token, obeys_plans=True),
+    Route("/oauth/revoke", "POST", oauth.revoke),
+    Route("/oauth/authorize", "GET", oauth.authorize),
+    Route("/api/accounts/deviceauth/usercode", "POST", oauth.device_user_code),
+    Route("/api/accounts/deviceauth/token", "POST", oauth.device_token),
+    Route("/codex/device", "GET", oauth.device_page),
+    Route("/_simulator/plan", "POST", control.plan, obeys_plans=True),
+    Route("/_simulator/state", "GET", control.state, obeys_plans=True),
+)
+PRIVATE = Route(".*", "", backend.private)
+NOT_FOUND = Route(".*", "", backend.not_found)
+
+
+def find(head: Head) -> tuple[Route, str]:
+    """Return the route for a request and the path it is taken for.
+
+    What seems to be for one of the APIs and can be read as something outside of it is :data:`PRIVATE`.
+    """
+    path = path_of(head.target)
+    if escapes(path):
+        return PRIVATE, path
+    resolved = readings(path)[1]
+    for route in ROUTES:
+        if route.matches(head.method, resolved):
+            return route, resolved
+    return (PRIVATE if is_below("/backend-api", resolved) else NOT_FOUND), resolved
