@@ -1,0 +1,40 @@
+"""Finding the bearer token in a request. Pure; whose token it is, ``users.py`` knows.
+
+Source: RFC 6750 section 2.1, RFC 9110 section 11.6.2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ocm_wsgi.errors import AuthenticationFailed, BadRequest
+
+#: Sent with every 401 (RFC 6750 section 3).
+CHALLENGE = 'Bearer realm="ocm"'
+
+_API_KEY_FIELDS = frozenset({"x-api-key", "api-key"})
+_CREDENTIALS = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
+
+
+def refuse_api_key_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Tell a client that sends its token in the wrong field where it belongs.
+
+    :raises BadRequest: the request has an ``X-Api-Key`` or ``Api-Key`` field.
+    """
+    if any(name.lower() in _API_KEY_FIELDS for name, _ in fields):
+        raise BadRequest("X-Api-Key and Api-Key are not taken here; send Authorization: Bearer <token>.")
+
+
+def bearer_token(fields: Iterable[tuple[str, str]]) -> str:
+    """The bearer token of a request.
+
+    :raises AuthenticationFailed: there is none, more than one, or not in the form of RFC 6750.
+    """
+    values = [value for name, value in fields if name.lower() == "authorization"]
+    if not values:
+        raise AuthenticationFailed("No bearer token: send Authorization: Bearer <token>.")
+    credentials = _CREDENTIALS.fullmatch(values[0].lstrip(" \t"))
+    if len(values) > 1 or not credentials:
+        raise AuthenticationFailed("The Authorization field is malformed: send Authorization: Bearer <token>.")
+    return credentials[1]
