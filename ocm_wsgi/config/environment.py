@@ -1,0 +1,63 @@
+"""``OCM_<KEY>`` in the environment: which keys are set there, and what is a slip of the pen."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from ocm_wsgi.config.service import Service, scalar_keys
+from ocm_wsgi.errors import Mistake
+
+PREFIX = "OCM_"
+FILE_VARIABLE = "OCM_CONFIG"
+# How like a known name (difflib's ratio, 0 to 1) a variable must be to count as mistyped and not as a stranger's:
+# OCM_LISTEN_PROT is (0.91), OCM_SERVICE_PORT, which Kubernetes sets for a service named ocm, is not (0.52).
+_SLIP_LIKENESS = 0.8
+_FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def variable(key: str) -> str:
+    """Return the name of the variable that sets a key."""
+    return PREFIX + key.upper()
+
+
+def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Mistake], list[str]]:
+    """Return the keys set, the mistakes and the warnings. An empty variable counts as not set.
+
+    Numbers and flags are read from their text where they can be; what cannot stays text, for the schema to refuse.
+    """
+    keys = {variable(key): key for key in scalar_keys()}
+    structured = {variable(key): key for key in (*Service.model_fields, "certificate", "outbounds")}
+    values: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
+    warnings: list[str] = []
+    for name in sorted(name for name in environ if name.startswith(PREFIX) and name != FILE_VARIABLE):
+        if name in keys:
+            if environ[name]:
+                values[keys[name]] = _typed(keys[name], environ[name])
+        elif name in structured:
+            expected = f"{structured[name]} in the file only: it is more than one value"
+            mistakes.append(Mistake(name, "a variable", expected))
+        elif nearest := _nearest(name, [*keys, FILE_VARIABLE]):
+            mistakes.append(Mistake(name, "an unknown variable", "OCM_ and the name of a key", nearest))
+        else:
+            warnings.append(f"{name} in the environment means nothing to this service and is ignored")
+    return values, mistakes, warnings
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    bare = {other.removeprefix(PREFIX): other for other in known}
+    matches = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=_SLIP_LIKENESS)
+    return bare[matches[0]] if matches else None
+
+
+def _typed(key: str, text: str) -> Any:
+    annotation = Service.model_fields[key].annotation
+    kinds = {annotation, *get_args(annotation)}
+    if int in kinds and re.fullmatch(r"[+-]?\d+", text.strip()):
+        return int(text)
+    if bool in kinds:
+        return _FLAGS.get(text.strip().lower(), text)
+    return text

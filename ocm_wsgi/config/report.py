@@ -1,0 +1,109 @@
+"""What pydantic found wrong, in the words of this service: path, what was found, what is expected, nearest key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from ocm_wsgi.config.paths import JsonPath
+from ocm_wsgi.config.values import Expected, Table
+from ocm_wsgi.errors import Mistake
+
+_EXPECTED_BY_ERROR = {
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "tuple_type": "a list",
+    "mapping_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "is_instance_of": "a number",
+}
+_MAX_SHOWN = 60
+_MAX_LISTED = 15
+_SEE_DOCS = "a key from docs/configuration.md"
+
+
+def mistakes(exc: ValidationError, schema: type[Table], locate: Callable[[JsonPath], str]) -> list[Mistake]:
+    """Return one mistake for each thing that pydantic found.
+
+    :param schema: what was validated against.
+    :param locate: turns a path within that into the place that the reader knows.
+    """
+    return [_mistake(error, schema, locate) for error in exc.errors(include_url=False)]
+
+
+def _mistake(error: ErrorDetails, schema: type[Table], locate: Callable[[JsonPath], str]) -> Mistake:
+    path: JsonPath = tuple(step for step in error["loc"] if step != "[key]")
+    field, table = _declared(schema, path)
+    where = locate(path)
+    context = error.get("ctx", {})
+    if error["type"] == "extra_forbidden":
+        expected = "one of " + ", ".join(table.model_fields) if len(table.model_fields) <= _MAX_LISTED else _SEE_DOCS
+        return Mistake(where, "an unknown key", expected, nearest(str(path[-1]), table.model_fields))
+    if error["type"] == "missing":
+        return Mistake(where, "nothing", _expected(field) or "a value")
+    if error["type"] == "wrong":
+        return Mistake(where, context["found"] or _shown(error["input"], field), context["expected"])
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return Mistake(where, _shown(error["input"], field), _expected(field), nearest(error["input"], choices))
+    expected = _expected(field) or _EXPECTED_BY_ERROR.get(error["type"], error["msg"])
+    return Mistake(where, _shown(error["input"], field), expected)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant, or ``None``."""
+    matches = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return matches[0] if matches else None
+
+
+def _declared(table: type[Table], path: JsonPath) -> tuple[FieldInfo | None, type[Table]]:
+    """Return the field that the path ends at (``None`` for an unknown key or an item) and the table it is in."""
+    field = table.model_fields.get(str(path[0])) if path else None
+    if field is None or len(path) == 1:
+        return field, table
+    inner, depth = _table_within(field.annotation)
+    if inner is None:
+        return None, table
+    rest = path[1 + depth :]
+    return _declared(inner, rest) if rest else (None, inner)
+
+
+def _table_within(annotation: Any) -> tuple[type[Table] | None, int]:
+    """Return the table that a field holds, and under how many steps: 1 for a list or mapping of tables."""
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return annotation, 0
+    for part in get_args(annotation):
+        inner, depth = _table_within(part)
+        if inner is not None:
+            return inner, depth + (get_origin(annotation) in (tuple, Mapping))
+    return None, 0
+
+
+def _expected(field: FieldInfo | None) -> str:
+    return next((item.text for item in field.metadata if isinstance(item, Expected)), "") if field else ""
+
+
+def _shown(value: Any, field: FieldInfo | None) -> str:
+    """Describe a value: in full where it is short and its field is known to hold no secret, else by its kind."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    kind = "a string" if isinstance(value, str) else "a flag" if isinstance(value, bool) else "a number"
+    if field is None or any(isinstance(item, Expected) and item.secret for item in field.metadata):
+        return f"{kind} (not shown)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str):
+        return str(value)
+    shown = value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "…"
+    return f'the string "{shown}"' if shown.isprintable() else "a string with control characters"

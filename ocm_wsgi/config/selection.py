@@ -1,0 +1,88 @@
+"""Finding the service in a document: a whole sing-box configuration, or the entry of type ``ocm`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ocm_wsgi.config.paths import JsonPath, json_path
+from ocm_wsgi.config.service import Service
+from ocm_wsgi.errors import Mistake
+
+_BESIDE_THE_ENTRY = ("outbounds", "certificate")
+# Any of these without "services" means a sing-box file that has no OCM in it.
+_SING_BOX_KEYS = frozenset({"log", "dns", "ntp", "endpoints", "inbounds", "route", "experimental"})
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The parts of a document that matter here, as read.
+
+    :ivar members: the keys of the ocm entry.
+    :ivar path: where the entry is.
+    """
+
+    members: Mapping[str, Any] = field(default_factory=dict)
+    path: JsonPath = ()
+    outbounds: Any = None
+    certificate: Any = None
+    mistakes: tuple[Mistake, ...] = ()
+
+
+def select(document: Any) -> Selection:
+    """Return the service's entry and what stands beside it."""
+    if not isinstance(document, dict):
+        expected = "an object: a sing-box configuration, or its entry of type ocm"
+        return Selection(mistakes=(Mistake("$", "no object", expected),))
+    if "services" in document:
+        return _from_whole(document)
+    if strangers := sorted(_SING_BOX_KEYS & document.keys()):
+        found = f"a sing-box configuration ({', '.join(strangers)}) without services"
+        return Selection(mistakes=(Mistake("$", found, "services with one entry of type ocm"),))
+    return _from_entry(document)
+
+
+def _from_entry(document: Mapping[str, Any]) -> Selection:
+    mistakes = []
+    if document.get("type", "ocm") != "ocm":
+        mistakes.append(Mistake("$.type", "another type of service", '"ocm"'))
+    return Selection(
+        members=_keys_of_service(document, (*_BESIDE_THE_ENTRY, "type", "tag")),
+        outbounds=document.get("outbounds"),
+        certificate=document.get("certificate"),
+        mistakes=tuple(mistakes),
+    )
+
+
+def _from_whole(document: Mapping[str, Any]) -> Selection:
+    services = document["services"]
+    if not isinstance(services, list):
+        return Selection(mistakes=(Mistake("$.services", "no list", "a list with one entry of type ocm"),))
+    indexes = [i for i, entry in enumerate(services) if isinstance(entry, dict) and entry.get("type") == "ocm"]
+    misplaced = [
+        Mistake(json_path((key,)), f"{key} beside services", f"{key} inside the entry of type ocm, or nothing")
+        for key in document
+        if key in Service.model_fields
+    ]
+    if len(indexes) != 1:
+        found = "no entry of type ocm" if not indexes else f"{len(indexes)} entries of type ocm (at {indexes})"
+        return Selection(mistakes=(Mistake("$.services", found, "exactly one entry of type ocm"), *misplaced))
+    path: JsonPath = ("services", indexes[0])
+    entry = services[indexes[0]]
+    misplaced += [
+        Mistake(json_path((*path, key)), f"{key} inside the entry", f"{key} at the top level of the file")
+        for key in _BESIDE_THE_ENTRY
+        if key in entry
+    ]
+    return Selection(
+        members=_keys_of_service(entry, (*_BESIDE_THE_ENTRY, "type", "tag")),
+        path=path,
+        outbounds=document.get("outbounds"),
+        certificate=document.get("certificate"),
+        mistakes=tuple(misplaced),
+    )
+
+
+def _keys_of_service(members: Mapping[str, Any], left_out: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in members.items() if key not in left_out}

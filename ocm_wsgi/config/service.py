@@ -1,0 +1,88 @@
+"""The keys of the service, and the configuration that the rest of the package works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+
+from ocm_wsgi.config.tls import TLS, Certificate
+from ocm_wsgi.config.users import Price, UserConfig
+from ocm_wsgi.config.values import (
+    Address,
+    AsTuple,
+    BaseUrl,
+    DatabaseUrl,
+    Expected,
+    FieldName,
+    FieldValues,
+    Flag,
+    KeepAlive,
+    Location,
+    RoutingMark,
+    Table,
+    Text,
+)
+
+Percent = Annotated[int, Field(ge=0, le=100), Expected("a whole percentage from 0 to 100")]
+
+
+class Service(Table):
+    """The entry of type ``ocm``: one attribute a key, in the order of the documentation."""
+
+    listen: Address = "127.0.0.1"
+    listen_port: Annotated[int, Field(ge=0, le=65535), Expected("a port number from 0 to 65535")] = 8080
+    bind_interface: Annotated[
+        str | None, Field(min_length=1, max_length=15), Expected("the name of a network interface (1 to 15 characters)")
+    ] = None
+    routing_mark: RoutingMark = 0
+    reuse_addr: Flag = False
+    netns: Annotated[str | None, Field(min_length=1), Expected("the name or path of a network namespace")] = None
+    tcp_fast_open: Flag = False
+    tcp_multi_path: Flag = False
+    disable_tcp_keep_alive: Flag = False
+    tcp_keep_alive: KeepAlive = timedelta(minutes=5)
+    tcp_keep_alive_interval: KeepAlive = timedelta(seconds=75)
+    credential_path: Location
+    usages_path: Location | None = None
+    users: Annotated[tuple[UserConfig, ...], AsTuple, Expected("a list of users")] = ()
+    headers: Annotated[
+        Mapping[FieldName, FieldValues], Field(repr=False), Expected("an object of field names and values")
+    ] = Field(default_factory=dict)
+    detour: Annotated[SecretStr | None, Expected("a tag of outbounds or a proxy URL", secret=True)] = None
+    tls: Annotated[TLS | None, Expected("an object of TLS settings")] = None
+    state_path: Location
+    database_url: Annotated[DatabaseUrl, Field(repr=False)]
+    chatgpt_base_url: BaseUrl = "https://chatgpt.com/backend-api/codex"
+    api_base_url: BaseUrl = "https://api.openai.com"
+    auth_base_url: BaseUrl = "https://auth.openai.com"
+    reserve_5h: Percent = 0
+    reserve_weekly: Percent = 0
+    prices: Annotated[Mapping[Text, Price], Expected("an object of models and their prices")] = Field(
+        default_factory=dict
+    )
+    max_body_bytes: Annotated[int, Field(ge=1), Expected("a whole number of bytes, at least 1")] = 128 * 1024 * 1024
+
+
+class Config(Service):
+    """What the package works with: the service's keys, resolved, and where they came from.
+
+    :ivar proxy_url: how upstream is reached: a proxy's URL (``socks5h``, ``socks5``, ``socks4a``, ``socks4``,
+        ``http``, ``https``), or ``None`` for directly. What ``detour`` stands for.
+    :ivar certificate: whom to trust upstream.
+    :ivar source: the file that was read, or ``"defaults"``.
+    :ivar warnings: what the owner should know though it works.
+    """
+
+    proxy_url: SecretStr | None
+    certificate: Certificate
+    source: Text
+    warnings: tuple[Text, ...]
+
+
+def scalar_keys() -> tuple[str, ...]:
+    """Return the keys that an environment variable can set: those that hold one value."""
+    structured = {"users", "headers", "tls", "prices"}
+    return tuple(key for key in Service.model_fields if key not in structured)

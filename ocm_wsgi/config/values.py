@@ -1,0 +1,226 @@
+"""The kinds of value that a configuration holds, each with plain words for what it must be.
+
+A kind is a type plus an :class:`Expected`, which :mod:`ocm_wsgi.config.report` shows to whoever got it wrong.
+Validators that know more raise :func:`wrong`. Types are strict: ``"8080"`` is not a port.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a value must be, in words that follow "expected".
+
+    :ivar secret: the value is never shown, whatever is wrong with it.
+    """
+
+    text: str
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What values are read against: the folder for relative paths and the home folder for ``~``."""
+
+    cwd: Path
+    home: Path | None
+
+    def path(self, text: str) -> Path:
+        """Return the absolute path that the text names. ``~`` is the home folder, if there is one."""
+        if self.home is not None and (text == "~" or text.startswith("~/")):
+            return self.home / text[2:]
+        return self.cwd / text
+
+
+class Table(BaseModel):
+    """A JSON object of the configuration: exact types, no unknown keys, unchangeable once read."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def wrong(expected: str, found: str | None = None) -> PydanticCustomError:
+    """Return the error for a value that is not as expected; ``found`` replaces showing the value itself."""
+    return PydanticCustomError("wrong", "{expected}", {"expected": expected, "found": found})
+
+
+def _listed(value: Any) -> Any:
+    """Accept one value where a list is meant, as sing-box does."""
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _joined(value: Any) -> Any:
+    """Join the lines of a PEM text, which sing-box takes as a list or as one string."""
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value) or None
+    return value or None if isinstance(value, str) else value
+
+
+def _path(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise wrong("a path")
+    assert isinstance(info.context, Surroundings)
+    return info.context.path(value)
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise wrong("an IP address; for a unix socket use gunicorn's --bind") from None
+
+
+# Go's units, and the day that sing-box adds (its option.Duration).
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:ns|us|µs|ms|s|m|h|d))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h|d)")
+_MAX_KEEP_ALIVE_SECONDS = 32767  # Linux: MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the time that a Go duration such as ``1h30m`` names.
+
+    :raises ValueError: the text is not a duration.
+    """
+    if not _DURATION.fullmatch(text):
+        raise ValueError(text)
+    parts = _DURATION_PART.findall(text)
+    return timedelta(seconds=sum(float(count) * _UNIT_SECONDS[unit] for count, unit in parts))
+
+
+def _keep_alive(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value
+    try:
+        duration = parse_duration(value)
+    except (TypeError, ValueError, OverflowError):
+        raise wrong('a duration with its unit, such as "30s", "5m" or "1h30m"') from None
+    if not 1 <= duration.total_seconds() <= _MAX_KEEP_ALIVE_SECONDS:
+        raise wrong("a duration from 1s to 9h6m7s, which is what Linux takes")
+    return duration
+
+
+def _routing_mark(value: Any) -> Any:
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", value):
+        number = int(value, 16 if value[:2].lower() == "0x" else 10)
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**32:
+        raise wrong('a number from 0 to 4294967295, or one in hexadecimal as "0x1234"')
+    return number
+
+
+def _decimal(value: Any) -> Any:
+    """Take whole numbers as decimals too; JSON's fractions are read as decimals already."""
+    return Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise wrong("an http or https URL", "something that is not a URL") from None
+    if parts.username is not None or parts.password is not None:
+        raise wrong("an http or https URL without user name and password", "a URL with a user name or password")
+    if parts.scheme not in ("http", "https") or not host or re.search(r"[^\x21-\x7e]|\\", value):
+        raise wrong("an http or https URL", "something else (not shown)" if "@" in value else None)
+    if "?" in value or "#" in value:
+        raise wrong("an http or https URL without query and fragment")
+    return value.rstrip("/")
+
+
+def _database_url(value: str) -> str:
+    if not re.match(r"(sqlite|postgresql)(\+[a-z0-9_]+)?://", value):
+        raise wrong("an SQLAlchemy URL that starts with sqlite:// or postgresql://", "something else (not shown)")
+    return value
+
+
+def _zoned_time(value: Any) -> Any:
+    expected = 'a time with its zone, such as "2027-01-31T00:00:00Z"'
+    if isinstance(value, datetime):
+        return value
+    try:
+        time = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", value))
+    except (TypeError, ValueError):
+        raise wrong(expected) from None
+    if time.tzinfo is None:
+        raise wrong(expected, f'"{value}", which has no zone')
+    return time
+
+
+Flag = Annotated[bool, Expected("true or false")]
+Text = Annotated[str, Expected("a string")]
+Address = Annotated[str, AfterValidator(_address), Expected("an IP address")]
+Location = Annotated[Path, BeforeValidator(_path), Expected("a path")]
+Locations = Annotated[tuple[Location, ...], BeforeValidator(_listed), Expected("a path or a list of paths")]
+Names = Annotated[tuple[Text, ...], BeforeValidator(_listed), Expected("a string or a list of strings")]
+Pem = Annotated[str, BeforeValidator(_joined), Expected("a PEM text, as a string or a list of its lines", secret=True)]
+SecretPem = Annotated[
+    SecretStr, BeforeValidator(_joined), Expected("a PEM text, as a string or its lines", secret=True)
+]
+KeepAlive = Annotated[timedelta, BeforeValidator(_keep_alive), Expected("a duration")]
+RoutingMark = Annotated[int, BeforeValidator(_routing_mark), Expected("a number")]
+BaseUrl = Annotated[str, AfterValidator(_base_url), Expected("an http or https URL")]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url), Expected("an SQLAlchemy URL", secret=True)]
+ZonedTime = Annotated[datetime, BeforeValidator(_zoned_time), Expected("a time with its zone")]
+Amount = Annotated[Decimal, BeforeValidator(_decimal)]
+AsTuple = BeforeValidator(_tuple)
+
+# RFC 9110 section 5.6.2
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# RFC 9110 section 7.6.1, and the fields that frame or address a message, which the relay writes itself.
+_RELAYS_OWN_FIELDS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+        "it belongs to one connection (hop-by-hop, RFC 9110 section 7.6.1)",
+    ),
+    **dict.fromkeys(("proxy-authenticate", "proxy-authorization"), "a proxy's password belongs in `detour`"),
+    "content-length": "it follows from the body",
+    "expect": "it is settled with the client before upstream is asked",
+    "host": "it follows from the base URL",
+}
+
+
+def _field_name(name: str) -> str:
+    if not TOKEN.fullmatch(name):
+        raise wrong("the name of a header field: letters, digits and any of !#$%&'*+-.^_`|~", "another name")
+    if reason := _RELAYS_OWN_FIELDS.get(name.lower()):
+        raise wrong(f"other fields only: {reason}", f"the field {name}")
+    return name
+
+
+def _field_values(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not isinstance(value, str):
+            raise wrong("a string or a list of strings")
+        if re.search(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]", value) or value != value.strip(" \t"):
+            raise wrong(
+                "a field value: no line breaks, no control characters, nothing beyond Latin-1, no space at its ends",
+                "a value that cannot be sent (not shown)",
+            )
+    return values
+
+
+FieldName = Annotated[str, AfterValidator(_field_name), Expected("a field name")]
+FieldValues = Annotated[
+    tuple[Any, ...],
+    BeforeValidator(_listed),
+    AfterValidator(_field_values),
+    Expected("a string or a list of strings", secret=True),
+]
