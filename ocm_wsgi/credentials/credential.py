@@ -1,0 +1,34 @@
+"""The owner's credential, as a request needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Mode(Enum):
+    """The kinds of credential that can be used; the values are those of ``auth_mode``."""
+
+    CHATGPT = "chatgpt"
+    API_KEY = "apikey"
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What goes upstream in the owner's name. ``repr`` shows neither the token nor whose it is.
+
+    :ivar access_token: the bearer token for upstream: an OAuth access token, or the API key.
+    :ivar account_id: the ChatGPT account or workspace; ``None`` when unknown, and with an API key.
+    :ivar is_fedramp: the account belongs to a FedRAMP workspace.
+    :ivar plan_type: ``plus``, ``pro``, ``team`` and the like; ``None`` when unknown, and with an API key.
+    :ivar expires_at: ``exp`` of the access token in Unix seconds; ``None`` when it has none that can be read.
+    :ivar last_refresh: when the tokens were obtained, in Unix seconds; ``None`` with an API key.
+    """
+
+    mode: Mode
+    access_token: str = field(repr=False)
+    account_id: str | None = field(default=None, repr=False)
+    is_fedramp: bool = False
+    plan_type: str | None = None
+    expires_at: float | None = None
+    last_refresh: float | None = None

@@ -1,0 +1,176 @@
+"""Where a request gets the owner's credential from."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocm_wsgi.credentials.credential import Credential, Mode
+from ocm_wsgi.credentials.refresher import Refresher
+from ocm_wsgi.credentials.renewal import Renewals
+from ocm_wsgi.credentials.watching import Snapshot, WatchedFile
+from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable
+from ocm_wsgi.oauth import RefreshReason
+
+# As the Codex client does: so long before an access token's end, and at this age when its end cannot be read.
+REFRESH_BEFORE_SECONDS = 5 * 60
+REFRESH_AGE_SECONDS = 8 * 24 * 3600
+# A token so young is not renewed again, whatever our clock or upstream say of it: each renewal spends a refresh token.
+YOUTH_SECONDS = 30.0
+
+# How often tokens that another program put there, and that are no better, are taken up within one call.
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class _Youth:
+    """The time in which tokens count as new.
+
+    :ivar reason: why those before them were given up.
+    """
+
+    fingerprint: str
+    until: float
+    reason: RefreshReason
+
+
+class CredentialSource:
+    """One credential file, kept fresh. Thread-safe, and usable in the children of a fork.
+
+    Making one touches no file: the service starts before there is a credential.
+
+    :param state_path: a directory of ours, for what must be remembered across processes; made when needed.
+    :param clock: Unix seconds.
+    :param monotonic: seconds that never run backwards.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        state_path: Path,
+        refresher: Refresher,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        # The server may change its directory later.
+        self._path = Path(os.path.abspath(path))
+        self._state_path = Path(os.path.abspath(state_path))
+        self._refresher = refresher
+        self._clock = clock
+        self._monotonic = monotonic
+        self._begin()
+        # A thread may hold one of our locks at the moment of a fork, and is not there in the child to release it.
+        begin = weakref.WeakMethod(self._begin)
+        os.register_at_fork(after_in_child=lambda: (method := begin()) and method())
+
+    def _begin(self) -> None:
+        self._file = WatchedFile(self._path)
+        self._renewals = Renewals(self._refresher, self._path, state_path=self._state_path, monotonic=self._monotonic)
+        self._youth: _Youth | None = None
+        self._behind = threading.Lock()
+
+    def current(self) -> Credential:
+        """Return the credential to use now, renewed first when its access token has expired.
+
+        In the last five minutes before that it is renewed behind the caller's back, and returned as it still is.
+
+        :raises CredentialUnavailable: it is missing, broken or could not be renewed, for now.
+        :raises CredentialRejected: only the owner can mend it.
+        """
+        snapshot = self._file.snapshot()
+        if not self._is_due(snapshot):
+            return snapshot.credential
+        if not self._has_expired(snapshot):
+            self._renew_behind(snapshot)
+            return snapshot.credential
+        return self._renewed(snapshot, RefreshReason.PROACTIVE)
+
+    def replacement(self, rejected: Credential) -> Credential:
+        """Return what to use instead of a credential that upstream answered with 401.
+
+        That is what the file holds, if it is something else by now; otherwise the tokens are renewed.
+
+        :raises CredentialUnavailable: there is none for now.
+        :raises CredentialRejected: only the owner can mend it.
+        """
+        snapshot = self._file.snapshot()
+        if snapshot.credential.access_token != rejected.access_token:
+            return self.current()
+        if snapshot.credential.mode is Mode.API_KEY:
+            raise CredentialRejected("OpenAI does not accept the owner's API key. The owner must put in another one.")
+        youth = self._youth
+        if youth is not None and self._is_young(snapshot) and youth.reason is RefreshReason.UNAUTHORIZED:
+            raise CredentialUnavailable(
+                "OpenAI does not accept the owner's access token, although it was just renewed.",
+                detail="upstream answered 401 to a token that was renewed for that very reason",
+                retry_after_seconds=max(1, math.ceil(self._left_of(youth))),
+            )
+        return self._renewed(snapshot, RefreshReason.UNAUTHORIZED)
+
+    def _renewed(self, snapshot: Snapshot, reason: RefreshReason) -> Credential:
+        for _ in range(_ATTEMPTS):
+            if snapshot.problem is not None:
+                raise snapshot.problem
+            failure = self._renew(snapshot, reason)
+            # Whatever came of it: another program may have put something better there.
+            latest = self._file.snapshot()
+            if latest.document.fingerprint == snapshot.document.fingerprint:
+                if failure is not None:
+                    raise failure
+            elif failure is None or not self._has_expired(latest):
+                self._youth = _Youth(latest.document.fingerprint, self._monotonic() + YOUTH_SECONDS, reason)
+                return latest.credential
+            snapshot = latest
+        raise CredentialUnavailable(
+            "The service's OpenAI credential keeps changing. Try again shortly.",
+            detail=f"after {_ATTEMPTS} renewals by other programs the access token is still an expired one",
+            retry_after_seconds=1,
+        )
+
+    def _renew_behind(self, snapshot: Snapshot) -> None:
+        """Renew in a thread of its own, one at a time. A process that ends meanwhile does no harm to it."""
+        is_possible = snapshot.problem is None and self._renewals.is_worth_trying(snapshot.document)
+        if is_possible and self._behind.acquire(blocking=False):
+            threading.Thread(target=self._renew_quietly, args=(snapshot,), name="credential", daemon=True).start()
+
+    def _renew_quietly(self, snapshot: Snapshot) -> None:
+        try:
+            # A failure is logged where it happens. The token in use is still good.
+            with suppress(CredentialError):
+                self._renewed(snapshot, RefreshReason.PROACTIVE)
+        finally:
+            self._behind.release()
+
+    def _renew(self, snapshot: Snapshot, reason: RefreshReason) -> CredentialError | None:
+        try:
+            self._renewals.renew(snapshot.document, reason)
+        except CredentialError as exc:
+            return exc
+        return None
+
+    def _is_due(self, snapshot: Snapshot) -> bool:
+        credential = snapshot.credential
+        if credential.mode is not Mode.CHATGPT or self._is_young(snapshot):
+            return False
+        if credential.expires_at is not None:
+            return credential.expires_at <= self._clock() + REFRESH_BEFORE_SECONDS
+        return credential.last_refresh is not None and credential.last_refresh + REFRESH_AGE_SECONDS <= self._clock()
+
+    def _has_expired(self, snapshot: Snapshot) -> bool:
+        expires_at = snapshot.credential.expires_at
+        return expires_at is not None and expires_at <= self._clock() and not self._is_young(snapshot)
+
+    def _is_young(self, snapshot: Snapshot) -> bool:
+        youth = self._youth
+        return youth is not None and youth.fingerprint == snapshot.document.fingerprint and self._left_of(youth) > 0
+
+    def _left_of(self, youth: _Youth) -> float:
+        return youth.until - self._monotonic()

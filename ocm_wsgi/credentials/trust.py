@@ -1,0 +1,23 @@
+"""Whom the token endpoint's certificate is checked against, as it travels from a worker to the process that renews."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from ocm_wsgi import tls
+from ocm_wsgi.config import Certificate
+
+
+def portable(certificate: Certificate | None) -> Mapping[str, Any] | None:
+    """Return the configuration's ``certificate`` as JSON would have it. Its paths are absolute."""
+    return certificate.model_dump(mode="json", exclude_defaults=True) if certificate is not None else None
+
+
+def ssl_context(trust: Mapping[str, Any] | None) -> ssl.SSLContext:
+    """Return the context for what :func:`portable` made.
+
+    :raises ConfigurationError: what should be trusted cannot be read, by now.
+    """
+    return tls.upstream_context(Certificate.model_validate(trust or {}))
