@@ -19,8 +19,8 @@ from ocm_wsgi.fields import (
 @pytest.mark.parametrize(
     "name",
     """Connection Keep-Alive Proxy-Authenticate Proxy-Authorization Proxy-Connection TE Trailer Transfer-Encoding
-    Upgrade Authorization ChatGPT-Account-Id X-OpenAI-Fedramp x-openai-account-routing-override Cookie Cookie2 Expect Host
-    Content-Length Forwarded Via X-Real-IP X-Forwarded-For X-Forwarded-Proto X-Forwarded-Anything True-Client-IP
+    Upgrade Authorization ChatGPT-Account-Id X-OpenAI-Fedramp x-openai-account-routing-override Cookie Cookie2 Expect
+    Host Content-Length Forwarded Via X-Real-IP X-Forwarded-For X-Forwarded-Proto X-Forwarded-Anything True-Client-IP
     CF-Connecting-IP CF-Ray CDN-Loop X-Client-IP""".split(),
 )
 def test_request_field_is_kept_back(name: str) -> None:

@@ -1,0 +1,297 @@
+"""Connections to upstream that send a request exactly as given and can be ended from another thread.
+
+requests and urllib3 are made for people who fetch documents. A relay needs other things of their connections:
+
+- the request exactly as given: target octet for octet, fields in order with duplicates, nothing added
+  (:class:`RequestHead`);
+- interim responses skipped: the standard library takes a 103 for the final response and leaves the real one in
+  the connection, for whoever uses it next (:class:`_FinalResponse`);
+- connections that went stale in the pool noticed, and told apart from those that failed (:class:`StaleConnection`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.contrib.socks import (
+    SOCKSConnection,
+    SOCKSHTTPConnectionPool,
+    SOCKSHTTPSConnection,
+    SOCKSHTTPSConnectionPool,
+    SOCKSProxyManager,
+)
+from urllib3.util import SKIP_HEADER, make_headers, parse_url
+
+from ocm_wsgi.fields import Fields
+
+#: At most this much is read, sent and held at once for one stream, in octets.
+BLOCK_SIZE = 64 * 1024
+#: A pooled connection that has idled longer is not used again, in seconds. Servers close theirs after 60 and more.
+IDLE_LIMIT_SECONDS = 50.0
+#: One block of a request body must be taken within this time.
+SEND_TIMEOUT_SECONDS = 60.0
+#: More interim responses than this before one final response are an attack or a defect.
+INTERIM_RESPONSE_LIMIT = 32
+
+# Upstream may think for minutes without an octet. These notice a peer that is gone, not one that is silent.
+SOCKET_OPTIONS: list[tuple[int, int, int]] = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+]
+
+
+class StaleConnection(ConnectionError):
+    """A pooled connection turned out to be closed: not one octet of a response came over it.
+
+    Upstream closed it while it idled, in all likelihood before it saw the request.
+    """
+
+
+class Aborted(ConnectionError):
+    """The exchange was given up from our side while it was waiting for upstream."""
+
+
+class Exchange:
+    """One request and its response, as something that another thread can end.
+
+    Closing a response from another thread blocks until its reader returns; shutting its socket down wakes the
+    reader at once. So a hang-up of the client is passed on by :meth:`abort`, whatever the exchange is doing.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self.aborted = False
+
+    def attach(self, connection_socket: socket.socket | None) -> None:
+        """Say which socket carries the exchange from here on.
+
+        :raises Aborted: it was given up in the meantime.
+        """
+        with self._lock:
+            self._socket = connection_socket
+            if self.aborted:
+                raise Aborted("the client is gone")
+
+    def detach(self) -> None:
+        """The socket is somebody else's from here on."""
+        with self._lock:
+            self._socket = None
+
+    def abort(self) -> None:
+        """End the exchange; callable from any thread, any number of times."""
+        with self._lock:
+            self.aborted = True
+            if self._socket is not None:
+                # Of the plain socket, also under TLS: SSLSocket.shutdown() takes the TLS object away from the thread
+                # that is reading with it. Where the socket is closed already there is nothing left to do.
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class RequestHead(Mapping[str, str]):
+    """The head of a request, exactly as it goes out. Poses as the header mapping that urllib3 asks for.
+
+    :param target: the request target, sent octet for octet.
+    :param fields: all fields, ``host`` and ``content-length`` among them, names in lower case.
+    :param exchange: what is told which socket carries the request.
+    """
+
+    # urllib3 adds these two of its own unless told to skip them.
+    _UNWANTED = ("user-agent", "accept-encoding")
+
+    def __init__(self, target: str, fields: Fields, exchange: Exchange) -> None:
+        self.target = target
+        self.exchange = exchange
+        self._fields = list(fields)
+        names = {name for name, _ in self._fields}
+        self._fields += [(name, SKIP_HEADER) for name in self._UNWANTED if name not in names]
+
+    def __getitem__(self, name: str) -> str:
+        for field_name, value in self._fields:
+            if field_name == name.lower():
+                return value
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def items(self) -> Any:
+        """All fields with their duplicates, unlike a mapping's items."""
+        return self._fields
+
+    def copy(self) -> RequestHead:
+        """Called by urllib3 before it adds a forwarding proxy's fields."""
+        return RequestHead(self.target, self._fields, self.exchange)
+
+    def update(self, more: Mapping[str, str]) -> None:
+        """Called by urllib3 with a forwarding proxy's fields."""
+        self._fields += [(name.lower(), value) for name, value in more.items()]
+
+
+class _FinalResponse(http.client.HTTPResponse):
+    """A response whose interim predecessors (1xx, RFC 9110 section 15.2) were read and dropped."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(INTERIM_RESPONSE_LIMIT):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException(f"more than {INTERIM_RESPONSE_LIMIT} interim responses")
+
+
+class _Exact:
+    """Mixed into urllib3's connections: sends a :class:`RequestHead` as it is, knows when it is stale."""
+
+    response_class: Any = _FinalResponse
+    sock: socket.socket | None
+    timeout: float | None
+    _head: RequestHead | None = None
+    _responses = 0
+    _idle_since = 0.0
+
+    def connect(self) -> None:
+        self._responses = 0
+        super().connect()  # type: ignore[misc]
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        self._head = headers
+        if self.sock is None:
+            self.connect()
+        headers.exchange.attach(self.sock)
+        # Until here it was the time to connect in; a large body may take longer, block by block.
+        self.timeout = SEND_TIMEOUT_SECONDS
+        super().request(method, url, body=body, headers=headers, **options)  # type: ignore[misc]
+
+    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
+        # urllib3 has normalised `url` by now: upper-cased escapes, dropped an empty query. Ours is the truth.
+        target = self._head.target if self._head is not None else url
+        super().putrequest(method, target, *args, **options)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        try:
+            response = super().getresponse()  # type: ignore[misc]
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as exc:
+            if self._head is not None and self._head.exchange.aborted:
+                raise Aborted("the client is gone") from exc
+            if self._responses:
+                raise StaleConnection("a pooled connection was closed by upstream") from exc
+            raise
+        self._responses += 1
+        return response
+
+    def rest(self) -> None:
+        """Called before the connection goes back to the pool: whoever aborts the exchange now must not hit it."""
+        self._idle_since = time.monotonic()
+        if self._head is not None:
+            self._head.exchange.detach()
+            self._head = None
+
+    @property
+    def has_idled_too_long(self) -> bool:
+        """Whether it rested so long that upstream may be about to close it."""
+        return self.sock is not None and time.monotonic() - self._idle_since > IDLE_LIMIT_SECONDS
+
+
+class _ExactHTTPConnection(_Exact, HTTPConnection):
+    pass
+
+
+class _ExactHTTPSConnection(_Exact, HTTPSConnection):
+    pass
+
+
+class _ExactSOCKSConnection(_Exact, SOCKSConnection):
+    pass
+
+
+class _ExactSOCKSHTTPSConnection(_Exact, SOCKSHTTPSConnection):
+    pass
+
+
+class _Aging:
+    """Mixed into urllib3's pools: what idled for too long is closed instead of used."""
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.rest()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        conn = super()._get_conn(timeout)  # type: ignore[misc]
+        if conn.has_idled_too_long:
+            conn.close()
+        return conn
+
+
+class _HTTPPool(_Aging, HTTPConnectionPool):
+    ConnectionCls = _ExactHTTPConnection
+
+
+class _HTTPSPool(_Aging, HTTPSConnectionPool):
+    ConnectionCls = _ExactHTTPSConnection
+
+
+class _SOCKSHTTPPool(_Aging, SOCKSHTTPConnectionPool):
+    ConnectionCls = _ExactSOCKSConnection
+
+
+class _SOCKSHTTPSPool(_Aging, SOCKSHTTPSConnectionPool):
+    ConnectionCls = _ExactSOCKSHTTPSConnection
+
+
+_PLAIN_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+_SOCKS_POOLS = {"http": _SOCKSHTTPPool, "https": _SOCKSHTTPSPool}
+
+
+def pool_manager(proxy_url: str | None, tls: ssl.SSLContext, options: dict[str, Any]) -> Any:
+    """What makes the pools of such connections, for one way out.
+
+    :param proxy_url: ``socks5h://``, ``socks4a://``, ``http://`` or ``https://``, or ``None`` for the direct way.
+    :param tls: for a proxy that is itself reached over TLS.
+    :param options: for urllib3's pools.
+    """
+    if proxy_url is None:
+        manager: PoolManager = PoolManager(**options)
+        manager.pool_classes_by_scheme = _PLAIN_POOLS
+    elif proxy_url.startswith("socks"):
+        manager = SOCKSProxyManager(proxy_url, **options)
+        manager.pool_classes_by_scheme = _SOCKS_POOLS
+    else:
+        proxy = parse_url(proxy_url)
+        fields = _proxy_fields(proxy.auth)
+        manager = ProxyManager(
+            proxy._replace(auth=None).url,
+            proxy_headers=fields,
+            proxy_ssl_context=tls if proxy.scheme == "https" else None,
+            **options,
+        )
+        manager.pool_classes_by_scheme = _PLAIN_POOLS
+    return manager
+
+
+def _proxy_fields(user_info: str | None) -> Mapping[str, str]:
+    """``Proxy-Authorization`` for a proxy URL's user and password (RFC 7617), or nothing."""
+    if not user_info:
+        return {}
+    user, _, password = user_info.partition(":")
+    return make_headers(proxy_basic_auth=f"{unquote(user)}:{unquote(password)}")
