@@ -49,7 +49,7 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Mistake], lis
 
 def _nearest(name: str, known: list[str]) -> str | None:
     bare = {other.removeprefix(PREFIX): other for other in known}
-    matches = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=_SLIP_LIKENESS)
+    matches = difflib.get_close_matches(name.upper().removeprefix(PREFIX), bare, n=1, cutoff=_SLIP_LIKENESS)
     return bare[matches[0]] if matches else None
 
 

@@ -87,7 +87,13 @@ def _table_within(annotation: Any) -> tuple[type[Table] | None, int]:
 
 
 def _expected(field: FieldInfo | None) -> str:
-    return next((item.text for item in field.metadata if isinstance(item, Expected)), "") if field else ""
+    return next((expected.text for expected in _markers(field)), "") if field else ""
+
+
+def _markers(field: FieldInfo) -> list[Expected]:
+    """Return what the field is to be, also where it stands within an optional type."""
+    within = (item for part in get_args(field.annotation) for item in getattr(part, "__metadata__", ()))
+    return [item for item in (*field.metadata, *within) if isinstance(item, Expected)]
 
 
 def _shown(value: Any, field: FieldInfo | None) -> str:
@@ -99,7 +105,7 @@ def _shown(value: Any, field: FieldInfo | None) -> str:
     if isinstance(value, (list, tuple)):
         return "a list"
     kind = "a string" if isinstance(value, str) else "a flag" if isinstance(value, bool) else "a number"
-    if field is None or any(isinstance(item, Expected) and item.secret for item in field.metadata):
+    if field is None or any(expected.secret for expected in _markers(field)):
         return f"{kind} (not shown)"
     if isinstance(value, bool):
         return "true" if value else "false"
