@@ -7,14 +7,15 @@ when the client hangs up. So nothing polls, and three hundred silent streams cos
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import BinaryIO
 
 from ocm_wsgi.simulator.plans import Gate
 
@@ -40,7 +41,7 @@ class Connection:
     def __init__(self, sock: socket.socket, number: int) -> None:
         self.socket = sock
         self.number = number
-        self.reader: BinaryIO = sock.makefile("rb")
+        self.reader: io.BufferedReader = sock.makefile("rb")
         self.wake = threading.Event()
         self.is_gone = False
 
@@ -102,10 +103,17 @@ class Connection:
             # Not SSLSocket.shutdown, which drops the TLS state that the other thread is using.
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
+    def close_notify(self) -> None:
+        """On TLS, say that this is the true end (RFC 8446 section 6.1), without waiting for the client to say so."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            with contextlib.suppress(OSError):
+                self.socket.settimeout(0)
+                self.socket.unwrap()
+
     def close(self, *, reset: bool = False) -> None:
-        with contextlib.suppress(OSError):
-            if reset:
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        """Close the socket; with ``reset`` by RST."""
+        if reset:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with contextlib.suppress(OSError):
             self.reader.close()
         self.socket.close()

@@ -155,9 +155,13 @@ class Speech:
         yield emit("response.content_part.done", {**where, "part": {**part, "text": text}})
         yield emit("response.output_item.done", {"output_index": index, "item": item})
 
-    def turn(self, status: str, transport: str) -> Turn:
-        """Return the record of this turn. What was cut told no usage, so it counts no tokens."""
-        usage = {} if status == "cut" else flat_usage(self.plan.usage)
+    def turn(self, status: str, transport: str, *, is_told: bool = True) -> Turn:
+        """Return the record of this turn.
+
+        :param is_told: whether the client is told the usage. What was cut or ended by an error never tells it.
+        """
+        is_told = is_told and status != "cut" and self.plan.terminal != "error"
+        usage = flat_usage(self.plan.usage) if is_told else {}
         return Turn(
             number=self.number,
             response_id=self.response_id,

@@ -191,9 +191,12 @@ class Plan:
         """As :meth:`from_json`, from the object that was read already."""
         if not isinstance(members, dict):
             raise PlanError("a plan must be a JSON object")
-        unknown = sorted(members.keys() - _JSON_FIELDS)
+        unknown = sorted(members.keys() - _JSON_TYPES.keys())
         if unknown:
             raise PlanError(f"a plan has no field {', '.join(unknown)}")
+        for name, value in members.items():
+            if not isinstance(value, _JSON_TYPES[name]):
+                raise PlanError(f"{name} cannot be {json.dumps(value)[:80]}")
         values = dict(members)
         for name in ("body", "extra_response"):
             if name in values:
@@ -201,7 +204,22 @@ class Plan:
         return cls(**values)
 
 
-_JSON_FIELDS = {each.name for each in dataclasses.fields(Plan)} - {"gate"}
+def _json_types(annotation: str) -> tuple[type, ...]:
+    """Return the types that a field of this annotation may have in JSON."""
+    known: dict[str, tuple[type, ...]] = {
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
+        "str": (str,),
+        "bytes": (str,),
+        "None": (type(None),),
+        "Any": (object,),
+    }
+    names = annotation.split("[")[0].split(" | ") + ["None"] * annotation.endswith("| None")
+    return tuple(each for name in names for each in known.get(name, (list, dict)))
+
+
+_JSON_TYPES = {each.name: _json_types(str(each.type)) for each in dataclasses.fields(Plan) if each.name != "gate"}
 
 
 def _bytes_of(name: str, value: Any) -> bytes:

@@ -84,24 +84,22 @@ def chat_completions(exchange: Exchange) -> Answer:
     request = exchange.object()
     speech = speech_for(exchange, request)
     if not request.get("stream"):
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": "".join(speech.deltas),
-            "refusal": None,
-            "annotations": [],
-        }
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-        usage = {"usage": chat_usage_object(exchange.plan.usage)}
-        return _whole(
-            exchange, speech, {**_chat(speech, "chat.completion"), "choices": [choice], **usage}, ends="completed"
-        )
+        return _whole(exchange, speech, _completion(speech), ends="completed")
     includes_usage = bool((request.get("stream_options") or {}).get("include_usage"))
 
     def finish(status: str) -> None:
-        exchange.world.journal.add_turn(speech.turn(status, "sse"))
+        exchange.world.journal.add_turn(speech.turn(status, "sse", is_told=includes_usage))
 
     fields = (("Content-Type", "text/event-stream; charset=utf-8"), ("x-request-id", new_id("req")))
     return Answer(200, fields, _chunks(speech, includes_usage=includes_usage), is_streamed=True, finish=finish)
+
+
+def _completion(speech: Speech) -> dict[str, Any]:
+    text = "".join(speech.deltas)
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    usage = chat_usage_object(speech.plan.usage)
+    return {**_chat(speech, "chat.completion"), "choices": [choice], "usage": usage}
 
 
 def _chat(speech: Speech, kind: str) -> dict[str, Any]:

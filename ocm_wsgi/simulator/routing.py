@@ -24,6 +24,7 @@ class Route:
 
     :ivar is_api: whether a plan without a path is for it.
     :ivar obeys_plans: whether the endpoint itself gives the answer that a plan holds.
+    :ivar tells_limits: whether every answer has the ``x-codex-*`` fields.
     :ivar takes_websocket: whether a WebSocket can be opened here.
     """
 
@@ -34,17 +35,28 @@ class Route:
     is_api: bool = False
     obeys_plans: bool = False
     takes_websocket: bool = False
+    tells_limits: bool = False
 
     def matches(self, method: str, path: str) -> bool:
         return method in (self.methods or method).split() and re.fullmatch(self.pattern, path) is not None
 
 
 def _codex(pattern: str, methods: str, handle: Callable[[Exchange], Answer], *, takes_websocket: bool = False) -> Route:
-    return Route(CODEX_BASE + pattern, methods, handle, backend.authenticate, True, takes_websocket=takes_websocket)
+    return Route(
+        CODEX_BASE + pattern,
+        methods,
+        handle,
+        backend.authenticate,
+        is_api=True,
+        takes_websocket=takes_websocket,
+        tells_limits=True,
+    )
 
 
 def _api(pattern: str, methods: str, handle: Callable[[Exchange], Answer], *, takes_websocket: bool = False) -> Route:
-    return Route(API_BASE + pattern, methods, handle, platform.authenticate, True, takes_websocket=takes_websocket)
+    return Route(
+        API_BASE + pattern, methods, handle, platform.authenticate, is_api=True, takes_websocket=takes_websocket
+    )
 
 
 #: The first that matches is taken. No methods: all of them.

@@ -10,8 +10,9 @@ import hashlib
 import socket
 import ssl
 import threading
+from dataclasses import replace
 
-from ocm_wsgi.simulator import routing, websocket
+from ocm_wsgi.simulator import ratelimits, routing, websocket
 from ocm_wsgi.simulator.connection import ClientGone, Connection, Cut, HangUpWatch
 from ocm_wsgi.simulator.exchange import Answer, Exchange, World, error_answer, planned_answer
 from ocm_wsgi.simulator.plans import Plan, PlanError
@@ -73,26 +74,25 @@ class Server:
                     return
                 continue
             number += 1
-            thread = threading.Thread(target=self._begin, args=(sock, number), daemon=True)
+            try:
+                connection = Connection(self._prepared(sock), number)
+            except OSError:  # the client left already
+                sock.close()
+                continue
+            thread = threading.Thread(target=self._begin, args=(connection,), daemon=True)
+            with self._lock:
+                self._connections[connection] = thread
             thread.start()
 
-    def _begin(self, sock: socket.socket, number: int) -> None:
-        """Serve a connection from its TLS handshake to its close."""
+    def _prepared(self, sock: socket.socket) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._ssl_context is not None:
-            sock.settimeout(HANDSHAKE_SECONDS)
-            try:
-                sock = self._ssl_context.wrap_socket(sock, server_side=True)
-            except OSError:
-                sock.close()
-                return
-            sock.settimeout(None)
-        connection = Connection(sock, number)
+        if self._ssl_context is None:
+            return sock
+        return self._ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+    def _begin(self, connection: Connection) -> None:
+        """Serve a connection from its TLS handshake to its close."""
         reset = False
-        with self._lock:
-            self._connections[connection] = threading.current_thread()
-            if self._is_stopping:
-                connection.shut()
         self._watch.add(connection)
         try:
             with self._world.journal.open_connection():
@@ -106,8 +106,13 @@ class Server:
     def _serve(self, connection: Connection) -> bool:
         """Serve one request after the other; return whether the connection is to be reset."""
         try:
+            if isinstance(connection.socket, ssl.SSLSocket):
+                connection.socket.settimeout(HANDSHAKE_SECONDS)
+                connection.socket.do_handshake()
+                connection.socket.settimeout(None)
             while self._serve_one(connection):
                 pass
+            connection.close_notify()
         except Cut as cut:
             return cut.reset
         except (ClientGone, OSError):
@@ -136,27 +141,44 @@ class Server:
 def serve_request(world: World, connection: Connection, head: Head) -> bool:
     """Take a request from its head to the end of its response; return whether another may follow."""
     route, path = routing.find(head)
-    identity = route.authenticate(world, head)
     opens_websocket = route.takes_websocket and head.is_upgrade
-    try:
-        plan = Plan() if isinstance(identity, Answer) else _plan_for(world, head, route, opens_websocket)
-    except PlanError as exc:
-        identity, plan = error_answer(400, "bad_plan", str(exc)), Plan()
-    if plan.gate is not None and plan.gate.point == "body":
-        connection.pass_gate(plan.gate)
-    body = read_body(connection, head, plan)
+    identity, plan = _identity_and_plan(world, head, route, opens_websocket)
+    # A plan for the turns on a WebSocket leaves its opening handshake alone.
+    own_plan = Plan() if opens_websocket and not plan.upgrade else plan
+    if own_plan.gate is not None and own_plan.gate.point == "body":
+        connection.pass_gate(own_plan.gate)
+    body = read_body(connection, head, own_plan)
     number = _record(world, connection, head, body)
-    before_status(connection, plan)
+    before_status(connection, own_plan)
     account = "" if isinstance(identity, Answer) else identity
     exchange = Exchange(world, connection, number, head, path, body, plan, account)
-    planned = None if route.obeys_plans or (opens_websocket and not plan.upgrade) else planned_answer(plan)
-    answer = identity if isinstance(identity, Answer) else planned
+    answer = identity if isinstance(identity, Answer) else _planned(route, exchange, own_plan)
     if answer is None and opens_websocket:
         websocket.serve(exchange)
         return False
-    if answer is None:
-        answer = _handled(route, exchange)
-    return Delivery(connection, head, plan, answer, world.journal, number).run(body_was_read=body.is_whole)
+    answer = answer or _handled(route, exchange)
+    return Delivery(connection, head, own_plan, answer, world.journal, number).run(body_was_read=body.is_whole)
+
+
+def _identity_and_plan(
+    world: World, head: Head, route: routing.Route, opens_websocket: bool
+) -> tuple[str | Answer, Plan]:
+    """Return who asks, or a refusal, and the plan; who is refused takes no plan from the queue."""
+    identity = route.authenticate(world, head)
+    if isinstance(identity, Answer):
+        return identity, Plan()
+    try:
+        return identity, _plan_for(world, head, route, opens_websocket)
+    except PlanError as exc:
+        return error_answer(400, "bad_plan", str(exc)), Plan()
+
+
+def _planned(route: routing.Route, exchange: Exchange, plan: Plan) -> Answer | None:
+    """Return the answer that the plan holds, with what this endpoint tells in every answer."""
+    answer = None if route.obeys_plans else planned_answer(plan)
+    if answer is None or not route.tells_limits:
+        return answer
+    return replace(answer, fields=(*answer.fields, *ratelimits.response_fields(exchange.rate_limits)))
 
 
 def _plan_for(world: World, head: Head, route: routing.Route, opens_websocket: bool) -> Plan:

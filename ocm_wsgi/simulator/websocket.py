@@ -1,10 +1,269 @@
-"""Responses over a WebSocket (CODEX.md section 5)."""
+"""Responses over a WebSocket (CODEX.md section 5).
+
+The protocol is the ``websockets`` package's, without its I/O: the connection's own thread reads and writes. So what a
+plan does to a connection it can do here too.
+"""
 
 from __future__ import annotations
 
-from ocm_wsgi.simulator.connection import Cut
-from ocm_wsgi.simulator.exchange import Exchange
+import json
+import select
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.frames import Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from ocm_wsgi.simulator import ratelimits
+from ocm_wsgi.simulator.connection import ClientGone, Cut
+from ocm_wsgi.simulator.exchange import Exchange, planned_answer
+from ocm_wsgi.simulator.model import DEFAULT_ERROR, Speech, new_id
+from ocm_wsgi.simulator.plans import Plan
+from ocm_wsgi.simulator.recording import Sent
+from ocm_wsgi.simulator.targets import CODEX_BASE, is_below
+
+#: The longest message taken, in bytes, as Codex's own library has it.
+MAX_MESSAGE = 64 * 1024 * 1024
+READ_SIZE = 64 * 1024
+#: A response that is held looks for frames of the client this often, in seconds.
+HELD_SECONDS = 0.1
+#: How long a client may take to go away after our Close frame, in seconds.
+CLOSE_SECONDS = 2.0
 
 
 def serve(exchange: Exchange) -> None:
-    raise Cut
+    """Accept the opening handshake and answer each ``response.create`` until the connection ends.
+
+    :raises ClientGone: the client dropped the connection, as Codex always does.
+    :raises Cut: a plan ended it.
+    """
+    session = Session(exchange)
+    if session.open():
+        for message in session.messages():
+            session.answer(message)
+
+
+class Session:
+    """One WebSocket."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._connection = exchange.connection
+        self._protocol = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()], max_size=MAX_MESSAGE)
+        self._waiting: deque[str] = deque()
+        self._fragments: list[bytes] = []
+        self._known_ids: set[str] = set()
+        self._sent = Sent(exchange.number, exchange.head.target, 101)
+
+    def open(self) -> bool:
+        """Answer the opening handshake; return whether it was accepted."""
+        head = self._exchange.head
+        fields = Headers()
+        for name, value in head.fields:
+            fields[name] = value  # adds; it does not replace
+        response = self._protocol.accept(Request(head.target, fields))
+        planned = self._exchange.plan.fields if self._exchange.plan.upgrade else ()
+        for name, value in (("x-request-id", new_id("req")), *planned):
+            response.headers[name] = value
+        self._protocol.send_response(response)
+        self._exchange.world.journal.add_sent(self._sent)
+        self._flush()
+        return response.status_code == 101
+
+    def messages(self) -> Iterator[str]:
+        """Yield the client's messages until it closes."""
+        while True:
+            while self._waiting:
+                yield self._waiting.popleft()
+            if self._protocol.state is not State.OPEN:
+                return
+            self._receive()
+
+    def answer(self, message: str) -> None:
+        """Answer one message of the client."""
+        try:
+            request = json.loads(message)
+        except ValueError:
+            request = None
+        if not isinstance(request, dict) or request.get("type") != "response.create":
+            self._send(_error(400, "invalid_request", "Only response.create is understood."))
+            return
+        previous = request.get("previous_response_id")
+        if previous is not None and previous not in self._known_ids:
+            message = f"Previous response with id '{previous}' not found."
+            self._send(_error(400, "previous_response_not_found", message))
+            return
+        is_prewarm = request.get("generate") is False
+        plan = Plan(output=(), usage=None) if is_prewarm else self._next_plan()
+        refusal = _refusal(plan, self._limit_fields(plan))
+        if refusal is not None:
+            self._send(refusal)
+            return
+        self._say(self._speech(request, plan), is_counted=not is_prewarm)
+
+    def _next_plan(self) -> Plan:
+        """Return the plan that came with the handshake for all turns, else the next one in the queue."""
+        exchange = self._exchange
+        if exchange.head.field("X-Simulate") is not None and not exchange.plan.upgrade:
+            return exchange.plan
+        return exchange.world.plans.take(exchange.head.target) or Plan()
+
+    def _speech(self, request: Mapping[str, Any], plan: Plan) -> Speech:
+        exchange = self._exchange
+        return Speech(
+            request=request,
+            plan=plan,
+            response_id=new_id("resp"),
+            created_at=int(exchange.world.journal.clock()),
+            number=exchange.number,
+            account=exchange.account,
+        )
+
+    def _say(self, speech: Speech, *, is_counted: bool) -> None:
+        """Send a turn's events; count the turn just before the one that ends it, or when it is cut."""
+        journal = self._exchange.world.journal
+        is_open = is_counted
+        try:
+            with journal.open_stream():
+                self._tell_limits(speech.plan)
+                self._reach(speech.plan, 0)
+                for number, (event, ends) in enumerate(speech.events(), 1):
+                    self._pause(speech.plan, number)
+                    if ends == "completed":
+                        self._known_ids.add(speech.response_id)
+                    if ends is not None and is_open:
+                        is_open = False
+                        journal.add_turn(speech.turn(ends, "websocket"))
+                    self._send(_as_message(event))
+                    self._reach(speech.plan, number)
+        finally:
+            if is_open:
+                journal.add_turn(speech.turn("cut", "websocket"))
+
+    def _tell_limits(self, plan: Plan) -> None:
+        limits = self._limits(plan)
+        if limits:
+            self._send(ratelimits.message(limits))
+
+    def _limits(self, plan: Plan) -> Mapping[str, Any]:
+        if not is_below(CODEX_BASE, self._exchange.path):
+            return {}
+        return self._exchange.world.rate_limits if plan.rate_limits is None else plan.rate_limits
+
+    def _limit_fields(self, plan: Plan) -> dict[str, str]:
+        return {**dict(ratelimits.response_fields(self._limits(plan))), **dict(plan.fields)}
+
+    def _pause(self, plan: Plan, number: int) -> None:
+        """Wait the planned interval, and take what the client sent meanwhile."""
+        if plan.interval and number > 1:
+            self._connection.wait(lambda: False, timeout=plan.interval)
+        self._receive_pending()
+
+    def _reach(self, plan: Plan, number: int) -> None:
+        """Do what the plan wants done after this event."""
+        gate = plan.gate
+        if gate is not None and gate.point == number:
+            gate.join(self._connection.wake)
+            try:
+                self._hold(lambda: gate.released)
+            finally:
+                gate.leave(self._connection.wake)
+        if plan.silence_after == number:
+            self._hold(lambda: False)
+        if plan.cut_after == number and plan.close_code is not None:
+            self._protocol.send_close(plan.close_code, plan.close_reason)
+            self._flush()
+            self._connection.wait_for_hang_up(CLOSE_SECONDS)
+        if number in (plan.cut_after, plan.reset_after):
+            raise Cut(reset=plan.reset_after == number)
+
+    def _hold(self, until: Callable[[], bool]) -> None:
+        """Wait, but notice a Close frame and answer pings."""
+        while not until():
+            self._connection.wait(until, timeout=HELD_SECONDS)
+            self._receive_pending()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        data = json.dumps(message, separators=(",", ":")).encode()
+        self._sent.add(data)
+        self._protocol.send_text(data)
+        self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._protocol.data_to_send())
+        if data:
+            self._connection.send(data)
+
+    def _receive_pending(self) -> None:
+        """Take what has arrived already.
+
+        :raises ClientGone: that was a Close frame, or the end of the connection.
+        """
+        poll = select.poll()
+        poll.register(self._connection.socket, select.POLLIN)
+        while poll.poll(0) or _has_pending(self._connection.socket):
+            self._receive()
+            if self._protocol.state is not State.OPEN:
+                raise ClientGone
+
+    def _receive(self) -> None:
+        """Read once, keep the messages that became whole, answer control frames."""
+        data = self._connection.reader.read1(READ_SIZE)
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        for frame in self._protocol.events_received():
+            self._take_frame(frame)
+        self._flush()
+        if not data:
+            raise ClientGone
+
+    def _take_frame(self, frame: Any) -> None:
+        if frame.opcode is Opcode.BINARY:
+            self._protocol.fail(1003, "only text is understood")
+            return
+        if frame.opcode not in (Opcode.TEXT, Opcode.CONT):
+            return
+        self._fragments.append(bytes(frame.data))
+        if frame.fin:
+            self._waiting.append(b"".join(self._fragments).decode("utf-8", "replace"))
+            self._fragments.clear()
+
+
+def _has_pending(sock: Any) -> bool:
+    """Whether TLS has decrypted more than was read."""
+    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+
+
+def _refusal(plan: Plan, fields: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the ``error`` message for a plan that would be an HTTP error, with the fields it would have."""
+    answer = planned_answer(plan)
+    if answer is None:
+        return None
+    try:
+        body = json.loads(b"".join(event.data for event in answer.events))
+    except ValueError:
+        body = {}
+    error = body.get("error") if isinstance(body, dict) else None
+    code, message = plan.error or DEFAULT_ERROR
+    error = error or {"type": plan.error_type, "code": code, "message": message}
+    return {"type": "error", "status": answer.status, "error": error, "headers": dict(fields)}
+
+
+def _error(status: int, code: str, message: str) -> dict[str, Any]:
+    error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
+    return {"type": "error", "status": status, "error": error}
+
+
+def _as_message(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event as it stands on a WebSocket: an ``error`` has another shape there than on an event stream."""
+    if event["type"] != "error":
+        return event
+    return {**_error(500, event["code"], event["message"]), "sequence_number": event["sequence_number"]}
