@@ -28,8 +28,10 @@ WAIT_SECONDS = 5.0
 @pytest.fixture
 def start_nginx(tmp_path: Path) -> Iterator[Callable[[str], Nginx]]:
     """Return a function that starts nginx in front of ``host:port``."""
+    directory = tmp_path / "nginx"
+    directory.mkdir()
     with ExitStack() as stack:
-        yield lambda upstream: stack.enter_context(run_nginx(upstream, tmp_path))
+        yield lambda upstream: stack.enter_context(run_nginx(upstream, directory))
 
 
 class Backend(ThreadingHTTPServer):
@@ -97,7 +99,7 @@ def get(nginx: Nginx, target: str = "/", fields: dict[str, str] | None = None) -
 
 def test_configuration_without_fault(front: Nginx, tmp_path: Path) -> None:
     """nginx accepts the file as it is delivered."""
-    check = check_configuration(tmp_path)
+    check = check_configuration(tmp_path / "nginx")
     assert "test is successful" in check.stderr
     assert check.returncode == 0
 
