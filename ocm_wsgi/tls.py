@@ -171,7 +171,8 @@ class _Texts:
 
     def read(self, key: str, path: Path) -> str:
         try:
-            return path.read_text(encoding="utf-8", errors="replace")
+            # PEM is ASCII; the names that bundles put between the certificates may be anything.
+            return path.read_text(encoding="ascii", errors="ignore")
         except OSError as exc:
             self.mistakes.append(Mistake(key, f"{path}: {exc.strerror}", "a file that can be read"))
             return ""
@@ -183,7 +184,7 @@ class _Texts:
         return f"{key}_path", self.read(f"{key}_path", path)
 
     def inline_or_files(self, key: str, inline: str | None, paths: tuple[Path, ...]) -> list[tuple[str, str]]:
-        texts = [(key, inline)] if inline else []
+        texts = [(key, inline.encode("ascii", "ignore").decode())] if inline else []
         return texts + [(f"{key}_path", self.read(f"{key}_path", path)) for path in paths]
 
     def inline_and_files(self, certificate: Certificate) -> list[str]:
@@ -216,6 +217,6 @@ class _Texts:
 def _holds_certificates(text: str) -> bool:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
-    except (ssl.SSLError, ValueError):
+    except (ssl.SSLError, ValueError, TypeError):  # TypeError: an inline text that is not ASCII
         return False
     return True

@@ -84,5 +84,12 @@ def _children(value: Any) -> Iterable[tuple[str | int, Any]]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(child) for key, child in value.items()}
-    return [_plain(child) for child in value] if isinstance(value, list) else value
+        return {_whole_characters(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_plain(child) for child in value]
+    return _whole_characters(value) if isinstance(value, str) else value
+
+
+def _whole_characters(text: str) -> str:
+    r"""Join the two halves of a character written as ``"\ud83d\ude00"``, which json5 leaves apart."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")

@@ -192,7 +192,7 @@ MISTAKES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     ),
     "certificate-text": ({"certificate": "x"}, "$.certificate", ("an object",)),
     "certificate-store-chrome": ({"certificate": {"store": "chrome"}}, "$.certificate.store", ('"mozilla"',)),
-    "certificate-store": ({"certificate": {"store": "mine"}}, "$.certificate.store", ('"system", "mozilla" or "none"',)),
+    "certificate-store": ({"certificate": {"store": "mine"}}, "$.certificate.store", ('"mozilla" or "none"',)),
     "certificate-nobody": ({"certificate": {"store": "none"}}, "$.certificate", ("trusts nobody",)),
     "certificate-missing": (
         {"certificate": {"certificate_path": "nowhere.pem"}},
@@ -205,7 +205,7 @@ MISTAKES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
         ("nowhere", "No such file"),
     ),
     "certificate-inline": ({"certificate": {"certificate": ["x"]}}, "$.certificate.certificate", ("PEM",)),
-    "certificate-key": ({"certificate": {"certificate_paths": "x"}}, "$.certificate.certificate_paths", ("did you mean",)),
+    "certificate-key": ({"certificate": {"certificate_paths": "x"}}, "$.certificate.certificate_paths", ("mean cert",)),
     "base-url-scheme": ({"api_base_url": "ftp://x"}, "$.api_base_url", ('"ftp://x"', "http or https")),
     "base-url-host": ({"api_base_url": "https:///x"}, "$.api_base_url", ("http or https",)),
     "base-url-query": ({"auth_base_url": "https://x/?a=1"}, "$.auth_base_url", ("query",)),

@@ -1,0 +1,62 @@
+"""The text of a configuration file: comments, commas, duplicates, and where a syntax error is."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocm_wsgi.config.document import parse
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(alphabet="#\"\\/*' \na", max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=3), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON, st.sampled_from(['# it\'s a "comment" {', "// one # two", "/* # \n */"]))
+def test_parse_sees_the_same_with_comments(value: object, comment: str) -> None:
+    """Comments of all three kinds change nothing, whatever the strings hold."""
+    text = json.dumps(value, indent=1)
+    with_comments = f"{comment}\n" + text.replace("\n", f" {comment}\n") + f" {comment}\n"
+    assert parse(with_comments) == (value, []) == parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        pytest.param('{"a": "#b", # c\n}', {"a": "#b"}, id="hash-in-string"),
+        pytest.param("{'a': '#b', b: 1}#", {"a": "#b", "b": 1}, id="json5-strings"),
+        pytest.param('{"a": "\\"#b"}', {"a": '"#b'}, id="escaped-quote"),
+        pytest.param('{"a": 1, // "\n"b": 2}', {"a": 1, "b": 2}, id="quote-in-comment"),
+        pytest.param('[1, /* " # */ 2,]', [1, 2], id="block-comment"),
+        pytest.param('\ufeff{"a": 1.10}', {"a": Decimal("1.10")}, id="byte-order-mark"),
+    ],
+)
+def test_parse_reads_what_sing_box_reads(text: str, value: object) -> None:
+    """sing-box's comments and commas are accepted, and a hash within a string is part of it."""
+    assert parse(text) == (value, [])
+
+
+def test_parse_counts_lines_past_hash_comments() -> None:
+    """A comment moves nothing: the error is where the reader sees it."""
+    _, (mistake,) = parse('{\n  "a": 1, # one\n  # two\n  "b" 2\n}')
+    assert mistake.where == "line 4, column 7"
+
+
+def test_parse_tells_every_duplicate() -> None:
+    """Duplicates are told with their paths, wherever they are, and the last one's value is taken."""
+    value, mistakes = parse('{"a": 1, "a": 2, "b": [{"c": 1, "c": 2, "c": 3}]}')
+    assert value == {"a": 2, "b": [{"c": 3}]}
+    assert [mistake.where for mistake in mistakes] == ["$.a", "$.b[0].c", "$.b[0].c"]
+
+
+def test_parse_survives_deep_nesting() -> None:
+    """Nesting beyond all reason is a mistake and no crash."""
+    value, (mistake,) = parse("[" * 100_000)
+    assert value is None
+    assert "nested too deeply" in str(mistake)
