@@ -76,29 +76,34 @@ class UpstreamResponse:
 
     def __init__(self, response: requests.Response, request: ClientRequest) -> None:
         self._response = response
-        self._raw: ArrivingBody = response.raw
+        self._raw: ArrivingBody = response.raw  # type: ignore[assignment]  # the adapter put it there
         self.exchange = request.exchange
         self.status: int = response.status_code
         self.reason: str = response.reason or ""
         self.fields: Fields = forwardable_response_fields(self._raw.field_lines)
         self.is_bodiless = request.method == "HEAD" or self.status in _BODILESS_STATUSES
+        if self.is_bodiless:
+            self._end()
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the body as it arrives, undecoded.
+        """Yield the body as it arrives, undecoded; nothing for a bodiless response.
 
         :raises UpstreamCut: it ended before its end, or upstream was silent for too long.
         """
+        if self.is_bodiless:
+            return
         try:
             yield from self._response.iter_content(BLOCK_SIZE)
         except (requests.RequestException, HTTPError, OSError) as exc:
             raise UpstreamCut("Upstream's response ended before its end.", detail=_reason(exc)) from exc
 
-    def drain(self) -> None:
-        """Read the empty body of a bodiless response, so that its connection can be used again."""
+    def _end(self) -> None:
+        """Read the body that is not there: the connection is free for the next request only then."""
         try:
             self._raw.drain()
         except (HTTPError, OSError) as exc:
             logger.debug("a bodiless response did not end cleanly: %s", _reason(exc))
+        self.close()
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end; end the request at upstream otherwise."""

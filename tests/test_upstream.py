@@ -219,11 +219,7 @@ def test_connections_are_used_again(simulator: Simulator, upstream: Upstream, me
         )
         response = upstream.open(get("/v1/models", method))
         assert response.status == status
-        if response.is_bodiless:
-            response.drain()
-            response.close()
-        else:
-            assert whole(response) == b"gone"
+        assert whole(response) == (b"" if response.is_bodiless else b"gone")
     assert len({seen.connection_id for seen in simulator.requests}) == 1
 
 

@@ -1,0 +1,25 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from ocm_wsgi import serving
+from ocm_wsgi.config import Config
+from ocm_wsgi.logs import configure_logging
+from ocm_wsgi.service import Service
+from ocm_wsgi.views import errors, proxy
+
+
+def create_app(config: Config | None = None) -> Flask:
+    """Make the WSGI application.
+
+    :param config: the configuration to use; read from the file and the environment when left out, which ends the
+        process with a list of all mistakes if there are any.
+    """
+    configure_logging()
+    app = Flask("ocm_wsgi", static_folder=None)
+    app.extensions["ocm"] = Service.from_config(serving.config() if config is None else config)
+    errors.init_app(app)
+    proxy.init_app(app)
+    return app

@@ -1,0 +1,84 @@
+"""``/v1/*``: the API. Decides who may send what, opens upstream, and hands the open response to the server."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, nullcontext
+
+from flask import Flask, Response, current_app, g, request
+from werkzeug.routing import PathConverter, Rule
+
+from ocm_wsgi.authentication import bearer_token, refuse_api_key_fields
+from ocm_wsgi.bodies import Body, read_body
+from ocm_wsgi.connections import Exchange
+from ocm_wsgi.errors import UpgradeUnavailable
+from ocm_wsgi.fields import value_of
+from ocm_wsgi.hangups import Watch
+from ocm_wsgi.service import Service
+from ocm_wsgi.targets import api_target
+from ocm_wsgi.upstream import ClientRequest
+from ocm_wsgi.views.relayed import RelayedResponse, RequestNote
+from ocm_wsgi.views.wsgi import (
+    announced_length,
+    client_fields,
+    client_socket,
+    has_body,
+    request_target,
+    wants_websocket,
+)
+
+
+class _Rest(PathConverter):
+    """All that follows, empty segments and all: what is wrong with it, the target guard says."""
+
+    regex = ".*?"
+    part_isolating = False
+
+
+def init_app(app: Flask) -> None:
+    """Serve the API below ``/v1/``, for every method there is and every one there may be."""
+    app.url_map.merge_slashes = False  # A redirect to another target would undo the check of this one.
+    app.url_map.converters["rest"] = _Rest
+    for is_websocket in (False, True):
+        app.url_map.add(Rule("/v1/<rest:rest>", endpoint="relay", websocket=is_websocket))
+    app.view_functions["relay"] = relay
+
+
+def relay(rest: str) -> Response:
+    """Relay one request.
+
+    :param rest: decoded and therefore of no use: the target is taken verbatim from the request line.
+    """
+    started = time.monotonic()
+    service: Service = current_app.extensions["ocm"]
+    environ = request.environ
+    fields = client_fields(environ)
+    refuse_api_key_fields(fields)
+    user = "" if service.users.is_open else service.users.authenticate(bearer_token(fields)).name
+    target = api_target(request_target(environ), host=value_of(fields, "host"))
+    note = g.note = RequestNote(user=user, method=request.method, path=target.rest, started=started)
+    if wants_websocket(environ):
+        raise UpgradeUnavailable("WebSocket is not available here; use HTTP with Server-Sent Events.")
+    exchange = Exchange()
+    with ExitStack() as undo:
+        body = _read_body(service.config.max_body_bytes)
+        watch = _watch_client(service, exchange)
+        if watch is not None:
+            undo.callback(watch.cancel)
+        with body or nullcontext():
+            upstream = service.upstream.open(ClientRequest(request.method, target, fields, body, exchange))
+        undo.pop_all()
+    return RelayedResponse(upstream, watch, note)
+
+
+def _read_body(limit: int) -> Body | None:
+    environ = request.environ
+    if not has_body(environ):
+        return None
+    return read_body(environ["wsgi.input"], announced=announced_length(environ), limit=limit)
+
+
+def _watch_client(service: Service, exchange: Exchange) -> Watch | None:
+    """Let the exchange end when its client goes, where the server shows us the client's connection."""
+    connection = client_socket(request.environ)
+    return None if connection is None else service.hangups.watch(connection.fileno(), exchange.abort)

@@ -1,0 +1,113 @@
+"""A response whose body is still being made by upstream."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from flask import Response
+
+from ocm_wsgi.errors import UpstreamCut
+from ocm_wsgi.hangups import Watch
+from ocm_wsgi.upstream import UpstreamResponse
+from ocm_wsgi.views.wsgi import CLIENT_STALL_SECONDS, Environ, client_socket, reset
+
+logger = logging.getLogger("ocm_wsgi.access")
+
+
+@dataclass(frozen=True)
+class RequestNote:
+    """What the log line of a request says about its beginning.
+
+    :ivar started: reading of the monotonic clock, in seconds.
+    """
+
+    user: str
+    method: str
+    path: str
+    started: float
+
+    def log(self, *, status: int, octets: int, end: str) -> None:
+        """Write the line, at the end of the request."""
+        logger.info(
+            "%s %s /v1/%s %d %d B %.3f s%s",
+            self.user or "-",
+            self.method,
+            self.path,
+            status,
+            octets,
+            time.monotonic() - self.started,
+            f" ({end})" if end else "",
+        )
+
+
+class RelayedBody:
+    """The body of a relayed response, for a WSGI server to iterate over and to close.
+
+    A class and not a generator: a generator that is never started never runs its ``finally``, and upstream's
+    connection would leak.
+    """
+
+    def __init__(self, upstream: UpstreamResponse, watch: Watch | None, note: RequestNote, environ: Environ) -> None:
+        self._upstream = upstream
+        self._watch = watch
+        self._note = note
+        self._socket = client_socket(environ)
+        self._is_framed = environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
+        self._pieces = upstream.pieces()
+        self._octets = 0
+        self._end = "" if upstream.is_bodiless else "client left"
+        if self._socket is not None:
+            # Bounds each write: a client that takes nothing would hold this thread for ever. The server sets the
+            # socket back to blocking before it reads the next request.
+            self._socket.settimeout(CLIENT_STALL_SECONDS)
+
+    def __iter__(self) -> RelayedBody:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            piece = next(self._pieces)
+        except StopIteration:
+            self._end = ""
+            raise
+        except UpstreamCut as cut:
+            if not self._upstream.exchange.aborted:
+                self._end = f"upstream cut it: {cut.detail}"
+                if not self._is_framed:
+                    reset(self._socket)
+            raise
+        self._octets += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Called by the server when the response was sent, or could not be."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._upstream.close()
+        self._note.log(status=self._upstream.status, octets=self._octets, end=self._end)
+
+
+class RelayedResponse(Response):
+    """Passes upstream's status, fields and body on as they are.
+
+    Werkzeug's own ``__call__`` would invent a media type, rewrite ``Location`` and strip fields of a 304.
+    """
+
+    def __init__(self, upstream: UpstreamResponse, watch: Watch | None, note: RequestNote) -> None:
+        super().__init__(status=upstream.status)
+        self._upstream = upstream
+        self._watch = watch
+        self._note = note
+
+    def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:  # type: ignore[override]
+        """Answer as a WSGI application."""
+        body = RelayedBody(self._upstream, self._watch, self._note, environ)
+        try:
+            start_response(f"{self._upstream.status} {self._upstream.reason}", self._upstream.fields)
+        except BaseException:
+            body.close()
+            raise
+        return body

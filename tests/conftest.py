@@ -1,0 +1,179 @@
+"""What all tests share: OpenAI in the form of the simulator, and the real service under gunicorn in front of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocm_wsgi.simulator import Simulator
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+#: A worker that drains must be done by then, in seconds.
+STOP_TIMEOUT_SECONDS = 30
+
+ALICE = "sk-ocm-alice-0123456789abcdef"
+BOB = "sk-ocm-bob-0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """The service as it runs in production: ``gunicorn wsgi:app``, with its own configuration, state and log."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    simulator: Simulator
+    folder: Path
+
+    @property
+    def pid(self) -> int:
+        """Of gunicorn's master."""
+        return self.process.pid
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, _, port = self.url.rpartition("/")[2].partition(":")
+        return host, int(port)
+
+    @property
+    def credential_path(self) -> Path:
+        """The owner's credential."""
+        return self.folder / "auth.json"
+
+    @property
+    def state_path(self) -> Path:
+        """Where it keeps its state."""
+        return self.folder / "state"
+
+    def log_text(self) -> str:
+        """All that it has logged so far."""
+        return (self.folder / "service.log").read_text()
+
+    def stop(self) -> int:
+        """End it as systemd would, and return its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_TIMEOUT_SECONDS)
+
+
+ServiceFactory = Callable[..., RunningService]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees this machine's own configuration, credential or proxies."""
+    for name in list(os.environ):
+        if name.startswith(("OCM_", "CODEX_", "OPENAI_", "GUNICORN_", "FLASK_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """OpenAI, over real sockets on loopback."""
+    with Simulator() as running:
+        yield running
+
+
+@pytest.fixture
+def service(simulator: Simulator, tmp_path: Path) -> Iterator[ServiceFactory]:
+    """A factory of running services; see :func:`start_service` for what it takes."""
+    with ExitStack() as running:
+
+        def start(**options: Any) -> RunningService:
+            folder = tmp_path / f"service-{len(list(tmp_path.glob('service-*')))}"
+            return running.enter_context(start_service(simulator, folder, **options))
+
+        yield start
+
+
+class start_service:
+    """Start ``gunicorn wsgi:app`` in front of a simulator.
+
+    :param credential: content of ``auth.json``; a fresh ChatGPT credential when left out, no file when ``None``.
+    :param users: name to bearer token; ``{}`` for none, which means no authentication.
+    :param arguments: for gunicorn, before the application.
+    :param environment: on top of a clean one.
+    :param config: more keys of the configuration.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        folder: Path,
+        *,
+        credential: Mapping[str, Any] | str | None = "fresh",
+        users: Mapping[str, str] | None = None,
+        workers: int = 2,
+        arguments: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+        **config: Any,
+    ) -> None:
+        folder.mkdir()
+        if credential == "fresh":
+            credential = simulator.credential()
+        if credential is not None:
+            text = credential if isinstance(credential, str) else json.dumps(credential, indent=2)
+            (folder / "auth.json").write_text(text)
+            (folder / "auth.json").chmod(0o600)
+        users = {"alice": ALICE, "bob": BOB} if users is None else users
+        entry = {
+            "type": "ocm",
+            "credential_path": str(folder / "auth.json"),
+            "state_path": str(folder / "state"),
+            "users": [{"name": name, "token": token} for name, token in users.items()],
+            "chatgpt_base_url": simulator.chatgpt_base_url,
+            "api_base_url": simulator.api_base_url,
+            "auth_base_url": simulator.auth_base_url,
+            **config,
+        }
+        (folder / "ocm.json").write_text(json.dumps(entry))
+        # The test opens the socket, so its port is known, nobody else can take it, and no request comes too early.
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=512) as listener,
+            (folder / "service.log").open("wb") as log,
+        ):
+            host, port = listener.getsockname()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}", *arguments, "wsgi:app"],
+                cwd=REPOSITORY,
+                env={
+                    "PATH": os.environ["PATH"],
+                    "HOME": os.environ["HOME"],
+                    "OCM_CONFIG": str(folder / "ocm.json"),
+                    "WEB_CONCURRENCY": str(workers),
+                    **(environment or {}),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+        self.service = RunningService(process, f"http://{host}:{port}", simulator, folder)
+
+    def __enter__(self) -> RunningService:
+        return self.service
+
+    def __exit__(self, *failure: object) -> None:
+        process = self.service.process
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise AssertionError("the service did not stop:\n" + self.service.log_text()[-4000:]) from None
