@@ -7,6 +7,7 @@ that is for the ledger and the users. Nothing is opened before first use, and ea
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Iterator
@@ -285,17 +286,12 @@ def get_meta(connection: sa.Connection, key: str) -> str | None:
 
 def set_meta(connection: sa.Connection, key: str, value: str) -> None:
     """Write a value of ``meta``, new or not."""
-    statement = insert(connection, meta)
-    statement = statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
-    connection.execute(statement, {"key": key, "value": value})
+    connection.execute(_put_meta(connection.dialect.name), {"key": key, "value": value})
 
 
 def increase_meta(connection: sa.Connection, key: str) -> None:
     """Add 1 to a counter of ``meta``, which starts at 0. Call it last: PostgreSQL holds others up at that row."""
-    statement = insert(connection, meta)
-    increased = sa.cast(sa.cast(meta.c.value, sa.BigInteger) + 1, sa.Text)
-    statement = statement.on_conflict_do_update(index_elements=["key"], set_={"value": increased})
-    connection.execute(statement, {"key": key, "value": "1"})
+    connection.execute(_increase_meta(connection.dialect.name), {"key": key, "value": "1"})
 
 
 def add_event(
@@ -308,6 +304,22 @@ def add_event(
     """
     row = {"at": at, "actor": actor, "kind": kind, "subject": subject, "detail": detail}
     connection.execute(event.insert(), row)
+
+
+# Making a statement costs several times what running it does, so each is made once.
+
+
+@functools.cache
+def _put_meta(dialect_name: str) -> sa.Insert:
+    statement = insert_for(dialect_name, meta)
+    return statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
+
+
+@functools.cache
+def _increase_meta(dialect_name: str) -> sa.Insert:
+    increased = sa.cast(sa.cast(meta.c.value, sa.BigInteger) + 1, sa.Text)
+    statement = insert_for(dialect_name, meta)
+    return statement.on_conflict_do_update(index_elements=["key"], set_={"value": increased})
 
 
 def _server_engine(url: sa.URL) -> sa.Engine:

@@ -5,6 +5,7 @@ Every function takes a connection and leaves transactions to its caller.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,8 +79,7 @@ def store_records(connection: sa.Connection, records: Iterable[Record]) -> None:
     complete = {record["id"]: record for record in map(completed, records) if record is not None}
     if not complete:
         return
-    statement = db.insert(connection, db.turn).on_conflict_do_nothing(index_elements=["id"]).returning(db.turn.c.id)
-    inserted = connection.scalars(statement, list(complete.values())).all()
+    inserted = connection.scalars(insert_turns(connection.dialect.name), list(complete.values())).all()
     if inserted:
         _add_to_sums(connection, [complete[turn_id] for turn_id in inserted])
         db.increase_meta(connection, SUMS_VERSION)
@@ -151,14 +151,8 @@ def delete_old_turns(connection: sa.Connection, before: float, limit: int) -> in
 
 def write_quota(connection: sa.Connection, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
     """Keep a credential's rate limits, unless newer ones are there."""
-    statement = db.insert(connection, db.quota)
-    new = statement.excluded
-    statement = statement.on_conflict_do_update(
-        index_elements=["credential"],
-        set_={"at": new.at, "rate_limits": new.rate_limits},
-        where=new.at > db.quota.c.at,
-    )
-    connection.execute(statement, {"credential": credential, "at": at, "rate_limits": dict(rate_limits)})
+    row = {"credential": credential, "at": at, "rate_limits": dict(rate_limits)}
+    connection.execute(put_quota(connection.dialect.name), row)
 
 
 def read_quota(connection: sa.Connection, credential: str) -> tuple[Mapping[str, Any], float] | None:
@@ -166,6 +160,36 @@ def read_quota(connection: sa.Connection, credential: str) -> tuple[Mapping[str,
     table = db.quota.c
     row = connection.execute(sa.select(table.rate_limits, table.at).where(table.credential == credential)).first()
     return None if row is None else (row.rate_limits, row.at)
+
+
+# Making these statements costs several times what running them does, so each is made once.
+
+
+@functools.cache
+def insert_turns(dialect_name: str) -> sa.sql.dml.ReturningInsert[tuple[str]]:
+    """Insert turns, pass over those that are there, and return the identifiers of the others."""
+    statement = db.insert_for(dialect_name, db.turn)
+    return statement.on_conflict_do_nothing(index_elements=["id"]).returning(db.turn.c.id)
+
+
+@functools.cache
+def add_sums(dialect_name: str) -> sa.Insert:
+    """Add rows to the rows of the same key."""
+    statement = db.insert_for(dialect_name, db.turn_hour)
+    added = {name: db.turn_hour.c[name] + statement.excluded[name] for name in _COUNTS}
+    return statement.on_conflict_do_update(index_elements=list(_KEY), set_=added)
+
+
+@functools.cache
+def put_quota(dialect_name: str) -> sa.Insert:
+    """Insert rate limits, or replace older ones."""
+    statement = db.insert_for(dialect_name, db.quota)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=["credential"],
+        set_={"at": new.at, "rate_limits": new.rate_limits},
+        where=new.at > db.quota.c.at,
+    )
 
 
 def hour_down(time: float) -> int:
@@ -188,11 +212,8 @@ def _add_to_sums(connection: sa.Connection, records: Iterable[Record]) -> None:
         row = rows.setdefault(identity, {**key, **dict.fromkeys(_COUNTS, 0)})
         for name, value in _counts(record).items():
             row[name] += value
-    statement = db.insert(connection, db.turn_hour)
-    added = {name: db.turn_hour.c[name] + statement.excluded[name] for name in _COUNTS}
-    statement = statement.on_conflict_do_update(index_elements=list(_KEY), set_=added)
     # In one order everywhere, so that two writers on PostgreSQL cannot each wait for the other's row.
-    connection.execute(statement, [rows[identity] for identity in sorted(rows)])
+    connection.execute(add_sums(connection.dialect.name), [rows[identity] for identity in sorted(rows)])
 
 
 def _counts(record: Record) -> dict[str, int]:
