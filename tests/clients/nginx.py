@@ -21,7 +21,7 @@ CONFIGURATION = Path(__file__).parents[2] / "deploy/nginx.conf"
 SERVER_NAME = "localhost"
 LOOPBACK = ("127.0.0.1", 0)
 
-# What nginx.conf of a distribution holds around our file; here with all paths in one directory.
+# As nginx.conf of a distribution is around our file, with all paths in one directory. Debian's has gzip on.
 _AROUND = """
 daemon off;
 # Whoever runs the tests: nobody else could enter the directory.
@@ -36,6 +36,8 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
+    gzip on;
+    gzip_types *;
     include {directory}/ocm.conf;
 }}
 """

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,7 +41,7 @@ class Backend(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.targets: list[str] = []
+        self.request_lines: list[str] = []
         self.fields: list[tuple[str, str]] = []
         self.response_fields: dict[str, str] = {}
 
@@ -56,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Backend
 
     def do_GET(self) -> None:
-        self.server.targets.append(self.path)
+        self.server.request_lines.append(self.requestline)
         self.server.fields.extend(self.headers.items())
         self.send_response(200)
         for name, value in self.server.response_fields.items():
@@ -86,15 +86,12 @@ def front(backend: Backend, start_nginx: Callable[[str], Nginx]) -> Nginx:
     return start_nginx(f"127.0.0.1:{backend.server_port}")
 
 
-def get(nginx: Nginx, target: str = "/", fields: dict[str, str] | None = None) -> tuple[int, bytes]:
-    """Return status and body of one request through TLS."""
-    connection = nginx.connect()
-    try:
+def get(nginx: Nginx, target: str = "/", fields: dict[str, str] | None = None) -> tuple[HTTPResponse, bytes]:
+    """Send one request through TLS; return the response, already closed, and its body."""
+    with closing(nginx.connect()) as connection:
         connection.request("GET", target, headers=fields or {})
         with connection.getresponse() as response:
-            return response.status, response.read()
-    finally:
-        connection.close()
+            return response, response.read()
 
 
 def test_configuration_without_fault(front: Nginx, tmp_path: Path) -> None:
@@ -109,7 +106,8 @@ def test_forwarded_fields_forged(front: Nginx, backend: Backend) -> None:
     names = ["Forwarded", "X-Real-IP", "SCRIPT_NAME", "PATH_INFO"]
     names += [f"X-Forwarded-{name}" for name in ("For", "Proto", "Host", "Port", "Prefix", "Protocol", "Ssl")]
     get(front, fields=dict.fromkeys(names, "forged"))
-    assert backend.values(*names) == {
+    assert backend.values("Host", *names) == {
+        "host": SERVER_NAME,
         "x-forwarded-for": "127.0.0.1",
         "x-forwarded-proto": "https",
         "x-forwarded-host": SERVER_NAME,
@@ -141,31 +139,44 @@ def test_upgrade_for_websockets_only(
 def test_target_octet_for_octet(front: Nginx, backend: Backend, target: str) -> None:
     """The request target arrives as the client spelled it, so that the service judges what was really sent."""
     get(front, target)
-    assert backend.targets == [target]
+    assert backend.request_lines == [f"GET {target} HTTP/1.1"]
 
 
 def test_internal_redirect_refused(front: Nginx, backend: Backend) -> None:
     """A response cannot make nginx serve something else."""
     backend.response_fields = {"X-Accel-Redirect": "/elsewhere"}
-    assert get(front) == (200, b"ok")
-    assert backend.targets == ["/"]
+    response, body = get(front)
+    assert (response.status, body) == (200, b"ok")
+    assert len(backend.request_lines) == 1
+
+
+def test_long_field(front: Nginx, backend: Backend) -> None:
+    """A long field, as a turn's metadata may be, passes."""
+    metadata = {"x-codex-turn-metadata": "m" * 30_000}
+    get(front, fields=metadata)
+    assert backend.values(*metadata) == metadata
+
+
+def test_response_fields(front: Nginx) -> None:
+    """A browser is told to stay with TLS, and nobody which nginx this is."""
+    response, _ = get(front)
+    assert response.headers["Strict-Transport-Security"] == "max-age=63072000"
+    assert response.headers["Server"] == "nginx"
 
 
 def test_body_beyond_all_limits(front: Nginx) -> None:
     """A body that even the service would refuse gets 400 in OpenAI's error shape, before it is sent."""
-    status, body = get(front, fields={"Content-Length": str(130 * 1024 * 1024)})
-    assert status == 400
+    response, body = get(front, fields={"Content-Length": str(130 * 1024 * 1024)})
+    assert (response.status, response.headers["Content-Type"]) == (400, "application/json")
     assert json.loads(body)["error"]["code"] == "body_too_large"
 
 
 def test_plain_http_redirected(front: Nginx) -> None:
     """What comes in the clear is sent to the same place behind TLS."""
-    connection = HTTPConnection("127.0.0.1", front.http_port, timeout=WAIT_SECONDS)
-    connection.request("GET", "/ocm/?a=b")
-    with connection.getresponse() as response:
-        response.read()
-        assert (response.status, response.headers["Location"]) == (301, f"https://{SERVER_NAME}/ocm/?a=b")
-    connection.close()
+    with closing(HTTPConnection("127.0.0.1", front.http_port, timeout=WAIT_SECONDS)) as connection:
+        connection.request("GET", "/ocm/?a=b")
+        with connection.getresponse() as response:
+            assert (response.status, response.headers["Location"]) == (301, f"https://{SERVER_NAME}/ocm/?a=b")
 
 
 def test_http2_offered(front: Nginx) -> None:
@@ -188,10 +199,13 @@ class Road:
 
     def post(self, body: bytes = TURN, **fields: str) -> HTTPResponse:
         """Send a turn; return the response as soon as its head is there."""
-        connection = self.nginx.connect()
-        self.open_ends.callback(connection.close)
-        authorization = {"Authorization": f"Bearer {BEARER_TOKEN}", "Content-Type": "application/json"}
-        connection.request("POST", "/v1/responses", body, authorization | fields)
+        connection = self.open_ends.enter_context(closing(self.nginx.connect()))
+        usual = {
+            "Authorization": f"Bearer {BEARER_TOKEN}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "gzip",  # as a client would that likes what nginx must not do
+        }
+        connection.request("POST", "/v1/responses", body, usual | fields)
         return self.open_ends.enter_context(connection.getresponse())
 
 
