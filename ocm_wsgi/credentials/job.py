@@ -105,11 +105,13 @@ class RefreshOutcome:
 
     :ivar problem: why it failed; ``None`` otherwise.
     :ivar detail: for the log; with ``REFUSED``, the issuer's error code.
+    :ivar fingerprint: of the document with the new tokens, when there are any.
     """
 
     result: Result
     problem: Problem | None = None
     detail: str = ""
+    fingerprint: str | None = None
 
     @classmethod
     def failed(cls, problem: Problem, detail: str) -> RefreshOutcome:

@@ -102,11 +102,12 @@ class _Renewal:
             latest = document
         if latest.refresh_token != document.refresh_token:
             return RefreshOutcome(Result.CHANGED, detail="the file got other tokens while its own were being renewed")
+        renewed = latest.renewed(grant, now_ns=time.time_ns())
         try:
-            replacement.commit(latest.renewed(grant, now_ns=time.time_ns()).encoded())
+            replacement.commit(renewed.encoded())
         except OSError as exc:
             return RefreshOutcome.failed(Problem.UNWRITABLE, f"the renewed tokens are lost: {exc.strerror}")
-        return RefreshOutcome(Result.REFRESHED)
+        return RefreshOutcome(Result.REFRESHED, fingerprint=renewed.fingerprint)
 
 
 def _confirmed(job: RefreshJob, refusal: Refusal) -> RefreshOutcome:

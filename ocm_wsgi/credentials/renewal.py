@@ -23,6 +23,8 @@ _LOG = logging.getLogger(__name__)
 
 FIRST_REST_SECONDS = 5.0
 LONGEST_REST_SECONDS = 60.0
+# Tokens so young are not renewed again, whatever our clock or upstream say: each renewal spends a refresh token.
+YOUTH_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,18 @@ class _Rest:
     seconds: float
     until: float
     problem: Problem
+
+
+@dataclass(frozen=True)
+class Youth:
+    """The time in which tokens that this process renewed count as new.
+
+    :ivar reason: why those before them were given up.
+    :ivar left_seconds: how long it still lasts.
+    """
+
+    reason: RefreshReason
+    left_seconds: float
 
 
 class Renewals:
@@ -50,6 +64,7 @@ class Renewals:
         self._running: Future[RefreshOutcome] | None = None
         self._rest: _Rest | None = None
         self._refused: tuple[str, str] | None = None
+        self._newest: tuple[str | None, RefreshReason, float] | None = None
 
     def renew(self, document: Document, reason: RefreshReason) -> None:
         """Renew these tokens or wait for who does. When this returns the file holds others, or will say why not.
@@ -63,6 +78,14 @@ class Renewals:
             raise RefreshRefused(outcome.detail)
         if outcome.problem is not None:
             raise self._failure(outcome.problem)
+
+    def youth_of(self, document: Document) -> Youth | None:
+        """Return how new these tokens are, or ``None`` when they are not, or come from elsewhere."""
+        if self._newest is None:
+            return None
+        fingerprint, reason, until = self._newest
+        left_seconds = until - self._monotonic()
+        return Youth(reason, left_seconds) if fingerprint == document.fingerprint and left_seconds > 0 else None
 
     def is_worth_trying(self, document: Document) -> bool:
         """Tell whether :meth:`renew` would ask anybody, and not just repeat what is known."""
@@ -100,12 +123,12 @@ class Renewals:
             outcome = self._refresher.refresh(self._path, state_path=self._state_path, document=document, reason=reason)
         finally:
             with self._lock:
-                self._settle(document, outcome)
+                self._settle(document, reason, outcome)
                 self._running = None
             mine.set_result(outcome)
         return outcome
 
-    def _settle(self, document: Document, outcome: RefreshOutcome) -> None:
+    def _settle(self, document: Document, reason: RefreshReason, outcome: RefreshOutcome) -> None:
         if outcome.result is Result.FAILED and outcome.problem is not None:
             before = self._rest.seconds if self._rest and self._rest.fingerprint == document.fingerprint else 0.0
             seconds = min(before * 2, LONGEST_REST_SECONDS) or FIRST_REST_SECONDS
@@ -116,6 +139,7 @@ class Renewals:
         if outcome.result is Result.REFUSED:
             self._remember_refusal(document, outcome.detail)
         elif outcome.result is Result.REFRESHED:
+            self._newest = (outcome.fingerprint, reason, self._monotonic() + YOUTH_SECONDS)
             _LOG.info("the access token was renewed")
         elif outcome.detail:
             _LOG.info("the access token was not renewed: %s", outcome.detail)

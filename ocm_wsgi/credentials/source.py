@@ -9,7 +9,6 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ocm_wsgi.credentials.credential import Credential, Mode
@@ -22,23 +21,9 @@ from ocm_wsgi.oauth import RefreshReason
 # As the Codex client does: so long before an access token's end, and at this age when its end cannot be read.
 REFRESH_BEFORE_SECONDS = 5 * 60
 REFRESH_AGE_SECONDS = 8 * 24 * 3600
-# A token so young is not renewed again, whatever our clock or upstream say of it: each renewal spends a refresh token.
-YOUTH_SECONDS = 30.0
 
 # How often tokens that another program put there, and that are no better, are taken up within one call.
 _ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class _Youth:
-    """The time in which tokens count as new.
-
-    :ivar reason: why those before them were given up.
-    """
-
-    fingerprint: str
-    until: float
-    reason: RefreshReason
 
 
 class CredentialSource:
@@ -74,7 +59,6 @@ class CredentialSource:
     def _begin(self) -> None:
         self._file = WatchedFile(self._path)
         self._renewals = Renewals(self._refresher, self._path, state_path=self._state_path, monotonic=self._monotonic)
-        self._youth: _Youth | None = None
         self._behind = threading.Lock()
 
     def current(self) -> Credential:
@@ -106,12 +90,12 @@ class CredentialSource:
             return self.current()
         if snapshot.credential.mode is Mode.API_KEY:
             raise CredentialRejected("OpenAI does not accept the owner's API key. The owner must put in another one.")
-        youth = self._youth
-        if youth is not None and self._is_young(snapshot) and youth.reason is RefreshReason.UNAUTHORIZED:
+        youth = self._renewals.youth_of(snapshot.document)
+        if youth is not None and youth.reason is RefreshReason.UNAUTHORIZED:
             raise CredentialUnavailable(
                 "OpenAI does not accept the owner's access token, although it was just renewed.",
                 detail="upstream answered 401 to a token that was renewed for that very reason",
-                retry_after_seconds=max(1, math.ceil(self._left_of(youth))),
+                retry_after_seconds=math.ceil(youth.left_seconds),
             )
         return self._renewed(snapshot, RefreshReason.UNAUTHORIZED)
 
@@ -122,12 +106,11 @@ class CredentialSource:
             failure = self._renew(snapshot, reason)
             # Whatever came of it: another program may have put something better there.
             latest = self._file.snapshot()
-            if latest.document.fingerprint == snapshot.document.fingerprint:
-                if failure is not None:
-                    raise failure
-            elif failure is None or not self._has_expired(latest):
-                self._youth = _Youth(latest.document.fingerprint, self._monotonic() + YOUTH_SECONDS, reason)
+            is_other = latest.document.fingerprint != snapshot.document.fingerprint
+            if (is_other or reason is RefreshReason.PROACTIVE) and not self._has_expired(latest):
                 return latest.credential
+            if failure is not None and not is_other:
+                raise failure
             snapshot = latest
         raise CredentialUnavailable(
             "The service's OpenAI credential keeps changing. Try again shortly.",
@@ -158,7 +141,7 @@ class CredentialSource:
 
     def _is_due(self, snapshot: Snapshot) -> bool:
         credential = snapshot.credential
-        if credential.mode is not Mode.CHATGPT or self._is_young(snapshot):
+        if credential.mode is not Mode.CHATGPT or self._renewals.youth_of(snapshot.document):
             return False
         if credential.expires_at is not None:
             return credential.expires_at <= self._clock() + REFRESH_BEFORE_SECONDS
@@ -166,11 +149,4 @@ class CredentialSource:
 
     def _has_expired(self, snapshot: Snapshot) -> bool:
         expires_at = snapshot.credential.expires_at
-        return expires_at is not None and expires_at <= self._clock() and not self._is_young(snapshot)
-
-    def _is_young(self, snapshot: Snapshot) -> bool:
-        youth = self._youth
-        return youth is not None and youth.fingerprint == snapshot.document.fingerprint and self._left_of(youth) > 0
-
-    def _left_of(self, youth: _Youth) -> float:
-        return youth.until - self._monotonic()
+        return expires_at is not None and expires_at <= self._clock() and not self._renewals.youth_of(snapshot.document)

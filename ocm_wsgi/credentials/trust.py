@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ocm_wsgi import tls
@@ -20,4 +21,8 @@ def ssl_context(trust: Mapping[str, Any] | None) -> ssl.SSLContext:
 
     :raises ConfigurationError: what should be trusted cannot be read, by now.
     """
-    return tls.upstream_context(Certificate.model_validate(trust or {}))
+    fields = dict(trust or {})
+    for name in ("certificate_path", "certificate_directory_path"):
+        fields[name] = tuple(map(Path, fields.get(name, ())))
+    # Validated when the configuration was read; validating again would need to know beside which file it stood.
+    return tls.upstream_context(Certificate.model_construct(**fields))

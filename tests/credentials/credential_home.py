@@ -1,0 +1,102 @@
+"""A credential file in a folder of its own, and everything that is done with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocm_wsgi.credentials import CredentialSource, Patience, Refresher
+from ocm_wsgi.simulator import Simulator
+
+HELPER = b"ocm_wsgi.credentials.refresh"
+#: Nobody else writes the file in most tests, so there is nothing to be waited for after a refusal.
+PATIENCE = Patience(lock=20, exchange=20, adoption=0.0)
+
+
+def eventually(condition: Callable[[], Any], *, seconds: float = 15.0) -> Any:
+    """Return the first true value of ``condition``, asked again and again; for what another process does."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        os.sched_yield()
+    return value
+
+
+def helpers_of(pid: int) -> list[int]:
+    """Return the renewing processes that a process has started and that run."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(folder.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and HELPER in folder.joinpath("cmdline").read_bytes():
+                found.append(int(folder.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def helper_of(pid: int) -> int:
+    """Wait for the one renewing process of a process."""
+    return int(eventually(lambda: helpers_of(pid))[0])
+
+
+@dataclass
+class Home:
+    """Where a credential is, as ``CODEX_HOME`` would be."""
+
+    folder: Path
+    simulator: Simulator
+    monotonic: float = 1000.0
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "auth.json"
+
+    @property
+    def state_path(self) -> Path:
+        return self.folder.parent / "state"
+
+    def write(self, content: object) -> None:
+        """Put a file there as Codex 0.169 does: a new one over the old."""
+        temporary = self.folder / ".auth-XXXXXX"
+        temporary.write_text(content if isinstance(content, str) else json.dumps(content, indent=2))
+        temporary.replace(self.path)
+
+    def sign_in(self, **options: Any) -> dict[str, Any]:
+        """Put fresh tokens there; options as of the simulator. Return the file's content."""
+        content = self.simulator.credential(**options)
+        self.write(content)
+        return content
+
+    def content(self) -> Any:
+        """Return what the file holds; fails unless that is whole."""
+        return json.loads(self.path.read_bytes())
+
+    def access_token(self) -> str:
+        return str(self.content()["tokens"]["access_token"])
+
+    def refresher(self, **options: Any) -> Refresher:
+        return Refresher(**{"auth_base_url": self.simulator.auth_base_url, "patience": PATIENCE, **options})
+
+    def source(self, *, path: Path | None = None, **options: Any) -> CredentialSource:
+        """Return a source such as another process would have. Its clock for pauses is ``monotonic``."""
+        return CredentialSource(
+            path or self.path,
+            state_path=self.state_path,
+            refresher=options.pop("refresher", None) or self.refresher(),
+            monotonic=lambda: self.monotonic,
+            **options,
+        )
+
+    def outcomes(self) -> list[str]:
+        """Return what became of every refresh token that was presented."""
+        return [refresh.outcome for refresh in self.simulator.refreshes]
+
+    def remains(self) -> list[Path]:
+        """Return the unfinished files that lie about."""
+        return [*self.folder.parent.rglob(".auth-*"), *self.folder.parent.rglob("*.new")]
