@@ -22,7 +22,8 @@ help:
 
 install: $(VENV)/with-dev
 
-demo: $(VENV)/with-demo
+# The extras of development, where they are, hold those of the demo.
+demo: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-demo)
 	@$(VENV)/bin/flask ocm demo
 
 test: $(VENV)/with-dev $(CODEX)/installed
