@@ -50,5 +50,6 @@ secure_scheme_headers: dict[str, str] = {}
 control_socket_disable = True
 
 on_starting = serving.on_starting
+when_ready = serving.when_ready
 on_reload = serving.on_reload
 pre_request = serving.pre_request

@@ -103,14 +103,24 @@ def ssl_context(_conf: Any, _default_factory: Callable[[], ssl.SSLContext]) -> s
 
 
 def on_starting(arbiter: Any) -> None:
-    """Tell the warnings, and open the listening socket (gunicorn opens its own only where there is none yet)."""
+    """Log the warnings, and open the listening socket (gunicorn opens its own only where there is none yet)."""
     _warn(arbiter)
     if decides_address(arbiter):
         arbiter.LISTENERS = [_listener(arbiter)]
 
 
+def when_ready(arbiter: Any) -> None:
+    """Warn where an address that is not the configuration's lets everyone in."""
+    if decides_address(arbiter) or config().users:
+        return
+    for listener in arbiter.LISTENERS:
+        address = listener.getsockname()
+        if isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback:
+            arbiter.log.warning("listening on %s:%s with no users in the configuration", *address[:2])
+
+
 def on_reload(arbiter: Any) -> None:
-    """Tell the warnings of the new configuration, and what takes effect at the next start only."""
+    """Log the warnings of the new configuration, and what takes effect at the next start only."""
     _warn(arbiter)
     if _State.first and _listen_fields(_State.first) != _listen_fields(config()):
         arbiter.log.warning("The listen fields have changed: they take effect when gunicorn is started anew")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -129,7 +129,7 @@ class _Loading:
         folder = state_path if isinstance(state_path, str) else str(defaults["state_path"])
         return {**defaults, "database_url": f"sqlite:///{self.surroundings.path(folder) / 'ocm.db'}"}
 
-    def _validated(self, schema: type[_T], members: Any, locate: Any) -> _T | None:
+    def _validated(self, schema: type[_T], members: Any, locate: Callable[[JsonPath], str]) -> _T | None:
         try:
             return schema.model_validate(members, context=self.surroundings)
         except ValidationError as exc:

@@ -55,7 +55,7 @@ def is_off(value: Any) -> bool:
 def without_refused(
     members: Mapping[str, Any], refused: Mapping[str, str], path: JsonPath
 ) -> tuple[dict[str, Any], list[Mistake]]:
-    """Return the members less the refused and the empty ones, and a mistake for each refused one that is on."""
+    """Return the members less the refused ones, and a mistake for each of these that is on."""
     kept, mistakes = {}, []
     for key, value in members.items():
         if key not in refused:

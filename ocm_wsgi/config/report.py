@@ -50,9 +50,6 @@ def _mistake(error: ErrorDetails, schema: type[Table], locate: Callable[[JsonPat
         return Mistake(where, "nothing", _expected(field) or "a value")
     if error["type"] == "wrong":
         return Mistake(where, context["found"] or _shown(error["input"], field), context["expected"])
-    if error["type"] == "literal_error" and isinstance(error["input"], str):
-        choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return Mistake(where, _shown(error["input"], field), _expected(field), nearest(error["input"], choices))
     expected = _expected(field) or _EXPECTED_BY_ERROR.get(error["type"], error["msg"])
     return Mistake(where, _shown(error["input"], field), expected)
 

@@ -1,0 +1,105 @@
+"""docs/configuration.md held against the schema, both ways."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from pydantic_core import PydanticUndefined
+
+from ocm_wsgi.config import TLS, Certificate, Limit, Price, UserConfig, load, refusals, scalar_keys
+from ocm_wsgi.config.service import Service
+from ocm_wsgi.config.values import Table
+
+TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+CERTIFICATES = "/etc/letsencrypt/live/ocm.example.org"
+COMPUTED = {"credential_path", "state_path", "database_url"}
+
+
+def tables() -> list[list[list[str]]]:
+    """Return the tables of the document: their rows, and of each row its cells."""
+    found = re.findall(r"(?:^\|.*\n)+", TEXT, re.MULTILINE)
+    return [[[cell.strip() for cell in row.strip().strip("|").split(" | ")] for row in t.splitlines()] for t in found]
+
+
+def rows(*header: str, containing: str) -> list[list[str]]:
+    """Return the rows of the table with this header that has this key."""
+    (table,) = [t for t in tables() if t[0] == list(header) and f"`{containing}`" in [row[0] for row in t]]
+    return table[2:]
+
+
+KEYS = {row[0].strip("`"): row for row in rows("key", "variable", "default", "example", "meaning", containing="listen")}
+
+
+def test_every_key_is_documented_and_no_other() -> None:
+    """The table has the keys of the service, in their order."""
+    assert list(KEYS) == list(Service.model_fields)
+
+
+@pytest.mark.parametrize("key", Service.model_fields)
+def test_key_is_documented_as_it_is(tmp_path: Path, key: str) -> None:
+    """Variable and default are the real ones, and the example works."""
+    _, variable, default, example, meaning = KEYS[key]
+    assert variable == (f"`OCM_{key.upper()}`" if key in scalar_keys() else "in the file")
+    assert meaning.endswith(".")
+    real = load(environ={"HOME": str(tmp_path)}, cwd=tmp_path)
+    if key not in COMPUTED:
+        assert default == "none" or read(tmp_path, key, default) == getattr(real, key)
+        assert (default == "none") == (getattr(real, key) is None)
+    assert key == "tls" or read(tmp_path, key, example) != getattr(real, key)
+
+
+def read(folder: Path, key: str, text: str) -> Any:
+    """Return what a key becomes when it is set to a JSON text in backticks."""
+    (folder / "ocm.json").write_text(json.dumps({key: json.loads(text.strip("`"))}))
+    return getattr(load(environ={"HOME": str(folder)}, cwd=folder), key)
+
+
+@pytest.mark.parametrize(
+    ("table", "containing"),
+    [(UserConfig, "max_concurrent"), (Limit, "per"), (Price, "input"), (TLS, "alpn"), (Certificate, "store")],
+)
+def test_every_nested_key_is_documented_and_no_other(table: type[Table], containing: str) -> None:
+    """The tables of nested keys have the keys and defaults of the schema, in its order."""
+    documented = {row[0].strip("`"): row[1] for row in rows("key", "default", "meaning", containing=containing)}
+    assert list(documented) == list(table.model_fields)
+    for key, default in documented.items():
+        assert default == shown(table.model_fields[key].default), key
+
+
+def shown(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "required"
+    return "none" if default is None else f"`{json.dumps(default)}`"
+
+
+def test_every_refused_key_is_documented_and_no_other() -> None:
+    """The keys of sing-box that are refused are listed with where they would stand."""
+    documented = [(row[0].strip("`"), row[1]) for row in rows("key", "where", "instead", containing="sniff")]
+    refused = {
+        "entry": refusals.SERVICE,
+        "user": refusals.USER,
+        "tls": refusals.TLS,
+        "certificate": refusals.CERTIFICATE,
+    }
+    assert documented == [(key, where) for where, keys in refused.items() for key in keys]
+
+
+@pytest.mark.parametrize("example", re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL))
+def test_every_example_works(tmp_path: Path, example: str) -> None:
+    """Each JSON example of the document is a configuration without mistakes."""
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "fullchain.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "privkey.pem")
+    (tmp_path / "ocm.json").write_text(example.replace(CERTIFICATES, str(tmp_path)).replace("…", ""))
+    assert load(environ={"HOME": str(tmp_path)}, cwd=tmp_path).warnings == ()
+
+
+def test_every_variable_named_exists() -> None:
+    """No OCM_ variable is named that means nothing, but for the stranger that is named as one."""
+    named = set(re.findall(r"`(OCM_\w+)`", TEXT))
+    assert named - {"OCM_CONFIG", "OCM_SERVICE_HOST", "OCM_"} == {f"OCM_{key.upper()}" for key in scalar_keys()}
