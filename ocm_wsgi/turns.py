@@ -23,12 +23,14 @@ class Usage:
     :ivar cached_tokens: the part of the input that came from the prompt cache.
     :ivar output_tokens: all output, reasoning included.
     :ivar reasoning_tokens: the part of the output that was reasoning.
+    :ivar cache_write_tokens: the part of the input that was written to the prompt cache; newer models bill it apart.
     """
 
     input_tokens: int
     cached_tokens: int
     output_tokens: int
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 @dataclass(frozen=True)
