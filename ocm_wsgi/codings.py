@@ -1,0 +1,101 @@
+"""Content codings (RFC 9110 section 8.4.1), decoded a piece at a time into bounded pieces. Pure; no I/O.
+
+For copies that are only read: what is relayed stays encoded. However small the input, no piece of output exceeds
+a few MiB, so a body made to explode costs the one who counts the pieces nothing but time.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import zstandard
+
+_PIECE_SIZE = 1024 * 1024
+
+#: RFC 9659: a zstd content coding needs no larger window than 8 MB.
+_ZSTD_WINDOW_SIZE = 8 * 1024 * 1024
+
+#: A block of 4 octets can stand for 128 KiB, and the library decodes all it is given: 8 MiB at the most here.
+_ZSTD_SLICE_SIZE = 256
+
+
+class Undecodable(ValueError):
+    """The body is not what its ``Content-Encoding`` says, or in a coding that is not known here."""
+
+
+class Decoder(Protocol):
+    """Undoes one content coding."""
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        """What these octets add to the decoded body, in pieces.
+
+        :raises Undecodable: while iterating; the decoder is of no further use.
+        """
+
+
+def decoder_for(content_encoding: str) -> Decoder | None:
+    """The decoder for a ``Content-Encoding``; ``None`` where nothing is encoded.
+
+    :raises Undecodable: for a coding that is not known, or several of them.
+    """
+    coding = content_encoding.strip().lower()
+    if coding in ("", "identity"):
+        return None
+    if coding in ("gzip", "x-gzip"):
+        return _Zlib(zlib.MAX_WBITS | 16)
+    if coding == "deflate":
+        return _Deflate()
+    if coding == "zstd":
+        return _Zstd()
+    raise Undecodable(f"The content coding {coding[:32]!r} is not known.")
+
+
+class _Zlib:
+    def __init__(self, window_bits: int) -> None:
+        self._window_bits = window_bits
+        self._stream = zlib.decompressobj(window_bits)
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        piece = b""
+        while data or len(piece) == _PIECE_SIZE:
+            if self._stream.eof:  # gzip allows several members, one after the other (RFC 1952 section 2.2)
+                self._stream = zlib.decompressobj(self._window_bits)
+            try:
+                piece = self._stream.decompress(data, _PIECE_SIZE)
+            except zlib.error as exc:
+                raise Undecodable(str(exc)) from exc
+            data = self._stream.unconsumed_tail or self._stream.unused_data
+            if piece:
+                yield piece
+
+
+class _Deflate:
+    """``deflate`` means the zlib format (RFC 1950), yet some senders omit its header."""
+
+    def __init__(self) -> None:
+        self._inner: _Zlib | None = None
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        if self._inner is None and data:
+            # The low half of a zlib header's first octet is 8. No deflate block begins so: its padding is zero.
+            has_header = data[0] & 0x0F == 8
+            self._inner = _Zlib(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
+        if self._inner is not None:
+            yield from self._inner.decode(data)
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_SIZE)
+        self._stream = decompressor.decompressobj(read_across_frames=True)
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        for start in range(0, len(data), _ZSTD_SLICE_SIZE):
+            try:
+                piece = self._stream.decompress(data[start : start + _ZSTD_SLICE_SIZE])
+            except zstandard.ZstdError as exc:
+                raise Undecodable(str(exc)) from exc
+            if piece:
+                yield piece
