@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ocm_wsgi.simulator.exchange import error_body
 from ocm_wsgi.simulator.plans import Plan
 
 #: Where the limit that was reached resets, seconds after the shapes were loaded.
@@ -18,15 +19,9 @@ RESETS_IN_SECONDS = 2 * 3600
 _HTML = (("Content-Type", "text/html; charset=UTF-8"),)
 
 
-def error(
-    status: int, code: str | None, message: str, *, error_type: str = "invalid_request_error", **more: Any
-) -> Plan:
-    """Return a plan for an error response in the platform's shape.
-
-    :param more: further members of the error.
-    """
-    members = {"message": message, "type": error_type, "param": None, "code": code, **more}
-    return Plan(status=status, json={"error": members})
+def error(status: int, code: str | None, message: str, *, error_type: str = "invalid_request_error") -> Plan:
+    """Return a plan for an error response in the platform's shape."""
+    return Plan(status=status, json=error_body(code, message, error_type=error_type))
 
 
 def failed(code: str, message: str) -> Plan:

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from websockets.datastructures import Headers
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Opcode
 from websockets.http11 import Request
@@ -25,8 +24,9 @@ from ocm_wsgi.simulator.connection import ClientGone, Cut
 from ocm_wsgi.simulator.exchange import Exchange, planned_answer
 from ocm_wsgi.simulator.model import DEFAULT_ERROR, Speech, new_id
 from ocm_wsgi.simulator.plans import Plan
+from ocm_wsgi.simulator.receiving import Head
 from ocm_wsgi.simulator.recording import Sent
-from ocm_wsgi.simulator.targets import CODEX_BASE, is_below
+from ocm_wsgi.simulator.targets import API_BASE, CODEX_BASE, is_below
 
 #: The longest message taken, in bytes, as Codex's own library has it.
 MAX_MESSAGE = 64 * 1024 * 1024
@@ -63,11 +63,11 @@ class Session:
 
     def open(self) -> bool:
         """Answer the opening handshake; return whether it was accepted."""
-        head = self._exchange.head
-        fields = Headers()
-        for name, value in head.fields:
-            fields[name] = value  # adds; it does not replace
-        response = self._protocol.accept(Request(head.target, fields))
+        self._protocol.receive_data(_handshake_bytes(self._exchange.head))
+        (request,) = self._protocol.events_received()
+        if not isinstance(request, Request):
+            raise TypeError("an opening handshake was expected")
+        response = self._protocol.accept(request)
         planned = self._exchange.plan.fields if self._exchange.plan.upgrade else ()
         for name, value in (("x-request-id", new_id("req")), *planned):
             response.headers[name] = value
@@ -177,11 +177,17 @@ class Session:
         if plan.silence_after == number:
             self._hold(lambda: False)
         if plan.cut_after == number and plan.close_code is not None:
-            self._protocol.send_close(plan.close_code, plan.close_reason)
-            self._flush()
-            self._connection.wait_for_hang_up(CLOSE_SECONDS)
+            self._close(plan.close_code, plan.close_reason)
         if number in (plan.cut_after, plan.reset_after):
             raise Cut(reset=plan.reset_after == number)
+
+    def _close(self, code: int, reason: str) -> None:
+        """Send a Close frame and wait for the client's, or for its leaving."""
+        self._protocol.send_close(code, reason)
+        self._flush()
+        self._connection.socket.settimeout(CLOSE_SECONDS)
+        while self._protocol.close_rcvd is None:
+            self._receive()
 
     def _hold(self, until: Callable[[], bool]) -> None:
         """Wait, but notice a Close frame and answer pings."""
@@ -235,6 +241,17 @@ class Session:
         if frame.fin:
             self._waiting.append(b"".join(self._fragments).decode("utf-8", "replace"))
             self._fragments.clear()
+
+
+def _handshake_bytes(head: Head) -> bytes:
+    """Return what the protocol needs to see of the opening handshake; it would not take Codex's longest fields."""
+    names = ("host", "upgrade", "connection", "origin")
+    fields = [
+        f"{name}: {value}"
+        for name, value in head.fields
+        if name.lower() in names or name.lower().startswith("sec-websocket-")
+    ]
+    return "\r\n".join([f"GET {API_BASE} HTTP/1.1", *fields, "", ""]).encode("latin-1")
 
 
 def _has_pending(sock: Any) -> bool:

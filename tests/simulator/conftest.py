@@ -1,0 +1,19 @@
+"""What the simulator's own tests share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ocm_wsgi.simulator import Simulator
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    """A running simulator; afterwards all its threads have ended."""
+    before = set(threading.enumerate())
+    with Simulator() as simulator:
+        yield simulator
+    assert {thread for thread in threading.enumerate() if thread.is_alive()} <= before

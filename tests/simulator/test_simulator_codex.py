@@ -1,0 +1,244 @@
+"""The ChatGPT side: turns, who may ask, and what Codex asks besides."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+import pytest
+import zstandard
+from simulator_clients import TURN, call, events_of, owner_fields, said, sha256, take_turn
+
+from ocm_wsgi.simulator import DEFAULT_TEXT, PRIVATE_MARKER, Plan, Simulator
+from ocm_wsgi.simulator.shapes import SHAPES
+
+
+def test_responses_streams_the_events_of_a_turn(sim: Simulator) -> None:
+    """A turn has the event sequence of the real backend and says the text."""
+    reply = take_turn(sim)
+    kinds = [event["type"] for event in events_of(reply.body)]
+    assert reply.status == 200
+    assert (reply.field("Content-Type") or "").startswith("text/event-stream")
+    assert kinds[:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert kinds[-4:] == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    assert said(reply.body) == DEFAULT_TEXT
+
+
+def test_completed_tells_usage_model_and_tier(sim: Simulator) -> None:
+    """The terminal event carries what accounting needs, and the simulator counts the same."""
+    usage = {"input_tokens": 100, "cached_tokens": 80, "output_tokens": 9, "reasoning_tokens": 4}
+    sim.plan(Plan(usage=usage))
+    response = events_of(take_turn(sim, service_tier="priority").body)[-1]["response"]
+    assert response["usage"] == {
+        "input_tokens": 100,
+        "input_tokens_details": {"cached_tokens": 80},
+        "output_tokens": 9,
+        "output_tokens_details": {"reasoning_tokens": 4},
+        "total_tokens": 109,
+    }
+    assert (response["model"], response["service_tier"]) == ("gpt-5.5", "priority")
+    (turn,) = sim.turns
+    assert (turn.input_tokens, turn.cached_tokens, turn.output_tokens, turn.reasoning_tokens) == (100, 80, 9, 4)
+    assert (turn.model, turn.service_tier, turn.transport, turn.account, turn.status) == (
+        "gpt-5.5",
+        "priority",
+        "sse",
+        "acct-owner",
+        "completed",
+    )
+    assert turn.response_id == response["id"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "last", "status", "tokens"),
+    [
+        pytest.param(Plan(usage=None), "response.completed", "completed", 0, id="no-usage"),
+        pytest.param(Plan(terminal="incomplete"), "response.incomplete", "incomplete", 1234, id="incomplete"),
+        pytest.param(Plan(terminal="failed"), "response.failed", "failed", 1234, id="failed"),
+        pytest.param(Plan(terminal="error"), "error", "failed", 0, id="error"),
+        pytest.param(Plan(terminal=None), "response.output_item.done", "cut", 0, id="no-terminal"),
+    ],
+)
+def test_terminal_decides_how_a_turn_ends(sim: Simulator, plan: Plan, last: str, status: str, tokens: int) -> None:
+    """Each planned end is sent and counted as what it is."""
+    sim.plan(plan)
+    assert events_of(take_turn(sim).body)[-1]["type"] == last
+    assert sim.wait_for(lambda: sim.turns)
+    assert [(turn.status, turn.input_tokens) for turn in sim.turns] == [(status, tokens)]
+
+
+def test_text_model_and_events_follow_the_plan(sim: Simulator) -> None:
+    """The plan decides what is said, in how many padded deltas, and by which model."""
+    sim.plan(Plan(text="one two three", events=7, event_bytes=50, model="gpt-other", service_tier="flex"))
+    body = take_turn(sim).body
+    deltas = [event for event in events_of(body) if event["type"] == "response.output_text.delta"]
+    assert len(deltas) == 7
+    assert all(len(delta["obfuscation"]) == 50 for delta in deltas)
+    assert said(body).startswith("one two three")
+    assert events_of(body)[-1]["response"]["output"][0]["content"][0]["text"] == said(body)
+    assert (sim.turns[0].model, sim.turns[0].service_tier) == ("gpt-other", "flex")
+
+
+def test_compaction_trigger_gets_one_compaction_item(sim: Simulator) -> None:
+    """A request that ends with a compaction trigger gets exactly one compaction item and no message."""
+    response = events_of(take_turn(sim, input=[{"type": "compaction_trigger"}]).body)[-1]["response"]
+    assert [item["type"] for item in response["output"]] == ["compaction"]
+
+
+def test_output_items_follow_the_plan(sim: Simulator) -> None:
+    """A plan's output items are said instead of a message."""
+    call_item = {"type": "function_call", "call_id": "c1", "name": "shell", "arguments": "{}"}
+    sim.plan(Plan(output=[call_item]))
+    done = [event for event in events_of(take_turn(sim).body) if event["type"] == "response.output_item.done"]
+    assert [event["item"] for event in done] == [call_item]
+
+
+def test_responses_refuses_what_is_not_streamed(sim: Simulator) -> None:
+    """The ChatGPT backend only streams, and says so."""
+    reply = take_turn(sim, stream=False)
+    assert (reply.status, reply.json) == (400, {"detail": "Stream must be set to true"})
+    assert sim.turns == []
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip", "deflate"])
+def test_request_body_may_be_encoded(sim: Simulator, encoding: str) -> None:
+    """An encoded body is understood, and recorded as it was sent."""
+    plain = json.dumps(TURN).encode()
+    compressor = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
+    packed = (
+        zstandard.ZstdCompressor().compress(plain)
+        if encoding == "zstd"
+        else compressor.compress(plain) + compressor.flush()
+    )
+    fields = {**owner_fields(sim.credential()), "Content-Encoding": encoding}
+    assert call(sim, "POST", "/backend-api/codex/responses", body=packed, fields=fields).status == 200
+    assert (sim.requests[0].body, sim.requests[0].body_sha256) == (packed, sha256(packed))
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff"])
+def test_unreadable_body_is_refused(sim: Simulator, body: bytes) -> None:
+    """A body that is no JSON object is answered with 400."""
+    fields = owner_fields(sim.credential())
+    assert call(sim, "POST", "/backend-api/codex/responses", body=body, fields=fields).status == 400
+    fields["Content-Encoding"] = "zstd"
+    assert call(sim, "POST", "/backend-api/codex/responses", body=body, fields=fields).status == 400
+
+
+def test_rate_limits_stand_in_the_response_fields(sim: Simulator) -> None:
+    """The windows are told in the fields, as the simulator or the plan has them."""
+    sim.plan(Plan())
+    sim.plan(Plan(rate_limits={"primary": {"used_percent": 99, "window_minutes": 300, "reset_at": 1}}))
+    sim.plan(Plan(rate_limits={}))
+    first, second, third = (take_turn(sim) for _ in range(3))
+    assert first.field("x-codex-primary-used-percent") == "12"
+    assert first.field("x-codex-secondary-window-minutes") == "10080"
+    assert (second.field("x-codex-primary-used-percent"), second.field("x-codex-secondary-used-percent")) == (
+        "99",
+        None,
+    )
+    assert not [name for name, _ in third.fields if name.startswith("x-codex-")]
+
+
+def test_request_needs_the_token_and_its_account(sim: Simulator) -> None:
+    """Missing, unknown, expired, revoked and mismatched credentials are told apart, in the backend's shapes."""
+    fields = owner_fields(sim.credential())
+    token = fields["Authorization"].removeprefix("Bearer ")
+
+    def answer(**changes: str) -> tuple[int, object]:
+        reply = call(sim, "POST", "/backend-api/codex/responses", body=TURN, fields={**fields, **changes})
+        return reply.status, (reply.json.get("error") or {}).get("code") if reply.status != 200 else None
+
+    assert answer() == (200, None)
+    assert answer(Authorization="") == (401, None)
+    assert answer(Authorization="Bearer nonsense") == (401, "token_invalidated")
+    assert answer(**{"ChatGPT-Account-Id": "acct-other"}) == (401, None)
+    sim.expire(token)
+    assert answer() == (401, "token_expired")
+    sim.revoke_all()
+    assert answer() == (401, "token_invalidated")
+    fields = owner_fields(sim.credential(expires_in=-1))
+    assert answer() == (401, "token_expired")
+
+
+def test_refused_request_takes_no_plan(sim: Simulator) -> None:
+    """A plan waits for a request that is authorised."""
+    sim.plan(Plan(text="kept"))
+    assert call(sim, "POST", "/backend-api/codex/responses", body=TURN).status == 401
+    assert said(take_turn(sim).body) == "kept"
+
+
+def test_models_are_listed_with_an_etag(sim: Simulator) -> None:
+    """Codex's own list of models can be revalidated."""
+    fields = owner_fields(sim.credential())
+    reply = call(sim, "GET", "/backend-api/codex/models?client_version=0.169.0", fields=fields)
+    etag = reply.field("ETag") or ""
+    assert reply.json["models"][0]["slug"]
+    again = call(sim, "GET", "/backend-api/codex/models", fields={**fields, "If-None-Match": etag})
+    assert (again.status, again.body) == (304, b"")
+
+
+def test_compact_and_search_answer_json(sim: Simulator) -> None:
+    """The two unary endpoints answer JSON; compaction counts as a turn."""
+    fields = owner_fields(sim.credential())
+    compacted = call(sim, "POST", "/backend-api/codex/responses/compact", body={"model": "m"}, fields=fields)
+    assert compacted.json["output"][0]["type"] == "compaction"
+    assert [(turn.transport, turn.model) for turn in sim.turns] == [("json", "m")]
+    assert call(sim, "POST", "/backend-api/codex/alpha/search", body={"q": "x"}, fields=fields).json["results"]
+    assert call(sim, "GET", "/backend-api/codex/nothing", fields=fields).status == 404
+
+
+def test_wham_tells_usage_and_accounts(sim: Simulator) -> None:
+    """The usage page shows the simulator's windows; the account check shows the one account."""
+    fields = owner_fields(sim.credential())
+    sim.rate_limits = {"primary": {"used_percent": 100, "window_minutes": 300, "reset_at": 2**31}}
+    usage = call(sim, "GET", "/backend-api/wham/usage", fields=fields).json
+    assert usage["rate_limit"]["limit_reached"] is True
+    assert usage["rate_limit"]["primary_window"]["limit_window_seconds"] == 18000
+    assert usage["rate_limit"]["secondary_window"] is None
+    accounts = call(sim, "GET", "/backend-api/wham/accounts/check", fields=fields).json
+    assert accounts["default_account_id"] == accounts["accounts"][0]["id"] == "acct-owner"
+    assert call(sim, "GET", "/backend-api/wham/usage").status == 401
+
+
+@pytest.mark.parametrize("path", ["/backend-api/conversations", "/backend-api", "/backend-api/me?x=1"])
+def test_private_items_are_marked(sim: Simulator, path: str) -> None:
+    """What no proxy may reach answers 200 with the marker."""
+    reply = call(sim, "GET", path)
+    assert (reply.status, PRIVATE_MARKER in reply.body.decode()) == (200, True)
+
+
+#: The others are for the opening handshake and for the refresh.
+ANSWERS = [name for name, plan in SHAPES.items() if not plan.upgrade and not plan.cut_at]
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_shape_is_answered(sim: Simulator, name: str) -> None:
+    """Every shape of the table can be had over HTTP and has its status."""
+    plan = SHAPES[name]
+    sim.plan(plan)
+    reply = take_turn(sim)
+    assert reply.status == (plan.status or 200)
+    if plan.json is not None:
+        assert reply.json == plan.json
+    if plan.terminal == "failed":
+        error = events_of(reply.body)[-1]["response"]["error"]
+        assert (error["code"], error["message"]) == plan.error
+
+
+def test_usage_limit_reached_tells_the_full_window(sim: Simulator) -> None:
+    """The limit's fields come with the 429, as Codex needs them for its text."""
+    sim.plan(SHAPES["WEEKLY_LIMIT_REACHED"])
+    reply = take_turn(sim)
+    assert reply.field("x-codex-secondary-used-percent") == "100"
+    assert reply.field("x-codex-active-limit") == "codex"
+    assert reply.json["error"]["resets_at"] == int(reply.field("x-codex-secondary-reset-at") or 0)

@@ -1,0 +1,71 @@
+"""Targets that leave their API are found out, however they are spelled."""
+
+from __future__ import annotations
+
+import pytest
+from simulator_clients import exchange_raw
+
+from ocm_wsgi.simulator import PRIVATE_MARKER, Simulator
+from ocm_wsgi.simulator.targets import escapes, path_of, readings
+
+ESCAPES = [
+    "/backend-api/codex/../conversations",
+    "/backend-api/codex/%2e%2e/conversations",
+    "/backend-api/codex/.%2E/conversations",
+    "/backend-api/codex/%252e%252e/conversations",
+    "/backend-api/codex/..%2fconversations",
+    "/backend-api/codex/..\\conversations",
+    "/backend-api/codex/..%5cconversations",
+    "/backend-api/codex/x/../../conversations",
+    "/backend-api/codex//..//..//conversations",
+    "/backend-api/codex/..;/conversations",
+    "/backend-api/codex/..;a=b/conversations",
+    "/backend-api/codex/%c0%ae%c0%ae/conversations",
+    "/backend-api/codex/..%c0%afconversations",
+    "/backend-api/codex/..%00/conversations",
+    "/backend-api/codex/%09../conversations",
+    "/backend-api/codex../conversations",
+    "/backend-api/codex%2f..%2fconversations",
+    "/backend-api/codex-other",
+    "/v1/../backend-api/conversations",
+    "/v1/%2e%2e/oauth/token",
+    "/v1/../../",
+]
+
+
+@pytest.mark.parametrize("target", ESCAPES)
+def test_escape_shows_the_private_item(sim: Simulator, target: str) -> None:
+    """Whatever its spelling, a target that can be read as one outside its API shows the marker."""
+    raw = exchange_raw(sim, f"GET {target} HTTP/1.0\r\n\r\n".encode("latin-1"))
+    assert PRIVATE_MARKER.encode() in raw
+    assert raw.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/backend-api/codex/responses",
+        "/backend-api/codex",
+        "/backend-api/codex/a..b/...",
+        "/backend-api/codex/x?path=/../../",
+        "/v1/files/a%2Fb",
+        "/v1//models",
+        "/v1/models/./x",
+        "/oauth/token",
+        "https://example.com/v1/models",
+    ],
+)
+def test_harmless_targets_stay(sim: Simulator, target: str) -> None:
+    """What stays inside is not taken for an escape."""
+    assert not escapes(path_of(target))
+    assert PRIVATE_MARKER.encode() not in exchange_raw(sim, f"GET {target} HTTP/1.0\r\n\r\n".encode())
+
+
+def test_readings_resolve_dots_after_decoding() -> None:
+    """The plainest reading decodes nothing, the second once."""
+    assert readings("/a/%2e%2e/b/./c/../d")[:2] == ["/a/%2e%2e/b/d", "/b/d"]
+
+
+def test_absolute_form_is_read_as_its_path() -> None:
+    """Scheme and authority of an absolute form are no part of the path."""
+    assert path_of("http://host:1/v1/x?y#z") == "/v1/x"
