@@ -38,6 +38,7 @@ class _State:
     current: Config | None = None
     first: Config | None = None
     server_context: ssl.SSLContext | None = None
+    has_opened_socket = False
 
 
 def config() -> Config:
@@ -107,11 +108,12 @@ def on_starting(arbiter: Any) -> None:
     _warn(arbiter)
     if decides_address(arbiter):
         arbiter.LISTENERS = [_listener(arbiter)]
+        _State.has_opened_socket = True
 
 
 def when_ready(arbiter: Any) -> None:
     """Warn where an address that is not the configuration's lets everyone in."""
-    if decides_address(arbiter) or config().users:
+    if _State.has_opened_socket or config().users:
         return
     for listener in arbiter.LISTENERS:
         address = listener.getsockname()

@@ -48,7 +48,8 @@ def proxy_url(detour: str, outbounds: Any, *, where: str, path: JsonPath) -> tup
     tags = [outbound["tag"] for _, outbound in tagged]
     expected = "the tag of an entry in outbounds, or a proxy URL such as socks5h://127.0.0.1:1080"
     nearest = difflib.get_close_matches(detour, tags, n=1)
-    return None, [Mistake(where, f'the unknown tag "{detour}"', expected, nearest[0] if nearest else None)]
+    found = "an unknown tag (not shown)" if "@" in detour else f'the unknown tag "{detour}"'
+    return None, [Mistake(where, found, expected, nearest[0] if nearest else None)]
 
 
 def _checked_url(url: str, where: str) -> tuple[str | None, list[Mistake]]:
@@ -102,9 +103,10 @@ class _Outbound:
 
     def _socks_scheme(self) -> str:
         version = self.members.get("version") or "5"
-        if version not in _SOCKS_SCHEMES:
+        if not isinstance(version, str) or version not in _SOCKS_SCHEMES:
             self._mistake("version", f'"{version}"', '"5", "4a" or "4"')
-        return _SOCKS_SCHEMES.get(str(version), "socks5h")
+            return "socks5h"
+        return _SOCKS_SCHEMES[version]
 
     def _http_scheme(self) -> str:
         tls = self.members.get("tls")
@@ -118,7 +120,9 @@ class _Outbound:
                 continue
             reason = "only enabled: the proxy is verified by its own name and by the settings in certificate"
             self.mistakes.append(Mistake(json_path((*self.path, "tls", key)), f"the key {key}", reason))
-        return "https" if tls.get("enabled") is True else "http"
+        if not isinstance(tls.get("enabled", False), bool):
+            self.mistakes.append(Mistake(json_path((*self.path, "tls", "enabled")), "no flag", "true or false"))
+        return "https" if tls.get("enabled") else "http"
 
     def _userinfo(self, scheme: str) -> str:
         username = self._optional_text("username")

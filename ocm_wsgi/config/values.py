@@ -73,7 +73,7 @@ def _joined(value: Any) -> Any:
 
 
 def _path(value: Any, info: ValidationInfo) -> Any:
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value or re.search(r"[\0\ud800-\udfff]", value):
         raise wrong("a path")
     assert isinstance(info.context, Surroundings)
     return info.context.path(value)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ocm_wsgi.config import load
+from ocm_wsgi.config import TLS, Certificate, Config, UserConfig, load
 from ocm_wsgi.errors import ConfigurationError, Mistake
 
 ALICE = {"name": "alice", "token": "sk-ocm-alice"}
@@ -158,6 +160,14 @@ MISTAKES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "outbound-server": (outbound(server=None), "$.outbounds[0].server", ("host name",)),
     "outbound-port": (outbound(server_port="1080"), "$.outbounds[0].server_port", ("from 1 to 65535",)),
     "outbound-version": (outbound(version="6"), "$.outbounds[0].version", ('"6"', '"4a"')),
+    "outbound-version-list": (outbound(version=["5"]), "$.outbounds[0].version", ('"4a"',)),
+    "outbound-tls-enabled": (
+        outbound(type="http", tls={"enabled": "yes"}),
+        "$.outbounds[0].tls.enabled",
+        ("true or false",),
+    ),
+    "detour-without-scheme": ({"detour": f"u:{SECRET}@x:1"}, "$.detour", ("unknown tag (not shown)",)),
+    "path-with-half-a-character": ('{"usages_path": "\\ud800"}', "$.usages_path", ("a path",)),
     "outbound-dial-field": (outbound(bind_interface="eth0"), "$.outbounds[0].bind_interface", ("cannot be honoured",)),
     "outbound-network-udp": (outbound(network="udp"), "$.outbounds[0].network", ("cannot be honoured",)),
     "outbound-chain": (outbound(type="direct", detour="x"), "$.outbounds[0].server", ("cannot be honoured",)),
@@ -295,6 +305,25 @@ def test_load_tells_all_mistakes_at_once(tmp_path: Path) -> None:
         "OCM_LISTN",
         "OCM_RESERVE_5H",
     ]
+
+
+KNOWN_KEYS = sorted({*Config.model_fields, *TLS.model_fields, *UserConfig.model_fields, *Certificate.model_fields})
+MORE_KEYS = ["services", "outbounds", "type", "tag", "server", "server_port", "version", "per", "usd", "input", "acme"]
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "ocm", "socks", "1s", "\0", "5h"])
+)
+DOCUMENTS = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KNOWN_KEYS + MORE_KEYS), inner),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KNOWN_KEYS + MORE_KEYS), DOCUMENTS, max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_load_meets_any_document(tmp_path: Path, document: dict[str, Any]) -> None:
+    """Whatever stands under the known keys, it is a configuration or has mistakes with places, never a crash."""
+    assert all(mistake.where.startswith(("$", "line")) for mistake in mistakes_in(tmp_path, document))
 
 
 def test_load_counts_mistakes_and_names_the_file(tmp_path: Path) -> None:
