@@ -17,6 +17,9 @@ from ocm_wsgi.turns import Outcome
 #: Within so many octets an event must name its type, if that is to spare us keeping it.
 _HEAD_BYTES = 1024
 
+#: An event of this size is worth a look at its first words, which spares us searching the rest.
+_LARGE_BYTES = 2048
+
 _LF, _CR = 10, 13
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 _BLANK_LINE = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r(?!\n)|\n)")
@@ -77,6 +80,15 @@ class SseObserver:
 
     def _scan(self, data: bytes, start: int) -> tuple[int, Outcome | None]:
         """Go through the events that begin in ``data`` at ``start`` or later."""
+        if len(data) - start > _LARGE_BYTES:
+            start = _behind_large_events(data, start)
+        for needle in self._needles:
+            if needle.search(data, start):
+                return self._read_candidates(data, start)
+        self._keep_rest(data, start)
+        return len(data), None
+
+    def _read_candidates(self, data: bytes, start: int) -> tuple[int, Outcome | None]:
         for hit in self._hits(data, start):
             if hit < start:
                 continue  # within an event that has been read already
@@ -88,17 +100,21 @@ class SseObserver:
             if self._outcome is not None:
                 return event_start, self._outcome
             start = event_end
-        rest = _event_start(data, start, len(data))
-        if rest < len(data):
-            self._open = _OpenEvent(self._limit)
-            self._open.extend(data[rest:])
+        self._keep_rest(data, start)
         return len(data), None
 
     def _hits(self, data: bytes, start: int) -> Iterator[int]:
         """Where the events that may be terminal are, in order. Each octet is searched once for each needle."""
-        if not any(needle.search(data, start) for needle in self._needles):
-            return iter(())
         return heapq.merge(*((hit.start() for hit in needle.finditer(data, start)) for needle in self._needles))
+
+    def _keep_rest(self, data: bytes, start: int) -> None:
+        """Open the event that ``data`` ends with, if it is not complete."""
+        if data.endswith(b"\n\n"):
+            return
+        rest = _event_start(data, start, len(data))
+        if rest < len(data):
+            self._open = _OpenEvent(self._limit)
+            self._open.extend(data[rest:])
 
     def _close_event(self) -> Outcome | None:
         event, self._open = self._open, None
@@ -168,17 +184,37 @@ class _OpenEvent:
             self._pass_over()
 
     def _decide(self, head: bytes) -> None:
-        found = _FIRST_TYPE.search(head, 0, _HEAD_BYTES)
-        type_ = ((found and found[1]) or b"").decode("ascii", "replace")
+        type_ = _first_type(head)
         self._undecided = not type_ and len(head) < _HEAD_BYTES
-        if type_ in TERMINAL_TYPES:
-            self.type = type_
-        elif type_ and type_ != "error":
+        if _is_other(type_):
             self._pass_over()
+        elif type_ in TERMINAL_TYPES:
+            self.type = type_
 
     def _pass_over(self) -> None:
         self.passed_over = True
         self.kept.octets.clear()
+
+
+def _first_type(head: bytes) -> str:
+    """The type that an event's first words name, or ``""`` when they do not, or not yet."""
+    found = _FIRST_TYPE.search(head, 0, _HEAD_BYTES)
+    return found[1].decode("ascii", "replace") if found and found[1] else ""
+
+
+def _is_other(type_: str) -> bool:
+    """Whether an event of this type is known to end nothing."""
+    return bool(type_) and type_ not in TERMINAL_TYPES and type_ != "error"
+
+
+def _behind_large_events(data: bytes, start: int) -> int:
+    """Where the first event starts that is not a large one of another type, or not a complete one."""
+    while len(data) - start > _LARGE_BYTES and _is_other(_first_type(data[start : start + _HEAD_BYTES])):
+        end = _event_end(data, start)
+        if end - start < _LARGE_BYTES:
+            break
+        start = end
+    return start
 
 
 def _event_end(data: bytes, start: int, *, after: int = 0) -> int:
