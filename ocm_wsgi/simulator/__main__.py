@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
+from ocm_wsgi.simulator.plans import Plan
 from ocm_wsgi.simulator.simulator import Simulator
 
 
@@ -26,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--tls-cert", type=Path, metavar="PATH", help="serve TLS with this certificate chain (PEM)")
     found.add_argument("--tls-key", type=Path, metavar="PATH", help="its private key (PEM)")
     found.add_argument("--token-lifetime", type=float, default=3600.0, help="of access tokens, in seconds")
+    found.add_argument("--interval", type=float, default=0.0, help="seconds between the events of a response")
     return found
 
 
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, endings)
     with Simulator(options.host, options.port, context) as simulator:
         simulator.token_lifetime = options.token_lifetime
+        simulator.default_plan = Plan(interval=options.interval)
         if options.credential_file is not None:
             write_credential(options.credential_file, simulator)
         print(simulator.url, flush=True)

@@ -34,6 +34,7 @@ def state(exchange: Exchange) -> Answer:
             "open_connections": journal.open_connections,
             "waiting_plans": len(exchange.world.plans),
             "requests": [_request(seen) for seen in journal.requests[-MAX_SHOWN:]],
+            "bad_messages": journal.bad_messages[-MAX_SHOWN:],
             "turns": [dataclasses.asdict(turn) for turn in journal.turns[-MAX_SHOWN:]],
             "refreshes": [dataclasses.asdict(refresh) for refresh in journal.refreshes[-MAX_SHOWN:]],
         }

@@ -64,7 +64,8 @@ class Speech:
         if self.plan.output is not None:
             return [dict(item) for item in self.plan.output]
         given = self.request.get("input")
-        if isinstance(given, list) and given and given[-1].get("type") == "compaction_trigger":
+        last = given[-1] if isinstance(given, list) and given else None
+        if isinstance(last, dict) and last.get("type") == "compaction_trigger":
             return [{"type": "compaction", "encrypted_content": "c2ltdWxhdGVkIGNvbXBhY3Rpb24="}]
         return [self._message("".join(self.deltas))]
 

@@ -197,6 +197,7 @@ class Plan:
         for name, value in members.items():
             if not isinstance(value, _JSON_TYPES[name]):
                 raise PlanError(f"{name} cannot be {json.dumps(value)[:80]}")
+        _check_fields(members.get("fields", ()))
         values = dict(members)
         for name in ("body", "extra_response"):
             if name in values:
@@ -222,6 +223,12 @@ def _json_types(annotation: str) -> tuple[type, ...]:
 _JSON_TYPES = {each.name: _json_types(str(each.type)) for each in dataclasses.fields(Plan) if each.name != "gate"}
 
 
+def _check_fields(pairs: Any) -> None:
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)):
+            raise PlanError("fields must be a list of pairs of strings")
+
+
 def _bytes_of(name: str, value: Any) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
@@ -233,6 +240,8 @@ class PlanQueue:
     """Plans that wait for their request, first come, first served. Thread-safe."""
 
     def __init__(self) -> None:
+        #: What a request of the API gets for which no plan waits.
+        self.default = Plan()
         self._waiting: list[tuple[str | None, Plan]] = []
         self._lock = threading.Lock()
 
@@ -241,8 +250,8 @@ class PlanQueue:
         with self._lock:
             self._waiting += [(path, plan)] * times
 
-    def take(self, target: str, *, upgrade: bool = False, api: bool = True) -> Plan | None:
-        """Take the first plan for this target out of the queue.
+    def take(self, target: str, *, upgrade: bool = False, api: bool = True) -> Plan:
+        """Take the first plan for this target out of the queue; where none waits, return the default.
 
         :param upgrade: take a plan for an opening handshake, or one for everything else.
         :param api: whether a plan without a path is for this target too.
@@ -253,7 +262,7 @@ class PlanQueue:
                 if matches and plan.upgrade == upgrade:
                     del self._waiting[index]
                     return plan
-        return None
+        return self.default if api else Plan()
 
     def __len__(self) -> int:
         with self._lock:

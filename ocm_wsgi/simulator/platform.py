@@ -85,7 +85,8 @@ def chat_completions(exchange: Exchange) -> Answer:
     speech = speech_for(exchange, request)
     if not request.get("stream"):
         return _whole(exchange, speech, _completion(speech), ends="completed")
-    includes_usage = bool((request.get("stream_options") or {}).get("include_usage"))
+    options = request.get("stream_options")
+    includes_usage = isinstance(options, dict) and bool(options.get("include_usage"))
 
     def finish(status: str) -> None:
         exchange.world.journal.add_turn(speech.turn(status, "sse", is_told=includes_usage))

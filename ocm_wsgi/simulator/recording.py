@@ -123,6 +123,7 @@ class Journal:
         self._sent: deque[Sent] = deque(maxlen=MAX_KEPT_RECORDS)
         self._turns: deque[Turn] = deque(maxlen=MAX_KEPT_RECORDS)
         self._refreshes: deque[Refresh] = deque(maxlen=MAX_KEPT_RECORDS)
+        self._bad_messages: deque[str] = deque(maxlen=MAX_KEPT_RECORDS)
         self._kept_bytes = 0
         self._numbers = 0
         self._open_streams = 0
@@ -148,6 +149,11 @@ class Journal:
     def add_turn(self, turn: Turn) -> None:
         with self._changed:
             self._turns.append(turn)
+            self._changed.notify_all()
+
+    def add_bad_message(self, reason: str) -> None:
+        with self._changed:
+            self._bad_messages.append(reason)
             self._changed.notify_all()
 
     def add_refresh(self, refresh: Refresh) -> None:
@@ -187,6 +193,11 @@ class Journal:
             return list(self._requests)
 
     @property
+    def bad_messages(self) -> list[str]:
+        with self._changed:
+            return list(self._bad_messages)
+
+    @property
     def sent(self) -> list[Sent]:
         with self._changed:
             return list(self._sent)
@@ -212,7 +223,7 @@ class Journal:
     def clear(self) -> None:
         """Forget all records; what is open stays counted."""
         with self._changed:
-            for records in (self._requests, self._sent, self._turns, self._refreshes):
+            for records in (self._requests, self._bad_messages, self._sent, self._turns, self._refreshes):
                 records.clear()
             self._kept_bytes = 0
             self._changed.notify_all()

@@ -92,16 +92,16 @@ class Server:
 
     def _begin(self, connection: Connection) -> None:
         """Serve a connection from its TLS handshake to its close."""
-        reset = False
-        self._watch.add(connection)
-        try:
-            with self._world.journal.open_connection():
+        with self._world.journal.open_connection():
+            reset = False
+            self._watch.add(connection)
+            try:
                 reset = self._serve(connection)
-        finally:
-            self._watch.remove(connection)
-            connection.close(reset=reset)
-            with self._lock:
-                del self._connections[connection]
+            finally:
+                self._watch.remove(connection)
+                connection.close(reset=reset)
+                with self._lock:
+                    del self._connections[connection]
 
     def _serve(self, connection: Connection) -> bool:
         """Serve one request after the other; return whether the connection is to be reset."""
@@ -129,7 +129,8 @@ class Server:
         return serve_request(self._world, connection, head)
 
     def _refuse(self, connection: Connection, reason: str) -> None:
-        """Answer what is no request with 400, so that whoever sent it notices."""
+        """Record what is no request and answer it with 400, so that whoever sent it notices."""
+        self._world.journal.add_bad_message(reason)
         head = Head("GET", "/", "HTTP/1.0", ())
         answer = error_answer(400, "bad_message", f"The simulator got a bad request: {reason}.")
         with contextlib.suppress(ClientGone, OSError):
@@ -186,7 +187,7 @@ def _plan_for(world: World, head: Head, route: routing.Route, opens_websocket: b
     brought = head.field("X-Simulate")
     if brought is not None:
         return Plan.from_json(brought)
-    return world.plans.take(head.target, upgrade=opens_websocket, api=route.is_api) or Plan()
+    return world.plans.take(head.target, upgrade=opens_websocket, api=route.is_api)
 
 
 def _handled(route: routing.Route, exchange: Exchange) -> Answer:

@@ -151,6 +151,15 @@ class Simulator:
         """
         self._world.plans.add(plan, path=path, times=times)
 
+    @property
+    def default_plan(self) -> Plan:
+        """What requests of the API get for which no plan waits."""
+        return self._world.plans.default
+
+    @default_plan.setter
+    def default_plan(self, plan: Plan) -> None:
+        self._world.plans.default = plan
+
     def gate(self) -> Gate:
         return Gate()
 
@@ -162,6 +171,11 @@ class Simulator:
     def seen(self, path_prefix: str) -> list[Seen]:
         """Return the requests whose target begins so."""
         return [seen for seen in self.requests if seen.target.startswith(path_prefix)]
+
+    @property
+    def bad_messages(self) -> list[str]:
+        """Why messages were refused that a strict origin would not take, truncated bodies among them."""
+        return self._journal.bad_messages
 
     @property
     def sent(self) -> list[Sent]:

@@ -112,7 +112,7 @@ class Session:
         exchange = self._exchange
         if exchange.head.field("X-Simulate") is not None and not exchange.plan.upgrade:
             return exchange.plan
-        return exchange.world.plans.take(exchange.head.target) or Plan()
+        return exchange.world.plans.take(exchange.head.target)
 
     def _speech(self, request: Mapping[str, Any], plan: Plan) -> Speech:
         exchange = self._exchange

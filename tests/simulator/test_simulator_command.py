@@ -62,5 +62,5 @@ def test_command_serves_tls(tmp_path: Path) -> None:
 def test_help_tells_the_options() -> None:
     """``--help`` names every option."""
     shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True, timeout=10).stdout
-    for option in ("--port", "--credential-file", "--tls-cert", "--tls-key", "--token-lifetime"):
+    for option in ("--port", "--credential-file", "--tls-cert", "--tls-key", "--token-lifetime", "--interval"):
         assert option in shown

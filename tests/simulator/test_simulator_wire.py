@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import ssl
 import threading
 import time
@@ -328,6 +329,17 @@ def test_chunked_request_is_read(sim: Simulator) -> None:
 def test_bad_messages_are_refused(sim: Simulator, request_bytes: bytes) -> None:
     """What a strict origin would not take gets 400, and the connection ends."""
     assert exchange_raw(sim, request_bytes).startswith(b"HTTP/1.1 400 ")
+    assert len(sim.bad_messages) == 1
+    assert sim.requests == []
+
+
+def test_truncated_body_is_a_bad_message(sim: Simulator) -> None:
+    """A body that ends early is no request, and is remembered as what it was."""
+    with dial(sim) as sock:
+        sock.sendall(turn_bytes(sim)[:-1])
+        sock.shutdown(socket.SHUT_WR)
+        assert read_to_end(sock).startswith(b"HTTP/1.1 400 ")
+    assert (sim.bad_messages, sim.requests) == (["the body ended early"], [])
 
 
 def test_requests_are_recorded_as_sent(sim: Simulator) -> None:
@@ -363,7 +375,8 @@ def test_plan_comes_with_the_request(sim: Simulator) -> None:
 
 
 @pytest.mark.parametrize(
-    "plan", ["nonsense", "[]", '{"unknown": 1}', '{"body": "?"}', '{"status": "200"}', '{"gate": 1}']
+    "plan",
+    ["nonsense", "[]", '{"unknown": 1}', '{"body": "?"}', '{"status": "200"}', '{"fields": [["a"]]}', '{"gate": 1}'],
 )
 def test_bad_plan_is_refused(sim: Simulator, plan: str) -> None:
     """A plan that is not understood is answered with 400, and says why."""
@@ -381,6 +394,14 @@ def test_plans_are_queued_over_http(sim: Simulator) -> None:
     state = call(sim, "GET", "/_simulator/state").json
     assert state["waiting_plans"] == 1
     assert [seen["target"] for seen in state["requests"]][-2:] == [TARGET, "/_simulator/state"]
+
+
+def test_default_plan_is_for_all_the_rest(sim: Simulator) -> None:
+    """Where no plan waits the default one is obeyed, by the APIs only."""
+    sim.default_plan = Plan(json="default")
+    sim.plan(Plan(json="queued"))
+    assert [take_turn(sim).json for _ in range(3)] == ["queued", "default", "default"]
+    assert call(sim, "GET", "/backend-api/conversations").json["items"]
 
 
 def test_plans_wait_for_their_path(sim: Simulator) -> None:
