@@ -38,6 +38,10 @@ class FileVersion:
         """Take it from what ``stat`` says."""
         return cls(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
+    def has_content_of(self, other: FileVersion) -> bool:
+        """Whether nobody has written since; being renamed over, as an old version is, writes nothing."""
+        return (self.modified_ns, self.size) == (other.modified_ns, other.size)
+
     @property
     def is_settled(self) -> bool:
         """Whether a later write is certain to look different: the last one is not of this very moment."""
@@ -133,7 +137,7 @@ def _read(descriptor: int) -> Reading:
         octets = file.read(MAX_BYTES + 1)
     if len(octets) > MAX_BYTES:
         raise FileBroken("it is too large", version)
-    if FileVersion.of(os.fstat(descriptor)) != version:
+    if not FileVersion.of(os.fstat(descriptor)).has_content_of(version):
         raise FileBroken("it is being written", version)
     try:
         return Reading(version, decode(octets))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -57,7 +57,6 @@ class Refresher:
             client_id=environ.get("CODEX_APP_SERVER_LOGIN_CLIENT_ID") or None,
         )
         self._patience = patience
-        self._running: list[subprocess.Popen[bytes]] = []
 
     def refresh(
         self, credential_path: Path, *, state_path: Path, document: Document, reason: RefreshReason
@@ -74,7 +73,6 @@ class Refresher:
             settings=self._settings,
             patience=self._patience,
         )
-        self._reap()
         try:
             process = subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
                 [_interpreter(), "-m", "ocm_wsgi.credentials.refresh"],
@@ -87,7 +85,6 @@ class Refresher:
             )
         except OSError as exc:
             return RefreshOutcome.failed(Problem.PROCESS, f"it could not be started: {exc.strerror}")
-        self._running.append(process)
         return self._outcome(process, JOB.dump_json(job))
 
     def refusal(self, credential_path: Path, *, state_path: Path, document: Document) -> str | None:
@@ -111,21 +108,21 @@ class Refresher:
         except subprocess.TimeoutExpired:
             return RefreshOutcome.failed(Problem.PROCESS, "it takes too long")
         finally:
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
-        self._reap()
+            _let_go(process)
         try:
             return OUTCOME.validate_json(answer)
         except ValidationError:
             return RefreshOutcome.failed(Problem.PROCESS, f"it ended early ({process.returncode})")
 
-    def _reap(self) -> None:
-        """Collect those that have ended, so that none is left behind as a zombie. Kills nobody."""
-        for process in list(self._running):
-            if process.poll() is not None:
-                with suppress(ValueError):
-                    self._running.remove(process)
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Leave a process that goes on to itself, but collect it at its end, so that it is no zombie for long."""
+    if process.returncode is not None:
+        return
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    threading.Thread(target=process.wait, name="credential-reaper", daemon=True).start()
 
 
 def _interpreter() -> str:

@@ -124,7 +124,10 @@ class InPlace(Replacement):
     def close(self) -> None:
         if self._descriptor < 0:
             return
-        os.ftruncate(self._descriptor, self._size)
+        # Anything else there was written by somebody else since, and is theirs.
+        tail = os.pread(self._descriptor, _GROWTH_BYTES + 1, self._size)
+        if 0 < len(tail) <= _GROWTH_BYTES and not tail.strip(b" "):
+            os.ftruncate(self._descriptor, self._size)
         os.close(self._descriptor)
         self._descriptor = -1
 

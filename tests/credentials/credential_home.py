@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ def eventually(condition: Callable[[], Any], *, seconds: float = 15.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        os.sched_yield()
+        threading.Event().wait(0.002)
     return value
 
 
@@ -43,6 +45,14 @@ def helpers_of(pid: int) -> list[int]:
 def helper_of(pid: int) -> int:
     """Wait for the one renewing process of a process."""
     return int(eventually(lambda: helpers_of(pid))[0])
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a lock as another program would."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass

@@ -35,7 +35,7 @@ def run(task: dict[str, object]) -> list[dict[str, object]]:
             credential = source.current() if rejected is None else source.replacement(rejected)
             results.append({"access_token": credential.access_token})
         except CredentialError as exc:
-            results.append({"error": type(exc).__name__, "message": exc.message, "detail": exc.detail})
+            results.append({"status": exc.status, "message": exc.message, "detail": exc.detail})
 
     print("ready", flush=True)
     sys.stdin.readline()

@@ -205,7 +205,7 @@ def test_unreadable_file(home: Home) -> None:
         timeout=30,
     )
     (result,) = json.loads(worker.stdout.splitlines()[1])
-    assert result["error"] == "CredentialUnavailable"
+    assert result["status"] == 503
     assert "may not read" in result["message"]
     assert result["detail"] == "credential file: Permission denied"
 

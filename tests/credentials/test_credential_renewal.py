@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -11,24 +10,27 @@ import os
 import signal
 import ssl
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
-from credential_home import PATIENCE, Home, eventually, helper_of, helpers_of
+from credential_home import PATIENCE, Home, eventually, held, helper_of, helpers_of
 from proxies import ForwardProxy, Socks5
 
 from ocm_wsgi.config import Certificate
-from ocm_wsgi.credentials import CredentialSource, Patience
+from ocm_wsgi.credentials import Patience
 from ocm_wsgi.errors import CredentialRejected, CredentialUnavailable
 from ocm_wsgi.simulator import Plan, Simulator
 
 TOKEN = "/oauth/token"
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def in_threads(ask: Callable[[], Any], threads: int = 10) -> list[Any]:
@@ -396,21 +398,33 @@ def test_nobody_listens(home: Home) -> None:
         home.source(refresher=home.refresher(auth_base_url="http://127.0.0.1:1")).current()
 
 
-def test_other_tokens_meanwhile_are_kept(home: Home) -> None:
-    """What a Codex without locks has written during the renewal stays, and is used."""
+@pytest.mark.parametrize("padding", [0, 100, 16_384, 50_000])
+@pytest.mark.parametrize("in_place", [False, True], ids=["replaced", "in-place"])
+def test_other_tokens_meanwhile_are_kept(
+    home: Home, tmp_path: Path, mount: Callable[..., None], in_place: bool, padding: int
+) -> None:
+    """What a Codex without locks has written during the renewal stays as it is, and is used."""
     gate = home.simulator.gate().at("rotated")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
     home.sign_in(expires_in=-1)
+    if in_place:
+        home.path.rename(tmp_path / "outside.json")
+        home.path.touch()
+        mount("--bind", tmp_path / "outside.json", home.path)
     got: list[str | None] = []
     source = home.source()
     asking = threading.Thread(target=lambda: got.append(source.current().account_id))
     asking.start()
     assert gate.reached.wait(10)
-    newer = home.sign_in(account="acct-newer")
+    newer = json.dumps({**home.simulator.credential(account="acct-newer"), "padding": "x" * padding})
+    if in_place:
+        home.path.write_text(newer)
+    else:
+        home.write(newer)
     gate.release()
     asking.join()
     assert got == ["acct-newer"]
-    assert home.content() == newer
+    assert home.path.read_text() == newer
 
 
 @pytest.mark.parametrize(
@@ -562,21 +576,20 @@ def test_lock_that_is_never_released(home: Home) -> None:
     assert home.outcomes() == []
 
 
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold a lock as another program would."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+FORK = """
+import os, sys
+from pathlib import Path
+from ocm_wsgi.credentials import CredentialSource, Refresher
+source = CredentialSource(Path(sys.argv[1]), state_path=Path("state"), refresher=Refresher())
+with source._file._lock:
+    child = os.fork()
+    if child == 0:
+        os._exit(source.current().access_token != "sk-1")
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 
 
 def test_source_after_a_fork(home: Home) -> None:
-    """A child is not held up by a lock that a thread of its parent held when it was made."""
+    """A child is not held up by a lock that was held when it was made."""
     home.write({"OPENAI_API_KEY": "sk-1"})
-    source = CredentialSource(home.path, state_path=home.state_path, refresher=home.refresher())
-    lock = source._file._lock
-    with lock:
-        child = os.fork()
-        if child == 0:
-            os._exit(source.current().access_token != "sk-1")
-    assert os.waitpid(child, 0)[1] == 0
+    subprocess.run([sys.executable, "-c", FORK, home.path], check=True, timeout=30, cwd=REPOSITORY)
