@@ -128,12 +128,12 @@ class Delivery:
         :raises Cut: the plan ended it early.
         """
         stays = body_was_read and self._head.keeps_alive and self._framing != "close" and not self._plan.wrong_length
-        try:
-            with self._journal.open_stream():
-                self._journal.add_sent(self._sent)
+        with self._journal.open_stream():
+            self._journal.add_sent(self._sent)
+            try:
                 self._send(stays=stays)
-        finally:
-            self._finish("cut")
+            finally:
+                self._finish("cut")
         if not body_was_read:
             self._linger()
         return stays and not self._plan.close_idle

@@ -79,7 +79,7 @@ class Server:
             except OSError:  # the client left already
                 sock.close()
                 continue
-            thread = threading.Thread(target=self._begin, args=(connection,), daemon=True)
+            thread = threading.Thread(target=self._begin, args=(connection,), name=f"simulator-{number}", daemon=True)
             with self._lock:
                 self._connections[connection] = thread
             thread.start()

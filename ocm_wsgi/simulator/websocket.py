@@ -129,8 +129,8 @@ class Session:
         """Send a turn's events; count the turn just before the one that ends it, or when it is cut."""
         journal = self._exchange.world.journal
         is_open = is_counted
-        try:
-            with journal.open_stream():
+        with journal.open_stream():
+            try:
                 self._tell_limits(speech.plan)
                 self._reach(speech.plan, 0)
                 for number, (event, ends) in enumerate(speech.events(), 1):
@@ -142,9 +142,9 @@ class Session:
                         journal.add_turn(speech.turn(ends, "websocket"))
                     self._send(_as_message(event))
                     self._reach(speech.plan, number)
-        finally:
-            if is_open:
-                journal.add_turn(speech.turn("cut", "websocket"))
+            finally:
+                if is_open:
+                    journal.add_turn(speech.turn("cut", "websocket"))
 
     def _tell_limits(self, plan: Plan) -> None:
         limits = self._limits(plan)
