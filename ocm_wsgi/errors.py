@@ -8,9 +8,13 @@ The tree, split by what the one who meets it can do::
     │   ├── UnsafeTarget
     │   ├── BodyTooLarge
     │   ├── BodyTruncated
-    │   └── EndpointUnavailable
+    │   ├── EndpointUnavailable
+    │   ├── ModelNotAllowed
+    │   └── UserRejected
     ├── AuthenticationFailed        401  the client must present a bearer token of ours
     ├── NotFound                    404
+    ├── TooManyConcurrent           429  the user has as many turns under way as they may
+    ├── UsageLimitReached           429  a limit of the user, or the owner's reserve
     ├── UpgradeUnavailable          426  WebSocket is not to be had here; use HTTP
     ├── CredentialError             about the owner's own credential
     │   ├── CredentialRejected      400  only the owner can mend it; retrying cannot
@@ -32,8 +36,9 @@ Imports nothing of this package: every module may use it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 class OcmError(Exception):
@@ -42,12 +47,16 @@ class OcmError(Exception):
     :param message: one sentence for whoever made the request; safe to send.
     :param detail: more for the log, or ``None``; never sent to a client. Must hold no secret.
     :param retry_after_seconds: sent as ``Retry-After`` when not ``None``; a whole number, at least 1.
+    :ivar members: sent beside ``type``, ``code`` and ``message`` in the ``error`` object.
+    :ivar response_fields: sent as further response fields.
     """
 
     status = 500
     error_type = "api_error"
     code: str | None = None
     exit_code = 1
+    members: Mapping[str, object] = MappingProxyType({})
+    response_fields: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, message: str, *, detail: str | None = None, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
@@ -120,6 +129,18 @@ class EndpointUnavailable(BadRequest):
     code = "endpoint_unavailable"
 
 
+class ModelNotAllowed(BadRequest):
+    """The user may not use this model. 400, because Codex shows its text at once and does not retry it."""
+
+    code = "model_not_allowed"
+
+
+class UserRejected(BadRequest):
+    """A user cannot be made or changed like this: the message says why."""
+
+    code = "invalid_user"
+
+
 class AuthenticationFailed(OcmError):
     """No bearer token, a malformed one, or one that no user has. The response carries a challenge."""
 
@@ -134,6 +155,38 @@ class NotFound(OcmError):
     status = 404
     error_type = "invalid_request_error"
     code = "not_found"
+
+
+class TooManyConcurrent(OcmError):
+    """The user has as many turns under way as they may. With ``Retry-After``, which Codex waits for, five times."""
+
+    status = 429
+    error_type = "rate_limit_exceeded"
+    code = "too_many_concurrent"
+
+
+class UsageLimitReached(OcmError):
+    """A limit of the user is reached, or the part of the subscription that is left is the owner's.
+
+    In the form that Codex takes for final. It makes its own sentence of it: "You've hit your usage limit. <advice>, or
+    try again at <resets_at>." Where ``x-codex-promo-message`` does not get through it says, for this plan type, "To get
+    more access now, send a request to your admin or try again at <resets_at>."
+
+    :param advice: what to do about it, without a full stop.
+    :param resets_at: Unix seconds when it may be tried again.
+    :param resets_in_seconds: the same from now on, at least 0.
+
+    Source: openai/codex, ``codex-rs/protocol/src/error.rs``.
+    """
+
+    status = 429
+    error_type = "usage_limit_reached"
+    code = "usage_limit_reached"
+
+    def __init__(self, message: str, *, advice: str, resets_at: int, resets_in_seconds: int) -> None:
+        super().__init__(message)
+        self.members = {"plan_type": "business", "resets_at": resets_at, "resets_in_seconds": resets_in_seconds}
+        self.response_fields = {"x-codex-promo-message": advice}
 
 
 class UpgradeUnavailable(OcmError):
