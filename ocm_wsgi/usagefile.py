@@ -95,12 +95,7 @@ def parse(text: str | bytes) -> list[Entry]:
     :raises ValueError: it is not one.
     """
     document = json.loads(text)
-    if not isinstance(document, dict):
-        raise ValueError("not a JSON object")
-    found = document.get("combinations") or []
-    if not isinstance(found, list):
-        raise ValueError("combinations is not a list")
-    return merged(_entry(each) for each in found)
+    return merged(_entry(found) for found in _get(_object(document), "combinations", list, []))
 
 
 def render(entries: Iterable[Entry], updated_at: datetime) -> str:
@@ -126,41 +121,44 @@ def week_key(week_start: int) -> str:
     return f"{start:%Y-%m-%d %H:%M:%S} UTC{sign}{hours}" + (f":{minutes:02d}" if minutes else "")
 
 
-def _entry(found: Any) -> Entry:
-    if not isinstance(found, dict) or not isinstance(found.get("model"), str):
-        raise ValueError("a combination without a model")
-    tier = found.get("service_tier") or _DEFAULT_TIER
-    if not isinstance(tier, str):
-        raise ValueError("service_tier is not a string")
-    by_user = found.get("by_user") or {}
-    if not isinstance(by_user, dict):
-        raise ValueError("by_user is not an object")
+def _entry(document: Any) -> Entry:
+    found = _object(document)
+    key = combination(
+        _get(found, "model", str),
+        _get(found, "service_tier", str, ""),
+        _get(found, "context_window", int, 0),
+        _get(found, "week_start_unix", int, 0),
+    )
+    by_user = _get(found, "by_user", dict, {})
     return Entry(
-        combination(found["model"], tier, _whole(found, "context_window"), _whole(found, "week_start_unix")),
-        _statistics(found.get("total") or {}),
-        {name: _statistics(each) for name, each in by_user.items()},
+        key,
+        _statistics(_get(found, "total", dict, {})),
+        {name: _statistics(_object(each)) for name, each in by_user.items()},
     )
 
 
-def _statistics(found: Any) -> Statistics:
-    if not isinstance(found, dict):
-        raise ValueError("sums that are not an object")
-    cost_usd = found.get("cost_usd", 0)
-    if not isinstance(cost_usd, int | float):
-        raise ValueError("cost_usd is not a number")
+def _statistics(found: Mapping[str, Any]) -> Statistics:
     return Statistics(
-        request_count=_whole(found, "request_count"),
-        input_tokens=_whole(found, "input_tokens") or _whole(found, "prompt_tokens"),
-        output_tokens=_whole(found, "output_tokens") or _whole(found, "completion_tokens"),
-        cached_tokens=_whole(found, "cached_tokens"),
-        cost_micro_usd=round(cost_usd * _MICRO),
+        request_count=_get(found, "request_count", int, 0),
+        input_tokens=_get(found, "input_tokens", int, 0) or _get(found, "prompt_tokens", int, 0),
+        output_tokens=_get(found, "output_tokens", int, 0) or _get(found, "completion_tokens", int, 0),
+        cached_tokens=_get(found, "cached_tokens", int, 0),
+        cost_micro_usd=round(_get(found, "cost_usd", (int, float), 0) * _MICRO),
     )
 
 
-def _whole(found: Mapping[str, Any], name: str) -> int:
-    value = found.get(name) or 0
-    if not isinstance(value, int):
-        raise ValueError(f"{name} is not a whole number")
+def _object(document: Any) -> Mapping[str, Any]:
+    if not isinstance(document, dict):
+        raise ValueError("not an object where one was expected")
+    return document
+
+
+def _get(found: Mapping[str, Any], name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+    value = found.get(name)
+    if value is None:
+        value = default
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is missing or not of the right type")
     return value
 
 
