@@ -90,7 +90,7 @@ class Renewals:
     def is_worth_trying(self, document: Document) -> bool:
         """Tell whether :meth:`renew` would ask anybody, and not just repeat what is known."""
         is_refused = self._refused is not None and self._refused[0] == document.fingerprint
-        return not is_refused and not self._is_resting(document)
+        return document.refresh_token is not None and not is_refused and not self._is_resting(document)
 
     def _require_renewable(self, document: Document) -> None:
         if document.refresh_token is None:

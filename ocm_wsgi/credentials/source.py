@@ -14,7 +14,7 @@ from pathlib import Path
 from ocm_wsgi.credentials.credential import Credential, Mode
 from ocm_wsgi.credentials.refresher import Refresher
 from ocm_wsgi.credentials.renewal import Renewals
-from ocm_wsgi.credentials.watching import Snapshot, WatchedFile
+from ocm_wsgi.credentials.watching import Snapshot, WatchedFile, another
 from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable
 from ocm_wsgi.oauth import RefreshReason
 
@@ -102,7 +102,7 @@ class CredentialSource:
     def _renewed(self, snapshot: Snapshot, reason: RefreshReason) -> Credential:
         for _ in range(_ATTEMPTS):
             if snapshot.problem is not None:
-                raise snapshot.problem
+                raise another(snapshot.problem)
             failure = self._renew(snapshot, reason)
             # Whatever came of it: another program may have put something better there.
             latest = self._file.snapshot()

@@ -30,6 +30,11 @@ class Snapshot:
     problem: CredentialUnavailable | None = None
 
 
+def another(error: CredentialError) -> CredentialError:
+    """Return the like of an error that is kept: one that is raised gathers the traceback of each time."""
+    return type(error)(error.message, detail=error.detail, retry_after_seconds=error.retry_after_seconds)
+
+
 @dataclass(frozen=True)
 class _Seen:
     """What one version of the file came to.
@@ -68,8 +73,7 @@ class WatchedFile:
                 if seen is None or not self._is_current(seen):
                     seen = self._seen = self._look()
         if isinstance(seen.outcome, CredentialError):
-            # A fresh one for each request: a raised exception gathers a traceback.
-            raise type(seen.outcome)(seen.outcome.message, detail=seen.outcome.detail)
+            raise another(seen.outcome)
         return seen.outcome
 
     def _is_current(self, seen: _Seen) -> bool:

@@ -576,6 +576,14 @@ def test_lock_that_is_never_released(home: Home) -> None:
     assert home.outcomes() == []
 
 
+def test_embedded_interpreter_elsewhere(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A server that embeds Python, and has changed its directory, renews all the same."""
+    monkeypatch.setattr(sys, "executable", "/usr/bin/uwsgi")
+    monkeypatch.chdir(tmp_path)
+    home.sign_in(expires_in=-1)
+    assert home.source().current().access_token == home.access_token()
+
+
 FORK = """
 import os, sys
 from pathlib import Path
