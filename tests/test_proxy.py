@@ -264,7 +264,7 @@ def test_bodiless_responses_leak_nothing(running: RunningService, method: str, s
         assert fields["etag"] == '"x"'
         assert fields["content-type"] == "a/b"
     assert len({seen.connection_id for seen in running.simulator.requests}) <= 4
-    assert running.simulator.open_streams == 0
+    assert running.simulator.wait_for(lambda: running.simulator.open_streams == 0)
 
 
 def test_upstreams_errors_pass_as_they_are(running: RunningService) -> None:

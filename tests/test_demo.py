@@ -1,0 +1,93 @@
+"""The demo, as `make demo` runs it: the real command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.conftest import REPOSITORY
+
+
+@contextmanager
+def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``flask ocm demo`` in a session of its own, as a terminal would."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "flask", "ocm", "demo", *arguments],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "TMPDIR": os.environ["HOME"]},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def printed_until(process: subprocess.Popen[str], marker: str) -> str:
+    """What the command prints, up to the line that holds the marker."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if marker in line:
+            return "".join(lines)
+    raise AssertionError(f"{marker!r} was never printed:\n{''.join(lines)}")
+
+
+def test_demo_once() -> None:
+    """One turn is shown as it streams, with where everything is; nothing is left behind."""
+    with demo("--once") as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "Hello! I am a simulated model" in output
+    assert re.search(r"\d+ tokens in, \d+ tokens out", output)
+    folder = re.search(r"configuration +(\S+)/ocm\.json", output)
+    assert folder
+    assert not Path(folder[1]).exists()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_demo_serves_until_it_is_ended(ending: signal.Signals) -> None:
+    """What is printed works: the address, the token, the files; Ctrl-C and TERM end it cleanly."""
+    with demo() as process:
+        output = printed_until(process, "Serving until Ctrl-C")
+        url, token, configuration = (
+            re.search(rf"{name} +(\S+)", output)[1]  # type: ignore[index]
+            for name in ("the API", "bearer token", "configuration")
+        )
+        body = {"model": "gpt-5.5", "stream": True, "input": "hi"}
+        answer = requests.post(f"{url}/responses", json=body, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+        assert "response.completed" in answer.text
+        assert json.loads(Path(configuration).read_text())["users"] == [{"name": "demo", "token": token}]
+        os.killpg(process.pid, ending)
+        rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, rest
+    assert "Traceback" not in output + rest
+    assert not Path(configuration).parent.exists()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(url, timeout=5)
+
+
+def test_demo_on_a_port_that_is_taken() -> None:
+    """A port that cannot be had is one clear line."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, demo("--port", str(taken.getsockname()[1])) as process:
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "--port" in output.splitlines()[-1]
+    assert "Traceback" not in output
