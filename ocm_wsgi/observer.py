@@ -18,6 +18,7 @@ outcome that was given. A stream of events without its terminal event was cut, e
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from ocm_wsgi.codings import Decoder, Undecodable, decoder_for
@@ -44,7 +45,7 @@ def observer_for(*, status: int, media_type: str, content_encoding: str = "", pa
     """Choose the observer for a response.
 
     :param media_type: the value of ``Content-Type``, parameters and all, or ``""``. An answer of ``/responses``
-        without one is taken for a stream of events: the backend has been seen to omit it.
+        without one is taken for a stream of events, as sing-box does.
     :param content_encoding: the value of ``Content-Encoding``, or ``""``.
     :param path: of the request target, without its query.
     """
@@ -95,11 +96,11 @@ class JsonObserver:
         body = None if self._body.overflowed else parse_json(self._body.octets)
         if self._status >= 400:
             return error_outcome(body)
-        if not whole:
-            return Outcome("cut")
         if isinstance(body, dict):
-            return object_outcome(body)
-        return Outcome("completed", usage=self._body.usage_in_tail() if self._body.overflowed else None)
+            outcome = object_outcome(body)
+        else:
+            outcome = Outcome("completed", usage=self._body.usage_in_tail() if self._body.overflowed else None)
+        return outcome if whole else replace(outcome, status="cut")
 
 
 class DecodingObserver:

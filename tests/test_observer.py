@@ -399,10 +399,13 @@ def test_json_observer_survives_what_is_not_json(body: bytes) -> None:
 
 
 def test_json_observer_cut() -> None:
-    """A body that broke off was cut."""
+    """A body that broke off was cut; what it had told by then is known."""
     observer = JsonObserver()
     observer.feed(b'{"usage"')
     assert observer.finish(whole=False) == Outcome("cut")
+    complete = JsonObserver()
+    complete.feed(json.dumps(RESPONSE).encode())
+    assert complete.finish(whole=False) == replace(COMPLETED, status="cut")
 
 
 def test_json_observer_beyond_the_limit_reads_the_tail() -> None:
