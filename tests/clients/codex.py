@@ -33,21 +33,14 @@ def run_codex(
     :param base_url: of the provider, with its ``/v1``.
     :param home: an empty directory, or one that an earlier run has used; becomes ``HOME`` and ``CODEX_HOME``.
     :param websockets: whether the provider claims to speak them.
-    :param retries: of each request; 0 shows every failure at once, Codex's own default is 5.
+    :param retries: of each request and stream; 0 shows every failure at once. Codex's own are 4 and 5.
     :return: exit status 0 or 1, the model's text on stdout, everything else on stderr.
     """
     assert PROGRAM.exists(), "Codex is not installed: `make test` does it"
     home.mkdir(exist_ok=True)
     (home / "config.toml").write_text(_configuration(base_url, websockets=websockets, retries=retries))
-    command = [
-        PROGRAM,
-        "exec",
-        "--strict-config",
-        "--skip-git-repo-check",
-        "--ephemeral",
-        "--sandbox=read-only",
-        prompt,
-    ]
+    options = ["--strict-config", "--skip-git-repo-check", "--ephemeral", "--sandbox=read-only"]
+    command = [str(PROGRAM), "exec", *options, prompt]
     # Nothing of the developer's own Codex, proxies or keys comes along.
     environ = {
         "PATH": os.environ["PATH"],
