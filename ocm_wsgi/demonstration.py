@@ -58,7 +58,6 @@ class Demonstration:
 
         :raises DemonstrationFailed: it was refused or cut.
         """
-        self.simulator.plan(Plan(interval=WORD_INTERVAL_SECONDS))
         decoder = EventDecoder()
         with requests.Session() as session:
             session.trust_env = False  # A proxy of the environment knows nothing of this machine's own ports.
@@ -95,6 +94,7 @@ def demonstration(*, port: int | None = None) -> Iterator[Demonstration]:
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="ocm-demo-")))
         simulator = running.enter_context(Simulator())
+        simulator.default_plan = Plan(interval=WORD_INTERVAL_SECONDS)
         listener = running.enter_context(_listener(port))
         bearer_token = f"sk-ocm-{secrets.token_urlsafe(24)}"
         host, bound_port = listener.getsockname()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gunicorn.sock import TCP6Socket, TCPSocket  # type: ignore[import-untyped]  # gunicorn ships no types
+from gunicorn.sock import TCP6Socket, TCPSocket
 
 from ocm_wsgi import tls
 from ocm_wsgi.config import Config, load

@@ -102,7 +102,7 @@ class RelayedResponse(Response):
         self._watch = watch
         self._note = note
 
-    def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:  # type: ignore[override]
+    def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer as a WSGI application."""
         body = RelayedBody(self._upstream, self._watch, self._note, environ)
         try:
