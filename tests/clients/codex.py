@@ -25,7 +25,6 @@ def run_codex(
     *,
     home: Path,
     websockets: bool = False,
-    retries: int = 0,
     timeout_seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``codex exec`` with one prompt and wait for its end.
@@ -33,12 +32,11 @@ def run_codex(
     :param base_url: of the provider, with its ``/v1``.
     :param home: an empty directory, or one that an earlier run has used; becomes ``HOME`` and ``CODEX_HOME``.
     :param websockets: whether the provider claims to speak them.
-    :param retries: of each request and stream; 0 shows every failure at once. Codex's own are 4 and 5.
     :return: exit status 0 or 1, the model's text on stdout, everything else on stderr.
     """
     assert PROGRAM.exists(), "Codex is not installed: `make test` does it"
     home.mkdir(exist_ok=True)
-    (home / "config.toml").write_text(_configuration(base_url, websockets=websockets, retries=retries))
+    (home / "config.toml").write_text(_configuration(base_url, websockets=websockets))
     options = ["--strict-config", "--skip-git-repo-check", "--ephemeral", "--sandbox=read-only"]
     command = [str(PROGRAM), "exec", *options, prompt]
     # Nothing of the developer's own Codex, proxies or keys comes along.
@@ -69,8 +67,11 @@ def run_codex(
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
-def _configuration(base_url: str, *, websockets: bool, retries: int) -> str:
-    """Return a ``config.toml`` for a provider behind `base_url`; nothing else is on the network."""
+def _configuration(base_url: str, *, websockets: bool) -> str:
+    """Return a ``config.toml`` for a provider behind `base_url`; nothing else is on the network.
+
+    Without retries, so that a failure shows at once and none is hidden by a second attempt.
+    """
     return f"""
 model = "{MODEL}"
 model_provider = "ocm"
@@ -88,6 +89,6 @@ base_url = {json.dumps(base_url)}
 env_key = "OCM_BEARER_TOKEN"
 wire_api = "responses"
 supports_websockets = {json.dumps(websockets)}
-request_max_retries = {retries}
-stream_max_retries = {retries}
+request_max_retries = 0
+stream_max_retries = 0
 """
