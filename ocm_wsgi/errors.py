@@ -186,7 +186,8 @@ class UsageLimitReached(OcmError):
     def __init__(self, message: str, *, advice: str, resets_at: int, resets_in_seconds: int) -> None:
         super().__init__(message)
         self.members = {"plan_type": "business", "resets_at": resets_at, "resets_in_seconds": resets_in_seconds}
-        self.response_fields = {"x-codex-promo-message": advice}
+        # The second is what the openai library asks before it tries again.
+        self.response_fields = {"x-codex-promo-message": advice, "x-should-retry": "false"}
 
 
 class UpgradeUnavailable(OcmError):
