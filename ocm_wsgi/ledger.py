@@ -75,7 +75,7 @@ class Ledger:
         self._spool = spool
         self._clock = clock
         self._retention_seconds = retention_days * tallies.DAY_SECONDS
-        self._retention_at = 0.0
+        self._retention_at: float | None = None
         self._chore_seconds = chore_seconds
         self._seen_quotas: dict[str, Quota] = {}
         self._written_quotas: dict[str, Quota] = {}
@@ -215,6 +215,11 @@ class Ledger:
     def _do_chores(self) -> bool:
         self._write_quotas()
         now = self._clock()
+        if self._retention_at is None:
+            # Not at the start, when another process may just have found an old journal: a record in there counts as
+            # new when its turn is gone.
+            self._retention_at = now
+            return False
         if now < self._retention_at:
             return False
         has_more = self._delete_old_turns(now)

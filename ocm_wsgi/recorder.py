@@ -73,8 +73,8 @@ class Recorder:
     """Makes records durable in the background, from its first ``submit`` to its ``close``.
 
     :param store: writes records in one transaction and ignores those it already has. Raises ``StateError``.
-    :param chore: other work for the writer, done every ``chore_seconds`` and at the start; returns True when there is
-        more of it to do at once.
+    :param chore: other work for the writer, done every ``chore_seconds`` and at the start, while no journal waits to
+        be read; returns True when there is more of it to do at once.
     """
 
     def __init__(
@@ -214,7 +214,8 @@ class Recorder:
         has_more = False
         try:
             self._journals.adopt()
-            has_more = self._chore()
+            # First what the dead have left: a chore that forgets old records must not make those look new.
+            has_more = self._journals.has_records or self._chore()
         except Exception as exc:
             # It is tried again at the next time; nothing waits for it.
             logger.warning("The ledger's chores were not done: %s", _reason(exc))

@@ -89,11 +89,14 @@ def make_turn() -> Callable[..., Turn]:
 
 @pytest.fixture
 def process(state_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start another process on the same state: ``process("record", "100", "alice")``."""
+    """Start another process on the same state: ``process("record", "100", "alice")``.
+
+    A ``wrapper`` is a command that runs it.
+    """
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-W", "error", str(SCRIPT), str(state_path), *arguments]
+    def start(*arguments: str, wrapper: str = "") -> subprocess.Popen[str]:
+        command = [*wrapper.split(), sys.executable, "-W", "error", str(SCRIPT), str(state_path), *arguments]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         started.append(child)
         return child
