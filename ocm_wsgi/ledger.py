@@ -184,15 +184,17 @@ class Ledger:
         with self._database.read() as connection:
             return tallies.recent(connection, limit, before, user=user, model=model, status=status)
 
-    def user_window(self, user: str, since: float, until: float) -> Window:
+    def user_window(self, user: str, since: float, until: float | None = None) -> Window:
         """Say what a user's turns that started within ``since <= t < until`` have used, to the second.
 
         Takes well below a millisecond, however many turns there are.
 
+        :param until: ``None`` for all up to now, which is the quickest.
         :raises StateError: the database cannot be read.
         """
+        now = self._clock()
         with self._database.read() as connection:
-            return tallies.user_window(connection, user, since, until, now=self._clock())
+            return tallies.user_window(connection, user, since, now if until is None else until, now=now)
 
     def _recorder(self) -> Recorder:
         pid = os.getpid()

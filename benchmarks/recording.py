@@ -1,0 +1,141 @@
+"""What accounting costs: ``python -m benchmarks.recording [ROWS]``.
+
+Recording: CPU of the process and latency per turn, from one thread and from fifty. Admission: ``user_window`` over
+ROWS turns (1,000,000 by default) of thirty days, with one user who made half of them.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ocm_wsgi import tallies
+from ocm_wsgi.database import Database
+from ocm_wsgi.ledger import Ledger
+from ocm_wsgi.records import record_of
+from ocm_wsgi.spool import Spool
+from ocm_wsgi.tallies import DAY_SECONDS, HOUR_SECONDS
+from ocm_wsgi.turns import Turn, Usage
+
+ROWS = 1_000_000
+BATCH = 10_000
+DAYS = 30
+USERS = ("alice", "alice", "alice", "alice", "bob", "carol", "dave", "erin")
+MODELS = ("gpt-5", "gpt-5-codex", "gpt-5-mini")
+
+
+def turn(started_at: float, user: str) -> Turn:
+    """A turn as it usually is."""
+    usage = Usage(random.randrange(100_000), 0, random.randrange(5_000))
+    return Turn(
+        id=uuid.uuid4().hex,
+        started_at=started_at,
+        user=user,
+        credential="default",
+        model=random.choice(MODELS),
+        service_tier="default",
+        context_window=0,
+        week_start=int(started_at // (7 * DAY_SECONDS) * 7 * DAY_SECONDS),
+        usage=usage,
+        cost_micro_usd=usage.input_tokens * 2,
+        transport="sse",
+        status="completed",
+        http_status=200,
+        first_byte_ms=400,
+        duration_ms=9_000,
+        request_id=uuid.uuid4().hex,
+    )
+
+
+def measure_recording(ledger: Ledger, threads: int, turns_each: int) -> None:
+    """Record from some threads at once and print what a turn costs."""
+    latencies: list[float] = []
+
+    def work() -> None:
+        for _ in range(turns_each):
+            made = turn(time.time(), random.choice(USERS))
+            began = time.perf_counter()
+            assert ledger.record(made) == "database"
+            latencies.append(time.perf_counter() - began)
+
+    cpu, wall = _timed(lambda: _in_threads(work, threads))
+    count = threads * turns_each
+    print(
+        f"record, {threads:2} threads: {cpu / count * 1e6:6.0f} us CPU a turn, {count / wall:6.0f} turns/s, "
+        f"latency {_percentiles(latencies)}"
+    )
+
+
+def measure_windows(ledger: Ledger, now: float) -> None:
+    """Ask what admission asks, for windows of several lengths that begin anywhere, and print how long it takes."""
+    for name, seconds in (("5h", 5 * HOUR_SECONDS), ("week", 7 * DAY_SECONDS), ("month", DAYS * DAY_SECONDS)):
+        latencies = []
+        for _ in range(300):
+            since = now - seconds + random.uniform(0, HOUR_SECONDS)
+            began = time.perf_counter()
+            ledger.user_window("alice", since)
+            latencies.append(time.perf_counter() - began)
+        print(f"user_window, {name:5}: {_percentiles(latencies)}")
+
+
+def fill(database: Database, rows: int, now: float) -> None:
+    """Write rows as the ledger does, in larger batches."""
+    for batch in _batches(rows, now):
+        with database.write() as connection:
+            tallies.store_records(connection, [record_of(each) for each in batch])
+
+
+def _batches(rows: int, now: float) -> Iterator[list[Turn]]:
+    for begin in range(0, rows, BATCH):
+        numbers = range(begin, min(begin + BATCH, rows))
+        yield [turn(now - (rows - number) / rows * DAYS * DAY_SECONDS, random.choice(USERS)) for number in numbers]
+
+
+def _in_threads(work: Callable[[], None], count: int) -> None:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _timed(work: Callable[[], None]) -> tuple[float, float]:
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def _percentiles(latencies: Sequence[float]) -> str:
+    ordered = sorted(latencies)
+    shown = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    return ", ".join(
+        f"{name} {ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1e3:.2f} ms"
+        for name, share in shown.items()
+    )
+
+
+def main(rows: int) -> None:
+    """Run all in a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(f"sqlite:///{folder}/ocm.sqlite3")
+        ledger = Ledger(database, Spool(Path(folder) / "spool"))
+        ledger.record(turn(time.time(), "alice"))
+        measure_recording(ledger, 1, 2_000)
+        measure_recording(ledger, 50, 200)
+        now = time.time()
+        _, seconds = _timed(lambda: fill(database, rows, now))
+        print(f"filled with {rows:,} turns in {seconds:.0f} s")
+        measure_windows(ledger, now)
+        measure_recording(ledger, 1, 2_000)
+        ledger.close()
+        database.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else ROWS)
