@@ -165,7 +165,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Give a connection that sees one moment of the database throughout, and changes nothing."""
+        """Give a connection that changes nothing, and on SQLite sees one moment of the database throughout."""
         with _mapped_errors(), self._process().engine().connect() as connection, connection.begin():
             yield connection
 

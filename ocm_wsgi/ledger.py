@@ -107,7 +107,8 @@ class Ledger:
         try:
             record = record_of(turn)
             while not self._recorder().submit(record, told, timeout_seconds):
-                self._recorders.pop(os.getpid(), None)
+                # Closed under us; whoever closes it forgets it first, so the next one is new.
+                continue
         except Exception:
             # A turn that is under way must not fail for its record's sake.
             logger.exception("Turn %s could not be recorded", turn.id)

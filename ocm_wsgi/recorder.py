@@ -201,12 +201,12 @@ class Recorder:
             spooled = self._journals.read()
             if records or spooled:
                 self._store([*records, *spooled])
+            self._settle(batch, "database")
+            self._journals.finish()
         except Exception as exc:
             self._note_failure(exc)
-            return
-        self._settle(batch, "database")
-        self._journals.finish()
-        self._note_success()
+        else:
+            self._note_success()
 
     def _do_chore(self) -> None:
         if self._is_failing or time.monotonic() < self._chore_at:
@@ -246,16 +246,14 @@ class Recorder:
     # The keeper.
 
     def _keep(self) -> None:
-        while True:
-            overdue = self._overdue()
+        is_last = False
+        while not is_last:
+            overdue, is_last = self._overdue()
             if overdue:
                 self._spool_all(overdue)
-            with self._lock:
-                if self._is_writer_done:
-                    return
 
-    def _overdue(self) -> dict[int, _Waiting]:
-        """Wait until a record is overdue; at the end of the writer, all are."""
+    def _overdue(self) -> tuple[dict[int, _Waiting], bool]:
+        """Wait until records are overdue. When the writer has ended, all are, and they are the last."""
         with self._lock:
             while True:
                 now = time.monotonic()
@@ -265,7 +263,7 @@ class Recorder:
                     if waiting.overdue_at <= now or self._is_writer_done
                 }
                 if overdue or self._is_writer_done:
-                    return overdue
+                    return overdue, self._is_writer_done
                 self._keeper_wakes_at = min((waiting.overdue_at for waiting in self._waiting.values()), default=inf)
                 self._keeper_wakes.wait(None if self._keeper_wakes_at == inf else self._keeper_wakes_at - now)
 
@@ -280,8 +278,11 @@ class Recorder:
         except OSError as exc:
             self._hold(overdue, exc)
         else:
-            self._settle(overdue, "spool")
             self._is_spool_failing = False
+            self._settle(overdue, "spool")
+            with self._lock:
+                # It may have come out of its call in the meantime, and gone to rest.
+                self._writer_wakes.notify()
 
     def _hold(self, overdue: dict[int, _Waiting], exc: OSError) -> None:
         """Keep in memory what nothing can take, and try again later."""
@@ -289,7 +290,8 @@ class Recorder:
             logger.error("The spool does not take records either (%s); they are kept in memory.", exc)
         self._is_spool_failing = True
         with self._lock:
-            untold = [waiting.told for waiting in overdue.values()]
+            # The writer may have brought some of them home in the meantime, and told so.
+            untold = [waiting.told for number, waiting in overdue.items() if number in self._waiting]
             for waiting in overdue.values():
                 waiting.told = None
                 waiting.overdue_at = time.monotonic() + HELD_RETRY_SECONDS

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from ocm_wsgi.turns import Turn, Usage
@@ -15,8 +15,8 @@ Record = dict[str, Any]
 MAX_TEXT_LENGTH = 200
 MAX_NUMBER = 2**53
 
-_USAGE_FIELDS = tuple(field.name for field in fields(Usage))
-_TURN_FIELDS = tuple(field.name for field in fields(Turn) if field.name != "usage")
+_USAGE_FIELDS = tuple(field.name for field in dataclasses.fields(Usage))
+_TURN_FIELDS = tuple(field.name for field in dataclasses.fields(Turn) if field.name != "usage")
 
 #: What a field has that a journal, written by another release, does not name.
 _BLANK: Record = {
@@ -50,16 +50,21 @@ def record_of(turn: Turn) -> Record:
 def turn_of(record: Mapping[str, Any]) -> Turn:
     """Give the turn that a record was made of."""
     has_usage = record["input_tokens"] is not None
-    usage = Usage(**{name: record[name] for name in _USAGE_FIELDS}) if has_usage else None
+    usage = Usage(**{name: record[name] or 0 for name in _USAGE_FIELDS}) if has_usage else None
     return Turn(usage=usage, **{name: record[name] for name in _TURN_FIELDS})
 
 
 def completed(record: Record) -> Record | None:
-    """Give a record from a journal all fields of this release and no others; ``None`` when it is not one of a turn."""
+    """Give a record all fields of this release and no others, as the table wants them.
+
+    One that it refused would hold up all that come after it.
+
+    :return: ``None`` when it is not the record of a turn.
+    """
     if not isinstance(record.get("id"), str) or not isinstance(record.get("started_at"), float | int):
         return None
-    known = {name: value for name, value in record.items() if name in _BLANK}
-    return {"id": record["id"], "started_at": record["started_at"], **_BLANK, **known}
+    fields = {name: blank if record.get(name) is None else record[name] for name, blank in _BLANK.items()}
+    return {"id": record["id"], "started_at": record["started_at"], **fields}
 
 
 def _bounded(value: Any) -> Any:

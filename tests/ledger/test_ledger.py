@@ -358,7 +358,7 @@ def test_quota(ledger: Ledger, database: Database, state_path: Path) -> None:
     other.close()
 
 
-def test_secrets_stay_out(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
+def test_spool_modes(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
     """Nobody but the owner can read what is in the spool."""
     ledger.record(make_turn())
     assert {oct(path.stat().st_mode & 0o777) for path in (state_path / "spool").iterdir()} == {"0o600"}

@@ -42,8 +42,15 @@ def test_completed_of_another_release() -> None:
     """A record of an older release gets what it lacks, one of a newer loses what is unknown here."""
     record = completed({"id": "1", "started_at": 5.0, "input_tokens": 7, "colour": "red"})
     assert record is not None
-    assert turn_of({**record, "cached_tokens": 0}).usage == Usage(7, 0, None, None, None)  # type: ignore[arg-type]
+    assert turn_of(record).usage == Usage(7, 0, 0)
     assert "colour" not in record
+
+
+def test_completed_without_values(make_turn: Callable[..., Turn]) -> None:
+    """What must not be missing is not, whoever forgot it."""
+    record = completed(record_of(make_turn(model=None, week_start=None)))
+    assert record is not None
+    assert (record["model"], record["week_start"]) == ("", None)
 
 
 @pytest.mark.parametrize("record", [{}, {"id": 5, "started_at": 1.0}, {"id": "1"}, {"id": "1", "started_at": "now"}])

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import Popen
@@ -228,8 +229,9 @@ def test_start(snapshot: Snapshot, usages_path: Path, ledger: Ledger, make_turn:
     ledger.record(make_turn())
     snapshot.start()
     snapshot.start()
+    deadline = time.monotonic() + 20
     while not usages_path.exists():
-        pass
+        assert time.monotonic() < deadline
     ledger.record(make_turn())
     snapshot.close()
     assert requests(usages_path) == 2
