@@ -1,0 +1,94 @@
+"""Measurements of streams as an SVG plot: grouped bars, readable on a light and on a dark page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from benchmarks.measures import Measurement
+from benchmarks.report import Section
+
+_PANELS = (
+    ("cpu_us_per_event", "CPU per event, µs"),
+    ("latency_p99_ms", "event latency, p99, ms"),
+    ("first_byte_p99_ms", "first byte, p99, ms"),
+    ("memory_kib_per_stream", "memory per stream, KiB"),
+)
+_COLOURS = ("#8a8a8a", "#2a9d8f", "#e76f51")
+_STYLE = "text{font:12px system-ui,sans-serif;fill:#808080}.title{font-size:15px}.value{font-size:10px}"
+# In pixels.
+_PANEL_WIDTH, _PANEL_HEIGHT, _MARGIN, _HEAD = 400, 180, 40, 60
+_PANELS_A_ROW = 2
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One figure of all servers and sizes, its top left corner at ``left`` and ``top``."""
+
+    left: int
+    top: int
+    name: str
+    title: str
+
+    def draw(self, section: Section) -> Iterator[str]:
+        bottom = self.top + _PANEL_HEIGHT
+        sizes = list(section.sizes())
+        values = [measurement.figures[self.name] or 0 for measurement in section.measurements]
+        scale = _PANEL_HEIGHT / (max(values) or 1)
+        yield _text(self.left, self.top - 18, self.title)
+        yield f'<path d="M{self.left} {bottom}h{_PANEL_WIDTH}" stroke="#808080"/>'
+        group_width = _PANEL_WIDTH / len(sizes)
+        for index, (size, measurements) in enumerate(sizes):
+            left = self.left + index * group_width
+            yield _text(left + group_width / 2, bottom + 16, f"{size:,}", anchor="middle")
+            yield from self._bars(measurements, left + group_width * 0.1, group_width * 0.8, bottom, scale)
+
+    def _bars(
+        self, measurements: Sequence[Measurement], left: float, width: float, bottom: float, scale: float
+    ) -> Iterator[str]:
+        bar_width = width / len(measurements)
+        for index, (measurement, colour) in enumerate(zip(measurements, _COLOURS, strict=True)):
+            value = measurement.figures[self.name]
+            if value is None:
+                continue
+            x, height = left + index * bar_width, max(0.0, value * scale)
+            yield (
+                f'<rect x="{x:.1f}" y="{bottom - height:.1f}" width="{bar_width * 0.9:.1f}" height="{height:.1f}" '
+                f'fill="{colour}"/>'
+            )
+            yield _text(x + bar_width * 0.45, bottom - height - 3, f"{value:,.3g}", anchor="middle", kind="value")
+
+
+def chart(section: Section) -> str:
+    """Return the plot of a section of streams."""
+    rows = -(-len(_PANELS) // _PANELS_A_ROW)
+    width = _MARGIN + _PANELS_A_ROW * (_PANEL_WIDTH + _MARGIN)
+    height = _HEAD + rows * (_PANEL_HEIGHT + 2 * _MARGIN)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">',
+        f"<title>{escape(section.title)}</title>",
+        f"<style>{_STYLE}</style>",
+        _text(_MARGIN, 24, section.title, kind="title"),
+        *_legend(section),
+    ]
+    for index, (name, title) in enumerate(_PANELS):
+        row, column = divmod(index, _PANELS_A_ROW)
+        left = _MARGIN + column * (_PANEL_WIDTH + _MARGIN)
+        top = _HEAD + _MARGIN + row * (_PANEL_HEIGHT + 2 * _MARGIN)
+        lines += _Panel(left, top, name, title).draw(section)
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def _legend(section: Section) -> Iterator[str]:
+    _, measurements = next(section.sizes())
+    left = _MARGIN
+    for measurement, colour in zip(measurements, _COLOURS, strict=True):
+        yield f'<rect x="{left}" y="39" width="11" height="11" fill="{colour}"/>'
+        yield _text(left + 16, 49, measurement.server)
+        left += 110
+    yield _text(left, 49, f"by number of {section.size_heading}")
+
+
+def _text(x: float, y: float, text: str, *, anchor: str = "start", kind: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'

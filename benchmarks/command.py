@@ -1,0 +1,113 @@
+"""The command line: ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from benchmarks import chart, machine, plan, report, wire
+from benchmarks.plan import Plan
+from benchmarks.servers import ServerFailed
+
+_MAX_STREAMS = 10_000
+_INTERRUPTED = 130
+
+
+def _counts(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Read numbers separated by commas."""
+    if value is None:
+        return None
+    try:
+        counts = tuple(int(count) for count in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers, such as 1,50,200.") from None
+    if not all(1 <= count <= _MAX_STREAMS for count in counts) or len(set(counts)) < len(counts):
+        raise click.BadParameter(f"{value!r}: each has to be from 1 to {_MAX_STREAMS:,}, and none twice.")
+    return counts
+
+
+@click.command()
+@click.option(
+    "--streams",
+    metavar="N,N,...",
+    callback=_counts,
+    help="How many streams at once, one load each [1,50,200; quick: 1,20].",
+)
+@click.option("--events", type=click.IntRange(1, wire.MAX_EVENTS), help="Events of a stream [300; quick: 30].")
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Events a second of a stream [33].", default=33.0)
+@click.option("--rounds", type=click.IntRange(1), help="Measure so often and take medians [1].", default=1)
+@click.option("--tls", is_flag=True, help="Let upstream speak TLS.")
+@click.option("--quick", is_flag=True, help="End within 20 seconds; to see that it works.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures there.")
+@click.option("--svg", "svg_path", type=click.Path(path_type=Path, dir_okay=False), help="Write a plot there.")
+def main(
+    streams: tuple[int, ...] | None,
+    events: int | None,
+    rate: float,
+    rounds: int,
+    tls: bool,
+    quick: bool,
+    json_path: Path | None,
+    svg_path: Path | None,
+) -> None:
+    """Measure the service beside nginx and beside upstream direct, on this machine.
+
+    CPU is that of all processes of a server; latency is that of each event, from when upstream sends it until a
+    client has it. The last line of each load is the service as a multiple of nginx. How to read the rest:
+    docs/benchmarks.md.
+    """
+    chosen = Plan(
+        streams=streams or ((1, 20) if quick else (1, 50, 200)),
+        events=events or (30 if quick else 300),
+        rate=rate,
+        connections=(1,) if quick else (1, 4),
+        turn_seconds=0.5 if quick else 3.0,
+        rounds=rounds,
+        tls=tls,
+    )
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    _allow_many_connections()
+    try:
+        described = machine.describe()
+        click.echo(", ".join(f"{name} {value}" for name, value in described.items()))
+        with tempfile.TemporaryDirectory(prefix="ocm-benchmarks-") as folder:
+            sections = plan.run(chosen, Path(folder))
+    except ServerFailed as exc:
+        raise click.ClickException(str(exc)) from exc
+    except KeyboardInterrupt:
+        click.echo("Interrupted; nothing is left running.", err=True)
+        raise SystemExit(_INTERRUPTED) from None
+    _tell(described, sections, json_path, svg_path)
+
+
+def _tell(
+    described: dict[str, str], sections: list[report.Section], json_path: Path | None, svg_path: Path | None
+) -> None:
+    for section in sections:
+        click.echo(f"\n{report.table(section)}")
+    if found := report.remarks(sections):
+        click.echo("\n" + "\n".join(found))
+    if json_path is not None:
+        json_path.write_text(json.dumps(report.document(described, sections), indent=2, ensure_ascii=False) + "\n")
+    if svg_path is not None:
+        svg_path.write_text(chart.chart(sections[0]))
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    # Once: a second would stop what the first has begun, and leave servers running.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit of open files to what this user may have; the processes that we start inherit it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,0 +1,204 @@
+"""The load generator: plays a scenario against a target, in processes of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import ssl
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TypeAlias
+
+from benchmarks import eventloop, wire
+from benchmarks.certificates import CERTIFICATE_NAME
+from benchmarks.clients import Client, StreamClient, TurnClient
+from benchmarks.processes import end, start
+from benchmarks.responses import Damaged
+from benchmarks.tally import Progress, Tally
+
+_PROCESSES = multiprocessing.get_context("spawn")
+_REPORT_INTERVAL_SECONDS = 0.1
+#: More than one process can drive would be late by the generator's own fault.
+STREAMS_PER_PROCESS = 500
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where clients connect to.
+
+    :ivar path: of the Responses endpoint.
+    :ivar authority: a file that says whom to trust, where clients themselves speak TLS.
+    """
+
+    address: tuple[str, int]
+    path: str
+    bearer_token: str = field(repr=False)
+    authority: Path | None = None
+
+    def request(self, query: str, body: bytes) -> bytes:
+        """Return the octets of a POST, with the fields that Codex sends."""
+        host, port = self.address
+        head = (
+            f"POST {self.path}{query} HTTP/1.1\r\n"
+            f"Host: {host}:{port}\r\n"
+            f"Authorization: Bearer {self.bearer_token}\r\n"
+            "User-Agent: codex_cli_rs/0.169.0\r\n"
+            "originator: codex_cli_rs\r\n"
+            "session-id: 019b76da-a800-7000-8000-000000000000\r\n"
+            "Accept: text/event-stream\r\n"
+            "Content-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Streams that run at once.
+
+    :ivar starts: when each begins, in seconds from the start.
+    :ivar events: of each, the terminal one not counted.
+    :ivar rate: of each, in events a second.
+    :ivar time_limit: in seconds; those that are still open then have failed.
+    """
+
+    starts: Sequence[float]
+    events: int
+    rate: float
+    time_limit: float
+
+    def shares(self) -> list[Streams]:
+        """Return what each process is to do."""
+        count = -(-len(self.starts) // STREAMS_PER_PROCESS)
+        return [replace(self, starts=self.starts[i::count]) for i in range(count)]
+
+    def clients(self, target: Target, tally: Tally) -> list[tuple[float, Client]]:
+        """Return the clients and when each begins."""
+        request = target.request(wire.stream_query(self.events, self.rate), wire.stream_body())
+        return [(start, StreamClient(request, tally, self.events)) for start in self.starts]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Small turns, not streamed, one after another over each connection.
+
+    :ivar duration: in seconds; none begins later.
+    :ivar time_limit: in seconds; those that have no answer then have failed.
+    """
+
+    connections: int
+    duration: float
+    time_limit: float
+
+    def shares(self) -> list[Turns]:
+        """Return what each process is to do."""
+        return [self]
+
+    def clients(self, target: Target, tally: Tally) -> list[tuple[float, Client]]:
+        """Return the clients and when each begins."""
+        request = target.request("", wire.turn_body())
+        until = time.monotonic() + self.duration
+        return [(0.0, TurnClient(request, tally, until)) for _ in range(self.connections)]
+
+
+Scenario: TypeAlias = Streams | Turns
+
+
+class Load:
+    """A scenario that is being played. A context: its processes end with it.
+
+    :ivar tally: what was seen, once :meth:`progress` has come to its end.
+    """
+
+    def __init__(self, target: Target, scenario: Scenario) -> None:
+        self.tally = Tally()
+        self._target = target
+        self._shares = scenario.shares()
+        self._processes: list[BaseProcess] = []
+        self._reports: dict[Connection, Progress] = {}
+
+    def __enter__(self) -> Load:
+        for share in self._shares:
+            reports, sender = _PROCESSES.Pipe(duplex=False)
+            self._reports[reports] = Progress()
+            process = _PROCESSES.Process(target=_play, args=(self._target, share, sender), daemon=True)
+            self._processes.append(process)
+            start(process)
+            sender.close()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for process in self._processes:
+            end(process)
+        for reports in self._reports:
+            reports.close()
+
+    def progress(self) -> Iterator[Progress]:
+        """Yield what all have seen, several times a second, until the scenario has been played.
+
+        :raises EOFError: the generator itself broke; its traceback is on standard error.
+        """
+        playing = set(self._reports)
+        while playing:
+            for reports in wait(list(playing)):
+                assert isinstance(reports, Connection)
+                report = reports.recv()
+                if isinstance(report, Tally):
+                    playing.remove(reports)
+                    self.tally += report
+                    report = report.progress()
+                self._reports[reports] = report
+            yield sum(self._reports.values(), Progress())
+
+
+def _play(target: Target, scenario: Scenario, reports: Connection) -> None:
+    """Play one process's share: send its :class:`Progress` ten times a second and its :class:`Tally` at the end."""
+    eventloop.run(_run(target, scenario, reports))
+
+
+async def _run(target: Target, scenario: Scenario, reports: Connection) -> None:
+    tally = Tally()
+    tls = None if target.authority is None else ssl.create_default_context(cafile=target.authority)
+    reporter = asyncio.create_task(_report(tally, reports))
+    began, cpu = time.monotonic(), time.process_time()
+    tasks = [
+        asyncio.create_task(_run_client(client, delay, target.address, tls, tally))
+        for delay, client in scenario.clients(target, tally)
+    ]
+    _, late = await asyncio.wait(tasks, timeout=scenario.time_limit)
+    tally.busy = (time.process_time() - cpu) / (time.monotonic() - began)
+    if late:
+        tally.failures[f"not ended within {scenario.time_limit:.0f} s"] += len(late)
+    for task in (*late, reporter):
+        task.cancel()
+    await asyncio.gather(*late, reporter, return_exceptions=True)
+    reports.send(tally)
+
+
+async def _run_client(
+    client: Client, delay: float, address: tuple[str, int], tls: ssl.SSLContext | None, tally: Tally
+) -> None:
+    await asyncio.sleep(delay)
+    loop = asyncio.get_running_loop()
+    name = CERTIFICATE_NAME if tls else None
+    try:
+        transport, _ = await loop.create_connection(lambda: client, *address, ssl=tls, server_hostname=name)
+    except OSError as exc:
+        tally.failures[f"no connection: {exc}"] += 1
+        return
+    try:
+        await client.ended
+    except Damaged as exc:
+        tally.failures[str(exc)] += 1
+    finally:
+        transport.abort()
+
+
+async def _report(tally: Tally, reports: Connection) -> None:
+    while True:
+        reports.send(tally.progress())
+        await asyncio.sleep(_REPORT_INTERVAL_SECONDS)

@@ -1,0 +1,137 @@
+"""What is measured: upstream itself, and servers in front of it, each started for one run."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import upstream, wire
+from benchmarks.certificates import ADDRESS, Certificate
+from benchmarks.load import Target
+from benchmarks.processes import ProcessTree, end, start
+
+PROJECT = Path(__file__).resolve().parent.parent
+#: Of nginx and of the service, as gunicorn.conf.py has it.
+WORKERS = 2
+#: What the direct way and nginx are asked with; they do not look at it.
+BEARER_TOKEN = "sk-ocm-benchmark"
+_PROCESSES = multiprocessing.get_context("spawn")
+_BACKLOG = 4096
+_STOP_TIMEOUT_SECONDS = 10.0
+_LOG_CHARACTERS = 2000
+
+
+class ServerFailed(Exception):
+    """A server cannot be measured. The message says why, and what its log says."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """The running upstream.
+
+    :ivar certificate: it speaks TLS with it.
+    """
+
+    address: tuple[str, int]
+    tree: ProcessTree
+    processes: int
+    certificate: Certificate | None
+
+    @property
+    def authority(self) -> str:
+        """Host and port, as in a URL."""
+        return f"{self.address[0]}:{self.address[1]}"
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.certificate else "http"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server.
+
+    :ivar tree: its processes; ``None`` where there are none between client and upstream.
+    :ivar log: what it says when it cannot start.
+    """
+
+    name: str
+    target: Target
+    tree: ProcessTree | None = None
+    log: Path | None = None
+
+    def log_text(self) -> str:
+        """Return the end of its log, or nothing."""
+        return self.log.read_text(errors="replace")[-_LOG_CHARACTERS:].strip() if self.log else ""
+
+
+@contextlib.contextmanager
+def open_listener() -> Iterator[socket.socket]:
+    """Open the socket of a server before it starts: nobody can take its port, and no client comes too early."""
+    with socket.create_server((ADDRESS, 0), backlog=_BACKLOG) as listener:
+        yield listener
+
+
+@contextlib.contextmanager
+def run_upstream(*, processes: int, certificate: Certificate | None) -> Iterator[Upstream]:
+    """Run upstream in so many processes of its own."""
+    with contextlib.ExitStack() as running, open_listener() as listener:
+        pids = []
+        for _ in range(processes):
+            process = _PROCESSES.Process(target=upstream.serve, args=(listener, certificate), daemon=True)
+            start(process)
+            running.callback(end, process)
+            assert process.pid is not None
+            pids.append(process.pid)
+        address = listener.getsockname()
+        listener.close()
+        yield Upstream(address, ProcessTree(*pids), processes, certificate)
+
+
+def direct(behind: Upstream) -> Server:
+    """Return the way to upstream with nothing between."""
+    authority = behind.certificate.authority if behind.certificate else None
+    return Server("direct", Target(behind.address, wire.UPSTREAM_PATH, BEARER_TOKEN, authority))
+
+
+@contextlib.contextmanager
+def run_program(
+    command: Sequence[str], *, log: Path, environment: Mapping[str, str], listener: socket.socket
+) -> Iterator[ProcessTree]:
+    """Run a server that takes over an open socket, which is closed here, and end it with all its workers.
+
+    :param log: where its output goes.
+    :param environment: on top of a path and a home.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            env={"PATH": os.environ["PATH"], "HOME": str(log.parent), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,  # Ctrl-C is for us; the server is ended in its turn.
+        )
+    listener.close()
+    try:
+        yield ProcessTree(process.pid)
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,68 @@
+"""The service as it runs in production: ``gunicorn wsgi:app``, its own gunicorn.conf.py, a user, a full account."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+from benchmarks import wire
+from benchmarks.load import Target
+from benchmarks.servers import PROJECT, WORKERS, Server, Upstream, open_listener, run_program
+from ocm_wsgi.simulator.issuer import Account, Issuer, credential
+
+NAME = "ocm-wsgi"
+_USER = "alice"
+_TOKEN_LIFETIME_SECONDS = 86400.0
+
+
+@contextlib.contextmanager
+def run_service(behind: Upstream, folder: Path) -> Iterator[Server]:
+    """Run the service with a credential that is not due for renewal, one user, and its state in ``folder``."""
+    bearer_token = f"sk-ocm-{secrets.token_urlsafe(32)}"
+    log = folder / "service.log"
+    _write(folder / "auth.json", _credential())
+    _write(folder / "ocm.json", _configuration(behind, folder, bearer_token))
+    with open_listener() as listener:
+        command = [
+            *(sys.executable, "-m", "gunicorn", "--config", str(PROJECT / "gunicorn.conf.py")),
+            # Nothing is left to finish when it is ended.
+            *("--bind", f"fd://{listener.fileno()}", "--graceful-timeout", "1", "wsgi:app"),
+        ]
+        environment = {"OCM_CONFIG": str(folder / "ocm.json"), "WEB_CONCURRENCY": str(WORKERS)}
+        address = listener.getsockname()
+        with run_program(command, log=log, environment=environment, listener=listener) as tree:
+            yield Server(NAME, Target(address, wire.CLIENT_PATH, bearer_token), tree, log)
+
+
+def _credential() -> object:
+    owner = Account()
+    issuer = "https://auth.openai.com"
+    tokens = Issuer(time.time).issue(owner, issuer=issuer, expires_in=_TOKEN_LIFETIME_SECONDS)
+    return credential(tokens, owner, issuer=issuer, last_refresh=datetime.now(timezone.utc))
+
+
+def _configuration(behind: Upstream, folder: Path, bearer_token: str) -> object:
+    origin = f"{behind.scheme}://{behind.authority}"
+    base_path = wire.UPSTREAM_PATH.rpartition("/")[0]
+    return {
+        "type": "ocm",
+        "credential_path": str(folder / "auth.json"),
+        "state_path": str(folder / "state"),
+        "usages_path": str(folder / "usages.json"),
+        "users": [{"name": _USER, "token": bearer_token}],
+        "chatgpt_base_url": f"{origin}{base_path}",
+        "api_base_url": origin,
+        "auth_base_url": origin,
+        **({"certificate": {"certificate_path": str(behind.certificate.authority)}} if behind.certificate else {}),
+    }
+
+
+def _write(path: Path, content: object) -> None:
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(content, indent=2))

@@ -1,0 +1,67 @@
+"""What the load generator has seen."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+def _times() -> array[int]:
+    return array("q")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Counts, told while they grow.
+
+    :ivar opened: streams whose response has begun.
+    :ivar ended: streams and turns that were whole.
+    """
+
+    opened: int = 0
+    events: int = 0
+    ended: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Progress) -> Progress:
+        return Progress(
+            self.opened + other.opened,
+            self.events + other.events,
+            self.ended + other.ended,
+            self.failed + other.failed,
+        )
+
+
+@dataclass
+class Tally:
+    """Counts as in :class:`Progress`, and times in nanoseconds.
+
+    :ivar latencies: of each event, from its stamp to its arrival; of each turn, from its request to its end.
+    :ivar first_bytes: of each stream and turn, from its request to the first octet of its response.
+    :ivar failures: what went wrong, and how often.
+    :ivar busy: the part of one CPU that the busiest process of the generator took, from 0 to 1.
+    """
+
+    opened: int = 0
+    events: int = 0
+    ended: int = 0
+    latencies: array[int] = field(default_factory=_times)
+    first_bytes: array[int] = field(default_factory=_times)
+    failures: Counter[str] = field(default_factory=Counter)
+    busy: float = 0.0
+
+    def progress(self) -> Progress:
+        """Return the counts as they are now."""
+        return Progress(self.opened, self.events, self.ended, sum(self.failures.values()))
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.opened + other.opened,
+            self.events + other.events,
+            self.ended + other.ended,
+            self.latencies + other.latencies,
+            self.first_bytes + other.first_bytes,
+            self.failures + other.failures,
+            max(self.busy, other.busy),
+        )

@@ -1,0 +1,153 @@
+"""OpenAI as the benchmark needs it: raw HTTP/1.1 that costs as little as can be, so that it is never what is measured.
+
+A request whose target names a number of events is answered with a chunked event stream, any other with a small turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+import time
+
+from benchmarks import eventloop, wire
+from benchmarks.certificates import Certificate
+
+_STREAM_TARGET = re.compile(rb" \S*\?events=(\d+)&rate=([\d.]+) ")
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_HEAD_END = b"\r\n\r\n"
+_BACKLOG = 4096
+
+# What the backend tells of the subscription with each response; the service reads it.
+_FIELDS = (
+    b"x-codex-plan-type: plus\r\n"
+    b"x-codex-primary-used-percent: 12\r\nx-codex-primary-window-minutes: 300\r\n"
+    b"x-codex-primary-reset-at: 2000000000\r\n"
+    b"x-codex-secondary-used-percent: 34\r\nx-codex-secondary-window-minutes: 10080\r\n"
+    b"x-codex-secondary-reset-at: 2000000000\r\n"
+    b"x-request-id: req_0a1b2c3d4e5f60718293a4b5c6d7e8f9\r\n"
+)
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+    b"Transfer-Encoding: chunked\r\n" + _FIELDS + b"\r\n"
+)
+_TURN_RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(wire.TURN)
+    + _FIELDS
+    + b"\r\n"
+    + wire.TURN
+)
+
+
+def serve(listener: socket.socket, certificate: Certificate | None) -> None:
+    """Serve until this process is ended.
+
+    :param listener: open already; several processes may share it.
+    :param certificate: speak TLS with it.
+    """
+    eventloop.run(_serve(listener, certificate))
+
+
+async def _serve(listener: socket.socket, certificate: Certificate | None) -> None:
+    tls = None
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate.chain, certificate.key)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Connection, sock=listener, ssl=tls, backlog=_BACKLOG)
+    await server.serve_forever()
+
+
+def _chunk(octets: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(octets), octets)
+
+
+_LAST = _chunk(wire.COMPLETED) + b"0\r\n\r\n"
+
+
+class _Connection(asyncio.Protocol):
+    """One connection of a proxy: requests one after another, each answered in full before the next is read."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._received = b""
+        self._stream: _Stream | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._stream is not None:
+            self._stream.stop()
+
+    def pause_writing(self) -> None:
+        if self._stream is not None:
+            self._stream.pause()
+
+    def resume_writing(self) -> None:
+        if self._stream is not None:
+            self._stream.resume()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, separator, rest = self._received.partition(_HEAD_END)
+        length = _CONTENT_LENGTH.search(head)
+        body_bytes = int(length[1]) if length else 0
+        if separator and len(rest) >= body_bytes:
+            self._received = rest[body_bytes:]
+            self._answer(head)
+
+    def _answer(self, head: bytes) -> None:
+        asked = _STREAM_TARGET.search(head.split(b"\r\n", 1)[0])
+        if asked is None:
+            self._transport.write(_TURN_RESPONSE)
+        else:
+            self._stream = _Stream(self._loop, self._transport, int(asked[1]), float(asked[2]))
+            self._stream.start()
+
+
+class _Stream:
+    """One response: its head, so many events at their times, the terminal one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, events: int, rate: float) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._events = events
+        self._interval = 1 / rate
+        self._sent = 0
+        self._has_ended = False
+        self._is_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._due = self._loop.time()
+        self._transport.write(_STREAM_HEAD)
+        self._send()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def pause(self) -> None:
+        """Hold back events whose reader is behind: stamped now, they would count our own buffer as its latency."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        self._is_paused = False
+        self._schedule()
+
+    def _send(self) -> None:
+        if self._sent == self._events:
+            self._has_ended = True
+            self._transport.write(_LAST)
+            return
+        self._transport.write(_chunk(wire.event(self._sent, time.monotonic_ns())))
+        self._sent += 1
+        self._due += self._interval
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._is_paused and not self._has_ended:
+            self._timer = self._loop.call_at(self._due, self._send)
