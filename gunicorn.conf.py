@@ -53,3 +53,4 @@ on_starting = serving.on_starting
 when_ready = serving.when_ready
 on_reload = serving.on_reload
 pre_request = serving.pre_request
+post_worker_init = serving.post_worker_init

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+
 from flask import Flask
 
 from ocm_wsgi import serving
@@ -19,7 +21,9 @@ def create_app(config: Config | None = None) -> Flask:
     """
     configure_logging()
     app = Flask("ocm_wsgi", static_folder=None)
-    app.extensions["ocm"] = Service.from_config(serving.config() if config is None else config)
+    service = Service.from_config(serving.config() if config is None else config)
+    app.extensions["ocm"] = service
+    atexit.register(service.close)
     errors.init_app(app)
     proxy.init_app(app)
     return app

@@ -7,6 +7,7 @@ slow client must not hold an upstream connection; and a request that upstream an
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from typing import IO, Protocol
 
 from ocm_wsgi.errors import BodyTooLarge, BodyTruncated
@@ -37,6 +38,11 @@ class Body:
         """The content, standing at its beginning. For one reader at a time."""
         self._content.seek(0)
         return self._content
+
+    def blocks(self) -> Iterator[bytes]:
+        """The content in blocks, from its beginning."""
+        content = self.rewound()
+        return iter(lambda: content.read(_BLOCK_SIZE), b"")
 
     def __enter__(self) -> Body:
         return self

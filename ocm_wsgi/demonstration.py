@@ -140,6 +140,13 @@ def _codex_configuration(url: str) -> str:
     return f"""\
 model = "{MODEL}"
 model_provider = "ocm"
+check_for_update_on_startup = false
+
+[analytics]
+enabled = false
+
+[features]
+plugins = false # would fetch a list from the network
 
 [model_providers.ocm]
 name = "OCM"

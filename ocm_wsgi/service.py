@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ocm_wsgi import tls
+from ocm_wsgi.accounting import Accounting
 from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import CredentialSource, Refresher
 from ocm_wsgi.database import Database
 from ocm_wsgi.hangups import HangupMonitor
+from ocm_wsgi.ledger import Ledger
+from ocm_wsgi.snapshot import Snapshot
+from ocm_wsgi.spool import Spool
 from ocm_wsgi.upstream import Upstream
 from ocm_wsgi.users import UserDirectory
 
@@ -25,6 +29,9 @@ class Service:
     users: UserDirectory
     upstream: Upstream
     hangups: HangupMonitor
+    ledger: Ledger
+    accounting: Accounting
+    snapshot: Snapshot | None
 
     @classmethod
     def from_config(cls, config: Config) -> Service:
@@ -35,9 +42,12 @@ class Service:
             state_path=config.state_path,
             refresher=Refresher(auth_base_url=config.auth_base_url, proxy_url=proxy_url, trust=config.certificate),
         )
+        database = Database(config.database_url)
+        ledger = Ledger(database, Spool(config.state_path / "spool"))
+        snapshot = Snapshot(config.usages_path, database) if config.usages_path else None
         return cls(
             config=config,
-            users=UserDirectory(config.users, Database(config.database_url)),
+            users=UserDirectory(config.users, database),
             upstream=Upstream(
                 credentials,
                 chatgpt_base_url=config.chatgpt_base_url,
@@ -47,4 +57,20 @@ class Service:
                 proxy_url=proxy_url,
             ),
             hangups=HangupMonitor(),
+            ledger=ledger,
+            accounting=Accounting(ledger, config.prices, snapshot),
+            snapshot=snapshot,
         )
+
+    def start(self) -> None:
+        """Finish at once what an earlier process left undone, instead of at the first record."""
+        self.ledger.start()
+        if self.snapshot is not None:
+            self.snapshot.start()
+
+    def close(self) -> None:
+        """Write down what waits, at the end of a process. May be called where nothing was ever used."""
+        self.ledger.close()
+        if self.snapshot is not None:
+            self.snapshot.close()
+        self.upstream.close()

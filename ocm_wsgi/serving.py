@@ -179,6 +179,11 @@ def _listen_fields(loaded: Config) -> tuple[Any, ...]:
     )
 
 
+def post_worker_init(worker: Any) -> None:
+    """Let a new worker take up what a dead one left."""
+    worker.wsgi.extensions["ocm"].start()
+
+
 def pre_request(_worker: Any, request: Any) -> None:
     """Keep the fields of the request that this thread is about to serve, in place of the one before.
 

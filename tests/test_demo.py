@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from ocm_wsgi.cli.demo import CODEX
 from tests.conftest import REPOSITORY
 
 
@@ -91,3 +92,9 @@ def test_demo_on_a_port_that_is_taken() -> None:
     assert process.returncode == 1
     assert "--port" in output.splitlines()[-1]
     assert "Traceback" not in output
+
+
+def test_demo_offers_the_codex_that_is_tested() -> None:
+    """One release of Codex is pinned, for the tests and for the demo."""
+    pinned = json.loads((REPOSITORY / "tests" / "clients" / "package.json").read_text())["dependencies"]
+    assert [f"{name}@{version}" for name, version in pinned.items()] == [CODEX]

@@ -8,14 +8,16 @@ from contextlib import ExitStack, nullcontext
 from flask import Flask, Response, current_app, g, request
 from werkzeug.routing import PathConverter, Rule
 
+from ocm_wsgi.accounting import TurnRequest, is_turn
 from ocm_wsgi.authentication import bearer_token, refuse_api_key_fields
 from ocm_wsgi.bodies import Body, read_body
 from ocm_wsgi.connections import Exchange
 from ocm_wsgi.errors import UpgradeUnavailable
-from ocm_wsgi.fields import value_of
+from ocm_wsgi.fields import Fields, value_of
 from ocm_wsgi.hangups import Watch
+from ocm_wsgi.requested import request_facts
 from ocm_wsgi.service import Service
-from ocm_wsgi.targets import api_target
+from ocm_wsgi.targets import ApiTarget, api_target
 from ocm_wsgi.upstream import ClientRequest
 from ocm_wsgi.views.relayed import RelayedResponse, RequestNote
 from ocm_wsgi.views.wsgi import (
@@ -66,9 +68,26 @@ def relay(rest: str) -> Response:
         if watch is not None:
             undo.callback(watch.cancel)
         with body or nullcontext():
+            turn = _turn_request(user, target, fields, body, started)
             upstream = service.upstream.open(ClientRequest(request.method, target, fields, body, exchange))
         undo.pop_all()
-    return RelayedResponse(upstream, watch, note)
+    open_turn = None if turn is None else service.accounting.answered(turn, upstream.status, upstream.fields)
+    return RelayedResponse(upstream, open_turn, watch, note)
+
+
+def _turn_request(
+    user: str, target: ApiTarget, fields: Fields, body: Body | None, started: float
+) -> TurnRequest | None:
+    if body is None or not is_turn(request.method, target.endpoint):
+        return None
+    return TurnRequest(
+        user=user,
+        endpoint=target.endpoint,
+        facts=request_facts(body.blocks(), value_of(fields, "content-encoding") or ""),
+        started_at=time.time() - (time.monotonic() - started),
+        started=started,
+        request_id=value_of(fields, "x-client-request-id") or "",
+    )
 
 
 def _read_body(limit: int) -> Body | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from flask import Response
 
+from ocm_wsgi.accounting import OpenTurn
 from ocm_wsgi.errors import UpstreamCut
 from ocm_wsgi.hangups import Watch
 from ocm_wsgi.upstream import UpstreamResponse
@@ -50,13 +51,21 @@ class RelayedBody:
     connection would leak.
     """
 
-    def __init__(self, upstream: UpstreamResponse, watch: Watch | None, note: RequestNote, environ: Environ) -> None:
+    def __init__(
+        self,
+        upstream: UpstreamResponse,
+        turn: OpenTurn | None,
+        watch: Watch | None,
+        note: RequestNote,
+        environ: Environ,
+    ) -> None:
         self._upstream = upstream
+        self._turn = turn
         self._watch = watch
         self._note = note
         self._socket = client_socket(environ)
         self._is_framed = environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
-        self._pieces = upstream.pieces()
+        self._pieces = upstream.pieces() if turn is None else turn.observed(upstream.pieces())
         self._octets = 0
         self._end = "" if upstream.is_bodiless else "client left"
         if self._socket is not None:
@@ -87,6 +96,8 @@ class RelayedBody:
         if self._watch is not None:
             self._watch.cancel()
         self._upstream.close()
+        if self._turn is not None:
+            self._turn.close()
         self._note.log(status=self._upstream.status, octets=self._octets, end=self._end)
 
 
@@ -96,15 +107,18 @@ class RelayedResponse(Response):
     Werkzeug's own ``__call__`` would invent a media type, rewrite ``Location`` and strip fields of a 304.
     """
 
-    def __init__(self, upstream: UpstreamResponse, watch: Watch | None, note: RequestNote) -> None:
+    def __init__(
+        self, upstream: UpstreamResponse, turn: OpenTurn | None, watch: Watch | None, note: RequestNote
+    ) -> None:
         super().__init__(status=upstream.status)
         self._upstream = upstream
+        self._turn = turn
         self._watch = watch
         self._note = note
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer as a WSGI application."""
-        body = RelayedBody(self._upstream, self._watch, self._note, environ)
+        body = RelayedBody(self._upstream, self._turn, self._watch, self._note, environ)
         try:
             start_response(f"{self._upstream.status} {self._upstream.reason}", self._upstream.fields)
         except BaseException:

@@ -1,0 +1,190 @@
+"""A turn from its request to its record: observed as it passes, priced, and written down before its end is seen.
+
+What is counted as a turn, how the pieces come together, and when the record is made. Reading the bytes is the
+observer's, writing the ledger's.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+
+from ocm_wsgi import pricing, ratelimits
+from ocm_wsgi.fields import value_of
+from ocm_wsgi.ledger import Ledger
+from ocm_wsgi.observer import Observer, observer_for
+from ocm_wsgi.pricing import Override
+from ocm_wsgi.requested import RequestFacts
+from ocm_wsgi.snapshot import Snapshot
+from ocm_wsgi.turns import Outcome, Transport, Turn
+
+#: Which of the owner's credentials pays. There is one so far.
+CREDENTIAL = "default"
+
+#: What makes a model work, and so costs something. A POST anywhere else does not.
+TURN_ENDPOINTS = frozenset({"responses", "responses/compact", "chat/completions", "completions", "embeddings"})
+
+_REQUEST_ID_LENGTH = 128
+
+
+def is_turn(method: str, endpoint: str) -> bool:
+    """Whether a request asks for a turn.
+
+    :param endpoint: the decoded path behind ``/v1/``.
+    """
+    return method == "POST" and endpoint in TURN_ENDPOINTS
+
+
+@dataclass(frozen=True)
+class TurnRequest:
+    """What is known of a turn when its request has arrived.
+
+    :ivar started_at: Unix seconds.
+    :ivar started: the same moment on the monotonic clock.
+    :ivar request_id: what the client calls it, or ``""``.
+    """
+
+    user: str
+    endpoint: str
+    facts: RequestFacts
+    started_at: float
+    started: float
+    request_id: str = ""
+
+
+class Accounting:
+    """Opens turns. Safe to make before a fork and to share between threads.
+
+    :param prices: the configuration's own, by model.
+    :param snapshot: the usage file, kept up to date from the first record on; ``None`` for none.
+    """
+
+    def __init__(self, ledger: Ledger, prices: Mapping[str, Override], snapshot: Snapshot | None = None) -> None:
+        self._ledger = ledger
+        self._prices = prices
+        self._snapshot = snapshot
+
+    def answered(self, request: TurnRequest, status: int, fields: Iterable[tuple[str, str]]) -> OpenTurn:
+        """Open a turn when upstream's response to it has begun."""
+        fields = list(fields)
+        observer = observer_for(
+            status=status,
+            media_type=value_of(fields, "content-type") or "",
+            content_encoding=value_of(fields, "content-encoding") or "",
+            path=request.endpoint,
+        )
+        limits = ratelimits.from_fields(fields)
+        if limits is not None:
+            self._ledger.note_quota(CREDENTIAL, asdict(limits), time.time())
+        transport: Transport = "sse" if "event-stream" in (value_of(fields, "content-type") or "") else "json"
+        request_id = value_of(fields, "x-request-id") or request.request_id
+        return OpenTurn(
+            self,
+            request,
+            observer,
+            status=status,
+            transport=transport,
+            week_start=ratelimits.week_start(fields),
+            request_id=request_id[:_REQUEST_ID_LENGTH],
+        )
+
+    def record(self, open_turn: OpenTurn, outcome: Outcome) -> None:
+        """Write a turn down. Returns when its record is safe, after about a second at the most."""
+        self._ledger.record(self._turn(open_turn, outcome))
+        if self._snapshot is not None:
+            self._snapshot.start()
+
+    def _turn(self, open_turn: OpenTurn, outcome: Outcome) -> Turn:
+        request = open_turn.request
+        model = outcome.model or request.facts.model or ""
+        tier = outcome.service_tier or request.facts.service_tier or "default"
+        started_at = datetime.fromtimestamp(request.started_at, timezone.utc)
+        priced = pricing.price(model, outcome.usage, tier, started_at, self._prices) if outcome.usage else None
+        return Turn(
+            id=open_turn.id,
+            started_at=request.started_at,
+            user=request.user,
+            credential=CREDENTIAL,
+            model=model,
+            service_tier=tier,
+            context_window=priced.context_window if priced else 0,
+            week_start=open_turn.week_start,
+            usage=outcome.usage,
+            cost_micro_usd=priced.cost_micro_usd if priced else None,
+            transport=open_turn.transport,
+            status=outcome.status,
+            http_status=open_turn.status,
+            first_byte_ms=_milliseconds(open_turn.answered - request.started),
+            duration_ms=_milliseconds(time.monotonic() - request.started),
+            request_id=open_turn.request_id,
+            error_code=outcome.error_code or "",
+        )
+
+
+class OpenTurn:
+    """A turn whose response is passing. For one thread at a time.
+
+    :ivar answered: when the response began, on the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        accounting: Accounting,
+        request: TurnRequest,
+        observer: Observer,
+        *,
+        status: int,
+        transport: Transport,
+        week_start: int | None,
+        request_id: str,
+    ) -> None:
+        self.id = uuid.uuid4().hex
+        self.request = request
+        self.status = status
+        self.transport = transport
+        self.week_start = week_start
+        self.request_id = request_id
+        self.answered = time.monotonic()
+        self._accounting = accounting
+        self._observer = observer
+        self._is_recorded = False
+
+    def observed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass a response's body on, its end only when the record of the turn is safe.
+
+        The end of a stream is its terminal event, which the observer finds. Of any other body it is the last octet,
+        so one octet is always kept back until more has come.
+        """
+        kept_back = b""
+        for piece in pieces:
+            sendable, outcome = self._observer.feed(piece)
+            if outcome is not None:
+                if sendable:
+                    yield piece[:sendable]
+                self._record(outcome)
+                piece = piece[sendable:]
+            if self.transport != "sse":
+                piece = kept_back + piece
+                piece, kept_back = piece[:-1], piece[-1:]
+            if piece:
+                yield piece
+        self._record(self._observer.finish(whole=True))
+        if kept_back:
+            yield kept_back
+
+    def close(self) -> None:
+        """Record the turn as cut, unless its end was recorded."""
+        if not self._is_recorded:
+            self._record(self._observer.finish(whole=False))
+
+    def _record(self, outcome: Outcome) -> None:
+        if not self._is_recorded:
+            self._is_recorded = True
+            self._accounting.record(self, outcome)
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
