@@ -84,10 +84,14 @@ def shares(
     :param costs_micro_usd: by user, of all their turns in this window until now.
     :param earlier: the observations of windows before, newest first.
     """
-    bound = min(_bound(tuple(window)) for window in (observations, *earlier[:EARLIER_WINDOWS]))
+    learnt = min((_bound(tuple(window)) for window in earlier[:EARLIER_WINDOWS]), default=math.inf)
+    bound = min(_bound(tuple(observations)), learnt)
     last = observations[-1] if observations else Observation(0.0, 0, 0)
     ours_then = min(last.used_percent, bound * last.cost_micro_usd) if last.cost_micro_usd else 0.0
-    rate = ours_then / last.cost_micro_usd if last.cost_micro_usd else bound
+    rate = bound
+    if last.cost_micro_usd and (last.used_percent >= MIN_RISE or learnt == math.inf):
+        # What this window shows is closer than a bound, once rounding does not weigh so much any more.
+        rate = ours_then / last.cost_micro_usd
     if rate == math.inf:
         return Shares(last.used_percent, None, last.used_percent, dict.fromkeys(costs_micro_usd, 0.0))
     outside = last.used_percent - ours_then

@@ -115,14 +115,11 @@ def test_authenticate_after_changes(accounts: Accounts, directory: UserDirectory
 
 def test_is_open(accounts: Accounts, directory: UserDirectory, database: Database) -> None:
     """The service is open until the first user is added, and never again, also not for a new process."""
-    assert directory.is_open
-    assert not directory.has_users
+    assert (directory.is_open, directory.has_users) == (True, False)
     accounts.add(User("alice"), actor="cli")
-    assert not directory.is_open
-    assert directory.has_users
+    assert (directory.is_open, directory.has_users) == (False, True)
     accounts.remove("alice", actor="cli")
-    assert not directory.has_users
-    assert not directory.is_open
+    assert (directory.is_open, directory.has_users) == (False, False)
     assert not UserDirectory([], database).is_open
 
 
