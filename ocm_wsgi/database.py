@@ -135,6 +135,23 @@ quota = sa.Table(
     sa.Column("rate_limits", sa.JSON, nullable=False),
 )
 
+# How full upstream said a window was whenever that had risen, and what our own turns in it had cost by then, and by
+# the time it was last told before. `period` is 5h or week.
+quota_sample = sa.Table(
+    "quota_sample",
+    metadata,
+    sa.Column("id", _Identity, primary_key=True),
+    sa.Column("credential", sa.Text, nullable=False),
+    sa.Column("period", sa.Text, nullable=False),
+    sa.Column("window_start", sa.BigInteger, nullable=False),
+    sa.Column("window_end", sa.BigInteger, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("used_percent", sa.Double, nullable=False),
+    sa.Column("cost_micro_usd", sa.BigInteger, nullable=False),
+    sa.Column("cost_before_micro_usd", sa.BigInteger, nullable=False),
+    sa.Index("quota_sample_by_window", "credential", "period", "id"),
+)
+
 meta = sa.Table(
     "meta",
     metadata,

@@ -38,22 +38,6 @@ OPENING_SECONDS = 10
 #: No turn takes longer, in seconds. Those that were under way at a moment are looked for as far back.
 LONGEST_TURN_SECONDS = 3600
 
-quota_sample = sa.Table(
-    "quota_sample",
-    db.metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True),
-    sa.Column("credential", sa.Text, nullable=False),
-    sa.Column("period", sa.Text, nullable=False),
-    sa.Column("window_start", sa.BigInteger, nullable=False),
-    sa.Column("window_end", sa.BigInteger, nullable=False),
-    sa.Column("at", sa.Double, nullable=False),
-    sa.Column("used_percent", sa.Double, nullable=False),
-    sa.Column("cost_micro_usd", sa.BigInteger, nullable=False),
-    sa.Column("cost_before_micro_usd", sa.BigInteger, nullable=False),
-    sa.Index("quota_sample_by_window", "credential", "period", "id"),
-)
-
-
 #: How many rows are read to learn from: the windows that count, and bounded where upstream tells fractions.
 READ_ROWS = 1000
 
@@ -185,7 +169,7 @@ class QuotaHistory:
                 start = sample.cycle.start
                 seen_at = max(seen_at, start, before.at if before else 0.0)
                 connection.execute(
-                    quota_sample.insert(),
+                    db.quota_sample.insert(),
                     {
                         "credential": credential,
                         "period": period,
@@ -207,11 +191,12 @@ class _Window:
     observations: tuple[Observation, ...]
 
 
-_NEWEST = sa.select(sa.func.max(quota_sample.c.id))
+_NEWEST = sa.select(sa.func.max(db.quota_sample.c.id))
+_SAMPLE = db.quota_sample.c
 _ROWS = (
-    sa.select(quota_sample)
-    .where(quota_sample.c.credential == sa.bindparam("credential"), quota_sample.c.period == sa.bindparam("period"))
-    .order_by(quota_sample.c.id.desc())
+    sa.select(db.quota_sample)
+    .where(_SAMPLE.credential == sa.bindparam("credential"), _SAMPLE.period == sa.bindparam("period"))
+    .order_by(_SAMPLE.id.desc())
     .limit(sa.bindparam("rows"))
 )
 
