@@ -18,6 +18,8 @@ from benchmarks.tally import Progress, Tally
 _SETTLE_SECONDS = 0.5
 #: When the middle of a stream has surely come, as a part of all events.
 _MIDDLE = 0.6
+# The memory of fewer streams is lost in what a server takes and gives back by itself.
+_LEAST_STREAMS_FOR_MEMORY = 10
 _WARM_UP = Turns(connections=8, duration=0.5, time_limit=20.0)
 
 Figures = Mapping[str, float | None]
@@ -105,14 +107,16 @@ class Meter:
             watch(progress)
 
         played = self._play(scenario, see)
-        memory = None if halfway.memory is None else (halfway.memory - self._idle_memory) / 1024
+        count, memory = len(scenario.starts), None
+        if halfway.memory is not None and count >= _LEAST_STREAMS_FOR_MEMORY:
+            memory = (halfway.memory - self._idle_memory) / 1024 / count
         figures = {
             "cpu_us_per_event": played.cpu_us_for(played.tally.events),
             "cpu_us_per_further_event": halfway.cpu_us_per_event,
             **_times(played.tally),
-            "memory_kib_per_stream": None if memory is None else memory / len(scenario.starts),
+            "memory_kib_per_stream": memory,
         }
-        return self._measurement(len(scenario.starts), figures, played)
+        return self._measurement(count, figures, played)
 
     def turns(self, scenario: Turns, watch: Watch) -> Measurement:
         """Measure small turns; ``watch`` is told of the progress."""

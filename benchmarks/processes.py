@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _PROC = Path("/proc")
-_PSS = re.compile(r"^Pss: +(\d+) kB$", re.MULTILINE)
+_ANONYMOUS = re.compile(r"^Pss_Anon: +(\d+) kB$", re.MULTILINE)
 _END_TIMEOUT_SECONDS = 5.0
 
 
@@ -50,8 +50,11 @@ class ProcessTree:
         return sum(self._cpu_ns.values()) / 1e9
 
     def memory_bytes(self) -> int:
-        """Return the proportional set size: memory that processes share is counted once."""
-        return 1024 * sum(_pss_kib(pid) for pid in self._members())
+        """Return the proportional set size of anonymous memory: what processes share is counted once.
+
+        Mapped files are left out: their part of a process changes with each other process that maps them too.
+        """
+        return 1024 * sum(_anonymous_kib(pid) for pid in self._members())
 
     def _members(self) -> Sequence[int]:
         children: dict[int, list[int]] = {}
@@ -76,9 +79,9 @@ def _cpu_clock(pid: int) -> int:
     return (~pid << 3) | scheduler_clock
 
 
-def _pss_kib(pid: int) -> int:
+def _anonymous_kib(pid: int) -> int:
     try:
-        found = _PSS.search((_PROC / str(pid) / "smaps_rollup").read_text())
+        found = _ANONYMOUS.search((_PROC / str(pid) / "smaps_rollup").read_text())
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return int(found[1]) if found else 0

@@ -76,6 +76,9 @@ class Server:
 def open_listener() -> Iterator[socket.socket]:
     """Open the socket of a server before it starts: nobody can take its port, and no client comes too early."""
     with socket.create_server((ADDRESS, 0), backlog=_BACKLOG) as listener:
+        # nginx takes a socket that it inherits as it is. Where it blocks, a worker whose connection another was quicker
+        # to accept would stand still until the next one comes.
+        listener.setblocking(False)
         yield listener
 
 
