@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 
 from ocm_wsgi import pricing, ratelimits
@@ -17,7 +17,10 @@ from ocm_wsgi.fields import value_of
 from ocm_wsgi.ledger import Ledger
 from ocm_wsgi.observer import Observer, observer_for
 from ocm_wsgi.pricing import Override
+from ocm_wsgi.quota import QuotaHistory
+from ocm_wsgi.ratelimits import RateLimits
 from ocm_wsgi.requested import RequestFacts
+from ocm_wsgi.slots import Slot
 from ocm_wsgi.snapshot import Snapshot
 from ocm_wsgi.turns import Outcome, Transport, Turn
 
@@ -30,12 +33,12 @@ TURN_ENDPOINTS = frozenset({"responses", "responses/compact", "chat/completions"
 _REQUEST_ID_LENGTH = 128
 
 
-def is_turn(method: str, endpoint: str) -> bool:
-    """Whether a request asks for a turn.
+def is_turn(endpoint: str) -> bool:
+    """Whether a POST there asks for a turn.
 
     :param endpoint: the decoded path behind ``/v1/``.
     """
-    return method == "POST" and endpoint in TURN_ENDPOINTS
+    return endpoint in TURN_ENDPOINTS
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class TurnRequest:
     :ivar started_at: Unix seconds.
     :ivar started: the same moment on the monotonic clock.
     :ivar request_id: what the client calls it, or ``""``.
+    :ivar slot: held while the turn is under way.
     """
 
     user: str
@@ -53,22 +57,27 @@ class TurnRequest:
     started_at: float
     started: float
     request_id: str = ""
+    slot: Slot = field(default_factory=lambda: Slot(None))
 
 
 class Accounting:
     """Opens turns. Safe to make before a fork and to share between threads.
 
     :param prices: the configuration's own, by model.
+    :param quota: is told how full upstream says its windows are.
     :param snapshot: the usage file, kept up to date from the first record on; ``None`` for none.
     """
 
-    def __init__(self, ledger: Ledger, prices: Mapping[str, Override], snapshot: Snapshot | None = None) -> None:
+    def __init__(
+        self, ledger: Ledger, prices: Mapping[str, Override], quota: QuotaHistory, snapshot: Snapshot | None = None
+    ) -> None:
         self._ledger = ledger
         self._prices = prices
+        self._quota = quota
         self._snapshot = snapshot
 
     def answered(self, request: TurnRequest, status: int, fields: Iterable[tuple[str, str]]) -> OpenTurn:
-        """Open a turn when upstream's response to it has begun."""
+        """Open a turn when upstream's response to it has begun. It takes over the request's slot."""
         fields = list(fields)
         observer = observer_for(
             status=status,
@@ -78,7 +87,7 @@ class Accounting:
         )
         limits = ratelimits.from_fields(fields)
         if limits is not None:
-            self._ledger.note_quota(CREDENTIAL, asdict(limits), time.time())
+            self._note(limits)
         transport: Transport = "sse" if "event-stream" in (value_of(fields, "content-type") or "") else "json"
         request_id = value_of(fields, "x-request-id") or request.request_id
         return OpenTurn(
@@ -90,6 +99,11 @@ class Accounting:
             week_start=ratelimits.week_start(fields),
             request_id=request_id[:_REQUEST_ID_LENGTH],
         )
+
+    def _note(self, limits: RateLimits) -> None:
+        now = time.time()
+        self._ledger.note_quota(CREDENTIAL, asdict(limits), now)
+        self._quota.note(CREDENTIAL, limits, now)
 
     def record(self, open_turn: OpenTurn, outcome: Outcome) -> None:
         """Write a turn down. Returns when its record is safe, after about a second at the most."""
@@ -176,7 +190,8 @@ class OpenTurn:
             yield kept_back
 
     def close(self) -> None:
-        """Record the turn as cut, unless its end was recorded."""
+        """Let go of the slot, and record the turn as cut unless its end was recorded."""
+        self.request.slot.release()
         if not self._is_recorded:
             self._record(self._observer.finish(whole=False))
 

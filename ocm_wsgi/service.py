@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from ocm_wsgi import tls
 from ocm_wsgi.accounting import Accounting
+from ocm_wsgi.admission import Admission
 from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import CredentialSource, Refresher
 from ocm_wsgi.database import Database
 from ocm_wsgi.hangups import HangupMonitor
 from ocm_wsgi.ledger import Ledger
+from ocm_wsgi.quota import QuotaHistory
 from ocm_wsgi.snapshot import Snapshot
 from ocm_wsgi.spool import Spool
 from ocm_wsgi.upstream import Upstream
@@ -27,9 +29,11 @@ class Service:
 
     config: Config
     users: UserDirectory
+    admission: Admission
     upstream: Upstream
     hangups: HangupMonitor
     ledger: Ledger
+    quota: QuotaHistory
     accounting: Accounting
     snapshot: Snapshot | None
 
@@ -43,11 +47,13 @@ class Service:
             refresher=Refresher(auth_base_url=config.auth_base_url, proxy_url=proxy_url, trust=config.certificate),
         )
         database = Database(config.database_url)
+        quota = QuotaHistory(database)
         ledger = Ledger(database, Spool(config.state_path / "spool"))
         snapshot = Snapshot(config.usages_path, database) if config.usages_path else None
         return cls(
             config=config,
             users=UserDirectory(config.users, database),
+            admission=Admission(config, database, quota),
             upstream=Upstream(
                 credentials,
                 chatgpt_base_url=config.chatgpt_base_url,
@@ -58,7 +64,8 @@ class Service:
             ),
             hangups=HangupMonitor(),
             ledger=ledger,
-            accounting=Accounting(ledger, config.prices, snapshot),
+            quota=quota,
+            accounting=Accounting(ledger, config.prices, quota, snapshot),
             snapshot=snapshot,
         )
 

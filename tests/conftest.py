@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,7 @@ class start_service:
 
     :param credential: content of ``auth.json``; a fresh ChatGPT credential when left out, no file when ``None``.
     :param users: name to bearer token; ``{}`` for none, which means no authentication.
+    :param user_entries: the users as the configuration has them, instead.
     :param arguments: for gunicorn, before the application.
     :param environment: on top of a clean one.
     :param config: more keys of the configuration.
@@ -116,6 +117,7 @@ class start_service:
         *,
         credential: Mapping[str, Any] | str | None = "fresh",
         users: Mapping[str, str] | None = None,
+        user_entries: Sequence[Mapping[str, Any]] | None = None,
         workers: int = 2,
         arguments: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
@@ -128,12 +130,14 @@ class start_service:
             text = credential if isinstance(credential, str) else json.dumps(credential, indent=2)
             (folder / "auth.json").write_text(text)
             (folder / "auth.json").chmod(0o600)
-        users = {"alice": ALICE, "bob": BOB} if users is None else users
+        if user_entries is None:
+            named = {"alice": ALICE, "bob": BOB} if users is None else users
+            user_entries = [{"name": name, "token": token} for name, token in named.items()]
         entry = {
             "type": "ocm",
             "credential_path": str(folder / "auth.json"),
             "state_path": str(folder / "state"),
-            "users": [{"name": name, "token": token} for name, token in users.items()],
+            "users": user_entries,
             "chatgpt_base_url": simulator.chatgpt_base_url,
             "api_base_url": simulator.api_base_url,
             "auth_base_url": simulator.auth_base_url,

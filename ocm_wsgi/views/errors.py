@@ -15,8 +15,10 @@ logger = logging.getLogger(__name__)
 
 def error_response(error: OcmError) -> Response:
     """The response for one of our errors. Holds its fixed sentence, never its detail."""
-    response = jsonify({"error": {"type": error.error_type, "code": error.code, "message": error.message}})
+    content = {"type": error.error_type, "code": error.code, "message": error.message, **error.members}
+    response = jsonify({"error": content})
     response.status_code = error.status
+    response.headers.update(error.response_fields)
     if isinstance(error, AuthenticationFailed):
         response.headers["WWW-Authenticate"] = CHALLENGE
     if error.retry_after_seconds is not None:

@@ -19,6 +19,7 @@ from ocm_wsgi.requested import request_facts
 from ocm_wsgi.service import Service
 from ocm_wsgi.targets import ApiTarget, api_target
 from ocm_wsgi.upstream import ClientRequest
+from ocm_wsgi.users import ANYONE, User
 from ocm_wsgi.views.relayed import RelayedResponse, RequestNote
 from ocm_wsgi.views.wsgi import (
     announced_length,
@@ -56,9 +57,9 @@ def relay(rest: str) -> Response:
     environ = request.environ
     fields = client_fields(environ)
     refuse_api_key_fields(fields)
-    user = "" if service.users.is_open else service.users.authenticate(bearer_token(fields)).name
+    user = ANYONE if service.users.is_open else service.users.authenticate(bearer_token(fields))
     target = api_target(request_target(environ), host=value_of(fields, "host"))
-    note = g.note = RequestNote(user=user, method=request.method, path=target.rest, started=started)
+    note = g.note = RequestNote(user=user.name, method=request.method, path=target.rest, started=started)
     if wants_websocket(environ):
         raise UpgradeUnavailable("WebSocket is not available here; use HTTP with Server-Sent Events.")
     exchange = Exchange()
@@ -68,7 +69,9 @@ def relay(rest: str) -> Response:
         if watch is not None:
             undo.callback(watch.cancel)
         with body or nullcontext():
-            turn = _turn_request(user, target, fields, body, started)
+            turn = _turn_request(service, user, target, fields, body, started)
+            if turn is not None:
+                undo.callback(turn.slot.release)
             upstream = service.upstream.open(ClientRequest(request.method, target, fields, body, exchange))
         undo.pop_all()
     open_turn = None if turn is None else service.accounting.answered(turn, upstream.status, upstream.fields)
@@ -76,17 +79,24 @@ def relay(rest: str) -> Response:
 
 
 def _turn_request(
-    user: str, target: ApiTarget, fields: Fields, body: Body | None, started: float
+    service: Service, user: User, target: ApiTarget, fields: Fields, body: Body | None, started: float
 ) -> TurnRequest | None:
-    if body is None or not is_turn(request.method, target.endpoint):
+    """What is asked for, if it is a turn. Whatever makes upstream work is admitted first, or refused."""
+    if body is None or request.method != "POST":
+        return None
+    facts = request_facts(body.blocks(), value_of(fields, "content-encoding") or "")
+    slot = service.admission.admit(user, facts.model)
+    if not is_turn(target.endpoint):
+        slot.release()
         return None
     return TurnRequest(
-        user=user,
+        user=user.name,
         endpoint=target.endpoint,
-        facts=request_facts(body.blocks(), value_of(fields, "content-encoding") or ""),
+        facts=facts,
         started_at=time.time() - (time.monotonic() - started),
         started=started,
         request_id=value_of(fields, "x-client-request-id") or "",
+        slot=slot,
     )
 
 

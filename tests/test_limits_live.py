@@ -1,0 +1,154 @@
+"""Users, models and limits as clients meet them: through real gunicorn with several workers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from ocm_wsgi.simulator import Plan, Simulator
+from tests.conftest import ALICE, BOB, REPOSITORY, RunningService, ServiceFactory
+
+
+def take_turn(running: RunningService, token: str = ALICE, model: str = "gpt-5.5", **fields: str) -> requests.Response:
+    """One streamed turn of a user."""
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.post(
+            f"{running.url}/v1/responses",
+            json={"model": model, "stream": True, "input": "hi"},
+            headers={"Authorization": f"Bearer {token}", **fields},
+            timeout=30,
+        )
+
+
+def flask_ocm(running: RunningService, *arguments: str) -> str:
+    """Run a command of the owner's against the running service; return what it prints."""
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "ocm", *arguments],
+        cwd=REPOSITORY,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(running.folder), "OCM_CONFIG": str(running.folder / "ocm.json")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def users(**limited: object) -> list[dict[str, object]]:
+    """Alice as the test wants her, and Bob without limits."""
+    return [{"name": "alice", "token": ALICE, **limited}, {"name": "bob", "token": BOB}]
+
+
+def test_a_model_that_is_not_allowed(service: ServiceFactory) -> None:
+    """400 with one sentence that names the model and what is allowed; others are not concerned."""
+    running = service(user_entries=users(models=["gpt-5.4*"]))
+    answer = take_turn(running)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "model_not_allowed"
+    assert "'gpt-5.5'" in answer.json()["error"]["message"]
+    assert "gpt-5.4*" in answer.json()["error"]["message"]
+    assert take_turn(running, model="gpt-5.4-mini").status_code == 200
+    assert take_turn(running, BOB).status_code == 200
+    assert len(running.simulator.requests) == 2
+
+
+def test_a_limit_that_is_reached(service: ServiceFactory) -> None:
+    """The request after the last one allowed gets a 429 that Codex takes for final, in every worker."""
+    running = service(workers=3, user_entries=users(limits=[{"per": "day", "requests": 5}]))
+    assert [take_turn(running).status_code for _ in range(5)] == [200] * 5
+    for _ in range(6):
+        answer = take_turn(running)
+        assert answer.status_code == 429
+        error = answer.json()["error"]
+        assert error["type"] == "usage_limit_reached"
+        assert error["plan_type"]
+        assert 0 < error["resets_at"] - time.time() <= 86400
+    assert take_turn(running, BOB).status_code == 200
+    assert len(running.simulator.requests) == 6
+
+
+def test_the_reserve_is_the_owners(service: ServiceFactory, simulator: Simulator) -> None:
+    """When what is left of the subscription is the reserve, only admins are served."""
+    entries = [{"name": "alice", "token": ALICE}, {"name": "bob", "token": BOB, "admin": True}]
+    running = service(workers=1, user_entries=entries, reserve_weekly=20)
+    reset_at = int(time.time()) + 86400
+    window = {"used_percent": 85, "window_minutes": 10080, "reset_at": reset_at}
+    simulator.rate_limits = {**simulator.rate_limits, "secondary": window}
+    assert take_turn(running).status_code == 200
+    deadline = time.monotonic() + 10
+    while (answer := take_turn(running)).status_code == 200 and time.monotonic() < deadline:
+        pass  # What upstream said is in the database a moment after it was said.
+    assert answer.status_code == 429
+    assert answer.json()["error"]["resets_at"] == reset_at
+    assert take_turn(running, BOB).status_code == 200
+
+
+def test_turns_at_once_are_counted_across_workers(service: ServiceFactory) -> None:
+    """With two turns under way the third is refused; when one ends there is room again."""
+    running = service(workers=3, user_entries=users(max_concurrent=2))
+    gate = running.simulator.gate().after(1)
+    running.simulator.plan(Plan(gate=gate), times=2)
+    with ThreadPoolExecutor(2) as pool:
+        open_turns = [pool.submit(take_turn, running) for _ in range(2)]
+        assert running.simulator.wait_for(lambda: running.simulator.open_streams == 2)
+        answer = take_turn(running)
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 0
+        assert take_turn(running, BOB).status_code == 200
+        gate.release()
+        assert [turn.result().status_code for turn in open_turns] == [200, 200]
+    assert take_turn(running).status_code == 200
+
+
+def test_users_change_while_the_service_runs(service: ServiceFactory) -> None:
+    """A user added, changed, given another token or removed is so for every worker at its next request."""
+    running = service(workers=4, users={"owner": BOB})
+
+    def outcomes(token: str) -> set[int]:
+        with ThreadPoolExecutor(8) as pool:
+            return {answer.status_code for answer in pool.map(lambda _: take_turn(running, token), range(16))}
+
+    carol = json.loads(flask_ocm(running, "add-user", "carol", "--json"))["token"]
+    assert outcomes(carol) == {200}
+    renewed = json.loads(flask_ocm(running, "rotate-token", "carol", "--yes", "--json"))["token"]
+    assert outcomes(carol) == {401}
+    assert outcomes(renewed) == {200}
+    flask_ocm(running, "update-user", "carol", "--models", "none-such")
+    assert outcomes(renewed) == {400}
+    flask_ocm(running, "remove-user", "carol", "--yes")
+    assert outcomes(renewed) == {401}
+    assert outcomes(BOB) == {200}
+    found = [path for path in running.folder.rglob("*") if path.is_file() and carol.encode() in path.read_bytes()]
+    assert found == []
+
+
+def test_no_client_token_stands_on_disk(service: ServiceFactory) -> None:
+    """Neither state nor log holds a token in clear, of users in the database or in the configuration."""
+    running = service(workers=2, arguments=("--log-level", "debug"))
+    carol = json.loads(flask_ocm(running, "add-user", "carol", "--json"))["token"]
+    for token in (ALICE, BOB, carol, carol + "x"):
+        take_turn(running, token)
+    assert running.stop() == 0
+    configuration = running.folder / "ocm.json"
+    files = [path for path in running.folder.rglob("*") if path.is_file() and path != configuration]
+    assert len(files) > 3
+    for token in (ALICE, BOB, carol):
+        assert [path for path in files if token.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_database_that_cannot_be_read(service: ServiceFactory, limited: bool) -> None:
+    """Limits that cannot be checked fail closed for who has them, open for who has none; turns are kept on disk."""
+    limits = {"limits": [{"per": "day", "requests": 100}]} if limited else {}
+    running = service(workers=1, user_entries=users(**limits))
+    assert take_turn(running).status_code == 200
+    database = running.state_path / "ocm.db"
+    for path in running.state_path.glob("ocm.db*"):
+        path.unlink()
+    database.mkdir()
+    assert take_turn(running).status_code == (503 if limited else 200)
