@@ -244,3 +244,28 @@ def unrecorded(load: Load, state_path: Path) -> list[str]:
     """Turns that a client saw end and that are not in the ledger exactly once."""
     found = recorded(state_path)
     return [turn for turn in load.ended if found[turn] != 1]
+
+
+def test_the_usage_file_is_written_at_the_end(service: ServiceFactory, tmp_path: Path) -> None:
+    """sing-box's statistics file holds the turns of all workers when the service has ended, added to what it held."""
+    path = tmp_path / "usages.json"
+    earlier = {"request_count": 2, "prompt_tokens": 10, "completion_tokens": 4, "cached_tokens": 1}
+    path.write_text(json.dumps({"combinations": [{"model": "gpt-5", "total": earlier, "by_user": {"alice": earlier}}]}))
+    running = service(workers=3, usages_path=str(path))
+    for token in (ALICE, BOB, ALICE):
+        requests.post(
+            f"{running.url}/v1/responses",
+            json={"model": "gpt-5.5", "stream": True, "input": "hi"},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=30,
+        )
+    assert running.stop() == 0
+    written = json.loads(path.read_text())
+    counts = {
+        (combination["model"], user): statistics["request_count"]
+        for combination in written["combinations"]
+        for user, statistics in combination["by_user"].items()
+    }
+    assert counts == {("gpt-5", "alice"): 2, ("gpt-5.5", "alice"): 2, ("gpt-5.5", "bob"): 1}
+    assert written["costs"]["total_usd"] > 0
+    assert {"total_usd", "by_user", "by_week", "by_user_and_week"} <= written["costs"].keys()
