@@ -5,35 +5,20 @@ Source: RFC 6749 sections 5 and 6, with the JSON body that the Codex client send
 
 from __future__ import annotations
 
-import json
 import re
 import ssl
-import time
-from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address
-from typing import Any
+from typing import NoReturn
 from urllib.parse import urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
-
-from ocm_wsgi import __version__
 from ocm_wsgi.errors import CredentialRejected, CredentialUnavailable
+from ocm_wsgi.issuer import Answer, NoAnswer, Way, post
 
 ISSUER = "https://auth.openai.com"
 # The public client that Codex itself is registered as.
 CLIENT_ID = "app_EMoamEEZ73f0CkXaXp7hrann"
-
-CONNECT_TIMEOUT_SECONDS = 10.0
-# Silence allowed between two reads, and the time within which the whole answer must have come.
-READ_TIMEOUT_SECONDS = 20.0
-ANSWER_TIMEOUT_SECONDS = 30.0
-# Three tokens take about 6 KiB.
-MAX_ANSWER_BYTES = 256 * 1024
 
 # Why the issuer will never take this refresh token again, as the end of a sentence.
 REFUSALS = {
@@ -42,8 +27,6 @@ REFUSALS = {
     "refresh_token_invalidated": "the sign-in was revoked",
 }
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
-# A code is letters and underscores; what holds digits might be a token sent back to us.
-_CODE = re.compile(r"[a-z_]{1,64}")
 
 
 class RefreshReason(Enum):
@@ -157,96 +140,46 @@ def exchange_refresh_token(
 
     Source: RFC 6749 section 6.
     """
-    request = requests.Request(
-        "POST",
-        endpoint.url,
-        headers={"User-Agent": f"ocm-wsgi/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"},
-        json={
-            "client_id": endpoint.client_id,
-            "grant_type": "refresh_token",
-            "refresh_token": refresh_token,
-            "refresh_reason": reason.value,
-        },
-    )
+    members = {
+        "client_id": endpoint.client_id,
+        "grant_type": "refresh_token",
+        "refresh_token": refresh_token,
+        "refresh_reason": reason.value,
+    }
     try:
-        status, octets = _send(request.prepare(), ssl_context, proxy_url)
-    except (requests.RequestException, HTTPError, OSError) as exc:
-        # The exception's own text may hold a proxy's password.
-        raise RefreshFailed(f"no answer from the token endpoint: {type(exc).__name__}") from None
-    return _grant(status, _json_object(octets))
+        answer = post(endpoint.url, Way(ssl_context, proxy_url), json=members)
+    except NoAnswer as exc:
+        raise RefreshFailed(f"no answer from the token endpoint: {exc}") from None
+    return granted(answer)
 
 
-class _ContextAdapter(HTTPAdapter):
-    """Sends over TLS with one given context, and trusts nobody else."""
+def granted(answer: Answer) -> TokenGrant:
+    """Read the tokens in an answer of the token endpoint.
 
-    def __init__(self, ssl_context: ssl.SSLContext) -> None:
-        self._ssl_context = ssl_context
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._ssl_context, **kwargs)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(proxy, ssl_context=self._ssl_context, **kwargs)
-
-    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the inherited method would add certifi's roots to the context. The context verifies."""
-
-
-def _send(request: requests.PreparedRequest, ssl_context: ssl.SSLContext, proxy_url: str | None) -> tuple[int, bytes]:
-    """Send without a session: no cookies, no netrc, no environment, no redirect, and no body read beyond bounds."""
-    proxies = {"http": proxy_url, "https": proxy_url} if proxy_url else {}
-    deadline = time.monotonic() + ANSWER_TIMEOUT_SECONDS
-    with closing(_ContextAdapter(ssl_context)) as adapter:
-        timeout = (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
-        with adapter.send(request, stream=True, timeout=timeout, proxies=proxies) as response:
-            octets = b""
-            while piece := response.raw.read1(65536, decode_content=True):
-                octets += piece
-                if len(octets) > MAX_ANSWER_BYTES:
-                    raise RefreshFailed("the token endpoint's answer is too large")
-                if time.monotonic() > deadline:
-                    raise RefreshFailed("the token endpoint took too long to answer")
-            return response.status_code, octets
-
-
-def _json_object(octets: bytes) -> Mapping[str, Any] | None:
-    try:
-        answer = json.loads(octets)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None
-
-
-def _grant(status: int, answer: Mapping[str, Any] | None) -> TokenGrant:
-    if not 200 <= status < 300:
-        _raise_refusal(status, answer or {})
-    if answer is None:
-        raise RefreshFailed(f"the token endpoint answered {status} without a JSON object")
-    tokens = {name: answer.get(name) for name in ("id_token", "access_token", "refresh_token")}
+    :raises RefreshRefused: it will not take what was presented again.
+    :raises RefreshFailed: it gave none, for any other reason.
+    """
+    if not answer.is_success:
+        _raise_refusal(answer)
+    if answer.members is None:
+        raise RefreshFailed(f"the token endpoint answered {answer.status} without a JSON object")
+    tokens = {name: answer.members.get(name) for name in ("id_token", "access_token", "refresh_token")}
     for name, token in tokens.items():
         if token is not None and not (isinstance(token, str) and _VISIBLE.fullmatch(token)):
             raise RefreshFailed(f"the token endpoint's {name} is not a token")
     return TokenGrant(**tokens)
 
 
-def _raise_refusal(status: int, answer: Mapping[str, Any]) -> None:
+def _raise_refusal(answer: Answer) -> NoReturn:
     """Tell what is final from what may pass, as the Codex client does.
 
     :raises RefreshRefused: one of the three final codes, any 401, or ``invalid_grant`` with 400.
     :raises RefreshFailed: anything else.
     """
-    code = _error_code(answer)
-    if code in REFUSALS or status == 401 or (status == 400 and code == "invalid_grant"):
+    code = answer.error_code
+    if code in REFUSALS or answer.status == 401 or (answer.status == 400 and code == "invalid_grant"):
         raise RefreshRefused(code or "unauthorized")
-    raise RefreshFailed(f"the token endpoint answered {status}" + (f" ({code})" if code else ""))
-
-
-def _error_code(answer: Mapping[str, Any]) -> str | None:
-    error = answer.get("error")
-    candidates = (error.get("code") if isinstance(error, dict) else None, error, answer.get("code"))
-    code = next((candidate.lower() for candidate in candidates if isinstance(candidate, str)), None)
-    return code if code is not None and _CODE.fullmatch(code) else None
+    raise RefreshFailed(f"the token endpoint answered {answer}")
 
 
 def _require_confidential(base_url: str) -> None:
