@@ -180,8 +180,10 @@ def _listen_fields(loaded: Config) -> tuple[Any, ...]:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let a new worker take up what a dead one left."""
-    worker.wsgi.extensions["ocm"].start()
+    """Let a new worker take up at once what a dead one left. An application wrapped in another does it later."""
+    service = getattr(worker.wsgi, "extensions", {}).get("ocm")
+    if service is not None:
+        service.start()
 
 
 def pre_request(_worker: Any, request: Any) -> None:
