@@ -1,0 +1,39 @@
+"""``flask ocm``: the owner's command line. Needs the configuration and the state, neither a server nor a Flask app."""
+
+from __future__ import annotations
+
+from ocm_wsgi.cli.group import LazyGroup
+
+#: Where each command is. Modules that this release does not have are left out.
+COMMANDS = {
+    "add-user": "ocm_wsgi.cli.users:add_user",
+    "list-users": "ocm_wsgi.cli.users:list_users",
+    "show-user": "ocm_wsgi.cli.users:show_user",
+    "update-user": "ocm_wsgi.cli.users:update_user",
+    "rotate-token": "ocm_wsgi.cli.users:rotate_token",
+    "remove-user": "ocm_wsgi.cli.users:remove_user",
+    "client-config": "ocm_wsgi.cli.client:client_config",
+    "usage": "ocm_wsgi.cli.usage:usage",
+    "status": "ocm_wsgi.cli.status:status",
+    "login": "ocm_wsgi.cli.login:login",
+    "logout": "ocm_wsgi.cli.login:logout",
+    "check": "ocm_wsgi.cli.check:check",
+    "demo": "ocm_wsgi.cli.demo:demo",
+}
+
+ocm = LazyGroup(
+    "ocm",
+    COMMANDS,
+    help="""Manage the OpenAI Codex Multiplexer: who may use it, how much, and what was used.
+
+    Reads the same configuration as the service: the file that OCM_CONFIG names, else ./ocm.json. The service need not
+    run, and need not be restarted: a change is in force at its next request.
+
+    \b
+    Examples:
+      flask ocm add-user alice --limit "30% per week"
+      flask ocm client-config alice
+      flask ocm usage --by user --since 7d
+      flask ocm status
+    """,
+)

@@ -1,0 +1,142 @@
+"""``flask ocm status``: whether it works, and how much of the subscription is left."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+import click
+
+from ocm_wsgi.cli.client import default_base_url
+from ocm_wsgi.cli.output import echo_json, echo_paragraph, facts, iso, percent, table, terminal_width, utc
+from ocm_wsgi.cli.parameters import json_option
+from ocm_wsgi.cli.state import State, open_state
+from ocm_wsgi.config import Config
+from ocm_wsgi.credentials import Credential, Mode
+from ocm_wsgi.credentials.document import MalformedDocument, decode
+from ocm_wsgi.errors import CredentialError, StateError
+from ocm_wsgi.limits import MEASURES, Cycle, Period
+from ocm_wsgi.quota import QuotaHistory
+from ocm_wsgi.shares import Shares
+
+_CONNECT_SECONDS = 2.0
+_NAMES: dict[Period, str] = {"5h": "5 hours", "week": "week"}
+
+
+@click.command("status")
+@json_option
+def status(as_json: bool) -> None:
+    """Show whether the service answers, what its credential and state are, and who used the subscription.
+
+    Ends with exit code 1 when the credential or the state cannot be used.
+
+    \b
+    Examples:
+      flask ocm status
+      flask ocm status --json
+    """
+    state = open_state()
+    config = state.config
+    credential, credential_problem = _credential(config)
+    windows, users, state_problem = _windows(state)
+    answers = _answers(config)
+    if as_json:
+        echo_json(
+            {
+                "configuration": config.source,
+                "base_url": default_base_url(config),
+                "answers": answers,
+                "credential": _credential_as_json(config, credential, credential_problem),
+                "state": {"database": _database(state), "users": users, "problem": state_problem},
+                "windows": [_window_as_json(*window) for window in windows],
+            }
+        )
+    else:
+        pairs = [
+            ("Configuration", config.source),
+            ("Service", f"{'answers' if answers else 'does not answer'} at {default_base_url(config)}"),
+            ("Credential", credential_problem or _credential_text(credential)),
+            ("State", state_problem or f"{_database(state)}, {users} users"),
+        ]
+        click.echo(facts(pairs, terminal_width()))
+        for window in windows:
+            _echo_window(*window)
+        if not windows and not state_problem:
+            echo_paragraph("OpenAI has not told yet how much of the subscription is used; it does with every response.")
+    if credential_problem or state_problem:
+        raise click.exceptions.Exit(1)
+
+
+def _answers(config: Config) -> bool:
+    try:
+        with socket.create_connection((config.listen, config.listen_port), timeout=_CONNECT_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _credential(config: Config) -> tuple[Credential | None, str | None]:
+    """Look at the credential, without renewing it."""
+    path = config.credential_path
+    try:
+        return decode(path.read_bytes()).credential(), None
+    except OSError as exc:
+        return None, f"{path}: {exc.strerror}"
+    except MalformedDocument as exc:
+        return None, f"{path}: {exc}"
+    except CredentialError as exc:
+        return None, exc.message
+
+
+def _windows(state: State) -> tuple[list[tuple[Period, Cycle, Shares]], int, str | None]:
+    history = QuotaHistory(state.database)
+    try:
+        users = len(state.accounts.all())
+        found = [(period, history.shares("default", period)) for period in MEASURES]
+    except StateError as exc:
+        return [], 0, f"{exc.message} ({exc.detail})" if exc.detail else exc.message
+    return [(period, *window) for period, window in found if window], users, None
+
+
+def _database(state: State) -> str:
+    return str(state.database.path or state.database.url.render_as_string(hide_password=True))
+
+
+def _credential_text(credential: Credential | None) -> str:
+    if credential is None or credential.mode is Mode.API_KEY:
+        return "an API key"
+    plan = f" {credential.plan_type}" if credential.plan_type else ""
+    return f"ChatGPT{plan}, access token until {utc(credential.expires_at, 'unknown')} (then renewed)"
+
+
+def _credential_as_json(config: Config, credential: Credential | None, problem: str | None) -> dict[str, Any]:
+    return {
+        "path": str(config.credential_path),
+        "mode": credential.mode.value if credential else None,
+        "plan_type": credential.plan_type if credential else None,
+        "expires_at": iso(credential.expires_at) if credential else None,
+        "problem": problem,
+    }
+
+
+def _echo_window(period: Period, cycle: Cycle, shares: Shares) -> None:
+    over = "over since" if cycle.end <= time.time() else "starts afresh"
+    used = percent(shares.used_percent)
+    echo_paragraph(f"Subscription, {_NAMES[period]}: {used} used, {over} {utc(cycle.end)}")
+    rows = sorted(shares.percents.items(), key=lambda item: -item[1])
+    texts = [(user or "-", percent(part)) for user, part in rows]
+    click.echo(
+        table(("WHO", "USED"), [*texts, ("(past us)", percent(shares.outside))], terminal_width(), right=("USED",))
+    )
+
+
+def _window_as_json(period: Period, cycle: Cycle, shares: Shares) -> dict[str, Any]:
+    return {
+        "period": period,
+        "starts_at": iso(cycle.start),
+        "resets_at": iso(cycle.end),
+        "used_percent": round(shares.used_percent, 3),
+        "outside_percent": round(shares.outside, 3),
+        "users": {user: round(part, 3) for user, part in shares.percents.items()},
+    }

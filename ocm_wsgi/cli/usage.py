@@ -1,0 +1,139 @@
+"""``flask ocm usage``: what was used, by whom and of what."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import click
+
+from ocm_wsgi import tallies
+from ocm_wsgi.cli.output import echo_json, echo_paragraph, iso, table, terminal_width, usd, utc
+from ocm_wsgi.cli.parameters import PAST, USER_NAME, json_option
+from ocm_wsgi.cli.state import open_state
+from ocm_wsgi.tallies import Counts, Sum
+
+_Dimension = Literal["user", "model", "day", "week"]
+
+_COLUMNS = (
+    "turns",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "turns_without_usage",
+    "turns_unpriced",
+)
+_HEADERS = ("TURNS", "INPUT", "CACHED", "OUTPUT", "USD")
+
+
+@click.command("usage")
+@click.option(
+    "--by",
+    type=click.Choice(["user", "model", "day", "week"]),
+    multiple=True,
+    help="What to group by (user, when left out). Can be given several times.",
+)
+@click.option(
+    "--since", type=PAST, metavar="WHEN", help="From then on: 2027-01-31 (UTC), or back from now: 12h, 7d, 4w."
+)
+@click.option("--user", type=USER_NAME, help="Only what this user used.")
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")
+def usage(by: tuple[_Dimension, ...], since: float | None, user: str | None, as_json: bool, as_csv: bool) -> None:
+    """Show what was used: turns, tokens and what they would have cost at OpenAI's API prices.
+
+    Days are those of UTC, weeks those of the subscription. Counting begins with the full hour that --since is in.
+
+    \b
+    Examples:
+      flask ocm usage --since 7d
+      flask ocm usage --by day --by user --since 2027-01-01 --csv
+      flask ocm usage --by model --user alice
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv contradict each other.")
+    groups = tuple(dict.fromkeys(by)) or ("user",)
+    with open_state().database.read() as connection:
+        sums = tallies.sums(connection, since, None, groups, user=user, utc_offset_seconds=0)
+    if as_json:
+        echo_json([{**_group_values(sum_, groups), **_counts(sum_.counts)} for sum_ in sums])
+    elif as_csv:
+        click.echo(_csv(sums, groups), nl=False)
+    elif not sums:
+        click.echo("Nothing was used in this time.")
+    else:
+        _echo_table(sums, groups)
+
+
+def _echo_table(sums: Sequence[Sum], groups: Sequence[_Dimension]) -> None:
+    rows = [(*_group_texts(sum_, groups), *_texts(sum_.counts)) for sum_ in sums]
+    total = _total(sums)
+    if len(sums) > 1:
+        rows.append(("all", *("" for _ in groups[1:]), *_texts(total)))
+    headers = (*(group.upper() for group in groups), *_HEADERS)
+    click.echo(table(headers, rows, terminal_width(), right=_HEADERS))
+    if total.turns_unpriced:
+        echo_paragraph(f"* {total.turns_unpriced} turns of models without a price: not in the cost (see `prices`).")
+    if total.turns_without_usage:
+        echo_paragraph(
+            f"{total.turns_without_usage} turns of which OpenAI told no tokens, such as those cut or refused."
+        )
+
+
+def _group_texts(sum_: Sum, groups: Sequence[_Dimension]) -> list[str]:
+    texts = []
+    for group in groups:
+        value = sum_.group[group]
+        if group == "day":
+            texts.append(utc(_seconds(value))[:10])
+        elif group == "week":
+            texts.append(utc(_seconds(value), "unknown"))
+        else:
+            texts.append(str(value) or "-")
+    return texts
+
+
+def _group_values(sum_: Sum, groups: Sequence[_Dimension]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for group in groups:
+        value = sum_.group[group]
+        if group == "day":
+            values[group] = (iso(_seconds(value)) or "")[:10]
+        elif group == "week":
+            values[group] = iso(_seconds(value))
+        else:
+            values[group] = value
+    return values
+
+
+def _seconds(value: object) -> float | None:
+    return value if isinstance(value, int) else None
+
+
+def _texts(counts: Counts) -> tuple[str, ...]:
+    mark = "*" if counts.turns_unpriced else ""
+    numbers = (counts.turns, counts.input_tokens, counts.cached_tokens, counts.output_tokens)
+    return (*(f"{number:,}" for number in numbers), usd(counts.cost_micro_usd) + mark)
+
+
+def _counts(counts: Counts) -> dict[str, Any]:
+    return {**{name: getattr(counts, name) for name in _COLUMNS}, "cost_usd": counts.cost_micro_usd / 1_000_000}
+
+
+def _csv(sums: Sequence[Sum], groups: Sequence[_Dimension]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*groups, *_COLUMNS, "cost_usd"])
+    for sum_ in sums:
+        counts = [getattr(sum_.counts, name) for name in _COLUMNS]
+        cost = sum_.counts.cost_micro_usd
+        writer.writerow([*_group_values(sum_, groups).values(), *counts, f"{cost // 10**6}.{cost % 10**6:06}"])
+    return text.getvalue()
+
+
+def _total(sums: Sequence[Sum]) -> Counts:
+    names = Counts.__dataclass_fields__
+    return Counts(**{name: sum(getattr(sum_.counts, name) for sum_ in sums) for name in names})

@@ -1,0 +1,325 @@
+"""The commands about users."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import click
+
+from ocm_wsgi.accounts import Account
+from ocm_wsgi.admission import Admission, Use
+from ocm_wsgi.cli.output import echo_json, facts, iso, percent, table, terminal_width, utc
+from ocm_wsgi.cli.parameters import FUTURE, LIMIT, USER_NAME, json_option, yes_option
+from ocm_wsgi.cli.state import ACTOR, open_state
+from ocm_wsgi.limits import Limit
+from ocm_wsgi.users import User
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_LIMIT_HELP = (
+    'How much may be used: "30% per week", "5 USD per day", "2M tokens per 5h", "100 requests per month". '
+    "Can be given several times."
+)
+_MODELS_HELP = "Pattern of the models allowed, such as 'gpt-5*' (in quotes). Can be given several times."
+_EXPIRES_HELP = "When access ends: 2027-01-31, 2027-01-31T18:00 (UTC), or from now: 12h, 30d, 4w."
+_CONCURRENT_HELP = "How many turns at once."
+
+
+@click.command("add-user")
+@click.argument("name")
+@click.option("--limit", "limits", type=LIMIT, multiple=True, help=_LIMIT_HELP)
+@click.option("--models", multiple=True, metavar="PATTERN", help=_MODELS_HELP)
+@click.option("--expires", type=FUTURE, metavar="WHEN", help=_EXPIRES_HELP)
+@click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help=_CONCURRENT_HELP)
+@click.option("--admin", is_flag=True, help="May see and manage everything, and use the owner's reserve.")
+@json_option
+def add_user(
+    name: str,
+    limits: tuple[Limit, ...],
+    models: tuple[str, ...],
+    expires: float | None,
+    max_concurrent: int | None,
+    admin: bool,
+    as_json: bool,
+) -> None:
+    """Add the user NAME and print their bearer token, once.
+
+    Only its hash is kept, so it cannot be shown again; rotate-token gives another.
+
+    \b
+    Examples:
+      flask ocm add-user alice
+      flask ocm add-user bob --limit "30% per week" --limit "5 USD per day"
+      flask ocm add-user ci --models 'gpt-5*' --expires 30d --max-concurrent 2
+    """
+    _require_future(expires)
+    user = User(name, admin, False, models, limits, max_concurrent, expires)
+    bearer_token = open_state().accounts.add(user, actor=ACTOR)
+    if as_json:
+        echo_json({"user": _as_json(Account(user)), "bearer_token": bearer_token})
+        return
+    click.echo(f"Added {name}.\n")
+    _echo_token(name, bearer_token)
+
+
+@click.command("list-users")
+@json_option
+def list_users(as_json: bool) -> None:
+    """List all users, those of the configuration too.
+
+    \b
+    Examples:
+      flask ocm list-users
+      flask ocm list-users --json
+    """
+    accounts = open_state().accounts.all()
+    if as_json:
+        echo_json([_as_json(account) for account in accounts])
+        return
+    if not accounts:
+        click.echo("There are no users. Add one: flask ocm add-user NAME")
+        return
+    rows = [_row(account) for account in accounts]
+    headers = ("NAME", "STATE", "MODELS", "LIMITS", "AT ONCE", "UNTIL", "FROM")
+    click.echo(table(headers, rows, terminal_width(), right=("AT ONCE",)))
+
+
+@click.command("show-user")
+@click.argument("name", type=USER_NAME)
+@json_option
+def show_user(name: str, as_json: bool) -> None:
+    """Show the user NAME, and how their limits stand.
+
+    \b
+    Example:
+      flask ocm show-user alice
+    """
+    state = open_state()
+    account = state.accounts.show(name)
+    uses = Admission(state.config, state.database).uses(account.user) if account.user.limits else []
+    if as_json:
+        echo_json({**_as_json(account), "uses": [_use_as_json(use) for use in uses]})
+        return
+    width = terminal_width()
+    user = account.user
+    click.echo(
+        facts(
+            [
+                ("Name", user.name),
+                ("State", _state(user)),
+                ("Models", ", ".join(user.models) or "all"),
+                ("At once", str(user.max_concurrent or "any number")),
+                ("Until", utc(user.expires_at)),
+                ("From", user.source),
+                ("Added", utc(account.created_at, "-")),
+                ("Changed", utc(account.updated_at, "-")),
+            ],
+            width,
+        )
+    )
+    if uses:
+        rows = [(str(use.limit), *_use_texts(use)) for use in uses]
+        click.echo("\n" + table(("LIMIT", "USED", "STARTS AFRESH"), rows, width, right=("USED",)))
+    else:
+        click.echo("\nNo limits.")
+
+
+@click.command("update-user")
+@click.argument("name", type=USER_NAME)
+@click.option("--limit", "limits", type=LIMIT, multiple=True, help=_LIMIT_HELP + " Replaces all there are.")
+@click.option("--no-limits", is_flag=True, help="Take all limits away.")
+@click.option("--models", multiple=True, metavar="PATTERN", help=_MODELS_HELP + " Replaces all there are.")
+@click.option("--all-models", is_flag=True, help="Allow all models.")
+@click.option("--expires", type=FUTURE, metavar="WHEN", help=_EXPIRES_HELP)
+@click.option("--no-expiry", is_flag=True, help="Let access last.")
+@click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help=_CONCURRENT_HELP)
+@click.option("--no-max-concurrent", is_flag=True, help="Allow any number of turns at once.")
+@click.option("--admin/--no-admin", default=None, help="Give or take an admin's rights.")
+@click.option("--disable/--enable", "disabled", default=None, help="Lock the user out for now, or let them in again.")
+@json_option
+def update_user(name: str, as_json: bool, **options: Any) -> None:
+    """Change the user NAME. What is not named stays.
+
+    \b
+    Examples:
+      flask ocm update-user alice --limit "40% per week"
+      flask ocm update-user alice --no-limits --models 'gpt-5*' --models o4-mini
+      flask ocm update-user alice --disable
+    """
+    changes = _changes(**options)
+    if not changes:
+        raise click.UsageError("Nothing to change: name at least one option.")
+    user = open_state().accounts.update(name, lambda user: replace(user, **changes), actor=ACTOR)
+    if as_json:
+        echo_json(_as_json(Account(user)))
+    else:
+        click.echo(f"Changed {name}; it is in force from the next request on.")
+
+
+@click.command("rotate-token")
+@click.argument("name", type=USER_NAME)
+@yes_option
+@json_option
+def rotate_token(name: str, yes: bool, as_json: bool) -> None:
+    """Give the user NAME a new bearer token. The old one stops working at once.
+
+    \b
+    Example:
+      flask ocm rotate-token alice
+    """
+    accounts = open_state().accounts
+    accounts.show(name)
+    _confirm(yes, f"Give {name} a new token? The one they use stops working at once.")
+    bearer_token = accounts.rotate_token(name, actor=ACTOR)
+    if as_json:
+        echo_json({"name": name, "bearer_token": bearer_token})
+        return
+    click.echo(f"{name} has a new token; the old one no longer works.\n")
+    _echo_token(name, bearer_token)
+
+
+@click.command("remove-user")
+@click.argument("name", type=USER_NAME)
+@yes_option
+@json_option
+def remove_user(name: str, yes: bool, as_json: bool) -> None:
+    """Remove the user NAME. Their token stops working at once; what they used stays in the records.
+
+    To lock someone out for a while, disable them: update-user NAME --disable.
+
+    \b
+    Example:
+      flask ocm remove-user alice
+    """
+    accounts = open_state().accounts
+    accounts.show(name)
+    _confirm(yes, f"Remove {name}? Their token, limits and settings cannot be had back.")
+    accounts.remove(name, actor=ACTOR)
+    is_last = not accounts.all()
+    if as_json:
+        echo_json({"name": name, "removed": True})
+        return
+    click.echo(f"Removed {name}.")
+    if is_last:
+        click.echo("There are no users now, and nobody can use the service until you add one.")
+
+
+def _changes(
+    *,
+    limits: tuple[Limit, ...],
+    no_limits: bool,
+    models: tuple[str, ...],
+    all_models: bool,
+    expires: float | None,
+    no_expiry: bool,
+    max_concurrent: int | None,
+    no_max_concurrent: bool,
+    admin: bool | None,
+    disabled: bool | None,
+) -> dict[str, Any]:
+    _require_future(expires)
+    for given, taken, names in (
+        (limits, no_limits, "--limit and --no-limits"),
+        (models, all_models, "--models and --all-models"),
+        (expires, no_expiry, "--expires and --no-expiry"),
+        (max_concurrent, no_max_concurrent, "--max-concurrent and --no-max-concurrent"),
+    ):
+        if given and taken:
+            raise click.UsageError(f"{names} contradict each other.")
+    changes: dict[str, Any] = {
+        "limits": limits or None,
+        "models": models or None,
+        "expires_at": expires,
+        "max_concurrent": max_concurrent,
+        "admin": admin,
+        "disabled": disabled,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    cleared: dict[str, tuple[bool, Any]] = {
+        "limits": (no_limits, ()),
+        "models": (all_models, ()),
+        "expires_at": (no_expiry, None),
+        "max_concurrent": (no_max_concurrent, None),
+    }
+    return changes | {key: nothing for key, (is_cleared, nothing) in cleared.items() if is_cleared}
+
+
+def _require_future(expires: float | None) -> None:
+    if expires is not None and expires <= time.time():
+        raise click.BadParameter(
+            "this time is over; to lock a user out, use update-user --disable.", param_hint="--expires"
+        )
+
+
+def _confirm(yes: bool, question: str) -> None:
+    if not yes:
+        click.confirm(question, abort=True, err=True)
+
+
+def _echo_token(name: str, bearer_token: str) -> None:
+    click.echo(f"Their bearer token. It is shown this once and kept nowhere:\n\n    {bearer_token}\n")
+    click.echo(f"What {name} does with it:\n\n    flask ocm client-config {name}")
+
+
+def _state(user: User) -> str:
+    if user.disabled:
+        return "disabled"
+    if user.expires_at is not None and user.expires_at <= time.time():
+        return "expired"
+    return "admin" if user.admin else "active"
+
+
+def _row(account: Account) -> Sequence[str]:
+    user = account.user
+    return (
+        user.name,
+        _state(user),
+        ", ".join(user.models) or "all",
+        ", ".join(str(limit) for limit in user.limits) or "none",
+        str(user.max_concurrent or "any"),
+        utc(user.expires_at, "-"),
+        user.source,
+    )
+
+
+def _use_texts(use: Use) -> tuple[str, str]:
+    part = percent(use.used / use.limit.amount * 100)
+    if use.limit.unit == "percent":
+        text = percent(use.used)
+    elif use.limit.unit == "usd":
+        text = f"{use.used:.2f} USD ({part})"
+    else:
+        text = f"{use.used:,} ({part})"
+    return text, utc(use.span.end)
+
+
+def _as_json(account: Account) -> dict[str, Any]:
+    user = account.user
+    return {
+        "name": user.name,
+        "state": _state(user),
+        "admin": user.admin,
+        "disabled": user.disabled,
+        "models": list(user.models),
+        "limits": [str(limit) for limit in user.limits],
+        "max_concurrent": user.max_concurrent,
+        "expires_at": iso(user.expires_at),
+        "source": user.source,
+        "created_at": iso(account.created_at),
+        "updated_at": iso(account.updated_at),
+    }
+
+
+def _use_as_json(use: Use) -> dict[str, Any]:
+    return {
+        "limit": str(use.limit),
+        "unit": use.limit.unit,
+        "amount": float(use.limit.amount),
+        "used": round(float(use.used), 6),
+        "is_reached": use.is_reached,
+        "starts_at": iso(use.span.start),
+        "resets_at": iso(use.span.end),
+    }
