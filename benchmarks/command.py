@@ -67,7 +67,7 @@ def main(
         events=events or (30 if quick else 300),
         rate=rate,
         connections=(1,) if quick else (1, 4),
-        turn_seconds=0.5 if quick else 3.0,
+        turn_seconds=0.3 if quick else 3.0,
         rounds=rounds,
         tls=tls,
     )

@@ -15,12 +15,12 @@ from benchmarks.servers import Server, ServerFailed, Upstream
 from benchmarks.tally import Progress, Tally
 
 # What a server still does for a load after its end, in seconds: it records turns.
-_SETTLE_SECONDS = 0.5
+_SETTLE_SECONDS = 0.3
 #: When the middle of a stream has surely come, as a part of all events.
 _MIDDLE = 0.6
 # The memory of fewer streams is lost in what a server takes and gives back by itself.
 _LEAST_STREAMS_FOR_MEMORY = 10
-_WARM_UP = Turns(connections=8, duration=0.5, time_limit=20.0)
+_WARM_UP = Turns(connections=8, duration=0.4, time_limit=20.0)
 
 Figures = Mapping[str, float | None]
 Watch = Callable[[Progress], None]

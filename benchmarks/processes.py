@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -15,7 +16,11 @@ _END_TIMEOUT_SECONDS = 5.0
 
 
 def start(process: BaseProcess) -> None:
-    """Start a process that Ctrl-C does not reach: it is ours to end, in its turn."""
+    """Start a process that Ctrl-C does not reach: it is ours to end, in its turn.
+
+    It inherits the mask. multiprocessing's helper, which the first process brings with it, would clear it half-way.
+    """
+    resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -42,7 +47,7 @@ class ProcessTree:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time taken so far by all threads; that of a process which has ended, as last seen."""
-        for pid in self._members():
+        for pid in self.members():
             try:
                 self._cpu_ns[pid] = time.clock_gettime_ns(_cpu_clock(pid))
             except OSError:
@@ -54,9 +59,10 @@ class ProcessTree:
 
         Mapped files are left out: their part of a process changes with each other process that maps them too.
         """
-        return 1024 * sum(_anonymous_kib(pid) for pid in self._members())
+        return 1024 * sum(_anonymous_kib(pid) for pid in self.members())
 
-    def _members(self) -> Sequence[int]:
+    def members(self) -> Sequence[int]:
+        """Return the ids of those that run."""
         children: dict[int, list[int]] = {}
         for stat in _PROC.glob("[0-9]*/stat"):
             try:
