@@ -19,6 +19,7 @@ The tree, split by what the one who meets it can do::
     ├── CredentialError             about the owner's own credential
     │   ├── CredentialRejected      400  only the owner can mend it; retrying cannot
     │   └── CredentialUnavailable   503  missing or failing for now
+    ├── LoginFailed                 a sign-in or sign-out of the owner did not come about
     ├── StateError                  503  our own database cannot be used for now
     │   └── StateTooNew             a newer release made it; the owner installs that, or uses another
     └── UpstreamError               502  OpenAI's side
@@ -219,6 +220,17 @@ class CredentialUnavailable(CredentialError):
     status = 503
     error_type = "api_error"
     code = "credential_unavailable"
+
+
+class LoginFailed(OcmError):
+    """The owner's sign-in did not come about; ``auth.json`` is as it was. For the command line only.
+
+    :param code: what went wrong, for programs.
+    """
+
+    def __init__(self, message: str, *, code: str, detail: str | None = None) -> None:
+        super().__init__(message, detail=detail)
+        self.code = code
 
 
 class StateError(OcmError):

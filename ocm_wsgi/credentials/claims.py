@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 AUTH_CLAIM = "https://api.openai.com/auth"
+PROFILE_CLAIM = "https://api.openai.com/profile"
 
 
 def claims_of(token: str | None) -> Mapping[str, Any]:

@@ -25,14 +25,15 @@ def credential_locks(path: Path, *, state_path: Path, timeout_seconds: float) ->
 
     A symbolic link is followed for the second, as Codex does. Where a lock cannot stand, because its folder cannot be
     written, one of the same name in ``state_path`` stands for it: that keeps other workers out, though not Codex.
-    Lock files stay: to unlink one would let two programs hold it at once.
+    Lock files stay: to unlink one would let two programs hold it at once. The file itself may be missing, its folder
+    may not.
 
     :param timeout_seconds: wait for each of the two.
     :raises LocksBusy: they were not to be had in time.
     :raises OSError: they cannot stand anywhere, or ``flock`` does not work there.
     """
     target = Path(os.path.realpath(path))
-    owner = os.stat(target)
+    owner = os.stat(target if target.exists() else target.parent)
     with (
         _held(path.parent / "auth.lock", state_path, owner, timeout_seconds),
         _held(target.with_name(f"{target.name}.lock"), state_path, owner, timeout_seconds),

@@ -62,6 +62,27 @@ def prepare(target: Path) -> Replacement:
         raise
 
 
+def create(target: Path, octets: bytes) -> None:
+    """Put a new file there in one step, mode 0600. What root creates belongs to whom the folder belongs to.
+
+    :raises OSError: it could not be written; there is no file then.
+    """
+    remove_remains(target)
+    path = target.with_name(f"{_prefix(target)}{os.urandom(4).hex()}")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if os.geteuid() == 0:
+            _keep_owner(descriptor, os.stat(target.parent))
+        _write(descriptor, octets)
+        os.replace(path, target)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    _sync_folder(target.parent)
+
+
 class ByRename(Replacement):
     """A new file beside the old one, of the same mode and owner, that takes its name."""
 
