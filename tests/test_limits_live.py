@@ -113,9 +113,9 @@ def test_users_change_while_the_service_runs(service: ServiceFactory) -> None:
         with ThreadPoolExecutor(8) as pool:
             return {answer.status_code for answer in pool.map(lambda _: take_turn(running, token), range(16))}
 
-    carol = json.loads(flask_ocm(running, "add-user", "carol", "--json"))["token"]
+    carol = json.loads(flask_ocm(running, "add-user", "carol", "--json"))["bearer_token"]
     assert outcomes(carol) == {200}
-    renewed = json.loads(flask_ocm(running, "rotate-token", "carol", "--yes", "--json"))["token"]
+    renewed = json.loads(flask_ocm(running, "rotate-token", "carol", "--yes", "--json"))["bearer_token"]
     assert outcomes(carol) == {401}
     assert outcomes(renewed) == {200}
     flask_ocm(running, "update-user", "carol", "--models", "none-such")
@@ -130,7 +130,7 @@ def test_users_change_while_the_service_runs(service: ServiceFactory) -> None:
 def test_no_client_token_stands_on_disk(service: ServiceFactory) -> None:
     """Neither state nor log holds a token in clear, of users in the database or in the configuration."""
     running = service(workers=2, arguments=("--log-level", "debug"))
-    carol = json.loads(flask_ocm(running, "add-user", "carol", "--json"))["token"]
+    carol = json.loads(flask_ocm(running, "add-user", "carol", "--json"))["bearer_token"]
     for token in (ALICE, BOB, carol, carol + "x"):
         take_turn(running, token)
     assert running.stop() == 0
