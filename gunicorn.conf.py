@@ -16,6 +16,8 @@ bind = [serving.bind()]
 certfile = serving.certfile()
 ssl_context = serving.ssl_context
 
+logger_class = serving.Logger
+
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 # A thread carries one open stream, of about 61 KB.

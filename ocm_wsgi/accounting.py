@@ -117,7 +117,7 @@ class Accounting:
         tier = outcome.service_tier or request.facts.service_tier or "default"
         started_at = datetime.fromtimestamp(request.started_at, timezone.utc)
         priced = pricing.price(model, outcome.usage, tier, started_at, self._prices) if outcome.usage else None
-        return Turn(
+        turn = open_turn.turn = Turn(
             id=open_turn.id,
             started_at=request.started_at,
             user=request.user,
@@ -136,11 +136,13 @@ class Accounting:
             request_id=open_turn.request_id,
             error_code=outcome.error_code or "",
         )
+        return turn
 
 
 class OpenTurn:
     """A turn whose response is passing. For one thread at a time.
 
+    :ivar turn: what is recorded of it, as soon as that is known.
     :ivar answered: when the response began, on the monotonic clock.
     """
 
@@ -161,6 +163,7 @@ class OpenTurn:
         self.transport = transport
         self.week_start = week_start
         self.request_id = request_id
+        self.turn: Turn | None = None
         self.answered = time.monotonic()
         self._accounting = accounting
         self._observer = observer

@@ -10,7 +10,7 @@ from ocm_wsgi import serving
 from ocm_wsgi.config import Config
 from ocm_wsgi.logs import configure_logging
 from ocm_wsgi.service import Service
-from ocm_wsgi.views import errors, proxy
+from ocm_wsgi.views import access, errors, proxy
 
 
 def create_app(config: Config | None = None) -> Flask:
@@ -19,11 +19,13 @@ def create_app(config: Config | None = None) -> Flask:
     :param config: the configuration to use; read from the file and the environment when left out, which ends the
         process with a list of all mistakes if there are any.
     """
-    configure_logging()
+    config = serving.config() if config is None else config
+    configure_logging(config.log_format)
     app = Flask("ocm_wsgi", static_folder=None)
-    service = Service.from_config(serving.config() if config is None else config)
+    service = Service.from_config(config)
     app.extensions["ocm"] = service
     atexit.register(service.close)
+    access.init_app(app)
     errors.init_app(app)
     proxy.init_app(app)
     return app

@@ -18,12 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gunicorn import glogging
 from gunicorn.sock import TCP6Socket, TCPSocket
 
 from ocm_wsgi import tls
 from ocm_wsgi.config import Config, load
 from ocm_wsgi.errors import ConfigurationError
 from ocm_wsgi.listener import open_listener
+from ocm_wsgi.logs import configure_logging
 
 _log = logging.getLogger("gunicorn.error")
 _request = threading.local()
@@ -78,6 +80,15 @@ def _take(loaded: Config) -> None:
     _State.current = loaded
 
 
+class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's logger, whose lines look like ours from the first one on."""
+
+    def setup(self, cfg: Any) -> None:
+        """Set the handlers up."""
+        super().setup(cfg)
+        configure_logging(config().log_format)
+
+
 def bind() -> str:
     """Return the address to listen on, in gunicorn's notation. It stays what it was at the start.
 
@@ -123,6 +134,7 @@ def when_ready(arbiter: Any) -> None:
 
 def on_reload(arbiter: Any) -> None:
     """Log the warnings of the new configuration, and what takes effect at the next start only."""
+    configure_logging(config().log_format)
     _warn(arbiter)
     if _State.first and _listen_fields(_State.first) != _listen_fields(config()):
         arbiter.log.warning("The listen fields have changed: they take effect when gunicorn is started anew")

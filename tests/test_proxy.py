@@ -532,9 +532,9 @@ def test_one_line_a_request(service: ServiceFactory) -> None:
     running.stop()
     lines = [line.partition("alice ")[2] for line in running.log_text().splitlines() if " alice " in line]
     patterns = [
-        r"POST /v1/responses 200 \d+ B \d+\.\d{3} s",
+        r"POST /v1/responses 200 \d+ B \d+\.\d{3} s first \d+\.\d{3} s gpt-5\.5 completed 1234\+56 tokens.*",
         r"POST /v1/chat/completions 400 \d+ B \d+\.\d{3} s \(endpoint_unavailable\)",
-        r"POST /v1/responses 200 \d+ B \d+\.\d{3} s \(upstream cut it: .+\)",
+        r"POST /v1/responses 200 \d+ B \d+\.\d{3} s first \d+\.\d{3} s gpt-5\.5 cut.* \(upstream cut it: .+\)",
     ]
     # A line is written when its request is over, and the client may know that a moment earlier: the order is free.
     assert [sum(bool(re.fullmatch(pattern, line)) for line in lines) for pattern in patterns] == [1, 1, 1]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
 from ocm_wsgi.config.tls import TLS, Certificate
-from ocm_wsgi.config.users import Price, UserConfig
+from ocm_wsgi.config.users import BearerToken, Price, UserConfig
 from ocm_wsgi.config.values import (
     Address,
     AsTuple,
@@ -64,6 +64,8 @@ class Service(Table):
         default_factory=dict
     )
     max_body_bytes: Annotated[int, Field(ge=1), Expected("a whole number of bytes, at least 1")] = 128 * 1024 * 1024
+    log_format: Annotated[Literal["text", "json"], Expected('"text" or "json"')] = "text"
+    metrics_token: Annotated[BearerToken | None, Expected("a token", secret=True)] = None
 
 
 class Config(Service):

@@ -40,6 +40,7 @@ def _glob(pattern: str) -> str:
     return pattern
 
 
+BearerToken = Annotated[SecretStr, AfterValidator(_bearer_token), Expected("a token", secret=True)]
 Count = Annotated[int, Field(ge=1), Expected("a whole number, at least 1")]
 Positive = Annotated[Amount, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[Amount, Field(ge=0, allow_inf_nan=False), Expected("USD per million tokens, 0 or more")]
@@ -67,7 +68,7 @@ class UserConfig(Table):
     """A named holder of a bearer token."""
 
     name: Annotated[str, AfterValidator(_name), Expected("a name")]
-    token: Annotated[SecretStr, AfterValidator(_bearer_token), Expected("a token", secret=True)]
+    token: BearerToken
     admin: Flag = False
     models: Annotated[
         tuple[Annotated[str, AfterValidator(_glob), Expected("a pattern")], ...],

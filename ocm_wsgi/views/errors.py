@@ -9,6 +9,7 @@ from werkzeug.exceptions import HTTPException
 
 from ocm_wsgi.authentication import CHALLENGE
 from ocm_wsgi.errors import AuthenticationFailed, NotFound, OcmError
+from ocm_wsgi.views.access import RequestNote
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def _on_defect(exception: Exception) -> Response:
 
 
 def _noted(response: Response, end: str) -> Response:
-    """Write the request's log line, if it came far enough to have one."""
-    if note := g.get("note"):
-        note.log(status=response.status_code, octets=response.content_length or 0, end=end)
+    """Say in the request's log line why it ended so."""
+    note: RequestNote | None = g.get("note")
+    if note is not None:
+        note.end = end
     return response

@@ -20,7 +20,8 @@ from ocm_wsgi.service import Service
 from ocm_wsgi.targets import ApiTarget, api_target
 from ocm_wsgi.upstream import ClientRequest
 from ocm_wsgi.users import ANYONE, User
-from ocm_wsgi.views.relayed import RelayedResponse, RequestNote
+from ocm_wsgi.views.access import RequestNote
+from ocm_wsgi.views.relayed import RelayedResponse
 from ocm_wsgi.views.wsgi import (
     announced_length,
     client_fields,
@@ -52,14 +53,15 @@ def relay(rest: str) -> Response:
 
     :param rest: decoded and therefore of no use: the target is taken verbatim from the request line.
     """
-    started = time.monotonic()
+    note: RequestNote = g.note
     service: Service = current_app.extensions["ocm"]
     environ = request.environ
     fields = client_fields(environ)
     refuse_api_key_fields(fields)
     user = ANYONE if service.users.is_open else service.users.authenticate(bearer_token(fields))
+    note.user = user.name
     target = api_target(request_target(environ), host=value_of(fields, "host"))
-    note = g.note = RequestNote(user=user.name, method=request.method, path=target.rest, started=started)
+    note.path = f"/v1/{target.rest}"
     if wants_websocket(environ):
         raise UpgradeUnavailable("WebSocket is not available here; use HTTP with Server-Sent Events.")
     exchange = Exchange()
@@ -69,7 +71,7 @@ def relay(rest: str) -> Response:
         if watch is not None:
             undo.callback(watch.cancel)
         with body or nullcontext():
-            turn = _turn_request(service, user, target, fields, body, started)
+            turn = _turn_request(service, user, target, fields, body, note)
             if turn is not None:
                 undo.callback(turn.slot.release)
             upstream = service.upstream.open(ClientRequest(request.method, target, fields, body, exchange))
@@ -79,7 +81,7 @@ def relay(rest: str) -> Response:
 
 
 def _turn_request(
-    service: Service, user: User, target: ApiTarget, fields: Fields, body: Body | None, started: float
+    service: Service, user: User, target: ApiTarget, fields: Fields, body: Body | None, note: RequestNote
 ) -> TurnRequest | None:
     """What is asked for, if it is a turn. Whatever makes upstream work is admitted first, or refused."""
     if body is None or request.method != "POST":
@@ -93,9 +95,9 @@ def _turn_request(
         user=user.name,
         endpoint=target.endpoint,
         facts=facts,
-        started_at=time.time() - (time.monotonic() - started),
-        started=started,
-        request_id=value_of(fields, "x-client-request-id") or "",
+        started_at=time.time() - (time.monotonic() - note.started),
+        started=note.started,
+        request_id=note.request_id,
         slot=slot,
     )
 

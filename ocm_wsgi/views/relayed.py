@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-
-from flask import Response
 
 from ocm_wsgi.accounting import OpenTurn
 from ocm_wsgi.errors import UpstreamCut
 from ocm_wsgi.hangups import Watch
 from ocm_wsgi.upstream import UpstreamResponse
+from ocm_wsgi.views.access import LateResponse, RequestNote
 from ocm_wsgi.views.wsgi import CLIENT_STALL_SECONDS, Environ, client_socket, reset
-
-logger = logging.getLogger("ocm_wsgi.access")
-
-
-@dataclass(frozen=True)
-class RequestNote:
-    """What the log line of a request says about its beginning.
-
-    :ivar started: reading of the monotonic clock, in seconds.
-    """
-
-    user: str
-    method: str
-    path: str
-    started: float
-
-    def log(self, *, status: int, octets: int, end: str) -> None:
-        """Write the line, at the end of the request."""
-        logger.info(
-            "%s %s /v1/%s %d %d B %.3f s%s",
-            self.user or "-",
-            self.method,
-            self.path,
-            status,
-            octets,
-            time.monotonic() - self.started,
-            f" ({end})" if end else "",
-        )
 
 
 class RelayedBody:
@@ -98,10 +66,11 @@ class RelayedBody:
         self._upstream.close()
         if self._turn is not None:
             self._turn.close()
-        self._note.log(status=self._upstream.status, octets=self._octets, end=self._end)
+        turn = None if self._turn is None else self._turn.turn
+        self._note.log(status=self._upstream.status, octets=self._octets, end=self._end, turn=turn)
 
 
-class RelayedResponse(Response):
+class RelayedResponse(LateResponse):
     """Passes upstream's status, fields and body on as they are.
 
     Werkzeug's own ``__call__`` would invent a media type, rewrite ``Location`` and strip fields of a 304.

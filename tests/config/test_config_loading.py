@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from ocm_wsgi.config import Config, load, scalar_keys
 from ocm_wsgi.errors import ConfigurationError
@@ -155,6 +155,8 @@ VARIABLES: dict[str, tuple[str, Any]] = {
     "reserve_5h": ("0", 0),
     "reserve_weekly": ("100", 100),
     "max_body_bytes": ("1", 1),
+    "log_format": ("json", "json"),
+    "metrics_token": ("12345", SecretStr("12345")),
 }
 
 
