@@ -40,6 +40,7 @@ class Column:
     digits: int
 
 
+_MEMORY = "memory_kib_per_stream"
 _TIMES = (
     Column("latency_p50_ms", ("latency", "p50 ms"), 2),
     Column("latency_p99_ms", ("latency", "p99 ms"), 2),
@@ -50,7 +51,7 @@ STREAM_COLUMNS = (
     Column("cpu_us_per_event", ("CPU/event", "µs"), 1),
     Column("cpu_us_per_further_event", ("further", "µs"), 1),
     *_TIMES,
-    Column("memory_kib_per_stream", ("memory", "KiB/stream"), 0),
+    Column(_MEMORY, ("memory", "KiB/stream"), 0),
 )
 TURN_COLUMNS = (
     Column("cpu_us_per_turn", ("CPU/turn", "µs"), 0),
@@ -114,7 +115,7 @@ class Meter:
             "cpu_us_per_event": played.cpu_us_for(played.tally.events),
             "cpu_us_per_further_event": halfway.cpu_us_per_event,
             **_times(played.tally),
-            "memory_kib_per_stream": memory,
+            _MEMORY: memory,
         }
         return self._measurement(count, figures, played)
 
@@ -211,20 +212,21 @@ def percentile(ordered: Sequence[int], percent: int) -> int:
 def median(rounds: Sequence[Measurement]) -> Measurement:
     """Return one measurement for several of the same server and load: the median of each figure, all failures.
 
-    A figure that was missing once is missing.
+    A figure that was missing once is missing. Of memory it is the least: a server keeps what a larger load of the
+    round before has taken.
     """
     columns = {name: [round_.figures[name] for round_ in rounds] for name in rounds[0].figures}
     failures = sum((Counter(round_.failures) for round_ in rounds), Counter[str]())
     return Measurement(
         rounds[0].server,
         rounds[0].size,
-        {name: _median(values) for name, values in columns.items()},
+        {name: _combined(values, min if name == _MEMORY else statistics.median) for name, values in columns.items()},
         sum(round_.whole for round_ in rounds),
         failures,
         max(round_.busy for round_ in rounds),
     )
 
 
-def _median(values: Sequence[float | None]) -> float | None:
+def _combined(values: Sequence[float | None], combine: Callable[[list[float]], float]) -> float | None:
     known = [value for value in values if value is not None]
-    return statistics.median(known) if len(known) == len(values) else None
+    return combine(known) if len(known) == len(values) else None
