@@ -377,12 +377,12 @@ def _create_private_file(path: Path) -> None:
 
 
 def _create_schema(engine: sa.Engine) -> None:
-    """Bring the schema into being, unless it is there.
+    """Bring the schema into being, or the tables that an earlier release did not have.
 
     :raises StateTooNew: a newer release has been here.
     """
     version = _stored_version(engine)
-    if version is None:
+    if version is None or (version == SCHEMA_VERSION and _lacks_tables(engine)):
         if engine.dialect.name == "sqlite":
             _turn_on_wal(engine)
         with engine.connect().execution_options(ocm_writes=True) as connection, connection.begin():
@@ -401,6 +401,11 @@ def _turn_on_wal(engine: sa.Engine) -> None:
     # Outside any transaction, hence past SQLAlchemy.
     with contextlib.closing(engine.raw_connection()) as connection:
         connection.cursor().execute("PRAGMA journal_mode = WAL")
+
+
+def _lacks_tables(engine: sa.Engine) -> bool:
+    with engine.connect() as connection:
+        return not metadata.tables.keys() <= set(sa.inspect(connection).get_table_names())
 
 
 def _stored_version(engine: sa.Engine) -> int | None:

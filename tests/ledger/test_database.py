@@ -48,6 +48,19 @@ def test_database_created_by_ten_at_once(process: Callable[..., Popen[str]]) -> 
     assert process("create", "10").communicate(timeout=30)[0] == "10\n"
 
 
+def test_database_of_an_earlier_release(database: Database, state_path: Path) -> None:
+    """Tables that an earlier release did not have are added to its database; what is there stays."""
+    with database.write() as connection:
+        set_meta(connection, "key", "value")
+        connection.execute(sa.text("DROP TABLE event"))
+    database.close()
+    again = Database(f"sqlite:///{state_path / 'ocm.sqlite3'}")
+    with again.write() as connection:
+        add_event(connection, 1.0, "owner", "test", "subject")
+        assert get_meta(connection, "key") == "value"
+    again.close()
+
+
 def test_database_newer_schema(database: Database) -> None:
     """A database of a newer release is refused, with both versions and a way out."""
     with database.write() as connection:
