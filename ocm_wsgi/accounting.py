@@ -19,6 +19,7 @@ from ocm_wsgi.observer import Observer, observer_for
 from ocm_wsgi.pricing import Override
 from ocm_wsgi.quota import QuotaHistory
 from ocm_wsgi.ratelimits import RateLimits
+from ocm_wsgi.recorder import Place, Told
 from ocm_wsgi.requested import RequestFacts
 from ocm_wsgi.slots import Slot
 from ocm_wsgi.snapshot import Snapshot
@@ -108,6 +109,14 @@ class Accounting:
     def record(self, open_turn: OpenTurn, outcome: Outcome) -> None:
         """Write a turn down. Returns when its record is safe, after about a second at the most."""
         self._ledger.record(self._turn(open_turn, outcome))
+        self._start_snapshot()
+
+    def record_async(self, open_turn: OpenTurn, outcome: Outcome, told: Told) -> None:
+        """As ``record``, without waiting: ``told`` is called once, from another thread."""
+        self._ledger.record_async(self._turn(open_turn, outcome), told)
+        self._start_snapshot()
+
+    def _start_snapshot(self) -> None:
         if self._snapshot is not None:
             self._snapshot.start()
 
@@ -142,8 +151,14 @@ class Accounting:
 class OpenTurn:
     """A turn whose response is passing. For one thread at a time.
 
+    Its end is kept back until its record is safe. The end of a stream is its terminal event, which the observer
+    finds. Of any other body it is the last octet, so one octet is always kept back until more has come. Whoever passes
+    a response on gives every piece to :meth:`feed` and calls :meth:`finish` behind the last; whenever :attr:`is_due`
+    then, it records the turn and sends what :meth:`release` gives before anything else.
+
     :ivar turn: what is recorded of it, as soon as that is known.
     :ivar answered: when the response began, on the monotonic clock.
+    :ivar is_due: the turn has ended and must be recorded before more of it is sent.
     """
 
     def __init__(
@@ -165,43 +180,88 @@ class OpenTurn:
         self.request_id = request_id
         self.turn: Turn | None = None
         self.answered = time.monotonic()
+        self.is_due = False
         self._accounting = accounting
         self._observer = observer
+        self._outcome: Outcome | None = None
         self._is_recorded = False
+        self._keeps_last = transport != "sse"
+        self._kept_back = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Observe what upstream sent; return what of it, and of what was kept back, may be sent at once."""
+        sendable, outcome = self._observer.feed(piece)
+        if outcome is not None:
+            self._end(outcome)
+            if self.is_due:
+                sent, self._kept_back = self._kept_back + piece[:sendable], piece[sendable:]
+                return sent
+        if self._keeps_last:
+            piece = self._kept_back + piece
+            piece, self._kept_back = piece[:-1], piece[-1:]
+        return piece
+
+    def finish(self) -> None:
+        """Take note that the body has ended as its framing said."""
+        self._end(self._observer.finish(whole=True))
+        self._keeps_last = False
+
+    def record(self) -> None:
+        """Record the turn as it ended, or as cut; returns when the record is safe."""
+        if not self._is_recorded:
+            self._accounting.record(self, self._recording())
+
+    def record_async(self, told: Told) -> None:
+        """As :meth:`record`, without waiting: ``told`` is called once, from another thread."""
+        if not self._is_recorded:
+            self._accounting.record_async(self, self._recording(), told)
+
+    def release(self) -> bytes:
+        """The record is safe: return what may be sent now. The next turn of this user may begin."""
+        self.request.slot.release()
+        if self._keeps_last:
+            piece, self._kept_back = self._kept_back[:-1], self._kept_back[-1:]
+        else:
+            piece, self._kept_back = self._kept_back, b""
+        return piece
 
     def observed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass a response's body on, its end only when the record of the turn is safe.
-
-        The end of a stream is its terminal event, which the observer finds. Of any other body it is the last octet,
-        so one octet is always kept back until more has come.
-        """
-        kept_back = b""
+        """Pass a response's body on, its end only when the record of the turn is safe."""
         for piece in pieces:
-            sendable, outcome = self._observer.feed(piece)
-            if outcome is not None:
-                if sendable:
-                    yield piece[:sendable]
-                self._record(outcome)
-                piece = piece[sendable:]
-            if self.transport != "sse":
-                piece = kept_back + piece
-                piece, kept_back = piece[:-1], piece[-1:]
-            if piece:
-                yield piece
-        self._record(self._observer.finish(whole=True))
-        if kept_back:
+            if sendable := self.feed(piece):
+                yield sendable
+            if self.is_due:
+                self.record()
+                if kept_back := self.release():
+                    yield kept_back
+        self.finish()
+        self.record()
+        if kept_back := self.release():
             yield kept_back
 
     def close(self) -> None:
         """Let go of the slot, and record the turn as cut unless its end was recorded."""
         self.request.slot.release()
-        if not self._is_recorded:
-            self._record(self._observer.finish(whole=False))
+        self.record()
 
-    def _record(self, outcome: Outcome) -> None:
-        if not self._is_recorded:
-            self._is_recorded = True
-            self._accounting.record(self, outcome)
+    def close_async(self) -> None:
+        """As :meth:`close`, without waiting."""
+        self.request.slot.release()
+        self.record_async(_nobody_waits)
+
+    def _end(self, outcome: Outcome) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+            self.is_due = True
+
+    def _recording(self) -> Outcome:
+        self._is_recorded = True
+        self.is_due = False
+        return self._outcome or self._observer.finish(whole=False)
+
+
+def _nobody_waits(_place: Place) -> None:
+    """The turn was cut: nobody is left to be told."""
 
 
 def _milliseconds(seconds: float) -> int:
