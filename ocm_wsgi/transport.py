@@ -9,6 +9,7 @@ The side of OpenAI is called *upstream* throughout, as nginx does; RFC 9110 sect
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -57,6 +58,48 @@ class ArrivingBody:
     def field_lines(self) -> Fields:
         """The response's fields as they came, repeated ones apart."""
         return list(self._response.headers.iteritems())
+
+    def bare(self) -> BareBody | None:
+        """Hand out the body as it is on the wire, of which nothing has been read yet, in place of :meth:`stream`.
+
+        :return: ``None`` where the connection is none that one could wait for (TLS within TLS).
+        """
+        original: Any = getattr(self._response, "_original_response", None)
+        # A connection that ends with its response is the response's alone; http.client has let go of it.
+        connection: Any = getattr(getattr(original.fp, "raw", None), "_sock", None) if original else None
+        if not isinstance(connection, socket.socket):
+            return None
+        connection.setblocking(False)
+        try:
+            buffered: bytes = original.fp.peek()
+        except (ssl.SSLWantReadError, BlockingIOError):
+            buffered = b""
+        return BareBody(self, original, connection, buffered)
+
+
+class BareBody:
+    """A response's body on the wire, for who waits for many at once. Its socket does not block.
+
+    :ivar buffered: octets that were read off the socket already.
+    """
+
+    def __init__(self, body: ArrivingBody, original: Any, connection: socket.socket, buffered: bytes) -> None:
+        self._body = body
+        self._original = original
+        self.socket = connection
+        self.buffered = buffered
+        self.is_chunked = bool(original.chunked)
+        self.length: int | None = original.length
+
+    def give_back(self) -> None:
+        """The body was read to its end: the connection may serve another request."""
+        self._original.close()
+        self._body.release_conn()
+
+    def close(self) -> None:
+        """End the request at upstream; after :meth:`give_back` it does nothing."""
+        self._body.close()
+        self._body.release_conn()
 
 
 class UpstreamAdapter(HTTPAdapter):

@@ -27,7 +27,7 @@ from ocm_wsgi.errors import (
 )
 from ocm_wsgi.fields import Fields, forwardable_response_fields, upstream_request_fields
 from ocm_wsgi.targets import ApiTarget, Origin
-from ocm_wsgi.transport import ArrivingBody, UpstreamAdapter, upstream_request
+from ocm_wsgi.transport import ArrivingBody, BareBody, UpstreamAdapter, upstream_request
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,13 @@ class UpstreamResponse:
             yield from self._response.iter_content(BLOCK_SIZE)
         except (requests.RequestException, HTTPError, OSError) as exc:
             raise UpstreamCut("Upstream's response ended before its end.", detail=_reason(exc)) from exc
+
+    def bare(self) -> BareBody | None:
+        """Hand out the body as it is on the wire, in place of :meth:`pieces`; ``None`` where that cannot be had.
+
+        Whoever takes it closes it; this response is then of no further use.
+        """
+        return None if self.is_bodiless else self._raw.bare()
 
     def _end(self) -> None:
         """Read the body that is not there: the connection is free for the next request only then."""

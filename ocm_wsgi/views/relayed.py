@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from ocm_wsgi.accounting import OpenTurn
 from ocm_wsgi.errors import UpstreamCut
 from ocm_wsgi.hangups import Watch
+from ocm_wsgi.transport import BareBody
 from ocm_wsgi.upstream import UpstreamResponse
 from ocm_wsgi.views.access import LateResponse, RequestNote
 from ocm_wsgi.views.wsgi import CLIENT_STALL_SECONDS, Environ, client_socket, reset
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """A relayed response for a server that moves its bytes itself, and owns all of this from here on."""
+
+    body: BareBody
+    turn: OpenTurn | None
+    note: RequestNote
+    status: int
+
+    def log(self, *, octets: int, end: str) -> None:
+        """Write the request's line, when all is over."""
+        turn = None if self.turn is None else self.turn.turn
+        self.note.log(status=self.status, octets=octets, end=end, turn=turn)
 
 
 class RelayedBody:
@@ -58,6 +75,19 @@ class RelayedBody:
             raise
         self._octets += len(piece)
         return piece
+
+    def hand_over(self) -> HandOver | None:
+        """Give everything to the server, which then neither iterates nor closes this body.
+
+        :return: ``None`` where the server must iterate as usual.
+        :raises OSError: upstream's connection broke this moment.
+        """
+        body = None if self._upstream.exchange.aborted else self._upstream.bare()
+        if body is None:
+            return None
+        if self._watch is not None:
+            self._watch.cancel()
+        return HandOver(body, self._turn, self._note, self._upstream.status)
 
     def close(self) -> None:
         """Called by the server when the response was sent, or could not be."""
