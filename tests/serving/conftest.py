@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Not "-m gunicorn": at USR2 gunicorn would run its __main__.py as a script, whose folder holds another "http".
+SCRIPT = str(Path(sys.executable).with_name("gunicorn"))
 APPLICATION = """
 import json, os, socket
 from ocm_wsgi import serving
@@ -47,7 +49,7 @@ class Gunicorn:
 
     def __init__(self, folder: Path, *arguments: str, listening_fd: int | None = None, **env: str):
         self.log_path = folder / f"log-{time.monotonic_ns()}"
-        command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), *arguments, "waiter:app"]
+        command = [SCRIPT, "-c", str(ROOT / "gunicorn.conf.py"), *arguments, "waiter:app"]
         if listening_fd is not None:
             command = [sys.executable, "-c", SYSTEMD.format(fd=listening_fd), *command]
         environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": f"{ROOT}:{folder}"}
