@@ -76,6 +76,17 @@ def test_demo_serves_until_it_is_ended(ending: signal.Signals) -> None:
         answer = requests.post(f"{url}/responses", json=body, headers={"Authorization": f"Bearer {token}"}, timeout=20)
         assert "response.completed" in answer.text
         assert json.loads(Path(configuration).read_text())["users"] == [{"name": "demo", "token": token}]
+        usage = re.search(r"OCM_CONFIG=(\S+) \S+ ocm usage", output)
+        assert usage
+        table = subprocess.run(
+            [sys.executable, "-m", "flask", "ocm", "usage"],
+            cwd=REPOSITORY,
+            env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "OCM_CONFIG": usage[1]},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert "gpt-5.5" in table
         os.killpg(process.pid, ending)
         rest, _ = process.communicate(timeout=30)
     assert process.returncode == 0, rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -75,10 +76,17 @@ def _explain(running: Demonstration) -> None:
     click.echo(
         """       -H 'Content-Type: application/json' -d '{"model": "gpt-5.5", "stream": true, "input": "Hi"}'"""
     )
+    click.echo("\nWho used what, as its owner sees it:\n")
+    click.echo(f"  OCM_CONFIG={folder / 'ocm.json'} {_shown(Path(sys.executable).with_name('flask'))} ocm usage")
     if command := _codex():
         click.echo("\nOr with the real Codex:\n")
         click.echo(f"  CODEX_HOME={folder / 'codex'} OCM_BEARER_TOKEN={running.bearer_token} \\")
         click.echo(f"       {command} exec --skip-git-repo-check 'say hi'")
+
+
+def _shown(program: Path) -> Path:
+    """A program's path, as short as it can be typed here."""
+    return program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
 
 
 def _codex() -> str | None:
