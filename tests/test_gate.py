@@ -8,7 +8,7 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.frames import Frame, Opcode
+from websockets.frames import Opcode
 
 from ocm_wsgi.creates import ResponseCreate, response_create
 from ocm_wsgi.deflate import DeflateParameters
@@ -198,8 +198,9 @@ def test_read_takes_a_broken_end_for_a_turn(size: int) -> None:
     text = json.dumps({"type": "x", "y": "z" * size}).encode()
     stream = zlib.compressobj(wbits=-15)
     data = stream.compress(text) + stream.flush(zlib.Z_SYNC_FLUSH) + b"\xff\xff\xff"
+    frame = Peer(is_client=True).text(data)
     gate = MessageGate(DeflateParameters())
-    (held,) = gate.feed(Frame(Opcode.TEXT, data, rsv1=True).serialize(mask=True))
+    (held,) = gate.feed(bytes([frame[0] | 0x40]) + frame[1:])
     assert isinstance(held, HeldMessage)
     assert held.read() == UNREADABLE
 
