@@ -1,0 +1,100 @@
+"""What observing a WebSocket costs: ``python -m benchmarks.frames``.
+
+CPU time per message, by size and compression, for what a server says (one message a read, as deltas come) and for
+what a client says (one ``response.create``, until it is read and let pass).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+
+from benchmarks.observer import READ_SIZE
+from ocm_wsgi.conversation import Conversation
+from ocm_wsgi.deflate import DeflateParameters
+from ocm_wsgi.frames import server_text, unmask
+from ocm_wsgi.gate import HeldMessage
+
+ROUNDS = 5
+COMPRESSIONS = {
+    "none": None,
+    "takeover": DeflateParameters(),
+    "no takeover": DeflateParameters(server_no_context_takeover=True, client_no_context_takeover=True),
+}
+_RSV1, _MASKED = 0x40, 0x80
+_MASK = b"\x11\x22\x33\x44"
+
+
+def message(type_: str, size: int) -> bytes:
+    """A message of exactly ``size`` octets, of hexadecimal text, which compresses to a good half."""
+    head, tail = f'{{"type":"{type_}","model":"gpt-5.5","delta":"'.encode(), b'"}'
+    room = size - len(head) - len(tail)
+    return head + os.urandom(room // 2).hex().encode().ljust(room) + tail
+
+
+def frame(text: bytes, deflate: DeflateParameters | None, *, masked: bool) -> bytes:
+    """One frame with one message, the first of its connection or one that refers to none."""
+    payload = text
+    if deflate is not None:
+        stream = zlib.compressobj(wbits=-15)
+        payload = (stream.compress(text) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    whole = server_text(payload)
+    head, rsv1 = whole[: len(whole) - len(payload)], 0 if deflate is None else _RSV1
+    if not masked:
+        return bytes([head[0] | rsv1]) + head[1:] + payload
+    return bytes([head[0] | rsv1, head[1] | _MASKED]) + head[2:] + _MASK + unmask(payload, _MASK, 0)
+
+
+def from_server(data: bytes, deflate: DeflateParameters | None, repeat: int) -> float:
+    """CPU time of ``repeat`` messages that end no turn."""
+    conversation: Conversation[object] = Conversation(deflate)
+    reads = [data[start : start + READ_SIZE] for start in range(0, len(data), READ_SIZE)]
+    start = time.process_time()
+    for _ in range(repeat):
+        for read in reads:
+            conversation.from_server(read)
+    return time.process_time() - start
+
+
+def from_client(data: bytes, deflate: DeflateParameters | None, repeat: int) -> float:
+    """CPU time of ``repeat`` messages that ask for a turn."""
+    reads = [data[start : start + READ_SIZE] for start in range(0, len(data), READ_SIZE)]
+    spent = 0.0
+    for _ in range(repeat):
+        conversation: Conversation[object] = Conversation(deflate)
+        start = time.process_time()
+        for read in reads:
+            for item in conversation.from_client(read):
+                if isinstance(item, HeldMessage):
+                    item.read()
+                    conversation.let_pass(object())
+        spent += time.process_time() - start
+    return spent
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{'from':>8} {'message':>9} {'compression':>12} {'on the wire':>12} {'per message':>13} {'per octet':>11}")
+    rows = (
+        (
+            "server",
+            from_server,
+            "response.output_text.delta",
+            ((200, 20_000), (1024, 10_000), (65536, 300), (8 << 20, 3)),
+        ),
+        ("client", from_client, "response.create", ((1024, 5_000), (40_000, 500), (5 << 20, 3))),
+    )
+    for side, measure, type_, sizes in rows:
+        for size, repeat in sizes:
+            for name, deflate in COMPRESSIONS.items():
+                data = frame(message(type_, size), deflate, masked=side == "client")
+                spent = min(measure(data, deflate, repeat) for _ in range(ROUNDS)) / repeat
+                print(
+                    f"{side:>8} {size:>9} {name:>12} {len(data):>12} {spent * 1e6:>10.2f} us"
+                    f" {spent / size * 1e9:>8.3f} ns"
+                )
+
+
+if __name__ == "__main__":
+    main()
