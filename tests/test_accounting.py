@@ -30,12 +30,19 @@ MODELS = ["gpt-5.5", "gpt-5.4-mini", "a-model-nobody-knows"]
 COUNTS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 
+@contextlib.contextmanager
+def reading(state_path: Path) -> Iterator[sa.Connection]:
+    """Read the state database, as any process on the machine can."""
+    with contextlib.closing(Database(f"sqlite:///{state_path / 'ocm.db'}")) as database, database.read() as connection:
+        yield connection
+
+
 def sums(running: RunningService) -> Counter[tuple[str, ...]]:
-    """Token sums of the ledger by user, model and tier, as any process on the machine can read them."""
+    """Token sums of the ledger by user, model and tier."""
     names = ["user", "model", "service_tier"]
     columns = [db.turn_hour.c[name] for name in names]
     counts = [sa.func.sum(db.turn_hour.c[name]) for name in COUNTS]
-    with Database(f"sqlite:///{running.state_path / 'ocm.db'}").read() as connection:
+    with reading(running.state_path) as connection:
         rows = connection.execute(sa.select(*columns, *counts).group_by(*columns)).all()
     found: Counter[tuple[str, ...]] = Counter()
     for row in rows:
@@ -177,7 +184,7 @@ class Load:
 def recorded(state_path: Path) -> Counter[str]:
     """How often each turn that was completed is in the ledger."""
     query = sa.select(db.turn.c.request_id).where(db.turn.c.status == "completed")
-    with Database(f"sqlite:///{state_path / 'ocm.db'}").read() as connection:
+    with reading(state_path) as connection:
         return Counter(connection.scalars(query))
 
 
