@@ -28,6 +28,13 @@ class HandOver:
         turn = None if self.turn is None else self.turn.turn
         self.note.log(status=self.status, octets=octets, end=end, turn=turn)
 
+    def abandon(self, end: str) -> None:
+        """Give all of it up before anything of the body was sent."""
+        self.body.close()
+        if self.turn is not None:
+            self.turn.close_async()
+        self.log(octets=0, end=end)
+
 
 class RelayedBody:
     """The body of a relayed response, for a WSGI server to iterate over and to close.

@@ -1,0 +1,104 @@
+"""The event loop: hears when sockets are ready, and asks twice a second whose time is over."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+logger = logging.getLogger(__name__)
+
+#: How often deadlines are looked at.
+TICK_SECONDS = 0.5
+
+
+class Timed(Protocol):
+    """Something that is under way and must not be so for ever."""
+
+    def check(self, now: float) -> None:
+        """Look at the deadline; ``now`` is a reading of the monotonic clock."""
+
+
+class Loop:
+    """For one thread, in the process that made it.
+
+    :ivar now: the monotonic clock, as of the last time that something was ready.
+    """
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._masks: dict[int, int] = {}
+        self._under_way: set[Timed] = set()
+        self._tick_at = self.now + TICK_SECONDS
+        self._is_interrupted = False
+
+    def watch(self, fd: int, mask: int, on_ready: Callable[[int], None]) -> None:
+        """See ``peer.Poll``."""
+        if self._masks.get(fd) == mask:
+            return
+        if fd in self._masks:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+        self._masks[fd] = mask
+        self._handlers[fd] = on_ready
+
+    def forget(self, fd: int) -> None:
+        """See ``peer.Poll``. To be called before the descriptor is closed: its number may soon be another's."""
+        if self._masks.pop(fd, None) is not None:
+            del self._handlers[fd]
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(fd)
+
+    def add(self, timed: Timed) -> None:
+        """Have deadlines looked at."""
+        self._under_way.add(timed)
+
+    def discard(self, timed: Timed) -> None:
+        """What was under way is over."""
+        self._under_way.discard(timed)
+
+    def interrupt(self, _mask: int = 0) -> None:
+        """Let :meth:`run` return when what is ready now has been served."""
+        self._is_interrupted = True
+
+    def run(self, timeout: float) -> None:
+        """Serve for so many seconds, or until interrupted."""
+        until = time.monotonic() + timeout
+        self._is_interrupted = False
+        handlers = self._handlers
+        while not self._is_interrupted:
+            wait = min(until, self._tick_at) - time.monotonic()
+            ready = self._epoll.poll(max(wait, 0.0))
+            self.now = time.monotonic()
+            for fd, mask in ready:
+                # Serving one may have ended the interest in another.
+                on_ready = handlers.get(fd)
+                if on_ready is not None:
+                    self._serve(fd, mask, on_ready)
+            if self.now >= self._tick_at:
+                self._tick()
+            if self.now >= until:
+                break
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._epoll.close()
+
+    def _serve(self, fd: int, mask: int, on_ready: Callable[[int], None]) -> None:
+        try:
+            on_ready(mask)
+        except Exception:
+            # A defect: it must not end the others, nor come again at once.
+            logger.exception("A connection could not be served")
+            self.forget(fd)
+
+    def _tick(self) -> None:
+        self._tick_at = self.now + TICK_SECONDS
+        for timed in list(self._under_way):
+            timed.check(self.now)

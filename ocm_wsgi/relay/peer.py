@@ -1,0 +1,102 @@
+"""A socket that is never waited for: what cannot be read or sent now is heard of when it can."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+#: At most so much is read at once, and so much waits for a receiver that is slow, in octets.
+READ_SIZE = 64 * 1024
+
+#: What a socket that does not block raises when it cannot go on, plain or under TLS.
+_CANNOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+#: The peer has closed its side, or the connection is broken.
+GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
+
+class Poll(Protocol):
+    """What tells when a socket is ready; see ``loop``."""
+
+    def watch(self, fd: int, mask: int, on_ready: Callable[[int], None]) -> None:
+        """Call when any of these events holds, as often as it does; a mask given before is replaced."""
+
+    def forget(self, fd: int) -> None:
+        """Do not call again; nothing happens where nothing was watched."""
+
+
+class Peer:
+    """One end of a relay.
+
+    A socket that only hears of its peer's end waits with ``GONE``; nothing is read from it.
+
+    :param on_ready: called with the events that hold.
+    :ivar unsent: octets that the peer has not taken yet.
+    """
+
+    __slots__ = ("_fd", "_on_ready", "_poll", "socket", "unsent")
+
+    def __init__(self, poll: Poll, connection: socket.socket, on_ready: Callable[[int], None]) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self.unsent = bytearray()
+        self._fd = connection.fileno()
+        self._poll = poll
+        self._on_ready = on_ready
+
+    def wait(self, *, to_read: bool = False) -> None:
+        """Hear of what can be read, or only of the peer's end; and of room for what is unsent."""
+        mask = select.EPOLLRDHUP
+        if to_read:
+            mask |= select.EPOLLIN
+        if self.unsent:
+            mask |= select.EPOLLOUT
+        self._poll.watch(self._fd, mask, self._on_ready)
+
+    def leave(self) -> None:
+        """Hear of nothing any more."""
+        self._poll.forget(self._fd)
+
+    def receive(self) -> bytes | None:
+        """What has arrived; ``b""`` at the end, ``None`` when nothing has.
+
+        :raises OSError: the connection is broken.
+        """
+        try:
+            # Under TLS too one read takes all that was decrypted: a record is smaller than what is asked for. So
+            # nothing hides in the TLS layer, where poll would not see it.
+            return self.socket.recv(READ_SIZE)
+        except _CANNOT_NOW:
+            return None
+
+    def send(self, data: bytes) -> bool:
+        """Send, behind what is unsent; return whether all is gone.
+
+        :raises OSError: the connection is broken.
+        """
+        if self.unsent:
+            self.unsent += data
+            return False
+        try:
+            sent = self.socket.send(data)
+        except _CANNOT_NOW:
+            sent = 0
+        if sent == len(data):
+            return True
+        self.unsent += data[sent:]
+        return False
+
+    def flush(self) -> bool:
+        """Send what is unsent, as far as there is room; return whether all is gone.
+
+        :raises OSError: the connection is broken.
+        """
+        with contextlib.suppress(*_CANNOT_NOW):
+            while self.unsent:
+                sent = self.socket.send(self.unsent)
+                del self.unsent[:sent]
+        return not self.unsent

@@ -1,0 +1,264 @@
+"""One response on its way from upstream to a client, in the event loop."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ocm_wsgi.accounting import OpenTurn
+from ocm_wsgi.relay.framing import LAST_CHUNK, BadFraming, Framing, chunk, framing_of
+from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.relay.peer import GONE, Peer
+
+logger = logging.getLogger(__name__)
+
+CLIENT_LEFT = "client left"
+CLIENT_STALLED = "client stalled"
+
+
+class UpstreamBody(Protocol):
+    """A response's body on the wire; ``transport.BareBody`` is one."""
+
+    socket: socket.socket
+    buffered: bytes
+    is_chunked: bool
+    length: int | None
+
+    def give_back(self) -> None:
+        """The body was read to its end."""
+
+    def close(self) -> None:
+        """End the request, if it was not given back."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a stream may stand still, in seconds.
+
+    :ivar stall: a client that has not taken what was sent to it.
+    :ivar silence: upstream, between two reads.
+    :ivar record: the ledger, which tells within a second unless the disk does not answer at all.
+    """
+
+    stall: float
+    silence: float
+    record: float = 2.0
+
+
+class Stream:
+    """Moves a response's body, and keeps its end back until its turn is recorded.
+
+    :param is_chunked: whether the client was promised the chunked coding.
+    :param turn: what the response is accounted as, or ``None``.
+    :param defer: has something called soon, in the loop's thread; callable from any thread.
+    :param on_end: called once, with how it ended, ``""`` being well. The client's socket is its caller's again.
+    :ivar octets: of the body, sent or about to be.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        body: UpstreamBody,
+        client: socket.socket,
+        *,
+        is_chunked: bool,
+        turn: OpenTurn | None,
+        limits: Limits,
+        defer: Callable[[Callable[[], None]], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self.octets = 0
+        self._loop = loop
+        self._body = body
+        self._client = Peer(loop, client, self._on_client)
+        self._upstream = Peer(loop, body.socket, self._on_upstream)
+        self._framing: Framing = framing_of(is_chunked=body.is_chunked, length=body.length)
+        self._is_chunked = is_chunked
+        self._turn = turn
+        self._limits = limits
+        self._defer = defer
+        self._on_end = on_end
+        self._active_at = loop.now
+        self._is_reading = False
+        self._awaits_record = False
+        self._end: str | None = None  # set when all that is to be sent has been handed to the client's side
+        self._is_over = False
+
+    def start(self) -> None:
+        """Begin. It may be over when this returns."""
+        self._loop.add(self)
+        self._client.wait()
+        buffered, self._body.buffered = self._body.buffered, b""
+        if buffered:
+            self._guarded(self._take, buffered)
+        elif self._framing.has_ended:
+            self._guarded(self._take, b"")
+        else:
+            self._go_on()
+
+    def check(self, now: float) -> None:
+        """Look at what is waited for, and for how long it has been."""
+        waited = now - self._active_at
+        if self._awaits_record:
+            if waited > self._limits.record:
+                self._recorded()
+        elif self._client.unsent:
+            if waited > self._limits.stall:
+                self._finish(CLIENT_STALLED)
+        elif waited > self._limits.silence:
+            self._cut("it was silent for too long")
+
+    def abort(self, end: str) -> None:
+        """Give the stream up."""
+        self._finish(end)
+
+    def _on_upstream(self, _mask: int) -> None:
+        try:
+            data = self._upstream.receive()
+        except OSError as exc:
+            self._cut(f"{type(exc).__name__}: {exc}")
+            return
+        if data is None:
+            return
+        self._active_at = self._loop.now
+        if data:
+            self._guarded(self._take, data)
+        elif self._framing.close():
+            self._guarded(self._take, b"")
+        else:
+            self._cut("it ended before its end")
+
+    def _on_client(self, mask: int) -> None:
+        if mask & GONE:
+            self._finish(CLIENT_LEFT)
+            return
+        unsent = len(self._client.unsent)
+        try:
+            is_all_sent = self._client.flush()
+        except OSError:
+            self._finish(CLIENT_LEFT)
+            return
+        if len(self._client.unsent) < unsent:
+            self._active_at = self._loop.now
+        if is_all_sent:
+            self._client.wait()
+            self._go_on()
+
+    def _guarded(self, step: Callable[[bytes], None], data: bytes) -> None:
+        """A defect may end a stream, and nothing else."""
+        try:
+            step(data)
+        except Exception:
+            logger.exception("A stream failed")
+            self._finish("failed")
+
+    def _take(self, data: bytes) -> None:
+        """Pass on what upstream sent."""
+        try:
+            piece = self._framing.feed(data)
+        except BadFraming as exc:
+            self._cut(str(exc))
+            return
+        if self._framing.has_ended:
+            self._let_upstream_go()
+        if piece and self._turn is not None:
+            piece = self._turn.feed(piece)
+        if piece and not self._send(piece):
+            return
+        if self._turn is not None and self._turn.is_due:
+            self._record(self._turn)
+        elif self._framing.has_ended:
+            self._complete()
+        else:
+            self._go_on()
+
+    def _send(self, piece: bytes, last: bytes = b"") -> bool:
+        """Send a piece of the body; return whether the client is still there."""
+        self.octets += len(piece)
+        framed = chunk(piece) if piece and self._is_chunked else piece
+        try:
+            self._client.send(framed + last if last else framed)
+        except OSError:
+            self._finish(CLIENT_LEFT)
+            return False
+        return True
+
+    def _record(self, turn: OpenTurn) -> None:
+        self._awaits_record = True
+        self._active_at = self._loop.now
+        self._pause()
+        turn.record_async(lambda _place: self._defer(self._recorded))
+
+    def _recorded(self) -> None:
+        """Send on: the turn's record is safe, or has taken too long."""
+        if self._is_over or not self._awaits_record:
+            return
+        self._awaits_record = False
+        self._active_at = self._loop.now
+        if self._framing.has_ended:
+            self._complete()
+        elif self._turn is not None and self._send(self._turn.release()):
+            self._go_on()
+
+    def _complete(self) -> None:
+        """The body has ended as it should: send what was kept back of it, and its end."""
+        rest = b""
+        if self._turn is not None:
+            self._turn.finish()
+            if self._turn.is_due:
+                self._record(self._turn)
+                return
+            rest = self._turn.release()
+        self._end = ""
+        if self._send(rest, LAST_CHUNK if self._is_chunked else b""):
+            self._go_on()
+
+    def _cut(self, detail: str) -> None:
+        """Upstream failed: the client gets what came before, and no end."""
+        self._pause()
+        self._body.close()
+        self._end = f"upstream cut it: {detail}"
+        self._go_on()
+
+    def _let_upstream_go(self) -> None:
+        self._pause()
+        if self._framing.excess:
+            self._body.close()
+        else:
+            self._body.give_back()
+
+    def _go_on(self) -> None:
+        """Wait for what is next."""
+        if self._awaits_record:
+            return
+        if self._client.unsent:
+            self._pause()
+            self._client.wait()
+        elif self._end is not None:
+            self._finish(self._end)
+        elif not self._is_reading:
+            self._is_reading = True
+            self._upstream.wait(to_read=True)
+
+    def _pause(self) -> None:
+        """Read nothing for a while: not even of its end would upstream be heard otherwise without end."""
+        if self._is_reading:
+            self._is_reading = False
+            self._upstream.leave()
+
+    def _finish(self, end: str) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._loop.discard(self)
+        self._pause()
+        self._client.leave()
+        self._body.close()
+        try:
+            if self._turn is not None:
+                self._turn.close_async()
+        finally:
+            self._on_end(end)

@@ -1,0 +1,388 @@
+"""gunicorn's threaded worker, with the bytes of responses moved by one event loop.
+
+Threads decide, the loop moves: once upstream has answered, a request's thread sends the response's head and is free,
+and the rest of the response is the loop's. The loop runs in the worker's main thread, around gunicorn's own poller;
+it also waits for the heads of requests and closes connections, so that no client holds a thread or the main thread
+by doing nothing.
+
+All that this service needs of gunicorn's inside is here; :func:`unmet_needs` says what a release no longer has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+import resource
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gunicorn.http.unreader import Unreader
+from gunicorn.http.wsgi import Response
+from gunicorn.workers import gthread
+
+from ocm_wsgi.relay.arrival import HEAD_SECONDS, Arrival
+from ocm_wsgi.relay.lingering import Lingering, reset
+from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.relay.stream import CLIENT_LEFT, Limits, Stream
+from ocm_wsgi.upstream import SILENCE_TIMEOUT_SECONDS
+from ocm_wsgi.views.relayed import HandOver, RelayedBody
+from ocm_wsgi.views.wsgi import CLIENT_STALL_SECONDS, Environ
+
+#: What a request's body is read in must arrive within this time, block by block.
+BLOCK_SECONDS = 30.0
+#: Body that nobody read is read away for so long, if the connection is to serve another request.
+DRAIN_SECONDS = 0.1
+#: What is still open so long before gunicorn would kill the worker is cut, and recorded as cut.
+CUT_MARGIN_SECONDS = 2.0
+#: A stopping worker waits so long for requests that clients may be sending already; gunicorn's own figure.
+LAST_REQUEST_SECONDS = 2.0
+#: Connections, two for each stream, are descriptors. The usual limit of 1024 is there for programs that use select().
+DESCRIPTOR_LIMIT = 65536
+
+_LIMITS = Limits(stall=CLIENT_STALL_SECONDS, silence=SILENCE_TIMEOUT_SECONDS)
+
+# What is called or overridden, with the parameters it must have; and what must be there.
+_METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
+    (gthread.ThreadWorker, "init_process", ("self",)),
+    (gthread.ThreadWorker, "run", ("self",)),
+    (gthread.ThreadWorker, "wait_for_and_dispatch_events", ("self", "timeout")),
+    (gthread.ThreadWorker, "enqueue_req", ("self", "conn")),
+    (gthread.ThreadWorker, "handle", ("self", "conn")),
+    (gthread.ThreadWorker, "handle_request", ("self", "req", "conn")),
+    (gthread.ThreadWorker, "finish_request", ("self", "conn", "fs")),
+    (gthread.ThreadWorker, "_keepalive_after", ("self", "conn", "keepalive")),
+    (gthread.ThreadWorker, "handle_exit", ("self", "sig", "frame")),
+    (gthread.ThreadWorker, "handle_quit", ("self", "sig", "frame")),
+    (gthread.PollableMethodQueue, "defer", ("self", "callback", "args")),
+    (gthread.TConn, "init", ("self",)),
+    (Response, "send_headers", ("self",)),
+    (Response, "should_close", ("self",)),
+    (Unreader, "unread", ("self", "data")),
+    (Unreader, "take_buffered", ("self",)),
+)
+_ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
+    (gthread.ThreadWorker, frozenset({"nr_conns", "poller", "method_queue", "keepalived_conns"})),
+    (gthread.TConn, frozenset({"sock", "parser", "data_ready", "is_http2"})),
+    (Response, frozenset({"chunked", "response_length", "sent"})),
+)
+
+
+def unmet_needs() -> list[str]:
+    """Return what this worker class relies on and the installed gunicorn does not have; nothing when all is well."""
+    missing = []
+    for owner, name, parameters in _METHODS:
+        method = getattr(owner, name, None)
+        if method is None or tuple(inspect.signature(method).parameters) != parameters:
+            missing.append(f"{owner.__name__}.{name}({', '.join(parameters[1:])})")
+    for owner, names in _ATTRIBUTES:
+        code = inspect.getattr_static(owner, "__init__").__code__
+        missing += [f"{owner.__name__}.{name}" for name in sorted(names - set(code.co_names))]
+    return missing
+
+
+class _HandedOver(BaseException):
+    """Leaves gunicorn's handling of a request at the moment when the response is ours.
+
+    No ``Exception``, for gunicorn answers those with a 500.
+    """
+
+    def __init__(self, relayed: HandOver, response: Any, environ: Environ) -> None:
+        super().__init__()
+        self.relayed = relayed
+        self.response = response
+        self.environ = environ
+
+
+@dataclass(frozen=True)
+class _Outgoing:
+    """What a thread leaves to the loop: a response whose head is sent."""
+
+    relayed: HandOver
+    response: Any
+    environ: Environ
+    keeps_alive: bool
+    began: datetime
+
+
+class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """Serves any WSGI application as its base class does, and relayed responses better.
+
+    :ivar deadlines: by when each connection that a thread reads from must have sent what is read.
+    """
+
+    wsgi: Any
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.method_queue = _MethodQueue()
+
+    def init_process(self) -> None:
+        """Called in the new process; returns at its end."""
+        self.loop = Loop()
+        self.deadlines: dict[Any, float] = {}
+        self._arrivals: set[Arrival] = set()
+        self._streams: set[Stream] = set()
+        self._stopping_since: float | None = None
+        self._is_cutting = False
+        _raise_descriptor_limit()
+        super().init_process()
+
+    def run(self) -> None:
+        """Serve until told to stop, and then until all is done or the time is up."""
+        self.loop.watch(self.poller.fileno(), select.EPOLLIN, self.loop.interrupt)
+        self.loop.add(self)
+        self.wsgi = _HandingOver(self.wsgi)
+        super().run()
+        self._cut_all()
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Serve our sockets until gunicorn's are ready."""
+        self.loop.run(timeout)
+        super().wait_for_and_dispatch_events(0)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Called on TERM: let what runs come to its end."""
+        if self._stopping_since is None:
+            self._stopping_since = time.monotonic()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Called on QUIT and INT: as on TERM; a second one, by someone in a hurry, cuts what is left.
+
+        Ctrl-C in a terminal reaches the workers twice within a moment, by itself and by way of the master.
+        """
+        if self._stopping_since is not None and time.monotonic() - self._stopping_since > 1:
+            self._stopping_since = -math.inf
+        self.handle_exit(signal.SIGTERM, frame)
+
+    def check(self, now: float) -> None:
+        """Called by the loop twice a second: end what took too long."""
+        for conn, deadline in list(self.deadlines.items()):
+            if now > deadline:
+                _shut_down(conn.sock)
+        if not self.alive:
+            self._check_stopping(now)
+
+    def _check_stopping(self, now: float) -> None:
+        if self._stopping_since is None:
+            self._stopping_since = now
+        for arrival in self._arrivals:
+            arrival.hurry(self._stopping_since + LAST_REQUEST_SECONDS)
+        grace = self.cfg.graceful_timeout
+        if now > self._stopping_since + grace - min(CUT_MARGIN_SECONDS, grace / 2):
+            self._cut_all()
+
+    def _cut_all(self) -> None:
+        """End what is still open; threads that wait for upstream notice that their clients are gone."""
+        self._is_cutting = True
+        for stream in list(self._streams):
+            stream.abort("service stopped")
+        for conn in list(self.deadlines):
+            _shut_down(conn.sock)
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Called in the main thread when a request may be coming: see to it that it is there."""
+        is_opaque = bool(self.cfg.is_ssl)
+        received = conn.parser.unreader.take_buffered() if conn.parser and not is_opaque else b""
+
+        def arrived(received: bytes) -> None:
+            self._arrivals.discard(arrival)
+            conn.data_ready = True
+            if received:
+                conn.init()
+                conn.parser.unreader.unread(received)
+            super(RelayWorker, self).enqueue_req(conn)
+
+        def gone() -> None:
+            self._arrivals.discard(arrival)
+            self._close_at_once(conn)
+
+        arrival = Arrival(self.loop, conn.sock, received, is_opaque=is_opaque, on_arrived=arrived, on_gone=gone)
+        self._arrivals.add(arrival)
+        arrival.start()
+
+    def handle(self, conn: Any) -> Any:
+        """Handle a request, in a thread. What is returned goes to :meth:`finish_request`."""
+        began = datetime.now()
+        self.deadlines[conn] = time.monotonic() + HEAD_SECONDS
+        try:
+            return super().handle(conn)
+        except _HandedOver as handed:
+            return self._send_head(conn, handed, began)
+        finally:
+            self.deadlines.pop(conn, None)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Called in a thread when the head of a request was read."""
+        self.deadlines[conn] = math.inf
+        # Bounds each write of a response that is not relayed, too.
+        conn.sock.settimeout(CLIENT_STALL_SECONDS)
+        req.body = _TimedBody(req.body, self.deadlines, conn)
+        return super().handle_request(req, conn)
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """Whether the connection can serve another request: not when that would mean to wait for a body."""
+        return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + DRAIN_SECONDS))
+
+    def _send_head(self, conn: Any, handed: _HandedOver, began: datetime) -> Any:
+        relayed, response = handed.relayed, handed.response
+        try:
+            response.send_headers()
+            keeps_alive = self._keepalive_after(conn, not response.should_close())
+        except BaseException as exc:
+            relayed.abandon(CLIENT_LEFT)
+            if isinstance(exc, OSError):
+                return False
+            raise
+        return _Outgoing(relayed, response, handed.environ, keeps_alive, began)
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Called in the main thread when a request's thread is done with it."""
+        result = fs.result() if not fs.cancelled() and fs.exception() is None else False
+        if isinstance(result, _Outgoing):
+            self._start_stream(conn, result)
+        elif result:
+            super().finish_request(conn, fs)
+        else:
+            self._close_gracefully(conn)
+
+    def _start_stream(self, conn: Any, outgoing: _Outgoing) -> None:
+        response, relayed = outgoing.response, outgoing.relayed
+
+        def ended(end: str) -> None:
+            self._streams.discard(stream)
+            response.sent = stream.octets
+            relayed.log(octets=stream.octets, end=end)
+            self.log.access(response, response.req, outgoing.environ, datetime.now() - outgoing.began)
+            self._stream_ended(conn, outgoing, is_whole=not end)
+
+        stream = Stream(
+            self.loop,
+            relayed.body,
+            conn.sock,
+            is_chunked=response.chunked,
+            turn=relayed.turn,
+            limits=_LIMITS,
+            defer=self.method_queue.defer,
+            on_end=ended,
+        )
+        self._streams.add(stream)
+        stream.start()
+        if self._is_cutting:
+            stream.abort("service stopped")
+
+    def _stream_ended(self, conn: Any, outgoing: _Outgoing, *, is_whole: bool) -> None:
+        if is_whole and outgoing.keeps_alive:
+            done: Future[bool] = Future()
+            done.set_result(True)
+            super().finish_request(conn, done)
+        elif is_whole or _is_framed(outgoing.response):
+            self._close_gracefully(conn)
+        else:
+            reset(conn.sock)
+            self.nr_conns -= 1
+
+    def _close_gracefully(self, conn: Any) -> None:
+        """Close without waiting: gunicorn's own way can take two seconds, in which nobody else is served."""
+
+        def closed() -> None:
+            self.nr_conns -= 1
+
+        if self._is_cutting:
+            self._close_at_once(conn)
+        else:
+            Lingering(self.loop, conn.sock, closed).start()
+
+    def _close_at_once(self, conn: Any) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
+
+class _MethodQueue(gthread.PollableMethodQueue):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's way to have something called in the main thread, which other threads use to the very end."""
+
+    def close(self) -> None:
+        """Leave it open: the process ends soon, and what a late thread wrote would be in another's descriptor."""
+
+
+class _TimedBody:
+    """A request's body, of which each read has a deadline.
+
+    A socket's own timeout is for each of the many ``recv`` that one read may take.
+    """
+
+    def __init__(self, body: Any, deadlines: dict[Any, float], conn: Any) -> None:
+        self._body = body
+        self._deadlines = deadlines
+        self._conn = conn
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def read(self, size: int | None = None) -> bytes:
+        """As any body's."""
+        with self._bounded():
+            return bytes(self._body.read(size))
+
+    def readline(self, size: int | None = None) -> bytes:
+        """As any body's."""
+        with self._bounded():
+            return bytes(self._body.readline(size))
+
+    @contextlib.contextmanager
+    def _bounded(self) -> Iterator[None]:
+        self._deadlines[self._conn] = time.monotonic() + BLOCK_SECONDS
+        try:
+            yield
+        finally:
+            self._deadlines[self._conn] = math.inf
+
+
+class _HandingOver:
+    """The application, with relayed bodies taken out of gunicorn's hands."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self._application = application
+
+    def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+        body = self._application(environ, start_response)
+        # HTTP/2 frames a response itself, many of them on one connection.
+        if not isinstance(body, RelayedBody) or environ.get("HTTP_VERSION") == "2":
+            return body
+        try:
+            relayed = body.hand_over()
+        except BaseException:
+            body.close()
+            raise
+        if relayed is None:
+            return body
+        raise _HandedOver(relayed, getattr(start_response, "__self__"), environ)  # noqa: B009 - mypy knows no owner
+
+
+def _is_framed(response: Any) -> bool:
+    """Whether a client can tell a cut body from a whole one."""
+    return bool(response.chunked) or response.response_length is not None
+
+
+def _shut_down(connection: socket.socket) -> None:
+    """Wake whoever reads from a connection, under TLS too."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTOR_LIMIT if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTOR_LIMIT)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
