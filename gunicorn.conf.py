@@ -18,11 +18,12 @@ ssl_context = serving.ssl_context
 
 logger_class = serving.Logger
 
-worker_class = "gthread"
+worker_class = serving.worker_class()
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
-# A thread carries one open stream, of about 61 KB.
+# A thread carries a request until upstream has answered it; the rest is the event loop's (docs/relay.md).
 threads = 128
-worker_connections = 1000
+# All clients of one worker. How many come to which worker is chance, so each must be able to take most of them.
+worker_connections = 4096
 # Longer than nginx keeps an idle connection to us (60 s), so that it is never ours that closes first.
 keepalive = 75
 # Of the worker's heartbeat, not of a request.

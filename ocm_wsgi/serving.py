@@ -41,6 +41,7 @@ class _State:
     first: Config | None = None
     server_context: ssl.SSLContext | None = None
     has_opened_socket = False
+    unmet_needs: list[str] = []  # noqa: RUF012 - there is one state, and no instance of it
 
 
 def config() -> Config:
@@ -114,6 +115,18 @@ def ssl_context(_conf: Any, _default_factory: Callable[[], ssl.SSLContext]) -> s
     return _State.server_context
 
 
+def worker_class() -> str:
+    """Return gunicorn's ``worker_class``: ours, or the threads it is made of where this gunicorn does not fit it."""
+    # Not before it is asked for: other servers have no use for it, and one of another kind may be without gunicorn.
+    try:
+        from ocm_wsgi import worker
+    except (ImportError, AttributeError) as exc:
+        _State.unmet_needs = [str(exc)]
+    else:
+        _State.unmet_needs = worker.unmet_needs()
+    return "gthread" if _State.unmet_needs else "ocm_wsgi.worker.RelayWorker"
+
+
 def on_starting(arbiter: Any) -> None:
     """Log the warnings, and open the listening socket (gunicorn opens its own only where there is none yet)."""
     _warn(arbiter)
@@ -155,6 +168,11 @@ def decides_address(arbiter: Any) -> bool:
 
 
 def _warn(arbiter: Any) -> None:
+    if _State.unmet_needs:
+        arbiter.log.warning(
+            "this gunicorn is not the one that was tested (%s): each stream takes a thread",
+            ", ".join(_State.unmet_needs),
+        )
     for warning in config().warnings:
         arbiter.log.warning("%s", warning)
 
