@@ -52,7 +52,7 @@ def prepare(target: Path) -> Replacement:
     :param target: an existing file, no symbolic link: renaming over a link would replace the link.
     :raises OSError: the file cannot be written, or the disk is full. The file is as it was.
     """
-    if _is_mount_point(target):
+    if is_mount_point(target):
         return InPlace(target)
     try:
         return ByRename(target)
@@ -211,7 +211,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_mount_point(target: Path) -> bool:
+def is_mount_point(target: Path) -> bool:
     """Tell whether a file is mounted by itself, as ``docker -v auth.json:…`` does: it cannot be renamed over.
 
     ``os.path.ismount`` knows only folders. Without ``/proc`` the answer is no, and the rename will tell.

@@ -1,0 +1,297 @@
+"""The public address, end to end: TLS, and whether what lies before the service lets through what Codex needs.
+
+Asks the service itself, through the address, what has arrived. OpenAI is not involved.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ocm_wsgi import tls
+from ocm_wsgi.checks.finding import Finding, Subject
+from ocm_wsgi.checks.tickets import ticket
+from ocm_wsgi.config import Certificate
+
+_SUBJECT = Subject("address")
+_TIMEOUT_SECONDS = 30.0
+_BODY_BYTES = 20 * 1024 * 1024
+_EXPIRY_WARNING_DAYS = 14
+# Two events that were sent a second apart, and arrive closer than this, were held back on their way.
+_APART_SECONDS = 0.5
+_NGINX = "Use deploy/nginx.conf as it is"
+_FORGED = "192.0.2.1"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where clients go.
+
+    :ivar context: whom to trust; ``None`` for plain HTTP.
+    """
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Read a URL; its path does not count.
+
+        :raises ValueError: it is none, with words for what is wrong.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("write it as https://ocm.example.org")
+        is_tls = parts.scheme == "https"
+        context = tls.upstream_context(Certificate()) if is_tls else None
+        return cls(parts.hostname, parts.port or (443 if is_tls else 80), context)
+
+    def connect(self, timeout_seconds: float = _TIMEOUT_SECONDS) -> HTTPConnection:
+        """Return an open connection.
+
+        :raises OSError: it cannot be had.
+        """
+        connection: HTTPConnection = (
+            HTTPSConnection(self.host, self.port, context=self.context, timeout=timeout_seconds)
+            if self.context
+            else HTTPConnection(self.host, self.port, timeout=timeout_seconds)
+        )
+        connection.connect()
+        return connection
+
+
+class _Refused(Exception):
+    """The service, or what is before it, answered something else than it should have."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the answer is {status}")
+        self.status = status
+
+
+def findings(address: Address, state_path: Path, *, silence_seconds: float) -> Iterator[Finding]:
+    """Look at the address.
+
+    :param silence_seconds: how long a stream is let be silent; 0 leaves that out.
+    """
+    try:
+        yield from _connection(address)
+    except (OSError, HTTPException) as exc:
+        yield _unreachable(address, exc)
+        return
+    authentication = list(_authentication(address))
+    yield from authentication
+    try:
+        with ticket(state_path) as text:
+            yield from _inside(address, {"Authorization": f"Bearer {text}"}, silence_seconds)
+    except OSError as exc:
+        yield _no_ticket(f"{state_path} cannot be written ({exc.strerror})")
+
+
+def _connection(address: Address) -> Iterator[Finding]:
+    with closing(address.connect()) as connection:
+        if not isinstance(connection.sock, ssl.SSLSocket):
+            yield _clear(address)
+            return
+        version = connection.sock.version()
+        expires_at = ssl.cert_time_to_seconds(str((connection.sock.getpeercert() or {})["notAfter"]))
+    days = int((expires_at - time.time()) // 86400)
+    if days < _EXPIRY_WARNING_DAYS:
+        remedy = "Renew it: certbot renew. Let a timer do that, and reload nginx afterwards."
+        yield _SUBJECT.warning("certificate", f"The certificate ends in {days} days.", remedy)
+    else:
+        yield _SUBJECT.ok("certificate", f"The certificate is trusted, and good for {days} days ({version}).")
+
+
+def _clear(address: Address) -> Finding:
+    try:
+        is_loopback = address.host == "localhost" or ip_address(address.host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if is_loopback:
+        return _SUBJECT.note("clear", "Without TLS, on this machine only.")
+    return _SUBJECT.problem(
+        "clear", "Bearer tokens travel in the clear.", "Serve it over https://, with nginx in front."
+    )
+
+
+def _unreachable(address: Address, exc: Exception) -> Finding:
+    place = f"{address.host}:{address.port}"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return _SUBJECT.problem(
+            "certificate",
+            f"Clients will not trust the certificate of {place}: {exc.verify_message}.",
+            "ssl_certificate in nginx must name the whole chain (fullchain.pem), for this very name.",
+        )
+    if isinstance(exc, ssl.SSLError):
+        return _SUBJECT.problem(
+            "tls", f"{place} does not speak TLS 1.2 or 1.3 ({exc.reason}).", "Check nginx's listen."
+        )
+    if isinstance(exc, socket.gaierror):
+        return _SUBJECT.problem("name", f"{address.host} has no address.", "Make a DNS record for it.")
+    reason = getattr(exc, "strerror", None) or type(exc).__name__
+    return _SUBJECT.problem("unreachable", f"{place} cannot be reached: {reason}.", "Check nginx and the firewall.")
+
+
+def _authentication(address: Address) -> Iterator[Finding]:
+    try:
+        with closing(address.connect()) as connection:
+            connection.request("GET", "/v1/models")
+            response = connection.getresponse()
+            status, challenge = response.status, response.headers.get("WWW-Authenticate", "")
+    except (OSError, HTTPException) as exc:
+        yield _unreachable(address, exc)
+        return
+    if status == 401 and challenge.startswith("Bearer"):
+        yield _SUBJECT.ok("authentication", "Who has no bearer token gets 401.")
+    elif status in (502, 503, 504):
+        yield _SUBJECT.problem(
+            "stopped", f"What is in front of the service answers {status}.", "Start the service: systemctl start ocm"
+        )
+    elif status in (401, 404):
+        yield _SUBJECT.problem(
+            "elsewhere", f"Something else answers there ({status}).", "Check proxy_pass and server_name in nginx."
+        )
+    else:
+        yield _SUBJECT.problem(
+            "open", f"Who has no bearer token is served (the answer is {status}).", "flask ocm add-user NAME"
+        )
+
+
+def _inside(address: Address, authorization: Mapping[str, str], silence_seconds: float) -> Iterator[Finding]:
+    """Look at what arrives at the service. The first refusal of the ticket ends it."""
+    checks: list[Callable[[Address, Mapping[str, str]], Iterator[Finding]]] = [_fields, _upgrade, _body, _streaming]
+    try:
+        for check in checks:
+            yield from check(address, authorization)
+    except _Refused as exc:
+        yield _no_ticket(f"the service does not know this check ({exc.status})")
+        return
+    except (OSError, HTTPException) as exc:
+        yield _unreachable(address, exc)
+        return
+    if silence_seconds:
+        yield _silence(address, authorization, silence_seconds)
+
+
+def _no_ticket(reason: str) -> Finding:
+    return _SUBJECT.warning(
+        "not_checked",
+        f"Fields, bodies, streams, silence and WebSocket were not checked: {reason}.",
+        "Run this on the server itself, as the service's user and with its environment.",
+    )
+
+
+def _fields(address: Address, authorization: Mapping[str, str]) -> Iterator[Finding]:
+    sent = {"session_id": "s", "conversation_id": "c", "X-Forwarded-For": _FORGED}
+    arrived = _asked(address, "GET", "/ocm/v1/check/fields", {**authorization, **sent})
+    missing = {"session_id", "conversation_id"} - set(arrived["names"])
+    if missing:
+        yield _SUBJECT.problem(
+            "underscores",
+            f"Fields with an underscore do not arrive ({', '.join(sorted(missing))}); older Codex needs them.",
+            f"{_NGINX}: underscores_in_headers on.",
+        )
+    else:
+        yield _SUBJECT.ok("underscores", "Fields with an underscore arrive.")
+    if arrived["protocol"] == "HTTP/1.0":
+        yield _SUBJECT.problem(
+            "http_1_0",
+            "What is in front of the service speaks HTTP/1.0 with it: a stream that was cut looks whole to clients.",
+            f"{_NGINX}: proxy_http_version 1.1.",
+        )
+    if _FORGED in arrived["values"].get("x-forwarded-for", "") and address.context is not None:
+        yield _SUBJECT.warning(
+            "forged", "Clients can claim to be somebody else: X-Forwarded-For arrives as they send it.", f"{_NGINX}."
+        )
+
+
+def _upgrade(address: Address, authorization: Mapping[str, str]) -> Iterator[Finding]:
+    sent = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    arrived = _asked(address, "GET", "/ocm/v1/check/fields", {**authorization, **sent})
+    if arrived["values"].get("upgrade", "").lower() == "websocket":
+        yield _SUBJECT.ok("websocket", "The wish for a WebSocket arrives.")
+    else:
+        yield _SUBJECT.warning(
+            "websocket",
+            "The wish for a WebSocket does not arrive; Codex falls back to HTTP after some seconds.",
+            f"{_NGINX}: proxy_set_header Upgrade and Connection.",
+        )
+
+
+def _body(address: Address, authorization: Mapping[str, str]) -> Iterator[Finding]:
+    remedy = f"{_NGINX}: client_max_body_size."
+    try:
+        arrived = _asked(address, "POST", "/ocm/v1/check/body", authorization, bytes(_BODY_BYTES))
+    except (_Refused, OSError, HTTPException) as exc:
+        reason = str(exc) if isinstance(exc, _Refused) else "the connection was cut"
+        yield _SUBJECT.problem("body", f"A body of 20 MiB does not get through: {reason}. Images need that.", remedy)
+        return
+    if arrived["size"] == _BODY_BYTES:
+        yield _SUBJECT.ok("body", "A body of 20 MiB arrives whole.")
+    else:
+        yield _SUBJECT.problem("body", f"Of a body of 20 MiB {arrived['size']} bytes arrive.", remedy)
+
+
+def _streaming(address: Address, authorization: Mapping[str, str]) -> Iterator[Finding]:
+    first, second, _ = _arrivals(address, authorization, 0)
+    if second - first < _APART_SECONDS:
+        yield _SUBJECT.problem(
+            "buffered", "Streams are held back: events arrive together.", f"{_NGINX}: proxy_buffering off."
+        )
+    else:
+        yield _SUBJECT.ok("unbuffered", "Events arrive as they are sent.")
+
+
+def _silence(address: Address, authorization: Mapping[str, str], seconds: float) -> Finding:
+    try:
+        _arrivals(address, authorization, seconds)
+    except (_Refused, OSError, HTTPException):
+        return _SUBJECT.problem(
+            "silence",
+            f"A stream that is silent for {seconds:.0f} s is cut; models think for longer.",
+            f"{_NGINX}: proxy_read_timeout.",
+        )
+    return _SUBJECT.ok("silence", f"A stream may be silent for {seconds:.0f} s.")
+
+
+def _arrivals(address: Address, authorization: Mapping[str, str], silence_seconds: float) -> list[float]:
+    """Return when each of the three events came.
+
+    :raises HTTPException: they did not all come.
+    """
+    with closing(address.connect(_TIMEOUT_SECONDS + silence_seconds)) as connection:
+        connection.request("GET", f"/ocm/v1/check/stream?silence={silence_seconds}", headers=dict(authorization))
+        response = _accepted(connection)
+        times: list[float] = []
+        while piece := response.read1(65536):
+            times += [time.monotonic()] * piece.count(b"data:")
+    if len(times) != 3:
+        raise HTTPException("the stream was cut")
+    return times
+
+
+def _asked(
+    address: Address, method: str, target: str, fields: Mapping[str, str], body: bytes | None = None
+) -> dict[str, Any]:
+    with closing(address.connect()) as connection:
+        connection.request(method, target, body=body, headers=dict(fields))
+        answer = json.loads(_accepted(connection).read())
+    return dict(answer)
+
+
+def _accepted(connection: HTTPConnection) -> HTTPResponse:
+    response = connection.getresponse()
+    if response.status != 200:
+        raise _Refused(response.status)
+    return response

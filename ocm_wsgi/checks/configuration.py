@@ -1,0 +1,52 @@
+"""The configuration: where it came from, what is wrong with it, who can read it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ocm_wsgi.checks.finding import Finding, Subject
+from ocm_wsgi.config import Config
+from ocm_wsgi.errors import ConfigurationError
+
+_SUBJECT = Subject("configuration")
+
+
+def broken(exc: ConfigurationError) -> Iterator[Finding]:
+    """Yield a problem for each mistake."""
+    for mistake in exc.mistakes:
+        hint = f", perhaps {mistake.nearest}" if mistake.nearest else ""
+        yield _SUBJECT.problem(
+            "mistake", f"{mistake.where}: found {mistake.found}.", f"Expected {mistake.expected}{hint}."
+        )
+
+
+def findings(config: Config) -> Iterator[Finding]:
+    """Look at a configuration without mistakes."""
+    if config.source == "defaults":
+        yield _SUBJECT.note("source", "There is no configuration file; all is as by default.", "OCM_CONFIG names one.")
+    else:
+        yield _SUBJECT.ok("source", f"Read from {config.source}.")
+        yield from _privacy(Path(config.source), config)
+    for warning in config.warnings:
+        yield _SUBJECT.warning("caution", f"{warning}.", "See docs/configuration.md.")
+    if not config.users and ipaddress.ip_address(config.listen).is_loopback:
+        yield _SUBJECT.note(
+            "no_users",
+            "The configuration has no users. Without any in the database either, whoever can connect is served; behind "
+            "a proxy, that is everybody.",
+            "flask ocm add-user NAME",
+        )
+
+
+def _privacy(path: Path, config: Config) -> Iterator[Finding]:
+    holds_secrets = bool(config.users or config.proxy_url or config.headers)
+    if holds_secrets and os.stat(path).st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        yield _SUBJECT.warning(
+            "readable", f"Everybody on this machine can read the secrets in {path}.", f"chmod o= {path}"
+        )
+    if os.stat(path).st_mode & stat.S_IWOTH:
+        yield _SUBJECT.problem("writable", f"Everybody on this machine can change {path}.", f"chmod o= {path}")

@@ -1,0 +1,148 @@
+"""OpenAI: whether it can be reached the way that the service takes, and whether our clock agrees with its.
+
+One request each to upstream and to the issuer, without a credential: it is refused, and costs nothing.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import requests
+from urllib3.exceptions import HTTPError, NameResolutionError
+
+from ocm_wsgi import tls
+from ocm_wsgi.checks.finding import Finding, Subject
+from ocm_wsgi.config import Config
+from ocm_wsgi.connections import Exchange, RequestHead
+from ocm_wsgi.errors import ConfigurationError
+from ocm_wsgi.fields import Fields, value_of
+from ocm_wsgi.targets import Origin
+from ocm_wsgi.transport import UpstreamAdapter, upstream_request
+
+_SUBJECT = Subject("reachability")
+_CLOCK = Subject("clock")
+_TIMEOUT_SECONDS = (10.0, 20.0)
+# Access tokens are renewed five minutes before their end.
+_CLOCK_WARNING_SECONDS = 30
+_CLOCK_PROBLEM_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class _Place:
+    name: str
+    key: str
+    base_url: str
+    path: str
+
+
+def findings(config: Config, *, is_chatgpt: bool = True) -> Iterator[Finding]:
+    """Ask both.
+
+    :param is_chatgpt: which upstream the credential is for.
+    """
+    upstream = (
+        _Place("ChatGPT", "chatgpt_base_url", config.chatgpt_base_url, "/models")
+        if is_chatgpt
+        else _Place("OpenAI's API", "api_base_url", config.api_base_url, "/v1/models")
+    )
+    issuer = _Place("OpenAI's sign-in", "auth_base_url", config.auth_base_url, "/oauth/token")
+    try:
+        context = tls.upstream_context(config.certificate)
+    except ConfigurationError as exc:
+        yield _SUBJECT.problem("certificate", exc.message, "Mend `certificate`.")
+        return
+    proxy_url = config.proxy_url.get_secret_value() if config.proxy_url else None
+    with closing(UpstreamAdapter(context, proxy_url=proxy_url)) as adapter:
+        yield from _answer(adapter, upstream, has_proxy=proxy_url is not None)
+        if is_chatgpt:
+            yield from _answer(adapter, issuer, has_proxy=proxy_url is not None)
+
+
+def _answer(adapter: UpstreamAdapter, place: _Place, *, has_proxy: bool) -> Iterator[Finding]:
+    origin = Origin.parse(place.base_url)
+    fields = [("host", origin.authority), ("accept", "*/*"), ("connection", "close")]
+    head = RequestHead(origin.base_path + place.path, fields, Exchange())
+    started = time.monotonic()
+    try:
+        response = adapter.send(upstream_request("GET", origin, head, None), stream=True, timeout=_TIMEOUT_SECONDS)
+    except (requests.RequestException, HTTPError, OSError) as exc:
+        yield _failure(exc, place, origin, has_proxy=has_proxy)
+        return
+    seconds = time.monotonic() - started
+    with response:
+        answered: Fields = response.raw.field_lines  # type: ignore[union-attr]  # the adapter put its own there
+        way = "through the detour" if has_proxy else "directly"
+        if value_of(answered, "cf-mitigated"):
+            yield _SUBJECT.problem(
+                "challenged",
+                f"{place.name} takes this machine's address for a robot's: Cloudflare wants to see a person.",
+                "Go out by another address: set `detour`.",
+            )
+        elif response.status_code >= 500:
+            yield _SUBJECT.warning(
+                "failing", f"{place.name} is reached {way} and answers {response.status_code}.", "Try again later."
+            )
+        else:
+            yield _SUBJECT.ok(
+                "reached",
+                f"{place.name} is reached {way}: {origin.authority} answers {response.status_code} in {seconds:.1f} s.",
+            )
+        yield from _clock(value_of(answered, "date"), place)
+
+
+def _failure(exc: Exception, place: _Place, origin: Origin, *, has_proxy: bool) -> Finding:
+    causes = list(_causes(exc))
+    text = f"{place.name} ({origin.authority}) cannot be reached: "
+    mend_network = "Check this machine's network and firewall, or set `detour`."
+    if any(isinstance(cause, requests.exceptions.ProxyError) for cause in causes) or (
+        has_proxy and any("SOCKS" in type(cause).__name__ or "Proxy" in type(cause).__name__ for cause in causes)
+    ):
+        return _SUBJECT.problem("proxy", f"{text}the proxy refused or failed.", "Check `detour` and the proxy itself.")
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _SUBJECT.problem(
+                "certificate",
+                f"{text}its certificate is not trusted ({cause.verify_message}).",
+                "If a proxy opens TLS on the way, add its authority to `certificate`; else mend the machine's clock.",
+            )
+        if isinstance(cause, ssl.SSLError):
+            return _SUBJECT.problem("tls", f"{text}TLS fails ({cause.reason}).", mend_network)
+        if isinstance(cause, NameResolutionError):
+            return _SUBJECT.problem("name", f"{text}its name has no address.", "Check DNS (/etc/resolv.conf).")
+    if isinstance(exc, requests.Timeout):
+        return _SUBJECT.problem("timeout", f"{text}no answer in time.", mend_network)
+    reason = next((cause.strerror for cause in reversed(causes) if isinstance(cause, OSError) and cause.strerror), "")
+    return _SUBJECT.problem("unreachable", f"{text}{reason or type(causes[-1]).__name__}.", mend_network)
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = exc
+    while cause is not None:
+        yield cause
+        reason = getattr(cause, "reason", None)
+        cause = cause.__cause__ or cause.__context__ or (reason if isinstance(reason, BaseException) else None)
+
+
+def _clock(date: str | None, place: _Place, *, now: float | None = None) -> Iterator[Finding]:
+    try:
+        theirs = parsedate_to_datetime(date or "").timestamp()
+    except (ValueError, TypeError):
+        return
+    difference = (time.time() if now is None else now) - theirs
+    text = (
+        f"This machine's clock is {abs(difference):.0f} s {'ahead of' if difference > 0 else 'behind'} {place.name}'s"
+    )
+    mend = "Let the machine keep time: apt-get install systemd-timesyncd, or chrony."
+    if abs(difference) >= _CLOCK_PROBLEM_SECONDS:
+        yield _CLOCK.problem("off", f"{text}: access tokens are renewed too late or too often.", mend)
+    elif abs(difference) >= _CLOCK_WARNING_SECONDS:
+        yield _CLOCK.warning("off", f"{text}.", mend)
+    else:
+        yield _CLOCK.ok(
+            "agrees", f"This machine's clock agrees with {place.name}'s to {max(1, abs(difference)):.0f} s."
+        )

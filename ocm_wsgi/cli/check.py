@@ -1,0 +1,118 @@
+"""``flask ocm check``: what is wrong, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from ocm_wsgi.checks import Finding, Level, configuration, credential, prices, reachability, server, sharing, state
+from ocm_wsgi.checks.address import Address
+from ocm_wsgi.checks.address import findings as address_findings
+from ocm_wsgi.cli.output import echo_json
+from ocm_wsgi.cli.parameters import json_option
+from ocm_wsgi.config import Config, load
+from ocm_wsgi.credentials import Mode
+from ocm_wsgi.errors import ConfigurationError, LoginFailed
+from ocm_wsgi.login import current, holder_of
+
+_MARKS = {Level.OK: "ok", Level.NOTE: "note", Level.WARNING: "WARNING", Level.PROBLEM: "PROBLEM"}
+_DEFAULT_SILENCE_SECONDS = 65
+
+
+@click.command("check")
+@click.option("--url", metavar="URL", help="Check this public address of the service, too, end to end.")
+@click.option(
+    "--silence",
+    type=click.IntRange(0, 300),
+    default=_DEFAULT_SILENCE_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --url: how long a stream is let be silent; 0 leaves that out.",
+)
+@json_option
+def check(url: str | None, silence: int, as_json: bool) -> None:
+    """Find what is wrong, what it means, and how to mend it.
+
+    Looks at the configuration, the credential, the state, the clock, the way to OpenAI, the prices and gunicorn's
+    settings. Run it in the folder of wsgi.py, as the service's user and with its environment. Changes nothing, and
+    spends nothing of the subscription. Ends with exit code 1 when there is a problem.
+
+    \b
+    Examples:
+      flask ocm check
+      flask ocm check --url https://ocm.example.org
+      flask ocm check --json
+    """
+    address = _address(url) if url else None
+    found = []
+    for finding in _findings(address, silence):
+        found.append(finding)
+        if not as_json:
+            _show(finding)
+    is_sound = all(finding.level is not Level.PROBLEM for finding in found)
+    if as_json:
+        echo_json({"ok": is_sound, "findings": [_members(finding) for finding in found]})
+    else:
+        _conclude(found)
+    raise SystemExit(0 if is_sound else 1)
+
+
+def _findings(address: Address | None, silence_seconds: int) -> Iterator[Finding]:
+    try:
+        config = load(os.environ, Path.cwd())
+    except ConfigurationError as exc:
+        yield from configuration.broken(exc)
+        return
+    yield from configuration.findings(config)
+    yield from credential.findings(config, os.environ)
+    yield from sharing.findings(config)
+    yield from state.findings(config)
+    yield from reachability.findings(config, is_chatgpt=_is_chatgpt(config))
+    yield from prices.findings()
+    yield from server.findings(config, Path.cwd())
+    if address is not None:
+        yield from address_findings(address, config.state_path, silence_seconds=silence_seconds)
+
+
+def _is_chatgpt(config: Config) -> bool:
+    """Tell which upstream matters; without a credential, the one that a sign-in leads to."""
+    try:
+        document = current(config.credential_path)
+    except LoginFailed:
+        return True
+    holder = holder_of(document) if document is not None else None
+    return holder is None or holder.mode is Mode.CHATGPT
+
+
+def _address(url: str) -> Address:
+    try:
+        return Address.parse(url)
+    except ValueError as exc:
+        raise click.BadParameter(f"{exc}.", param_hint="--url") from None
+
+
+def _show(finding: Finding) -> None:
+    click.echo(f"{_MARKS[finding.level]:<8} {finding.subject}: {finding.text}")
+    if finding.remedy:
+        click.echo(f"{'':<8} -> {finding.remedy}")
+
+
+def _conclude(found: list[Finding]) -> None:
+    problems = sum(finding.level is Level.PROBLEM for finding in found)
+    warnings = sum(finding.level is Level.WARNING for finding in found)
+    click.echo(
+        f"\n{problems or 'No'} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}."
+    )
+
+
+def _members(finding: Finding) -> dict[str, str]:
+    return {
+        "subject": finding.subject,
+        "code": finding.code,
+        "level": finding.level.value,
+        "text": finding.text,
+        "remedy": finding.remedy,
+    }

@@ -1,0 +1,106 @@
+"""``flask ocm check`` as a process of its own, beside a running service or without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+# The real nginx is started by a helper of its own tests.
+sys.path.append(str(REPOSITORY / "tests" / "clients"))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found."""
+
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def findings(self) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = json.loads(self.output)["findings"]
+        return found
+
+    def level(self, subject: str, code: str) -> str | None:
+        """Return the level of the one finding, or ``None`` when it is not there."""
+        levels = [each["level"] for each in self.findings if (each["subject"], each["code"]) == (subject, code)]
+        assert len(levels) <= 1, levels
+        return levels[0] if levels else None
+
+    def worst(self) -> list[tuple[str, str]]:
+        """Return subject and code of all problems and warnings."""
+        bad = ("problem", "warning")
+        return [(each["subject"], each["code"]) for each in self.findings if each["level"] in bad]
+
+
+@dataclass
+class Owner:
+    """Whoever runs the check, in a folder of their own."""
+
+    folder: Path
+
+    @property
+    def credential_path(self) -> Path:
+        return self.folder / "codex" / "auth.json"
+
+    @property
+    def state_path(self) -> Path:
+        return self.folder / "state"
+
+    def configure(self, entry: Mapping[str, Any]) -> None:
+        (self.folder / "ocm.json").write_text(json.dumps(entry))
+        (self.folder / "ocm.json").chmod(0o600)
+
+    def put(self, content: Any) -> None:
+        self.credential_path.parent.mkdir(mode=0o700, exist_ok=True)
+        self.credential_path.write_text(content if isinstance(content, str) else json.dumps(content))
+        self.credential_path.chmod(0o600)
+
+    def check(self, *arguments: str, as_json: bool = True, **environ: str) -> Report:
+        """Run the check where gunicorn.conf.py is."""
+        result = subprocess.run(
+            [sys.executable, "-m", "flask", "ocm", "check", *arguments, *(["--json"] if as_json else [])],
+            cwd=REPOSITORY,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder),
+                "OCM_CONFIG": str(self.folder / "ocm.json"),
+                **environ,
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in result.stderr, result.stderr
+        return Report(result.returncode, result.stdout, result.stderr)
+
+
+@pytest.fixture
+def owner(simulator: Any, tmp_path: Path) -> Owner:
+    """Return an owner for whom all is well: configuration, credential, state, and OpenAI within reach."""
+    owner = Owner(tmp_path)
+    owner.configure(
+        {
+            "credential_path": str(owner.credential_path),
+            "state_path": str(owner.state_path),
+            "users": [{"name": "alice", "token": "sk-ocm-alice-0123456789"}],
+            "chatgpt_base_url": simulator.chatgpt_base_url,
+            "api_base_url": simulator.api_base_url,
+            "auth_base_url": simulator.auth_base_url,
+        }
+    )
+    owner.put(simulator.credential())
+    owner.state_path.mkdir(mode=0o700)
+    return owner
