@@ -57,7 +57,9 @@ def require_opening_handshake(method: str, http_version: str, endpoint: str, fie
     if not _KEY.fullmatch((value_of(fields, "sec-websocket-key") or "").strip()):
         raise BadRequest("Sec-WebSocket-Key must be 16 octets in base64.")
     if (value_of(fields, "sec-websocket-version") or "").strip() != _VERSION:
-        raise UpgradeUnavailable("Only version 13 of the WebSocket protocol is available here.")
+        error = UpgradeUnavailable("Only version 13 of the WebSocket protocol is available here.")
+        error.response_fields = {"Sec-WebSocket-Version": _VERSION}
+        raise error
 
 
 def upgrade_request_fields(

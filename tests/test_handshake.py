@@ -76,8 +76,10 @@ def test_require_opening_handshake_refuses_other_requests(method: str, version: 
 )
 def test_require_opening_handshake_refuses_broken_ones(name: str, value: str | None, error: type[OcmError]) -> None:
     """Each part that RFC 6455 section 4.2.1 asks for is required."""
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         require_opening_handshake("GET", "HTTP/1.1", "responses", replaced(name, value))
+    fields = {"Sec-WebSocket-Version": "13"} if name == "Sec-WebSocket-Version" else {}
+    assert raised.value.response_fields == fields
 
 
 def test_upgrade_request_fields_replace_the_account_and_keep_the_handshake() -> None:
