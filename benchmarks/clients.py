@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import cast
 
 from benchmarks.responses import Damaged, StreamedResponse, TurnResponse
 from benchmarks.tally import Tally
@@ -23,8 +24,7 @@ class Client(asyncio.Protocol):
         self._has_first_byte = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no such class
         self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def has_uvloop() -> bool:
-    """Return whether uvloop is installed; with it the same load takes half the CPU to make."""
+    """Return whether uvloop is installed; with it the load generator takes less than half the CPU."""
     return importlib.util.find_spec("uvloop") is not None
 
 

@@ -169,10 +169,12 @@ async def _run(target: Target, scenario: Scenario, reports: Connection) -> None:
         asyncio.create_task(_run_client(client, delay, target.address, tls, tally))
         for delay, client in scenario.clients(target, tally)
     ]
-    _, late = await asyncio.wait(tasks, timeout=scenario.time_limit)
+    done, late = await asyncio.wait(tasks, timeout=scenario.time_limit)
     tally.busy = (time.process_time() - cpu) / (time.monotonic() - began)
     if late:
         tally.failures[f"not ended within {scenario.time_limit:.0f} s"] += len(late)
+    for task in done:
+        task.result()  # What a client did not count as a failure is a mistake of ours.
     for task in (*late, reporter):
         task.cancel()
     await asyncio.gather(*late, reporter, return_exceptions=True)

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 import time
+from typing import cast
 
 from benchmarks import eventloop, wire
 from benchmarks.certificates import Certificate
@@ -75,8 +76,7 @@ class _Connection(asyncio.Protocol):
         self._stream: _Stream | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no such class
         # asyncio does it only where the socket names its protocol, which a listener's connections do not. With
         # Nagle's algorithm an event would wait for the acknowledgement of the one before, for up to 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
