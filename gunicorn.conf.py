@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 
-from ocm_wsgi import serving
+from ocm_wsgi import metricfiles, serving
 
 serving.reload()
+metricfiles.prepare()
 
 bind = [serving.bind()]
 certfile = serving.certfile()
@@ -57,3 +58,5 @@ when_ready = serving.when_ready
 on_reload = serving.on_reload
 pre_request = serving.pre_request
 post_worker_init = serving.post_worker_init
+child_exit = serving.child_exit
+on_exit = serving.on_exit

@@ -10,7 +10,7 @@ from ocm_wsgi import serving
 from ocm_wsgi.config import Config
 from ocm_wsgi.logs import configure_logging
 from ocm_wsgi.service import Service
-from ocm_wsgi.views import access, checks, errors, proxy
+from ocm_wsgi.views import access, checks, errors, metrics, proxy
 
 
 def create_app(config: Config | None = None) -> Flask:
@@ -29,4 +29,5 @@ def create_app(config: Config | None = None) -> Flask:
     errors.init_app(app)
     proxy.init_app(app)
     checks.init_app(app)
+    metrics.init_app(app)
     return app

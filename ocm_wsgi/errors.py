@@ -12,6 +12,7 @@ The tree, split by what the one who meets it can do::
     │   ├── ModelNotAllowed
     │   └── UserRejected
     ├── AuthenticationFailed        401  the client must present a bearer token of ours
+    ├── AdminOnly                   403
     ├── NotFound                    404
     ├── TooManyConcurrent           429  the user has as many turns under way as they may
     ├── UsageLimitReached           429  a limit of the user, or the owner's reserve
@@ -148,6 +149,14 @@ class AuthenticationFailed(OcmError):
     status = 401
     error_type = "authentication_error"
     code = "invalid_bearer_token"
+
+
+class AdminOnly(OcmError):
+    """The user is known and may not have this."""
+
+    status = 403
+    error_type = "permission_error"
+    code = "admin_only"
 
 
 class NotFound(OcmError):

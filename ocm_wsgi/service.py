@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ocm_wsgi import tls
+from ocm_wsgi import metrics, tls
 from ocm_wsgi.accounting import Accounting
 from ocm_wsgi.admission import Admission
 from ocm_wsgi.config import Config
-from ocm_wsgi.credentials import CredentialSource, Refresher
+from ocm_wsgi.credentials import CredentialSource
 from ocm_wsgi.database import Database
 from ocm_wsgi.hangups import HangupMonitor
 from ocm_wsgi.ledger import Ledger
+from ocm_wsgi.metrics import MeteredRefresher
 from ocm_wsgi.quota import QuotaHistory
 from ocm_wsgi.snapshot import Snapshot
 from ocm_wsgi.spool import Spool
@@ -28,6 +29,8 @@ class Service:
     """
 
     config: Config
+    database: Database
+    credentials: CredentialSource
     users: UserDirectory
     admission: Admission
     upstream: Upstream
@@ -44,7 +47,9 @@ class Service:
         credentials = CredentialSource(
             config.credential_path,
             state_path=config.state_path,
-            refresher=Refresher(auth_base_url=config.auth_base_url, proxy_url=proxy_url, trust=config.certificate),
+            refresher=MeteredRefresher(
+                auth_base_url=config.auth_base_url, proxy_url=proxy_url, trust=config.certificate
+            ),
         )
         database = Database(config.database_url)
         quota = QuotaHistory(database)
@@ -52,6 +57,8 @@ class Service:
         snapshot = Snapshot(config.usages_path, database) if config.usages_path else None
         return cls(
             config=config,
+            database=database,
+            credentials=credentials,
             users=UserDirectory(config.users, database),
             admission=Admission(config, database, quota),
             upstream=Upstream(
@@ -72,6 +79,7 @@ class Service:
     def start(self) -> None:
         """Finish at once what an earlier process left undone, instead of at the first record."""
         self.ledger.start()
+        metrics.start_sampling(self.ledger)
         if self.snapshot is not None:
             self.snapshot.start()
 

@@ -21,7 +21,7 @@ from typing import Any
 from gunicorn import glogging
 from gunicorn.sock import TCP6Socket, TCPSocket
 
-from ocm_wsgi import tls
+from ocm_wsgi import metricfiles, tls
 from ocm_wsgi.config import Config, load
 from ocm_wsgi.errors import ConfigurationError
 from ocm_wsgi.listener import open_listener
@@ -214,6 +214,18 @@ def post_worker_init(worker: Any) -> None:
     service = getattr(worker.wsgi, "extensions", {}).get("ocm")
     if service is not None:
         service.start()
+
+
+def child_exit(_arbiter: Any, worker: Any) -> None:
+    """Forget what a dead worker had under way. What it counted stays."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has no types
+
+
+def on_exit(_arbiter: Any) -> None:
+    """Remove the files of the metrics."""
+    metricfiles.remove()
 
 
 def pre_request(_worker: Any, request: Any) -> None:

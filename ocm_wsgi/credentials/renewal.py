@@ -92,6 +92,17 @@ class Renewals:
         is_refused = self._refused is not None and self._refused[0] == document.fingerprint
         return document.refresh_token is not None and not is_refused and not self._is_resting(document)
 
+    def require_hope(self, document: Document) -> None:
+        """Raise what :meth:`renew` would without asking anybody.
+
+        :raises CredentialRejected: only the owner can mend it.
+        :raises CredentialUnavailable: it failed a moment ago.
+        """
+        self._require_renewable(document)
+        rest = self._rest
+        if rest is not None and self._is_resting(document):
+            raise self._failure(rest.problem)
+
     def _require_renewable(self, document: Document) -> None:
         if document.refresh_token is None:
             raise CredentialRejected(

@@ -77,6 +77,21 @@ class CredentialSource:
             return snapshot.credential
         return self._renewed(snapshot, RefreshReason.PROACTIVE)
 
+    def peek(self) -> Credential:
+        """Return the credential as it stands, for those who only look: it is not renewed.
+
+        An access token that has expired is fine as long as nothing is known to keep the next request from renewing it.
+
+        :raises CredentialUnavailable: it is missing, broken or could not be renewed a moment ago.
+        :raises CredentialRejected: only the owner can mend it.
+        """
+        snapshot = self._file.snapshot()
+        if self._has_expired(snapshot):
+            if snapshot.problem is not None:
+                raise another(snapshot.problem)
+            self._renewals.require_hope(snapshot.document)
+        return snapshot.credential
+
     def replacement(self, rejected: Credential) -> Credential:
         """Return what to use instead of a credential that upstream answered with 401.
 
