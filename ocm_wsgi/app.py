@@ -10,7 +10,7 @@ from ocm_wsgi import serving
 from ocm_wsgi.config import Config
 from ocm_wsgi.logs import configure_logging
 from ocm_wsgi.service import Service
-from ocm_wsgi.views import access, checks, errors, metrics, proxy
+from ocm_wsgi.views import access, checks, errors, health, metrics, proxy, status
 
 
 def create_app(config: Config | None = None) -> Flask:
@@ -30,4 +30,6 @@ def create_app(config: Config | None = None) -> Flask:
     proxy.init_app(app)
     checks.init_app(app)
     metrics.init_app(app)
+    status.init_app(app)
+    health.init_app(app)
     return app

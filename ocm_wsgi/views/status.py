@@ -1,0 +1,56 @@
+"""How things stand and what was used, as JSON; and the same in the form that the Codex client asks for."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Flask, Response, current_app, jsonify, request
+
+from ocm_wsgi import codexusage, usage
+from ocm_wsgi.accounting import CREDENTIAL
+from ocm_wsgi.errors import CredentialError
+from ocm_wsgi.ratelimits import RateLimits
+from ocm_wsgi.service import Service
+from ocm_wsgi.status import rate_limits_of, sees_all, status
+from ocm_wsgi.views.asking import asking_user, uncached
+
+
+def init_app(app: Flask) -> None:
+    """Serve them."""
+    app.add_url_rule("/ocm/v1/status", "status", show_status)
+    app.add_url_rule("/ocm/v1/usage", "usage", show_usage)
+    # Which of the two the client asks for depends on its base URL.
+    for path in ("/api/codex/usage", "/backend-api/wham/usage"):
+        app.add_url_rule(path, "codex_usage", show_codex_usage)
+
+
+def show_status() -> Response:
+    """How things stand for whoever asks."""
+    service: Service = current_app.extensions["ocm"]
+    return uncached(jsonify(status(service, asking_user(service), CREDENTIAL)))
+
+
+def show_usage() -> Response:
+    """What whoever asks has used; for those who see all, what anybody has."""
+    service: Service = current_app.extensions["ocm"]
+    asked = usage.question(request.args.to_dict(flat=False), asking_user(service))
+    return uncached(jsonify(usage.answer(service.ledger, asked)))
+
+
+def show_codex_usage() -> Response:
+    """The same for the Codex client."""
+    service: Service = current_app.extensions["ocm"]
+    user, now = asking_user(service), time.time()
+    if sees_all(user):
+        return uncached(jsonify(_subscription(service, now)))
+    return uncached(jsonify(codexusage.of_user(service.admission.uses(user), now)))
+
+
+def _subscription(service: Service, now: float) -> dict[str, Any]:
+    quota = service.ledger.quota(CREDENTIAL)
+    try:
+        plan_type = service.credentials.peek().plan_type
+    except CredentialError:
+        plan_type = None
+    return codexusage.of_subscription(RateLimits() if quota is None else rate_limits_of(quota), plan_type, now)
