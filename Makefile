@@ -40,6 +40,7 @@ format: $(VENV)/with-dev
 	$(VENV)/bin/ruff check --fix
 
 bench: $(VENV)/with-dev
+	@scripts/debian-packages nginx
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 # One stamp for each extra of setup.cfg.
