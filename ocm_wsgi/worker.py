@@ -39,7 +39,7 @@ from ocm_wsgi.views.wsgi import CLIENT_STALL_SECONDS, Environ
 #: What a request's body is read in must arrive within this time, block by block.
 BLOCK_SECONDS = 30.0
 #: Body that nobody read is read away for so long, if the connection is to serve another request.
-DRAIN_SECONDS = 0.1
+DRAIN_SECONDS = 0.01
 #: What is still open so long before gunicorn would kill the worker is cut, and recorded as cut.
 CUT_MARGIN_SECONDS = 2.0
 #: A stopping worker waits so long for requests that clients may be sending already; gunicorn's own figure.
