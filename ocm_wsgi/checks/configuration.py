@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import stat
 from collections.abc import Iterator
@@ -33,13 +32,6 @@ def findings(config: Config) -> Iterator[Finding]:
         yield from _privacy(Path(config.source), config)
     for warning in config.warnings:
         yield _SUBJECT.warning("caution", f"{warning}.", "See docs/configuration.md.")
-    if not config.users and ipaddress.ip_address(config.listen).is_loopback:
-        yield _SUBJECT.note(
-            "no_users",
-            "The configuration has no users. Without any in the database either, whoever can connect is served; behind "
-            "a proxy, that is everybody.",
-            "flask ocm add-user NAME",
-        )
 
 
 def _privacy(path: Path, config: Config) -> Iterator[Finding]:

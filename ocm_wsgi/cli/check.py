@@ -8,7 +8,18 @@ from pathlib import Path
 
 import click
 
-from ocm_wsgi.checks import Finding, Level, configuration, credential, prices, reachability, server, sharing, state
+from ocm_wsgi.checks import (
+    Finding,
+    Level,
+    configuration,
+    credential,
+    prices,
+    reachability,
+    server,
+    sharing,
+    state,
+    users,
+)
 from ocm_wsgi.checks.address import Address
 from ocm_wsgi.checks.address import findings as address_findings
 from ocm_wsgi.cli.output import echo_json
@@ -70,6 +81,7 @@ def _findings(address: Address | None, silence_seconds: int) -> Iterator[Finding
     yield from credential.findings(config, os.environ)
     yield from sharing.findings(config)
     yield from state.findings(config)
+    yield from users.findings(config)
     yield from reachability.findings(config, is_chatgpt=_is_chatgpt(config))
     yield from prices.findings()
     yield from server.findings(config, Path.cwd())

@@ -8,6 +8,7 @@ import os
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def test_all_is_well(owner: Any) -> None:
     report = owner.check()
     assert (report.status, report.worst()) == (0, []), report.output
     assert {each["subject"] for each in report.findings} == {
-        *("configuration", "credential", "sharing", "state", "reachability", "clock", "prices", "server")
+        *("configuration", "credential", "sharing", "state", "users", "reachability", "clock", "prices", "server")
     }
     assert sorted(path for path in owner.folder.rglob("*")) == before
 
@@ -193,6 +194,19 @@ def test_service_that_listens(owner: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         report = owner.check(OCM_LISTEN_PORT=str(listener.getsockname()[1]))
     assert report.level("server", "listening") == "ok"
+
+
+def test_users(owner: Any) -> None:
+    """Everybody, somebody and nobody are told apart, wherever the users are."""
+    entry = json.loads((owner.folder / "ocm.json").read_text())
+    owner.configure({**entry, "users": []})
+    assert owner.check().level("users", "everybody") == "note"
+    manage = [sys.executable, "-m", "flask", "ocm"]
+    environ = {"PATH": os.environ["PATH"], "OCM_CONFIG": str(owner.folder / "ocm.json")}
+    subprocess.run([*manage, "add-user", "bob"], env=environ, stdout=subprocess.DEVNULL, check=True)
+    assert owner.check().level("users", "some") == "ok"
+    subprocess.run([*manage, "remove-user", "bob", "--yes"], env=environ, stdout=subprocess.DEVNULL, check=True)
+    assert owner.check().level("users", "nobody") == "warning"
 
 
 def test_lock_is_seen(owner: Any) -> None:
