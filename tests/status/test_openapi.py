@@ -1,0 +1,104 @@
+"""docs/openapi.yaml held against the service, both ways."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+from openapi_core import OpenAPI
+from openapi_core.contrib.requests import RequestsOpenAPIRequest, RequestsOpenAPIResponse
+from openapi_core.validation.response.exceptions import InvalidData
+
+from ocm_wsgi.app import create_app
+from ocm_wsgi.config import load
+from ocm_wsgi.simulator import Plan, Simulator
+from tests.conftest import ALICE, BOB, RunningService, start_service
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.yaml"
+ADMIN = "sk-ocm-admin-0123456789abcdef"
+TOKENS = {"alice": ALICE, "bob": BOB, "root": ADMIN, "a stranger": "sk-ocm-nobody-0123456789", "nobody": None}
+LIMITS = [{"per": "5h", "percent": 50}, {"per": "week", "usd": 1}, {"per": "day", "requests": 400}]
+USERS = [
+    {"name": "alice", "token": ALICE, "limits": LIMITS, "max_concurrent": 3, "expires_at": "2999-01-01T00:00:00Z"},
+    {"name": "bob", "token": BOB, "models": ["gpt-*"]},
+    {"name": "root", "token": ADMIN, "admin": True},
+]
+CONTENT: dict[str, Any] = yaml.safe_load(DOCUMENT.read_text(encoding="utf-8"))
+OPEN_API = OpenAPI.from_dict(CONTENT)
+TARGETS = [
+    *CONTENT["paths"],
+    "/ocm/v1/usage?by=user,model,service_tier,hour,day,week",
+    "/ocm/v1/usage?since=2026-01-01&until=2999-01-31T18:00:00Z&by=day",
+    "/ocm/v1/usage?user=alice",
+]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """A service that was used, with a limit of upstream's besides the usual ones."""
+    folder = tmp_path_factory.mktemp("openapi") / "service"
+    with Simulator() as simulator, start_service(simulator, folder, user_entries=USERS, workers=1) as started:
+        for token in (ALICE, BOB):
+            send(started, "/v1/responses", token, json={"model": "gpt-5.5", "stream": True, "input": "hi"})
+        simulator.plan(Plan(status=500))
+        send(started, "/v1/responses", BOB, json={"model": "never-heard-of", "input": "hi"})
+        yield started
+
+
+def send(running: RunningService, target: str, token: str | None, **options: Any) -> requests.Response:
+    """One request, with nothing of the machine's own configuration."""
+    with requests.Session() as session:
+        session.trust_env = False
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        method = "POST" if options else "GET"
+        return session.request(method, running.url + target, headers=headers, timeout=20, **options)
+
+
+def require_documented(answer: requests.Response) -> None:
+    """Hold a request and its response against the document."""
+    request = RequestsOpenAPIRequest(answer.request)
+    if answer.status_code == 200:
+        OPEN_API.validate_request(request)
+    OPEN_API.validate_response(request, RequestsOpenAPIResponse(answer))
+
+
+@pytest.mark.parametrize("who", TOKENS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_answers_are_as_documented(running: RunningService, target: str, who: str) -> None:
+    """Whoever asks, each answer has a documented status, the fields and exactly the members that the document names."""
+    require_documented(send(running, target, TOKENS[who]))
+
+
+def test_other_statuses_are_as_documented(running: RunningService) -> None:
+    """So are the refusals, and the answers while the owner is signed out."""
+    refused = send(running, "/ocm/v1/usage?by=colour", ALICE)
+    assert refused.status_code == 400
+    require_documented(refused)
+    content = running.credential_path.read_text()
+    running.credential_path.unlink()
+    deadline = time.monotonic() + 20
+    while (unready := send(running, "/ocm/readyz", None)).status_code == 200:
+        assert time.monotonic() < deadline
+    require_documented(unready)
+    require_documented(send(running, "/ocm/v1/status", ADMIN))
+    running.credential_path.write_text(content)
+
+
+def test_a_member_too_many_is_noticed(running: RunningService) -> None:
+    """The document is strict: an answer with a member that it does not name would fail."""
+    answer = send(running, "/ocm/healthz", None)
+    answer._content = b'{"alive": true, "since": 1}'
+    with pytest.raises(InvalidData):
+        require_documented(answer)
+
+
+def test_every_path_is_documented_and_no_other(tmp_path: Path) -> None:
+    """The JSON faces that the application has are those of the document."""
+    app = create_app(load(environ={"HOME": str(tmp_path)}, cwd=tmp_path))
+    ours = {"status", "usage", "codex_usage", "metrics", "healthz", "readyz"}
+    assert {str(rule) for rule in app.url_map.iter_rules() if rule.endpoint in ours} == set(CONTENT["paths"])
