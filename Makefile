@@ -27,7 +27,7 @@ demo: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-demo)
 	@$(VENV)/bin/flask ocm demo
 
 test: $(VENV)/with-dev $(CODEX)/installed
-	@scripts/debian-packages nginx systemd logrotate
+	@scripts/debian-packages nginx systemd logrotate prometheus
 	$(VENV)/bin/pytest -n auto $(ARGS)
 
 check: $(VENV)/with-dev
