@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import requests
 
+from ocm_wsgi.cli import COMMANDS
 from ocm_wsgi.config import Config, scalar_keys
 from ocm_wsgi.credentials import Patience
 from ocm_wsgi.simulator import Plan
@@ -176,3 +177,36 @@ def test_logrotate_loses_no_line(service: Any, tmp_path: Path) -> None:
     assert "/before" in old
     assert "Booting worker" in old
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_command_runs_with_the_environment_of_the_service(tmp_path: Path) -> None:
+    """`ocm` passes its arguments on to `flask ocm`, in the service's folder and with what ocm.env says."""
+    text = (DEPLOY / "ocm").read_text()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    flask = tmp_path / ".venv" / "bin" / "flask"
+    flask.write_text('#!/bin/sh\necho "$PWD|$HOME|$OCM_CONFIG|$WEB_CONCURRENCY|$(umask)"\nprintf "%s|" "$@"\n')
+    flask.chmod(0o755)
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    for found, put in [
+        ("cd /opt/ocm", f"cd {tmp_path}"),
+        ("/etc/ocm/ocm.env", str(DEPLOY / "ocm.env")),
+        ('" = ocm ]', f'" = {user} ]'),
+    ]:
+        assert found in text
+        text = text.replace(found, put)
+    (tmp_path / "ocm").write_text(text)
+    result = run("sh", str(tmp_path / "ocm"), "usage", "--since", "two words")
+    assert result.stdout.splitlines() == [
+        f"{tmp_path}|/var/lib/ocm|/etc/ocm/ocm.json|2|0077",
+        "ocm|usage|--since|two words|",
+    ]
+
+
+def test_docs_name_only_what_exists() -> None:
+    """Every file of deploy/ and every command that docs/deploy.md names is there."""
+    text = (DEPLOY.parent / "docs" / "deploy.md").read_text()
+    files = set(re.findall(r"deploy/([\w.]*\w)", text))
+    assert {"nginx.conf", "ocm", "ocm.env", "ocm.service", "ocm.socket", "logrotate"} <= files
+    assert files <= {path.name for path in DEPLOY.iterdir()}
+    commands = set(re.findall(r"(?:^    |`)ocm ([a-z-]+)", text, re.MULTILINE))
+    assert {"login", "logout", "check", "add-user", "client-config"} <= commands <= set(COMMANDS)
