@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from ocm_wsgi import __version__
+from ocm_wsgi.accounts import Accounts
 from ocm_wsgi.admission import Use
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.limits import MEASURES, Cycle, Period
@@ -60,6 +61,7 @@ def user_status(user: User, uses: Iterable[Use]) -> dict[str, Any]:
     return {
         "name": user.name,
         "admin": user.admin,
+        "disabled": user.disabled,
         "models": list(user.models),
         "max_concurrent": user.max_concurrent,
         "expires_at": iso(user.expires_at),
@@ -68,14 +70,16 @@ def user_status(user: User, uses: Iterable[Use]) -> dict[str, Any]:
 
 
 def service_status(service: Service, credential: str) -> dict[str, Any]:
-    """Say how the service and the subscription stand.
+    """Say how the service, its users and the subscription stand.
 
     :raises StateError: the database cannot be read.
     """
     found = [(period, service.quota.shares(credential, period)) for period in MEASURES]
     quota = service.ledger.quota(credential)
+    users = [account.user for account in Accounts(service.config.users, service.database).all()]
     return {
         "version": __version__,
+        "users": [user_status(user, service.admission.uses(user)) for user in users],
         "credential": credential_status(service.credentials),
         "windows": [_window_status(period, *window) for period, window in found if window is not None],
         "rate_limits": None if quota is None else {"seen_at": iso(quota.at), **asdict(rate_limits_of(quota))},

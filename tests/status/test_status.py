@@ -65,7 +65,14 @@ def test_status_of_a_user(running: RunningService) -> None:
     assert answer.json().keys() == {"user"}
     user = answer.json()["user"]
     limits = {limit["limit"]: limit for limit in user.pop("limits")}
-    assert user == {"name": "alice", "admin": False, "models": ["gpt-*"], "max_concurrent": 3, "expires_at": None}
+    assert user == {
+        "name": "alice",
+        "admin": False,
+        "disabled": False,
+        "models": ["gpt-*"],
+        "max_concurrent": 3,
+        "expires_at": None,
+    }
     assert limits.keys() == {"50% per 5h", "1 USD per week", "4 requests per week", "10M tokens per month"}
     assert limits["4 requests per week"]["used"] == 2
     assert limits["4 requests per week"]["used_percent"] == 50
@@ -76,6 +83,8 @@ def test_status_of_a_user(running: RunningService) -> None:
 def test_status_of_an_admin(running: RunningService) -> None:
     """An admin is told how the service and the subscription stand."""
     service = get(running, "/ocm/v1/status").json()["service"]
+    assert [user["name"] for user in service["users"]] == ["alice", "bob-the-second", "root"]
+    assert {limit["used"] for limit in service["users"][0]["limits"] if limit["unit"] == "requests"} == {2}
     assert service["credential"]["usable"]
     assert service["credential"]["mode"] == "chatgpt"
     assert {window["period"]: round(window["used_percent"]) for window in service["windows"]} == {"5h": 12, "week": 34}
