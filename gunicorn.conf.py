@@ -57,6 +57,7 @@ on_starting = serving.on_starting
 when_ready = serving.when_ready
 on_reload = serving.on_reload
 pre_request = serving.pre_request
+post_fork = serving.post_fork
 post_worker_init = serving.post_worker_init
 child_exit = serving.child_exit
 on_exit = serving.on_exit

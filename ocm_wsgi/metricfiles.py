@@ -55,6 +55,15 @@ def prepare() -> None:
     os.environ[VARIABLE] = str(_State.folder)
 
 
+def ensure() -> None:
+    """Make the folder anew where somebody has removed it: what was counted is gone, and no process may fail for it.
+
+    systemd's ``RemoveIPC`` does that when the owner of the service signs out of the machine.
+    """
+    if folder := os.environ.get(VARIABLE):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+
+
 def remove() -> None:
     """Remove the folder that this master has made, at its end."""
     if _State.folder is not None and _State.lock is not None:

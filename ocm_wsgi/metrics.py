@@ -30,6 +30,7 @@ from ocm_wsgi.logs import RequestLine
 from ocm_wsgi.oauth import RefreshReason
 from ocm_wsgi.status import rate_limits_of
 from ocm_wsgi.tallies import SUMS_VERSION, Sum
+from ocm_wsgi.turns import Turn
 
 if TYPE_CHECKING:
     from ocm_wsgi.service import Service
@@ -111,8 +112,13 @@ def end(line: RequestLine) -> None:
     _OPEN_STREAMS.dec()
     _RESPONSES.labels(str(line.status)).inc()
     if line.turn is not None:
-        _FIRST_BYTE.observe(line.turn.first_byte_ms / 1000)
-        _DURATION.labels(line.turn.status).observe(line.turn.duration_ms / 1000)
+        count_turn(line.turn)
+
+
+def count_turn(turn: Turn) -> None:
+    """Count a turn that has ended. ``end`` does it for the one turn of a request."""
+    _FIRST_BYTE.observe(turn.first_byte_ms / 1000)
+    _DURATION.labels(turn.status).observe(turn.duration_ms / 1000)
 
 
 def sample(ledger: Ledger) -> None:
@@ -142,6 +148,7 @@ def registry(collector: Collector) -> CollectorRegistry:
     """Give what a scrape shows: the counts of all processes, those of the dead included, and the collector's."""
     whole = CollectorRegistry()
     if metricfiles.VARIABLE in os.environ:
+        metricfiles.ensure()
         MultiProcessCollector(whole)  # type: ignore[no-untyped-call]  # it has no types
     else:
         whole.register(PROCESSES)

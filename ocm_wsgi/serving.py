@@ -209,6 +209,11 @@ def _listen_fields(loaded: Config) -> tuple[Any, ...]:
     )
 
 
+def post_fork(_arbiter: Any, _worker: Any) -> None:
+    """See to it that a new worker has where to count."""
+    metricfiles.ensure()
+
+
 def post_worker_init(worker: Any) -> None:
     """Let a new worker take up at once what a dead one left. An application wrapped in another does it later."""
     service = getattr(worker.wsgi, "extensions", {}).get("ocm")

@@ -13,13 +13,14 @@ from ocm_wsgi.errors import ConfigurationError, Mistake
 
 
 def duplicates(members: Mapping[str, Any], path: JsonPath) -> list[Mistake]:
-    """Return the mistakes of users and header fields that stand twice. Reads them raw, whatever else is wrong."""
+    """Return the mistakes of users, tokens and fields that stand twice. Reads them raw, whatever else is wrong."""
     users = members.get("users")
     headers = members.get("headers")
     users = users if isinstance(users, list) else []
     return [
         *_repeated(users, "name", (*path, "users")),
         *_repeated(users, "token", (*path, "users")),
+        *_repeated_metrics_token(users, members.get("metrics_token"), path),
         *_repeated_fields(headers if isinstance(headers, dict) else {}, (*path, "headers")),
     ]
 
@@ -36,6 +37,14 @@ def _repeated(users: Iterable[Any], key: str, path: JsonPath) -> list[Mistake]:
             mistakes.append(Mistake(json_path((*path, index, key)), found, f"a {key} that no other user has"))
         first.setdefault(value, index)
     return mistakes
+
+
+def _repeated_metrics_token(users: Iterable[Any], metrics_token: Any, path: JsonPath) -> list[Mistake]:
+    for index, user in enumerate(users):
+        if isinstance(user, dict) and metrics_token and user.get("token") == metrics_token:
+            found = f"the same token as {json_path((*path, 'users', index, 'token'))}"
+            return [Mistake(json_path((*path, "metrics_token")), found, "a token that no user has")]
+    return []
 
 
 def _repeated_fields(headers: Iterable[str], path: JsonPath) -> list[Mistake]:

@@ -142,6 +142,11 @@ MISTAKES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "limit-key": (limits(per="day", token=5, usd=1), "$.users[0].limits[0].token", ("did you mean tokens?",)),
     "log-format": ({"log_format": "xml"}, "$.log_format", ('"xml"', '"text" or "json"')),
     "metrics-token": ({"metrics_token": f"{SECRET} x"}, "$.metrics_token", ("not shown", "without spaces")),
+    "metrics-token-of-a-user": (
+        {"users": [{"name": "a", "token": SECRET}], "metrics_token": SECRET},
+        "$.metrics_token",
+        ("same token as $.users[0].token", "no user has"),
+    ),
     "headers-list": ({"headers": ["X-A"]}, "$.headers", ("a list", "field names")),
     "header-name": ({"headers": {"X A": "1"}}, '$.headers["X A"]', ("name of a header field",)),
     "header-hop-by-hop": ({"headers": {"Keep-Alive": "1"}}, '$.headers["Keep-Alive"]', ("hop-by-hop",)),

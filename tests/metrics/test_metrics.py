@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -183,6 +184,26 @@ def test_renewals_are_counted(service: ServiceFactory, simulator: Simulator) -> 
         result: samples.get(("ocm_credential_refreshes_total", frozenset({("result", result)}))) for result in results
     }
     assert counts == {"refreshed": 1, "refused": 0, "failed": 0}
+
+
+def test_a_folder_that_somebody_removed(service: ServiceFactory) -> None:
+    """The scrape goes on with what the ledger knows, and a worker that comes later counts again."""
+    running = service(user_entries=USERS, workers=1)
+    take_turn(running)
+    eventually(running, ended(1))
+    (link,) = {
+        os.readlink(f"/proc/{running.pid}/fd/{number}")
+        for number in os.listdir(f"/proc/{running.pid}/fd")
+        if "ocm-metrics-" in os.readlink(f"/proc/{running.pid}/fd/{number}")
+    }
+    shutil.rmtree(link)
+    assert value(scrape(running), "ocm_turns_total", user="alice", model="gpt-5.5") == 1
+    for pid in workers_of(running):
+        os.kill(pid, signal.SIGTERM)
+    take_turn(running)
+    samples = eventually(running, ended(1))
+    assert value(samples, "ocm_turns_total", user="alice", model="gpt-5.5") == 2
+    shutil.rmtree(link)
 
 
 def test_a_database_that_is_gone(service: ServiceFactory) -> None:
