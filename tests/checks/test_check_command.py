@@ -101,7 +101,26 @@ def spent_backlog(owner: Any, _: Any) -> None:
     os.utime(journal, (time.time() - 3600,) * 2)
 
 
+def folder_unwritable(owner: Any, _: Any) -> None:
+    owner.credential_path.parent.chmod(0o500)
+
+
+def file_unwritable(owner: Any, _: Any) -> None:
+    owner.credential_path.chmod(0o400)
+    owner.credential_path.parent.chmod(0o500)
+
+
+def api_key_unwritable(owner: Any, _: Any) -> None:
+    owner.put({"OPENAI_API_KEY": "sk-key"})
+    file_unwritable(owner, None)
+
+
 CASES = [
+    pytest.param(lambda o, _: o.credential_path.chmod(0), "credential", "unreadable", "problem", id="unreadable"),
+    pytest.param(folder_unwritable, "credential", "folder_unwritable", "warning", id="folder-unwritable"),
+    pytest.param(file_unwritable, "credential", "unwritable", "problem", id="file-unwritable"),
+    pytest.param(api_key_unwritable, "credential", "unwritable", None, id="api-key-needs-no-writing"),
+    pytest.param(lambda o, _: o.state_path.chmod(0o500), "state", "unwritable", "problem", id="state-unwritable"),
     pytest.param(lambda o, _: o.credential_path.unlink(), "credential", "missing", "problem", id="signed-out"),
     pytest.param(lambda o, _: o.put("{"), "credential", "broken", "problem", id="half-a-file"),
     pytest.param(lambda o, _: o.put({"auth_mode": "headers"}), "credential", "unusable", "problem", id="another-kind"),
@@ -126,7 +145,7 @@ CASES = [
 
 @pytest.mark.parametrize(("spoil", "subject", "code", "level"), CASES)
 def test_fault_is_found(
-    owner: Any, simulator: Any, spoil: Callable[[Any, Any], None], subject: str, code: str, level: str
+    owner: Any, simulator: Any, spoil: Callable[[Any, Any], None], subject: str, code: str, level: str | None
 ) -> None:
     """Each fault is found at its level; problems and warnings come with a remedy; a problem sets the exit status."""
     spoil(owner, simulator)
@@ -159,6 +178,19 @@ def test_fault_of_surroundings_is_found(
     levels = {each["level"] for each in report.findings if (each["subject"], each["code"]) == (subject, code)}
     assert levels == {level}, report.output
     assert "secret" not in report.output + report.errors
+
+
+def test_file_mounted_by_itself(owner: Any, tmp_path: Path) -> None:
+    """A single file that is mounted cannot be replaced in one step: mount the folder."""
+    outside = tmp_path / "outside.json"
+    outside.write_text(owner.credential_path.read_text())
+    subprocess.run(["mount", "--bind", outside, owner.credential_path], check=True)
+    try:
+        report = owner.check()
+    finally:
+        subprocess.run(["umount", "--lazy", owner.credential_path], check=True)
+    assert report.level("credential", "mounted") == "warning"
+    assert report.level("credential", "writable") is None
 
 
 def test_every_mistake_in_the_configuration(owner: Any) -> None:
