@@ -16,7 +16,7 @@ from ocm_wsgi.config import Config
 
 _SUBJECT = Subject("server")
 _FILE = "gunicorn.conf.py"
-_THREADED = ("gthread", "ocm_wsgi.")
+_FITTING = ("gthread", "ocm_wsgi.")
 _SHORTEST_GRACE_SECONDS = 60
 # nginx keeps an idle connection to the service for so long.
 _NGINX_IDLE_SECONDS = 60
@@ -67,24 +67,36 @@ def _settings() -> Iterator[Finding]:
         )
         return
     worker_class = settings.worker_class_str
-    streams = settings.workers * settings.threads
-    if not worker_class.startswith(_THREADED):
+    if worker_class.startswith(_FITTING):
+        text = f"{settings.workers} workers of {settings.threads} threads each ({worker_class})."
+        yield _SUBJECT.ok("worker_class", text)
+    else:
         yield _SUBJECT.warning(
             "worker_class",
             f"Workers of class {worker_class} are not those that this service is made for and tested with.",
             f"Leave the worker class to {_FILE}.",
         )
-    else:
-        yield _SUBJECT.ok(
-            "worker_class", f"{settings.workers} workers of {settings.threads} threads each ({worker_class})."
-        )
+    yield from _bounds(settings)
+    yield from _endings(settings)
+
+
+def _bounds(settings: Any) -> Iterator[Finding]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and settings.threads * _SOCKETS_A_STREAM > soft:
-        yield _SUBJECT.warning(
+    needed = settings.worker_connections * _SOCKETS_A_STREAM
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        yield _SUBJECT.note(
             "open_files",
-            f"A worker may open {soft} files, too few for its {settings.threads} threads.",
-            "ulimit -n 65536",
+            f"Here a process may open {soft} files; a worker with all the clients it may have needs {needed}.",
+            "ulimit -n 65536 before gunicorn; ocm.service has that.",
         )
+    cpus = os.cpu_count() or 1
+    if settings.workers > 4 * cpus:
+        text = f"{settings.workers} workers share {cpus} CPUs."
+        yield _SUBJECT.note("workers", text, "As many as CPUs is a good start: WEB_CONCURRENCY.")
+
+
+def _endings(settings: Any) -> Iterator[Finding]:
+    """Look at what ends requests and connections before their time."""
     if settings.max_requests:
         yield _SUBJECT.warning(
             "max_requests",
@@ -92,15 +104,11 @@ def _settings() -> Iterator[Finding]:
             "Leave it 0.",
         )
     if settings.graceful_timeout < _SHORTEST_GRACE_SECONDS:
-        yield _SUBJECT.warning(
-            "graceful_timeout", f"A restart cuts turns after {settings.graceful_timeout} s.", "120 or more."
-        )
+        text = f"A restart cuts turns after {settings.graceful_timeout} s."
+        yield _SUBJECT.warning("graceful_timeout", text, "120 or more.")
     if settings.keepalive <= _NGINX_IDLE_SECONDS:
-        yield _SUBJECT.warning(
-            "keepalive", f"keepalive is {settings.keepalive} s, no longer than nginx's.", "75 or more."
-        )
-    if streams < 2 * (os.cpu_count() or 1):
-        yield _SUBJECT.note("streams", f"Only {streams} requests can be served at once.", "Set WEB_CONCURRENCY.")
+        text = f"keepalive is {settings.keepalive} s, no longer than nginx's."
+        yield _SUBJECT.warning("keepalive", text, "75 or more.")
 
 
 def _answers(config: Config) -> Finding:

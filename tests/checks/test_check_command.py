@@ -160,6 +160,10 @@ ENVIRONMENTS = [
     pytest.param({"OCM_AUTH_BASE_URL": "http://127.0.0.1:9"}, "reachability", "unreachable", "problem", id="refused"),
     pytest.param({"OCM_AUTH_BASE_URL": "http://none.invalid"}, "reachability", "name", "problem", id="no-such-name"),
     pytest.param({"GUNICORN_CMD_ARGS": "-k gevent"}, "server", "worker_class", "warning", id="gevent"),
+    pytest.param({"WEB_CONCURRENCY": "999"}, "server", "workers", "note", id="too-many-workers"),
+    pytest.param(
+        {"GUNICORN_CMD_ARGS": "--worker-connections 9999999"}, "server", "open_files", "note", id="open-files"
+    ),
     pytest.param({"GUNICORN_CMD_ARGS": "--max-requests 9"}, "server", "max_requests", "warning", id="max-requests"),
     pytest.param({"GUNICORN_CMD_ARGS": "--keep-alive 2"}, "server", "keepalive", "warning", id="keepalive"),
     pytest.param({"GUNICORN_CMD_ARGS": "--graceful-timeout 5"}, "server", "graceful_timeout", "warning", id="grace"),
