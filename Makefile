@@ -9,7 +9,7 @@ CODEX = .cache/codex
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 
-.PHONY: help install demo test check format bench
+.PHONY: help install demo test check format bench docs
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make check     Check format, lint and types'
 	@echo 'make format    Format the code and mend what lint can'
 	@echo 'make bench     Measure the relay'
+	@echo 'make docs      Build the site of docs/ in build/site'
 
 install: $(VENV)/with-dev
 
@@ -42,6 +43,10 @@ format: $(VENV)/with-dev
 bench: $(VENV)/with-dev
 	@scripts/debian-packages nginx
 	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+docs: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-docs)
+	$(VENV)/bin/properdocs build --quiet
+	@echo 'Open build/site/index.html'
 
 # One stamp for each extra of setup.cfg.
 $(VENV)/with-%: setup.cfg pyproject.toml

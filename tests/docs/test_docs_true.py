@@ -1,0 +1,166 @@
+"""What the pages say is so: commands, examples and tests that they name exist."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+import pytest
+
+from ocm_wsgi.cli import ocm
+from ocm_wsgi.config import load
+from ocm_wsgi.usagefile import parse, render
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+#: `flask ocm` has a short name on a server set up by docs/deploy.md.
+OCM = re.compile(r"^(?:[\w./]*flask )?ocm (?P<words>[a-z].*)")
+#: Programs that come with the dependencies.
+IN_VENV = re.compile(r"^(?:/opt/ocm/)?\.venv/bin/(?P<words>.+)")
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Each page, the README included, with its name."""
+    for page in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]:
+        yield page.name, page.read_text(encoding="utf-8")
+
+
+def commands(text: str) -> Iterator[str]:
+    """What stands in a page as a command: lines of code and code within a line, without comments."""
+    fenced = re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in fenced for line in block.splitlines()]
+    lines += re.findall(r"^ {4,}(\S.*)$", text, re.MULTILINE)
+    for command in [*lines, *re.findall(r"`([^`\n]+)`", text)]:
+        yield re.sub(r"\s+#.*", "", re.sub(r"^(?:\$ |[A-Z_]+=\S+ )+", "", command.strip()))
+
+
+def found(pattern: re.Pattern[str]) -> list[tuple[str, str]]:
+    """Page and words of every command that the pattern finds."""
+    pairs = [(name, pattern.match(command)) for name, text in texts() for command in commands(text)]
+    return sorted({(name, match["words"]) for name, match in pairs if match})
+
+
+def test_make_targets_exist() -> None:
+    """Every `make x` has its rule in the Makefile."""
+    rules = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = [
+        (name, word)
+        for name, words in found(re.compile(r"^make (?P<words>.+)"))
+        for word in shlex.split(words)
+        if "=" not in word
+    ]
+    assert {"demo", "install", "docs"} <= {word for _, word in named}
+    assert [pair for pair in named if pair[1] not in rules] == []
+
+
+def test_ocm_commands_exist() -> None:
+    """Every `flask ocm x --y` is a command with that option."""
+    used = found(OCM)
+    assert {"login", "check", "add-user"} <= {words.split()[0] for _, words in used}
+    assert [(name, words, problem) for name, words in used if (problem := problem_of(words))] == []
+
+
+def problem_of(words: str) -> str | None:
+    """What is wrong with a command line of `flask ocm`, or nothing."""
+    first, *rest = re.split(r"\s+", words)
+    command = ocm if first == "--help" else ocm.get_command(click.Context(ocm), first)
+    if command is None:
+        return "no such command"
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    unknown = {word.partition("=")[0] for word in rest if word.startswith("--")} - options - {"--help"}
+    return f"no such option: {', '.join(sorted(unknown))}" if unknown else None
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("add-user NAME --limit '5 USD per day'", None),
+        ("remove-everything", "no such command"),
+        ("add-user NAME --colour red", "no such option: --colour"),
+    ],
+)
+def test_problem_of(words: str, problem: str | None) -> None:
+    """What does not exist is noticed."""
+    assert problem_of(words) == problem
+
+
+def test_programs_exist() -> None:
+    """Every `.venv/bin/x` is installed, and every `python -m x` is a module that is there."""
+    programs = {(name, words.split()[0]) for name, words in found(IN_VENV)}
+    assert {"flask", "gunicorn", "pytest"} <= {program for _, program in programs}
+    assert [pair for pair in sorted(programs) if not Path(sys.executable).with_name(pair[1]).exists()] == []
+    modules = {(name, words.split()[0]) for name, words in found(re.compile(r"^(?:\S*/)?python -m (?P<words>.+)"))}
+    assert modules
+    assert [pair for pair in sorted(modules) if not has_module(pair[1])] == []
+
+
+def has_module(name: str) -> bool:
+    """Whether the repository has this module or package."""
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+
+
+def test_files_exist() -> None:
+    """What is named as a file of deploy/, scripts/ or tests/ is there."""
+    named = {
+        (name, path) for name, text in texts() for path in re.findall(r"`((?:deploy|scripts|tests)/[\w./-]+)`", text)
+    }
+    assert named
+    assert [pair for pair in sorted(named) if not (ROOT / pair[1]).exists()] == []
+
+
+def test_the_defences_name_tests_that_exist() -> None:
+    """Every test that docs/security.md or docs/reliability.md calls a proof is there."""
+    named = {
+        (page.name, path, function)
+        for page in (DOCS / "security.md", DOCS / "reliability.md")
+        if page.exists()
+        for path, function in re.findall(r"`(?:tests/)?([\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 20
+    assert [proof for proof in sorted(named) if proof[2] not in functions(ROOT / "tests" / proof[1])] == []
+
+
+def functions(path: Path) -> set[str]:
+    """The functions that a module defines; none if there is no such module."""
+    if not path.exists():
+        return set()
+    return {node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)}
+
+
+def examples_of_sing_box() -> tuple[str, str]:
+    """The configuration and the usage file in docs/sing-box.md."""
+    text = (DOCS / "sing-box.md").read_text(encoding="utf-8")
+    configuration, usages = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return configuration, usages
+
+
+def test_sing_box_configuration_works_as_it_is(tmp_path: Path) -> None:
+    """The example in docs/sing-box.md loads, and everything that concerns this service is in force."""
+    file = tmp_path / "config.json"
+    file.write_text(examples_of_sing_box()[0])
+    config = load({"HOME": str(tmp_path), "OCM_CONFIG": str(file)}, tmp_path)
+    assert config.warnings == ()
+    assert (str(config.listen), config.listen_port) == ("127.0.0.1", 8080)
+    assert str(config.credential_path) == "/home/owner/.codex/auth.json"
+    assert str(config.usages_path) == "/var/lib/sing-box/codex-usages.json"
+    assert [user.name for user in config.users] == ["alice", "bob"]
+    assert config.proxy_url is not None
+    assert config.proxy_url.get_secret_value() == "socks5h://127.0.0.1:40000"
+
+
+def test_sing_box_usage_file_is_continued_in_its_own_format(tmp_path: Path) -> None:
+    """The example in docs/sing-box.md is understood, and written again with the same sums and members."""
+    usages = json.loads(examples_of_sing_box()[1])
+    written = json.loads(render(parse(json.dumps(usages)), datetime(2026, 3, 4, tzinfo=timezone.utc)))
+    assert written["combinations"] == usages["combinations"]
+    assert written["costs"]["total_usd"] == usages["costs"]["total_usd"]
+    assert written["costs"]["by_user"] == usages["costs"]["by_user"]
+    assert written.keys() == usages.keys()
