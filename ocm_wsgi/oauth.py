@@ -46,7 +46,8 @@ class RefreshRefused(CredentialRejected):
         self.oauth_code = oauth_code
         reason = REFUSALS.get(oauth_code, "OpenAI refused to renew it")
         super().__init__(
-            f"The owner's sign-in to OpenAI has ended: {reason}. The owner must sign in again with `codex login`.",
+            f"The owner's sign-in to OpenAI has ended: {reason}. "
+            "The owner must sign in again with `flask ocm login`, or `codex login`.",
             detail=f"the token endpoint refused the refresh token for good: {oauth_code}",
         )
 

@@ -18,7 +18,10 @@ from ocm_wsgi.credentials.credential import Credential, Mode
 from ocm_wsgi.errors import CredentialRejected
 from ocm_wsgi.oauth import Provenance, TokenGrant
 
-SIGN_IN = 'sign in with `codex login`, with `cli_auth_credentials_store = "file"` in Codex\'s config.toml'
+SIGN_IN = (
+    "sign in with `flask ocm login`, or with `codex login` and "
+    '`cli_auth_credentials_store = "file"` in Codex\'s config.toml'
+)
 
 # The remaining values of `auth_mode` in Codex 0.169, and how each reads in a sentence.
 UNUSABLE_MODES = {

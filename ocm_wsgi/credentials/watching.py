@@ -103,7 +103,8 @@ class WatchedFile:
             self._last_good = None
             self._say(reason, logging.WARNING, "there is no credential file: %s", reason)
             return CredentialUnavailable(
-                "The service has no OpenAI credential. Its owner must sign in with `codex login`.",
+                "The service has no OpenAI credential. "
+                "Its owner must sign in with `flask ocm login`, or `codex login`.",
                 detail=f"credential file: {reason}",
             )
         self._say(reason, logging.WARNING, "the credential file cannot be used: %s", reason)

@@ -96,7 +96,8 @@ def test_unusable_content_says_what_the_owner_must_do(content: dict[str, Any]) -
         Document(content).credential()
     assert "codex login" in caught.value.message
     assert 'cli_auth_credentials_store = "file"' in caught.value.message
-    assert not any(secret in f"{caught.value} {caught.value.detail}" for secret in ("sk", "pat", "rt ", "eyJ"))
+    told = f"{caught.value} {caught.value.detail}".replace("flask ocm login", "")
+    assert not any(secret in told for secret in ("sk", "pat", "rt ", "eyJ"))
 
 
 @pytest.mark.parametrize("octets", [b"", b"  \n", b'{"tokens": {', b"\xff\xfe", b"[]", b"null", b"[" * 100_000])
