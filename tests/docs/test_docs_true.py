@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -58,6 +59,16 @@ def test_make_targets_exist() -> None:
     ]
     assert {"demo", "install", "docs"} <= {word for _, word in named}
     assert [pair for pair in named if pair[1] not in rules] == []
+
+
+def test_options_of_the_bench_exist() -> None:
+    """Every option in `make bench ARGS='...'` is one of the bench."""
+    command = [sys.executable, "-m", "benchmarks", "--help"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    given = found(re.compile(r"^make bench ARGS='(?P<words>[^']+)'"))
+    named = {(name, word) for name, words in given for word in words.split() if word.startswith("--")}
+    assert named
+    assert [pair for pair in sorted(named) if not re.search(rf"{pair[1]}\b", told)] == []
 
 
 def test_ocm_commands_exist() -> None:
