@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,7 +216,8 @@ def _printable(value: object) -> str | None:
 
 
 @contextmanager
-def _exclusive(path: Path, state_path: Path) -> Any:
+def _exclusive(path: Path, state_path: Path) -> Iterator[None]:
+    """Hold the credential's locks, its folder being there, and put what goes wrong in words."""
     try:
         _make_folder(Path(os.path.realpath(path)).parent)
         with credential_locks(path, state_path=state_path, timeout_seconds=LOCK_TIMEOUT_SECONDS):
