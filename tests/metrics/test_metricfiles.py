@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import requests
-
-from tests.conftest import REPOSITORY, RunningService, ServiceFactory
+from tests.conftest import REPOSITORY, ServiceFactory
+from tests.metrics.folders import folder_of
 
 _PREPARE = """
 import os, sys
@@ -69,17 +67,6 @@ def told(master: subprocess.Popen[str]) -> Path:
 def grow_old(folder: Path) -> None:
     """Let a folder look an hour old."""
     os.utime(folder, (time.time() - 3600,) * 2)
-
-
-def folder_of(running: RunningService) -> Path:
-    """The folder for metrics that a running master holds."""
-    requests.get(f"{running.url}/ocm/healthz", timeout=20).close()
-    opened = set()
-    for link in Path(f"/proc/{running.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            opened.add(Path(os.readlink(link)))
-    (folder,) = (path for path in opened if path.name.startswith("ocm-metrics-"))
-    return folder
 
 
 def test_each_master_has_its_own_and_takes_it_along(service: ServiceFactory) -> None:

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ocm_wsgi.simulator import Plan, Simulator
 from tests.conftest import ALICE, BOB, RunningService, ServiceFactory
+from tests.metrics.folders import folder_of
 
 ADMIN = "sk-ocm-admin-0123456789abcdef"
 SCRAPER = "scraper-0123456789abcdef"
@@ -191,19 +192,15 @@ def test_a_folder_that_somebody_removed(service: ServiceFactory) -> None:
     running = service(user_entries=USERS, workers=1)
     take_turn(running)
     eventually(running, ended(1))
-    (link,) = {
-        os.readlink(f"/proc/{running.pid}/fd/{number}")
-        for number in os.listdir(f"/proc/{running.pid}/fd")
-        if "ocm-metrics-" in os.readlink(f"/proc/{running.pid}/fd/{number}")
-    }
-    shutil.rmtree(link)
+    folder = folder_of(running)
+    shutil.rmtree(folder)
     assert value(scrape(running), "ocm_turns_total", user="alice", model="gpt-5.5") == 1
     for pid in workers_of(running):
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGKILL)
     take_turn(running)
     samples = eventually(running, ended(1))
     assert value(samples, "ocm_turns_total", user="alice", model="gpt-5.5") == 2
-    shutil.rmtree(link)
+    shutil.rmtree(folder)
 
 
 def test_a_database_that_is_gone(service: ServiceFactory) -> None:
