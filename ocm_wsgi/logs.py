@@ -143,10 +143,13 @@ def _printable(text: str) -> str:
 
 
 def _shortened(text: str, size: int) -> str:
-    """The text in at most so many octets: its beginning, and more of its end, where a traceback says what it was."""
+    """The text in at most so many octets: its beginning, and more of its end, where a traceback says what it was.
+
+    What has no UTF-8 is written as an escape, or a log file could not take it.
+    """
     octets = text.encode("utf-8", "backslashreplace")
     if len(octets) <= size:
-        return text
+        return octets.decode()
     mark = " ... "
     room = size - len(mark)
     head, tail = octets[: room // 4], octets[len(octets) - (room - room // 4) :]
