@@ -60,6 +60,10 @@ def logout(as_json: bool, yes: bool) -> None:
     """Sign out: have OpenAI revoke the tokens, and remove them from credential_path.
 
     Whatever uses the same sign-in ends with it: the service, and a Codex that shares or has copied the file.
+
+    \b
+    Example:
+      flask ocm logout
     """
     config = load(os.environ, Path.cwd())
     told = _Telling(as_json)
