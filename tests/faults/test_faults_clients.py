@@ -1,0 +1,283 @@
+"""Clients are slow, gone, halved or hostile: nobody else notices, nothing crosses over, nothing is sent for them."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ocm_wsgi.simulator import Plan
+from tests.conftest import ALICE, BOB
+from tests.faults.stack import (
+    BODY,
+    GONE_SECONDS,
+    Background,
+    Stack,
+    bystander,
+    eventually,
+    head,
+    held_open,
+    received_until_close,
+    workers_of,
+)
+
+WAYS = ["nginx", "direct"]
+LENGTH = f"Content-Length: {len(BODY)}"
+#: What a smuggler wants done in the name of whoever's request comes next on the connection.
+HIDDEN = head(BOB, "X-Smuggled: 1", LENGTH) + BODY
+WRONG_TOKENS = 2000
+
+
+def chunked(content: bytes) -> bytes:
+    """Frame a body as one chunk."""
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content)
+
+
+def with_line(line: bytes, *fields: str) -> bytes:
+    """A head in which one line is not as it should be, just before the empty one."""
+    return head(ALICE, *fields)[:-2] + line + b"\r\n"
+
+
+#: The body of each ends, by one of two ways to read it, where the hidden request begins.
+SMUGGLED = {
+    "CL.TE": head(ALICE, f"Content-Length: {5 + len(HIDDEN)}", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + HIDDEN,
+    "TE.CL": head(ALICE, "Content-Length: 4", "Transfer-Encoding: chunked") + chunked(HIDDEN),
+    "two-lengths": head(ALICE, "Content-Length: 0", f"Content-Length: {len(HIDDEN)}") + HIDDEN,
+    "length-list": head(ALICE, f"Content-Length: 0, {len(HIDDEN)}") + HIDDEN,
+    "length-signed": head(ALICE, "Content-Length: +0") + HIDDEN,
+    "length-hidden-by-space": head(ALICE, "Content-Length : 0") + HIDDEN,
+    "chunked-twice": head(ALICE, "Transfer-Encoding: chunked, chunked") + b"0\r\n\r\n" + HIDDEN,
+    "chunked-not-last": head(ALICE, "Transfer-Encoding: chunked, identity") + b"0\r\n\r\n" + HIDDEN,
+    "chunked-misspelt": head(ALICE, "Transfer-Encoding: xchunked", "Content-Length: 5") + b"0\r\n\r\n" + HIDDEN,
+    "chunked-folded": head(ALICE, "Transfer-Encoding:\r\n chunked", "Content-Length: 5") + b"0\r\n\r\n" + HIDDEN,
+    "chunked-by-1.0": head(ALICE, "Transfer-Encoding: chunked", request="POST /v1/responses HTTP/1.0")
+    + b"0\r\n\r\n"
+    + HIDDEN,
+    "chunk-size-signed": head(ALICE, "Transfer-Encoding: chunked") + b"+0\r\n\r\n" + HIDDEN,
+    "chunk-size-hex-prefix": head(ALICE, "Transfer-Encoding: chunked") + b"0x0\r\n\r\n" + HIDDEN,
+    "chunk-end-missing": head(ALICE, "Transfer-Encoding: chunked") + b"1\r\naX0\r\n\r\n" + HIDDEN,
+    "bare-LF": with_line(b"X-A: b\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n") + b"0\r\n\r\n" + HIDDEN,
+    "bare-CR": with_line(b"X-A: b\rTransfer-Encoding: chunked\r\nContent-Length: 5\r\n") + b"0\r\n\r\n" + HIDDEN,
+    "obs-fold": with_line(b"X-A: b\r\n Content-Length: 0\r\n") + HIDDEN,
+    "null-in-a-field": with_line(b"X-A: \0\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n")
+    + b"0\r\n\r\n"
+    + HIDDEN,
+    "underscored-length": head(ALICE, "Content_Length: 0", LENGTH) + BODY,
+    "underscored-encoding": head(ALICE, "Transfer_Encoding: chunked", LENGTH) + BODY,
+}
+
+#: What is no request of ours, or one that says two things.
+AMBIGUOUS = {
+    "two-hosts": head(ALICE, "Host: evil.example", request="GET /v1/models HTTP/1.1"),
+    "authority-form": head(request="CONNECT evil.example:443 HTTP/1.1"),
+    "no-version": b"GET /v1/models\r\n\r\n",
+    "version-9": head(request="GET /v1/models HTTP/9.9"),
+    "space-in-target": head(request="GET /v1/models /v1/../conversations HTTP/1.1"),
+    "no-target": head(request="GET  HTTP/1.1"),
+    "http-2-in-clear": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "tls-where-it-is-not": bytes.fromhex("160301010001000000") + bytes(64),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("octets", SMUGGLED.values(), ids=SMUGGLED)
+def test_smuggled_request(stack: Stack, octets: bytes, way: str) -> None:
+    """Whichever way a body's end is disputed, the request hidden there is not made in anyone's name."""
+    with bystander(stack), stack.socket(way) as connection:
+        connection.sendall(octets)
+        if way == "direct":
+            connection.shutdown(socket.SHUT_WR)
+        else:
+            # nginx waits for what was announced; a second request says that nothing more comes of it.
+            connection.settimeout(1)
+        try:
+            received = received_until_close(connection)
+        except TimeoutError:
+            received = b""
+    requests = stack.simulator.requests
+    assert not any(seen.field("x-smuggled") for seen in requests)
+    assert [seen for seen in requests if b"x-smuggled" in seen.body.lower()] == []
+    assert len(requests) <= 2
+    assert BOB.encode() not in received
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("octets", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_request_that_is_none(stack: Stack, octets: bytes, way: str) -> None:
+    """What is not one clear request for us is refused, and upstream never hears of it."""
+    with stack.socket(way) as connection:
+        connection.sendall(octets)
+        if way == "direct":
+            connection.shutdown(socket.SHUT_WR)
+        received = connection.recv(65536)
+    assert not received.startswith(b"HTTP/1.1 2")
+    assert stack.simulator.requests == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_absolute_form(stack: Stack, way: str) -> None:
+    """A target that names another host is refused or asked for here, and never leads the credential elsewhere."""
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        host = f"127.0.0.1:{elsewhere.getsockname()[1]}"
+        with stack.socket(way) as connection:
+            connection.sendall(head(ALICE, "Connection: close", request=f"GET http://{host}/v1/models HTTP/1.1"))
+            received = received_until_close(connection)
+        elsewhere.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+    targets = [seen.target for seen in stack.simulator.requests]
+    assert targets == ([] if received.startswith(b"HTTP/1.1 4") else ["/backend-api/codex/models"])
+
+
+def test_smuggling_would_be_seen(stack: Stack) -> None:
+    """The hidden request, sent openly, is made: where the other tests do not see it, it was not."""
+    with stack.socket("direct") as connection:
+        connection.sendall(head(ALICE, LENGTH) + BODY + HIDDEN)
+        assert stack.simulator.wait_for(lambda: len(stack.simulator.requests) == 2)
+    assert stack.simulator.requests[-1].field("x-smuggled") == "1"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pipelined_requests(stack: Stack, way: str) -> None:
+    """Requests that come all at once are answered in their order, each as its own user's."""
+    users = [ALICE, BOB, "sk-ocm-nobody", ALICE]
+    for name in ("first", "second", "third"):
+        stack.simulator.plan(Plan(text=f"the {name} answer"))
+    octets = [head(token, LENGTH) + BODY for token in users[:-1]] + [head(ALICE, LENGTH, "Connection: close") + BODY]
+    with stack.socket(way) as connection:
+        connection.sendall(b"".join(octets))
+        received = received_until_close(connection)
+    statuses = re.findall(rb"HTTP/1\.1 (\d+)", received)
+    assert statuses == [b"200", b"200", b"401", b"200"]
+    places = [received.find(b"the %b answer" % name) for name in (b"first", b"second", b"third")]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert len(stack.simulator.requests) == 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "octets",
+    [b"", b"POST /v1/resp", head(ALICE, LENGTH)[:-2], head(ALICE, LENGTH) + BODY[:10]],
+    ids=["nothing", "half-a-line", "half-a-head", "half-a-body"],
+)
+def test_half_requests(stack: Stack, octets: bytes, way: str) -> None:
+    """A hundred clients that send half a request hold up nobody, and upstream never hears of them."""
+    with held_open(stack, 100, way, octets):
+        assert stack.serves()
+        with bystander(stack):
+            assert stack.turn(ALICE).has_ended
+    assert len(stack.simulator.requests) == 4
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_clients_that_leave(stack: Stack, way: str) -> None:
+    """Thirty clients that leave in mid-stream end their thirty upstream requests within a second, others go on."""
+    simulator = stack.simulator
+    with bystander(stack):
+        simulator.plan(Plan(silence_after=2), times=30)
+        with held_open(stack, 30, way, head(ALICE, LENGTH) + BODY):
+            assert simulator.wait_for(lambda: simulator.open_streams == 31)
+        assert simulator.wait_for(lambda: simulator.open_streams == 1, GONE_SECONDS)
+    assert [turn.status for turn in simulator.turns].count("cut") == 30
+    assert len(simulator.requests) == 31
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_client_that_reads_nothing(stack: Stack, way: str) -> None:
+    """Clients that take nothing of long answers slow nobody down and grow no worker by what they do not take."""
+    simulator = stack.simulator
+    before = max(resident_kib(pid) for pid in workers_of(stack.running))
+    simulator.plan(Plan(events=64, event_bytes=2**20), times=4)
+    with held_open(stack, 4, way, head(ALICE, LENGTH) + BODY):
+        assert simulator.wait_for(lambda: simulator.open_streams == 4)
+        assert stack.serves()
+        assert max(resident_kib(pid) for pid in workers_of(stack.running)) - before < 32 * 1024
+        assert simulator.open_streams == 4
+    assert simulator.wait_for(lambda: simulator.open_streams == 0)
+
+
+def resident_kib(pid: int) -> int:
+    """Memory of a process at its highest, in KiB."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_long_header(stack: Stack, way: str) -> None:
+    """A field of 10,000 octets, as Codex sends them, reaches upstream unchanged."""
+    value = "".join(chr(33 + number % 94) for number in range(10_000))
+    assert stack.turn(way=way, fields={"x-codex-turn-metadata": value}).has_ended
+    assert stack.simulator.requests[-1].field("x-codex-turn-metadata") == value
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "fields",
+    [["X-A: " + "a" * 2**18], [f"X-{number}: a" for number in range(5000)], ["a" * 2**18]],
+    ids=["one-of-256-KiB", "five-thousand", "a-name-of-256-KiB"],
+)
+def test_endless_header(stack: Stack, fields: list[str], way: str) -> None:
+    """A header beyond all measure is refused, and upstream never hears of it."""
+    with bystander(stack), stack.socket(way) as connection:
+        try:
+            connection.sendall(head(ALICE, *fields, LENGTH) + BODY)
+            answer = connection.recv(65536)
+        except ConnectionError:
+            answer = b""
+    assert re.match(rb"HTTP/1\.1 (400|431|414)|$", answer)
+    assert len(stack.simulator.requests) == 1
+
+
+def test_wrong_tokens_by_the_thousand(stack: Stack) -> None:
+    """Guessing gets 401 each time, no memory, no line with the guess; users and their streams go on meanwhile."""
+    guesses = [f"sk-ocm-guess-{number:024d}" for number in range(WRONG_TOKENS)]
+    before = max(resident_kib(pid) for pid in workers_of(stack.running))
+
+    def guess(some: list[str]) -> set[int]:
+        with closing(stack.connect()) as connection:
+            found = set()
+            for token in some:
+                connection.request("POST", "/v1/responses", BODY, {"Authorization": f"Bearer {token}"})
+                with connection.getresponse() as response:
+                    found.add(response.status)
+                    response.read()
+            return found
+
+    with bystander(stack), ThreadPoolExecutor(8) as pool:
+        guessing = [pool.submit(guess, guesses[start::8]) for start in range(8)]
+        turns = [Background(lambda: stack.turn(ALICE)) for _ in range(8)]
+        assert [turn.answer().has_ended for turn in turns] == [True] * 8
+        assert [each.result() for each in guessing] == [{401}] * 8
+    assert len(stack.simulator.requests) == 9
+    assert max(resident_kib(pid) for pid in workers_of(stack.running)) - before < 16 * 1024
+    assert "sk-ocm-guess" not in stack.running.log_text()
+
+
+def test_users_stay_apart_under_load(stack: Stack) -> None:
+    """Of sixty turns at once, some cut, each client gets its own words and each row is its own user's."""
+    users = {ALICE: "alice", BOB: "bob"}
+
+    def take(number: int) -> tuple[str, str, bool]:
+        token = (ALICE, BOB)[number % 2]
+        plan = {"text": f"<{users[token]} {number}>", "cut_after": 6 if number % 5 == 0 else None}
+        answer = stack.turn(token, way=WAYS[number // 2 % 2], fields={"X-Simulate": json.dumps(plan)})
+        words = set(re.findall(rb"<(alice|bob) (\d+)>", answer.body))
+        assert words <= {(users[token].encode(), str(number).encode())}
+        return users[token], answer.request_id, answer.has_ended
+
+    with ThreadPoolExecutor(16) as pool:
+        taken = list(pool.map(take, range(60)))
+    assert [has_ended for _, _, has_ended in taken].count(True) == 48
+    known = {request_id: user for user, request_id, _ in taken}
+    assert stack.simulator.wait_for(lambda: stack.simulator.open_streams == 0)
+
+    def found() -> dict[str, str]:
+        return {request_id: user for user, _, request_id in stack.rows() if request_id in known}
+
+    assert eventually(lambda: found() == known)

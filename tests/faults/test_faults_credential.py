@@ -1,0 +1,157 @@
+"""The owner's credential fails in mid-traffic: streams go on, no refresh token is presented twice, and all mends."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from ocm_wsgi.simulator import Gate, Plan, Simulator
+from tests.faults.stack import WAIT_SECONDS, Background, Stack, bystander, eventually, upstream_connections
+
+TOKEN_ENDPOINT = "/oauth/token"
+
+
+def put(path: Path, content: str) -> None:
+    """Replace a file in one step, as Codex does."""
+    fresh = path.with_name("fresh")
+    fresh.write_text(content)
+    fresh.replace(path)
+
+
+def truncate(path: Path) -> None:
+    """Cut the file in the middle, as a program does that is writing it."""
+    content = path.read_text()
+    with path.open("r+") as file:
+        file.truncate(len(content) // 2)
+
+
+def make_unreadable(path: Path) -> None:
+    """Put something there that not even root can read."""
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def use_up(simulator: Simulator, refresh_token: str) -> None:
+    """Spend a refresh token, as a program does that holds a copy of the file."""
+    content = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+    assert requests.post(f"{simulator.url}{TOKEN_ENDPOINT}", json=content, timeout=10).status_code == 200
+
+
+def presented_once(simulator: Simulator) -> bool:
+    """Whether no refresh token was presented a second time."""
+    counts = Counter(refresh.refresh_token_sha256 for refresh in simulator.refreshes)
+    return all(count == 1 for count in counts.values())
+
+
+@pytest.mark.parametrize(
+    ("break_it", "statuses"),
+    [(truncate, {200}), (Path.unlink, {503}), (make_unreadable, {200})],
+    ids=["truncated", "deleted", "unreadable"],
+)
+def test_credential_broken_in_mid_traffic(stack: Stack, break_it: Callable[[Path], None], statuses: set[int]) -> None:
+    """Streams under way end whole, new requests get what is promised for the case, and a good file mends it at once."""
+    path = stack.running.credential_path
+    good = path.read_text()
+    # A worker that has never seen a good file cannot go on with the last good one.
+    assert eventually(lambda: stack.turn().has_ended and len(upstream_connections(stack.running)) == 2)
+    with bystander(stack):
+        try:
+            break_it(path)
+            streams = [Background(lambda: stack.turn(way="direct")) for _ in range(8)]
+            assert {stream.answer().status for stream in streams} == statuses
+        finally:
+            put(path, good)
+        assert [stack.turn().status for _ in range(4)] == [200] * 4
+    assert stack.simulator.refreshes == []
+
+
+def test_credential_replaced_in_mid_traffic(stack: Stack) -> None:
+    """While accounts change under traffic every request has token and account of one sign-in, and none fails."""
+    simulator = stack.simulator
+    for number in range(10):
+        streams = [Background(lambda: stack.turn(way="direct")) for _ in range(6)]
+        put(stack.running.credential_path, json.dumps(simulator.credential(account=f"acct-{number}")))
+        assert [stream.answer().status for stream in streams] == [200] * 6
+        assert stack.turn().has_ended
+        assert simulator.requests[-1].field("chatgpt-account-id") == f"acct-{number}"
+    # The simulator answers 401 to a token with another's account; the turn would have been asked for twice.
+    assert len(simulator.requests) == len(simulator.turns) == 70
+    assert simulator.refreshes == []
+
+
+def test_refresh_endpoint_down(start_stack: Callable[..., Stack], simulator: Simulator) -> None:
+    """While the issuer is down clients get 503, it is not hammered, and its return mends all without the owner."""
+    stack = start_stack(workers=1, credential=simulator.credential(expires_in=-60))
+    simulator.plan(Plan(status=503), path=TOKEN_ENDPOINT)
+    streams = [Background(lambda: stack.turn(way="direct")) for _ in range(20)]
+    assert {stream.answer().status for stream in streams} == {503}
+    assert [refresh.outcome for refresh in simulator.refreshes] == ["refused"]
+    assert eventually(stack.serves, seconds=30)
+    assert [refresh.outcome for refresh in simulator.refreshes] == ["refused", "rotated"]
+
+
+def test_refresh_endpoint_slow(start_stack: Callable[..., Stack], simulator: Simulator) -> None:
+    """While a renewal takes its time, requests wait for it and all go on with what it brought; none asks again."""
+    stack = start_stack(workers=2)
+    gate = Gate().at("rotated")
+    with bystander(stack):
+        simulator.expire()
+        simulator.plan(Plan(gate=gate), path=TOKEN_ENDPOINT)
+        streams = [Background(lambda: stack.turn(way="direct")) for _ in range(20)]
+        assert gate.reached.wait(WAIT_SECONDS)
+        gate.release()
+        assert [stream.answer().has_ended for stream in streams] == [True] * 20
+    assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"]
+    assert len(simulator.turns) == 21
+
+
+def test_refresh_token_already_used(start_stack: Callable[..., Stack], simulator: Simulator) -> None:
+    """A refresh token that somebody else used up is presented once, by nobody again, until the owner signs in anew."""
+    credential = simulator.credential(expires_in=-60)
+    use_up(simulator, credential["tokens"]["refresh_token"])
+    stack = start_stack(workers=2, credential=credential)
+    streams = [Background(lambda: stack.turn(way="direct")) for _ in range(20)]
+    answers = [stream.answer() for stream in streams]
+    assert {answer.status for answer in answers} == {400}
+    assert all(b"owner" in answer.body for answer in answers)
+    assert [stack.turn().status for _ in range(3)] == [400] * 3
+    assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated", "reused"]
+    put(stack.running.credential_path, json.dumps(simulator.credential()))
+    assert stack.serves()
+    assert len(simulator.refreshes) == 2
+
+
+def test_refresh_cut_after_the_rotation(start_stack: Callable[..., Stack], simulator: Simulator) -> None:
+    """When the answer with the new tokens is lost on its way, the spent one is presented no more than once again."""
+    stack = start_stack(workers=2, credential=simulator.credential(expires_in=-60))
+    simulator.plan(Plan(cut_at="rotated"), path=TOKEN_ENDPOINT)
+    streams = [Background(lambda: stack.turn(way="direct")) for _ in range(20)]
+    assert {stream.answer().status for stream in streams} <= {400, 503}
+    assert eventually(lambda: stack.turn().status == 400, seconds=30)
+    assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated", "reused"]
+    put(stack.running.credential_path, json.dumps(simulator.credential()))
+    assert stack.serves()
+    assert len(simulator.refreshes) == 2
+
+
+def test_twenty_expiries_under_load(start_stack: Callable[..., Stack], simulator: Simulator) -> None:
+    """However often access tokens end under load, no turn is lost or doubled and no refresh token presented twice."""
+    stack = start_stack(workers=2)
+    path = stack.running.credential_path
+    for number in range(1, 21):
+        # Of one chain of refresh tokens: the sign-in stays the same, only its access token is past its time.
+        content = json.loads(path.read_text())
+        content["tokens"]["access_token"] = simulator.credential(expires_in=-60)["tokens"]["access_token"]
+        put(path, json.dumps(content))
+        streams = [Background(lambda: stack.turn(way="direct")) for _ in range(8)]
+        answers = [stream.answer() for stream in streams]
+        assert [(answer.status, answer.has_ended) for answer in answers] == [(200, True)] * 8
+        assert len(simulator.refreshes) == number
+        assert len(simulator.turns) == 8 * number
+    assert presented_once(simulator)
+    assert {refresh.outcome for refresh in simulator.refreshes} == {"rotated"}

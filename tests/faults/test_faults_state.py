@@ -1,0 +1,151 @@
+"""The state fails under load: no turn does, and afterwards the ledger holds every turn, once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ocm_wsgi.simulator import Plan, Simulator
+from tests.conftest import ALICE, BOB
+from tests.faults.stack import WAIT_SECONDS, Answer, Background, Stack, eventually, rows_of, workers_of
+
+# Holds the write lock of a database until its standard input ends.
+_LOCKER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def locked_by_another(database: Path) -> Iterator[None]:
+    """Have another process hold the database's write lock."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _LOCKER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield
+
+
+@contextlib.contextmanager
+def small_file_system(folder: Path) -> Iterator[None]:
+    """A file system of its own, of 4 MiB."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more can be written."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def take_turns(stack: Stack, count: int) -> list[Answer]:
+    """Take so many turns at once, all of which come whole."""
+    streams = [Background(lambda: stack.turn(ALICE)) for _ in range(count)]
+    answers = [stream.answer() for stream in streams]
+    assert [(answer.status, answer.has_ended, answer.is_whole) for answer in answers] == [(200, True, True)] * count
+    return answers
+
+
+def is_recorded_once(answers: list[Answer], state_path: Path) -> bool:
+    """Whether the ledger holds exactly these turns, each once."""
+    return sorted(row[2] for row in rows_of(state_path)) == sorted(answer.request_id for answer in answers)
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["released", "killed"])
+def test_database_locked_by_another_process(start_stack: Callable[..., Stack], is_killed: bool) -> None:
+    """Turns end while another process holds the database, survive kill -9 of all workers, and are written once."""
+    stack = start_stack(workers=2)
+    answers = take_turns(stack, 4)
+    with locked_by_another(stack.running.state_path / "ocm.db"):
+        answers += take_turns(stack, 8)
+        if is_killed:
+            for pid in workers_of(stack.running):
+                os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: is_recorded_once(answers, stack.running.state_path))
+    answers += take_turns(stack, 2)
+    assert eventually(lambda: is_recorded_once(answers, stack.running.state_path))
+
+
+def test_disk_full(start_stack: Callable[..., Stack], tmp_path: Path) -> None:
+    """Turns end while the disk of the state is full, and are written once when there is room again."""
+    state = tmp_path / "small"
+    with small_file_system(state):
+        stack = start_stack(workers=2, state_path=str(state))
+        answers = take_turns(stack, 4)
+        fill(state / "filler")
+        answers += take_turns(stack, 8)
+        (state / "filler").unlink()
+        answers += take_turns(stack, 4)
+        assert eventually(lambda: is_recorded_once(answers, state), seconds=40)
+        assert stack.running.stop() == 0
+
+
+def test_disk_of_the_credential_full(start_stack: Callable[..., Stack], simulator: Simulator, tmp_path: Path) -> None:
+    """With no room for its successor no refresh token is spent; the client gets 503, and service once there is room."""
+    folder = tmp_path / "small"
+    with small_file_system(folder):
+        path = folder / "auth.json"
+        stack = start_stack(workers=2, credential_path=str(path))
+        path.write_bytes(stack.running.credential_path.read_bytes())
+        assert stack.serves()
+        simulator.expire()
+        fill(folder / "filler")
+        before = path.read_bytes()
+        assert [stack.turn().status for _ in range(3)] == [503] * 3
+        assert simulator.refreshes == []
+        assert path.read_bytes() == before
+        (folder / "filler").unlink()
+        assert eventually(lambda: stack.turn().status == 200, seconds=30)
+        assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"]
+        assert stack.running.stop() == 0
+
+
+def test_database_damaged(start_stack: Callable[..., Stack]) -> None:
+    """A database that cannot be read: who has a limit is refused for now, all others are served."""
+    limited = {"name": "alice", "token": ALICE, "limits": [{"per": "day", "requests": 1000}]}
+    stack = start_stack(workers=1, user_entries=[limited, {"name": "bob", "token": BOB}])
+    assert stack.turn(ALICE).has_ended
+    assert eventually(lambda: len(stack.rows()) == 1)
+    for name in ("ocm.db", "ocm.db-wal", "ocm.db-shm"):
+        path = stack.running.state_path / name
+        if path.exists():
+            path.write_bytes(b"this is no database" * 1000)
+    os.kill(workers_of(stack.running)[0], signal.SIGKILL)
+    assert eventually(lambda: stack.turn(BOB).has_ended)
+    assert stack.turn(ALICE).status == 503
+    assert stack.serves()
+    with pytest.raises(sqlite3.DatabaseError):
+        stack.rows()
+
+
+def test_state_gone_in_the_middle_of_a_turn(start_stack: Callable[..., Stack]) -> None:
+    """A stream under way ends whole although the database was locked after it began."""
+    stack = start_stack(workers=1)
+    answers = take_turns(stack, 1)
+    gate = stack.simulator.gate().after(4)
+    stack.simulator.plan(Plan(gate=gate))
+    stream = Background(lambda: stack.turn(BOB))
+    assert gate.reached.wait(WAIT_SECONDS)
+    with locked_by_another(stack.running.state_path / "ocm.db"):
+        gate.release()
+        answers.append(stream.answer())
+        assert answers[-1].has_ended
+    assert eventually(lambda: is_recorded_once(answers, stack.running.state_path))

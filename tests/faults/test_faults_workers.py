@@ -1,0 +1,107 @@
+"""Workers are killed at every step of a turn: what a client saw end is recorded, once, and the others go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from ocm_wsgi.simulator import Gate, Plan, Simulator
+from tests.conftest import ALICE, BOB
+from tests.faults.stack import (
+    GONE_SECONDS,
+    WAIT_SECONDS,
+    Background,
+    Stack,
+    eventually,
+    upstream_connections,
+    workers_of,
+)
+
+#: Of the events of a turn that is said in one delta; the ninth and last is terminal.
+LAST_EVENT = 9
+STEPS = {
+    "before-the-body-is-read": "body",
+    "before-the-status": "status",
+    "after-the-head": 0,
+    "after-the-first-event": 1,
+    "in-the-middle": 5,
+    "before-the-terminal-event": LAST_EVENT - 1,
+    "after-the-terminal-event": LAST_EVENT,
+}
+
+
+def start_elsewhere(stack: Stack, victim: int, gate: Gate, open_ends: ExitStack) -> list[Background]:
+    """Start streams of Bob's until another worker than the victim holds one; return all of them."""
+    streams: list[Background] = []
+    while not upstream_connections(stack.running).keys() - {victim}:
+        stack.simulator.plan(Plan(gate=gate, events=1))
+        streams.append(Background(lambda: stack.turn(BOB)))
+        open_ends.callback(streams[-1].answer)
+        assert stack.simulator.wait_for(lambda: stack.simulator.open_streams > len(streams) - 1, WAIT_SECONDS)
+    return streams
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_worker_killed_at_each_step(start_stack: Callable[..., Stack], step: int | str) -> None:
+    """What a client saw end is recorded once, what it did not looks cut, nothing is sent twice, others go on."""
+    stack = start_stack(workers=2)
+    simulator = stack.simulator
+    gate, others = Gate().at(step), Gate().after(3)
+    with ExitStack() as open_ends:
+        open_ends.callback(others.release)
+        simulator.plan(Plan(gate=gate, events=1))
+        stream = Background(lambda: stack.turn(ALICE))
+        assert gate.reached.wait(WAIT_SECONDS)
+        (victim,) = upstream_connections(stack.running)
+        bystanders = start_elsewhere(stack, victim, others, open_ends)
+        if step == LAST_EVENT:
+            assert eventually(lambda: [row[:2] for row in stack.rows()] == [("alice", "completed")])
+        others_held = simulator.open_connections - upstream_connections(stack.running)[victim]
+        os.kill(victim, signal.SIGKILL)
+        assert simulator.wait_for(lambda: simulator.open_connections <= others_held, GONE_SECONDS)
+        answer = stream.answer()
+        gate.release()
+        assert stack.turn(ALICE).has_ended
+        others.release()
+        answers = [each.answer() for each in bystanders]
+    assert not answer.is_whole or answer.status == 502
+    assert answer.has_ended == (step == LAST_EVENT)
+    whole = [each for each in answers if each.has_ended and each.is_whole]
+    hashes = {sent.body_sha256 for sent in simulator.sent}
+    assert whole
+    assert {hashlib.sha256(each.body).hexdigest() for each in whole} <= hashes
+    assert len(simulator.requests) == len(bystanders) + 2 - (step == "body")
+    assert simulator.wait_for(lambda: simulator.open_streams == 0)
+    ended = [each.request_id for each in [answer, *answers] if each.has_ended]
+    recorded = [row[2] for row in stack.rows() if row[1] == "completed"]
+    assert set(ended) <= set(recorded)
+    assert len(recorded) == len(set(recorded)) == len(ended) + 1
+    assert stack.serves()
+
+
+@pytest.mark.parametrize("point", ["rotation", "rotated"])
+def test_workers_killed_while_the_credential_is_renewed(
+    start_stack: Callable[..., Stack], simulator: Simulator, point: str
+) -> None:
+    """All workers die while a refresh token is presented: it is presented once, and its successor is not lost."""
+    stack = start_stack(workers=2, credential=simulator.credential(expires_in=-60))
+    gate = Gate().at(point)
+    simulator.plan(Plan(gate=gate), path="/oauth/token")
+    before = json.loads(stack.running.credential_path.read_text())["tokens"]["refresh_token"]
+    streams = [Background(lambda: stack.turn()) for _ in range(8)]
+    assert gate.reached.wait(WAIT_SECONDS)
+    for pid in workers_of(stack.running):
+        os.kill(pid, signal.SIGKILL)
+    answers = [stream.answer() for stream in streams]
+    assert {answer.status for answer in answers} <= {0, 502}
+    gate.release()
+    assert stack.serves()
+    assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"]
+    assert json.loads(stack.running.credential_path.read_text())["tokens"]["refresh_token"] != before
+    assert len(simulator.seen("/backend-api/codex/responses")) == 2
