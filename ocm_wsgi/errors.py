@@ -14,6 +14,7 @@ The tree, split by what the one who meets it can do::
     ├── AuthenticationFailed        401  the client must present a bearer token of ours
     ├── AdminOnly                   403
     ├── NotFound                    404
+    ├── SignInThrottled             429  too many sign-ins to the dashboard have failed
     ├── TooManyConcurrent           429  the user has as many turns under way as they may
     ├── UsageLimitReached           429  a limit of the user, or the owner's reserve
     ├── UpgradeUnavailable          426  WebSocket is not to be had here; use HTTP
@@ -165,6 +166,14 @@ class NotFound(OcmError):
     status = 404
     error_type = "invalid_request_error"
     code = "not_found"
+
+
+class SignInThrottled(OcmError):
+    """Too many sign-ins to the dashboard have failed, from this address or in all."""
+
+    status = 429
+    error_type = "rate_limit_exceeded"
+    code = "sign_in_throttled"
 
 
 class TooManyConcurrent(OcmError):

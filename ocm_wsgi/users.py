@@ -190,7 +190,22 @@ class UserDirectory:
         :raises StateError: it is not in the configuration, and the database could never be read.
         """
         digest = token_digest(bearer_token)
-        user = self._configured.get(digest) or self._current().by_digest.get(digest)
+        return self._admitted(self._configured.get(digest) or self._current().by_digest.get(digest))
+
+    def holder(self, name: str, is_theirs: Callable[[str], bool]) -> User:
+        """Give the user of a name, as long as their bearer token is still the one that is meant.
+
+        :param is_theirs: tells by the token's digest whether it is.
+        :raises AuthenticationFailed: it is not, there is no such user, or they are disabled or expired.
+        :raises StateError: as for ``authenticate``.
+        """
+        for digest, user in self._configured.items():
+            if user.name == name:
+                return self._admitted(user if is_theirs(digest) else None)
+        known = self._current().by_digest.items()
+        return self._admitted(next((user for digest, user in known if user.name == name and is_theirs(digest)), None))
+
+    def _admitted(self, user: User | None) -> User:
         if user is None:
             raise AuthenticationFailed(_UNKNOWN)
         if user.disabled:
