@@ -1,0 +1,120 @@
+"""Which requests are under way, in all worker processes. No Flask.
+
+Each process writes its own into a small file, when they change and while there are any; who looks takes those that
+are fresh. Nobody waits for that: it is behind by a second, and what a killed process left there fades by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+#: How often a process writes, at most, and at least while something is under way, in seconds.
+PAUSE_SECONDS = 1.0
+BEAT_SECONDS = 5.0
+#: A file that was not written for so long is one of a process that has ended.
+STALE_SECONDS = 3 * BEAT_SECONDS
+
+
+class UnderWay(Protocol):
+    """A request that has begun. ``started`` is a reading of the monotonic clock."""
+
+    user: str
+    path: str
+    started: float
+
+
+@dataclass(frozen=True)
+class LiveRequest:
+    """One request under way.
+
+    :ivar started_at: Unix seconds.
+    """
+
+    user: str
+    path: str
+    started_at: float
+
+
+class LiveRequests:
+    """The requests under way. Safe to make before a fork and to share between threads.
+
+    :param folder: made (0700) when missing.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._own: dict[int, _Own] = {}
+
+    def begin(self, request: UnderWay) -> Callable[[], None]:
+        """Take a request up. What is returned is called when it has ended."""
+        pid = os.getpid()
+        # setdefault is atomic, and what a parent has under way is none of ours.
+        own = self._own.get(pid) or self._own.setdefault(pid, _Own(self._folder / f"{pid}.json", self._clock))
+        return own.begin(request)
+
+    def all(self) -> list[LiveRequest]:
+        """Give those under way, the longest first."""
+        found: list[LiveRequest] = []
+        for path in self._folder.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError):
+                if self._clock() - path.stat().st_mtime < STALE_SECONDS:
+                    found += [LiveRequest(*entry) for entry in json.loads(path.read_text())]
+                else:
+                    path.unlink()
+        return sorted(found, key=lambda request: request.started_at)
+
+
+class _Own:
+    """What one process has under way, and the thread that writes it down."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        self._requests: dict[int, UnderWay] = {}
+        self._changed = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, request: UnderWay) -> Callable[[], None]:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep_writing, name="ocm-live", daemon=True)
+                self._thread.start()
+        self._requests[id(request)] = request
+        self._changed.set()
+
+        def end() -> None:
+            self._requests.pop(id(request), None)
+            self._changed.set()
+
+        return end
+
+    def _keep_writing(self) -> None:
+        pause = threading.Event()
+        while True:
+            self._changed.wait(BEAT_SECONDS if self._requests else None)
+            self._changed.clear()
+            with contextlib.suppress(OSError):  # It is shown, and no more: nothing may fail for it.
+                self._write()
+            pause.wait(PAUSE_SECONDS)
+
+    def _write(self) -> None:
+        requests = list(self._requests.values())
+        if not requests:
+            self._path.unlink(missing_ok=True)
+            return
+        offset = self._clock() - time.monotonic()
+        entries = [(request.user, request.path, request.started + offset) for request in requests]
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = self._path.with_suffix(".new")
+        new.write_text(json.dumps(entries))
+        os.replace(new, self._path)
