@@ -10,7 +10,7 @@ from ocm_wsgi import serving
 from ocm_wsgi.config import Config
 from ocm_wsgi.logs import configure_logging
 from ocm_wsgi.service import Service
-from ocm_wsgi.views import access, checks, errors, health, metrics, proxy, status
+from ocm_wsgi.views import access, checks, dashboard, errors, health, metrics, proxy, status
 
 
 def create_app(config: Config | None = None) -> Flask:
@@ -32,4 +32,5 @@ def create_app(config: Config | None = None) -> Flask:
     metrics.init_app(app)
     status.init_app(app)
     health.init_app(app)
+    dashboard.init_app(app)
     return app

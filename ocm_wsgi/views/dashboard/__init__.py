@@ -1,0 +1,29 @@
+"""``/ocm/``: what people look at. Pages are made on the server, and complete without JavaScript."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from ocm_wsgi.accounts import Accounts
+from ocm_wsgi.live import LiveRequests
+from ocm_wsgi.service import Service
+from ocm_wsgi.sessions import Sessions, SignIns
+from ocm_wsgi.views.dashboard import audit, live, mine, overview, signin, turns, users
+from ocm_wsgi.views.dashboard.blueprint import Dashboard, dashboard_blueprint
+
+
+def init_app(app: Flask) -> None:
+    """Serve the dashboard, and note what is under way for it. After all that notes when a request ends."""
+    service: Service = app.extensions["ocm"]
+    app.extensions["ocm_dashboard"] = Dashboard(
+        service=service,
+        sessions=Sessions(service.config.state_path, service.users),
+        sign_ins=SignIns(service.database, service.users),
+        accounts=Accounts(service.config.users, service.database),
+        live=LiveRequests(service.config.state_path / "live"),
+    )
+    blueprint = dashboard_blueprint()
+    for pages in (overview, turns, users, mine, audit, signin):
+        pages.add_pages(blueprint)
+    app.register_blueprint(blueprint)
+    live.init_app(app)

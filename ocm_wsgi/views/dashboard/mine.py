@@ -1,0 +1,31 @@
+"""What somebody sees of their own use; nothing of others, nor of the owner's quota."""
+
+from __future__ import annotations
+
+import time
+
+from flask import Blueprint
+from werkzeug.wrappers import Response
+
+from ocm_wsgi import history, reports
+from ocm_wsgi.clientconfig import client_configuration
+from ocm_wsgi.history import Wanted
+from ocm_wsgi.views.dashboard.blueprint import base_url, page, this, viewer
+
+
+def add_pages(blueprint: Blueprint) -> None:
+    """Add the page."""
+    blueprint.add_url_rule("/mine", "mine", show)
+
+
+def show() -> Response:
+    """How the viewer's limits stand, and what they have used."""
+    service, user = this().service, viewer()
+    return page(
+        "mine",
+        user=user,
+        uses=service.admission.uses(user),
+        used=reports.used(service.ledger, time.time(), user.name),
+        recent=history.turns(service.database, Wanted(user=user.name), 10).turns,
+        client=client_configuration(base_url()),
+    )

@@ -1,0 +1,130 @@
+"""The turns, newest first."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import get_args
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, request
+from werkzeug.wrappers import Response as BaseResponse
+
+from ocm_wsgi import history
+from ocm_wsgi.history import Wanted
+from ocm_wsgi.limits import MICRO
+from ocm_wsgi.status import iso, sees_all
+from ocm_wsgi.tallies import DAY_SECONDS
+from ocm_wsgi.turns import Turn, TurnStatus
+from ocm_wsgi.views.dashboard.blueprint import page, this, viewer
+
+STATUSES: tuple[str, ...] = get_args(TurnStatus)
+_FILTERS = ("user", "model", "status", "since", "until")
+_COLUMNS = (
+    *("started_at", "user", "model", "service_tier", "status", "http_status", "error_code", "transport"),
+    *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost_usd"),
+    *("first_byte_ms", "duration_ms", "request_id"),
+)
+#: What a spreadsheet would take for a formula begins with one of these.
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+
+
+def add_pages(blueprint: Blueprint) -> None:
+    """Add the page and its file."""
+    blueprint.add_url_rule("/turns", "turns", show)
+    blueprint.add_url_rule("/turns.csv", "turns_csv", download)
+
+
+def show() -> BaseResponse:
+    """A page of turns."""
+    database = this().service.database
+    given, wanted = _given(), _wanted()
+    found = history.turns(database, wanted)
+    users, models = history.names(database, time.time() - 31 * DAY_SECONDS, wanted.user and _own())
+    query = urlencode(given)
+    following = urlencode({**given, "before": str(found.next)}) if found.next else None
+    return page(
+        "turns",
+        page=found,
+        given=given,
+        query=query,
+        following=following,
+        is_first=wanted.before is None,
+        users=users,
+        models=models,
+        statuses=STATUSES,
+    )
+
+
+def download() -> BaseResponse:
+    """The turns that the page would list, as CSV."""
+    found = history.all_turns(this().service.database, replace(_wanted(), before=None))
+    return Response(
+        _csv(found),
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": 'attachment; filename="turns.csv"', "Cache-Control": "no-store"},
+    )
+
+
+def _own() -> str | None:
+    """Whose turns the viewer is kept to; ``None`` for everybody's."""
+    return None if sees_all(viewer()) else viewer().name
+
+
+def _given() -> dict[str, str]:
+    return {name: text for name in _FILTERS if (text := request.args.get(name, "").strip())}
+
+
+def _wanted() -> Wanted:
+    given, own = _given(), _own()
+    until = _day(given.get("until"))
+    return Wanted(
+        user=own if own is not None else given.get("user"),
+        model=given.get("model"),
+        status=given.get("status") if given.get("status") in STATUSES else None,
+        since=_day(given.get("since")),
+        until=None if until is None else until + DAY_SECONDS,
+        before=history.place(request.args.get("before", "")),
+    )
+
+
+def _day(text: str | None) -> float | None:
+    """The beginning of a day in UTC; ``None`` for what is none."""
+    try:
+        return datetime.strptime(text or "", "%Y-%m-%d").replace(tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        return None
+
+
+def _csv(turns: Iterator[Turn]) -> Iterator[str]:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS)
+    for turn in turns:
+        writer.writerow([_cell(value) for value in _row(turn)])
+        if text.tell() > 64 * 1024:
+            yield text.getvalue()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue()
+
+
+def _row(turn: Turn) -> Sequence[object]:
+    usage = turn.usage
+    tokens = (
+        (usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens) if usage else [None] * 4
+    )
+    cost = None if turn.cost_micro_usd is None else f"{turn.cost_micro_usd / MICRO:.6f}"
+    return (
+        *(iso(turn.started_at), turn.user, turn.model, turn.service_tier, turn.status, turn.http_status),
+        *(turn.error_code, turn.transport, *tokens, cost, turn.first_byte_ms, turn.duration_ms, turn.request_id),
+    )
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
