@@ -70,6 +70,8 @@ def run_nginx(upstream: str, directory: Path) -> Iterator[Nginx]:
     """
     tls = _write_certificate(directory)
     with socket.create_server(LOOPBACK) as https, socket.create_server(LOOPBACK) as http:
+        for listener in (https, http):
+            listener.setblocking(False)  # nginx takes it as it is, and several workers would wait in one accept()
         nginx = Nginx(https.getsockname()[1], http.getsockname()[1], tls)
         _write_configuration(directory, nginx, upstream)
         process = subprocess.Popen(
@@ -115,6 +117,10 @@ def _write_configuration(directory: Path, nginx: Nginx, upstream: str) -> None:
     for found, put, times in [
         ("server 127.0.0.1:8080;", f"server {upstream};", 1),
         ("listen 443 ssl http2;", f"listen 127.0.0.1:{nginx.https_port} ssl http2;", 1),
+        ("listen 443 ssl http2 default_server;", f"listen 127.0.0.1:{nginx.https_port} ssl http2 default_server;", 1),
+        ("listen 80 default_server;", f"listen 127.0.0.1:{nginx.http_port} default_server;", 1),
+        ("listen [::]:443 ssl http2 default_server;", "", 1),
+        ("listen [::]:80 default_server;", "", 1),
         ("listen 80;", f"listen 127.0.0.1:{nginx.http_port};", 1),
         # Not every machine that runs tests has IPv6.
         ("listen [::]:443 ssl http2;", "", 1),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -174,9 +175,80 @@ def test_body_beyond_all_limits(front: Nginx) -> None:
 def test_plain_http_redirected(front: Nginx) -> None:
     """What comes in the clear is sent to the same place behind TLS."""
     with closing(HTTPConnection("127.0.0.1", front.http_port, timeout=WAIT_SECONDS)) as connection:
-        connection.request("GET", "/ocm/?a=b")
+        connection.request("GET", "/ocm/?a=b", headers={"Host": SERVER_NAME})
         with connection.getresponse() as response:
             assert (response.status, response.headers["Location"]) == (301, f"https://{SERVER_NAME}/ocm/?a=b")
+
+
+@pytest.mark.parametrize("target", ["/metrics", "/%6detrics", "//metrics", "/v1/../metrics", "/metrics?x"])
+def test_metrics_shut(front: Nginx, backend: Backend, target: str) -> None:
+    """From outside there are no metrics, however they are spelled."""
+    assert get(front, target)[0].status == 404
+    assert backend.request_lines == []
+
+
+def test_unknown_name_in_the_handshake(front: Nginx) -> None:
+    """Who asks for another name, or for none, gets no certificate."""
+    for name in ("other.example", None):
+        front.tls.check_hostname = False
+        with (
+            socket.create_connection(("127.0.0.1", front.https_port), timeout=WAIT_SECONDS) as plain,
+            pytest.raises(ssl.SSLError),
+        ):
+            front.tls.wrap_socket(plain, server_hostname=name)
+
+
+def answer_to(nginx: Nginx, request: bytes, *, is_secure: bool = True) -> bytes:
+    """Send octets, return the status line, or nothing where the connection is just closed."""
+    port = nginx.https_port if is_secure else nginx.http_port
+    with socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS) as plain:
+        connection = nginx.tls.wrap_socket(plain, server_hostname=SERVER_NAME) if is_secure else plain
+        with connection:
+            connection.sendall(request)
+            return connection.recv(65536).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("is_secure", [True, False])
+def test_unknown_name_in_the_host_field(front: Nginx, backend: Backend, is_secure: bool) -> None:
+    """A Host field with another name is not answered."""
+    request = b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n"
+    assert answer_to(front, request, is_secure=is_secure) in {b"", b"HTTP/1.1 421 Misdirected Request"}
+    assert backend.request_lines == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(b"Content-Length: 4\r\nTransfer-Encoding: chunked", id="both-framings"),
+        pytest.param(b"Content-Length: 4\r\nContent-Length: 5", id="two-lengths"),
+        pytest.param(b"Content-Length: +4", id="signed-length"),
+        pytest.param(b"Transfer-Encoding: xchunked", id="unknown-coding"),
+        pytest.param(b"Transfer-Encoding: chunked, chunked", id="chunked-twice"),
+        pytest.param(b"Host: localhost", id="two-hosts"),
+        pytest.param(b"X-A: b\r\n Content-Length: 4\r\nBad Name: x", id="name-with-blank"),
+    ],
+)
+def test_smuggling_refused(front: Nginx, backend: Backend, fields: bytes) -> None:
+    """A request that two parsers could end in different places goes no further."""
+    request = (
+        b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n"
+    )
+    assert answer_to(front, request).split(b" ")[1:2] in ([b"400"], [b"501"])
+    assert backend.request_lines == []
+
+
+def test_too_many_requests(front: Nginx, backend: Backend) -> None:
+    """One address cannot keep everybody busy; it is told when to come again, in OpenAI's error shape."""
+    with closing(front.connect()) as connection:
+        for _ in range(400):
+            connection.request("GET", "/")
+            with connection.getresponse() as response:
+                body = response.read()
+                if response.status != 200:
+                    break
+    assert (response.status, response.headers["Retry-After"]) == (429, "5")
+    assert json.loads(body)["error"]["code"] == "too_many_requests"
+    assert 200 <= len(backend.request_lines) < 400
 
 
 def test_http2_offered(front: Nginx) -> None:
