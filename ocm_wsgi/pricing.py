@@ -97,6 +97,11 @@ def price(
     return Priced(int(cost.to_integral_value(ROUND_HALF_EVEN)), rates.context_window, rates.service_tier)
 
 
+def load() -> None:
+    """Read the data now: some 100 ms, which would otherwise be the first turn's, and of all that wait beside it."""
+    get_snapshot()
+
+
 def rates_for(
     model: str,
     input_tokens: int,

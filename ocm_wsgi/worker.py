@@ -11,6 +11,7 @@ All that this service needs of gunicorn's inside is here; :func:`unmet_needs` sa
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import math
 import resource
@@ -28,6 +29,7 @@ from gunicorn.http.unreader import Unreader
 from gunicorn.http.wsgi import Response
 from gunicorn.workers import gthread
 
+from ocm_wsgi import pricing
 from ocm_wsgi.relay.arrival import HEAD_SECONDS, Arrival
 from ocm_wsgi.relay.lingering import Lingering, reset
 from ocm_wsgi.relay.loop import Loop
@@ -44,6 +46,8 @@ DRAIN_SECONDS = 0.01
 CUT_MARGIN_SECONDS = 2.0
 #: A stopping worker waits so long for requests that clients may be sending already; gunicorn's own figure.
 LAST_REQUEST_SECONDS = 2.0
+#: The master need not hear of us more often; it waits for ``timeout``.
+NOTIFY_SECONDS = 1.0
 #: Connections, two for each stream, are descriptors. The usual limit of 1024 is there for programs that use select().
 DESCRIPTOR_LIMIT = 65536
 
@@ -53,6 +57,7 @@ _LIMITS = Limits(stall=CLIENT_STALL_SECONDS, silence=SILENCE_TIMEOUT_SECONDS)
 _METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (gthread.ThreadWorker, "init_process", ("self",)),
     (gthread.ThreadWorker, "run", ("self",)),
+    (gthread.ThreadWorker, "notify", ("self",)),
     (gthread.ThreadWorker, "wait_for_and_dispatch_events", ("self", "timeout")),
     (gthread.ThreadWorker, "enqueue_req", ("self", "conn")),
     (gthread.ThreadWorker, "handle", ("self", "conn")),
@@ -132,6 +137,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._streams: set[Stream] = set()
         self._stopping_since: float | None = None
         self._is_cutting = False
+        self._notify_at = 0.0
         _raise_descriptor_limit()
         super().init_process()
 
@@ -140,8 +146,19 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.loop.watch(self.poller.fileno(), select.EPOLLIN, self.loop.interrupt)
         self.loop.add(self)
         self.wsgi = _HandingOver(self.wsgi)
+        pricing.load()
+        # What was loaded stays: the collector need not look at it again and again while streams wait.
+        gc.collect()
+        gc.freeze()
         super().run()
         self._cut_all()
+
+    def notify(self) -> None:
+        """Tell the master that we live: gunicorn would at each request, and it is a system call on a file."""
+        now = time.monotonic()
+        if now >= self._notify_at:
+            self._notify_at = now + NOTIFY_SECONDS
+            super().notify()
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Serve our sockets until gunicorn's are ready."""
