@@ -6,7 +6,6 @@ import json
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -131,7 +130,7 @@ def test_absolute_form(stack: Stack, way: str) -> None:
         with pytest.raises(BlockingIOError):
             elsewhere.accept()
     targets = [seen.target for seen in stack.simulator.requests]
-    assert targets == ([] if received.startswith(b"HTTP/1.1 4") else ["/backend-api/codex/models"])
+    assert targets == (["/backend-api/codex/models"] if received.startswith(b"HTTP/1.1 2") else [])
 
 
 def test_smuggling_would_be_seen(stack: Stack) -> None:
@@ -198,7 +197,7 @@ def test_client_that_reads_nothing(stack: Stack, way: str) -> None:
         assert simulator.wait_for(lambda: simulator.open_streams == 4)
         assert stack.serves()
         assert max(resident_kib(pid) for pid in workers_of(stack.running)) - before < 32 * 1024
-        assert simulator.open_streams == 4
+        assert simulator.wait_for(lambda: simulator.open_streams == 4)
     assert simulator.wait_for(lambda: simulator.open_streams == 0)
 
 
@@ -239,21 +238,14 @@ def test_wrong_tokens_by_the_thousand(stack: Stack) -> None:
     guesses = [f"sk-ocm-guess-{number:024d}" for number in range(WRONG_TOKENS)]
     before = max(resident_kib(pid) for pid in workers_of(stack.running))
 
-    def guess(some: list[str]) -> set[int]:
-        with closing(stack.connect()) as connection:
-            found = set()
-            for token in some:
-                connection.request("POST", "/v1/responses", BODY, {"Authorization": f"Bearer {token}"})
-                with connection.getresponse() as response:
-                    found.add(response.status)
-                    response.read()
-            return found
+    def guess(token: str) -> int:
+        return stack.turn(token, way="direct").status
 
     with bystander(stack), ThreadPoolExecutor(8) as pool:
-        guessing = [pool.submit(guess, guesses[start::8]) for start in range(8)]
+        guessing = [pool.submit(guess, token) for token in guesses]
         turns = [Background(lambda: stack.turn(ALICE)) for _ in range(8)]
         assert [turn.answer().has_ended for turn in turns] == [True] * 8
-        assert [each.result() for each in guessing] == [{401}] * 8
+        assert {each.result() for each in guessing} == {401}
     assert len(stack.simulator.requests) == 9
     assert max(resident_kib(pid) for pid in workers_of(stack.running)) - before < 16 * 1024
     assert "sk-ocm-guess" not in stack.running.log_text()
