@@ -6,6 +6,7 @@ VENV = .venv
 # Without setuptools' remark that an editable installation is one.
 PIP = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip --disable-pip-version-check
 CODEX = .cache/codex
+AXE = .cache/axe
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 
@@ -27,8 +28,8 @@ install: $(VENV)/with-dev
 demo: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-demo)
 	@$(VENV)/bin/flask ocm demo
 
-test: $(VENV)/with-dev $(CODEX)/installed
-	@scripts/debian-packages nginx systemd logrotate prometheus
+test: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed
+	@scripts/debian-packages nginx systemd logrotate prometheus chromium chromium-driver
 	$(VENV)/bin/pytest -n auto $(ARGS)
 
 check: $(VENV)/with-dev
@@ -61,4 +62,12 @@ $(CODEX)/installed: tests/clients/package.json
 	@echo 'Installing the Codex client into $(CODEX) ...'
 	@mkdir -p $(CODEX) && cp $< $(CODEX)/
 	@npm install --prefix $(CODEX) --ignore-scripts --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
+
+# What looks for barriers in the dashboard's pages.
+$(AXE)/installed: tests/dashboard/package.json
+	@scripts/debian-packages nodejs npm
+	@echo 'Installing axe-core into $(AXE) ...'
+	@mkdir -p $(AXE) && cp $< $(AXE)/
+	@npm install --prefix $(AXE) --ignore-scripts --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
 	@touch $@

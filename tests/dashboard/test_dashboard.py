@@ -128,7 +128,9 @@ def test_form_from_elsewhere(running: RunningService) -> None:
         foreign = _FORM_TOKEN.search(other.get("sign-in").text)
         assert foreign
         for token in ("", "0" * 64, foreign[1]):
-            answer = root.session.post(root.url + "users", {"name": "eve-of-elsewhere", "form_token": token}, timeout=20)
+            answer = root.session.post(
+                root.url + "users", {"name": "eve-of-elsewhere", "form_token": token}, timeout=20
+            )
             assert answer.status_code == 400
         assert "eve-of-elsewhere" not in root.get("users").text
 
