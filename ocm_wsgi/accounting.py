@@ -88,7 +88,7 @@ class Accounting:
         )
         limits = ratelimits.from_fields(fields)
         if limits is not None:
-            self._note(limits)
+            self.note(limits)
         transport: Transport = "sse" if "event-stream" in (value_of(fields, "content-type") or "") else "json"
         request_id = value_of(fields, "x-request-id") or request.request_id
         return OpenTurn(
@@ -101,17 +101,18 @@ class Accounting:
             request_id=request_id[:_REQUEST_ID_LENGTH],
         )
 
-    def _note(self, limits: RateLimits) -> None:
+    def note(self, limits: RateLimits) -> None:
+        """Take note of how full upstream says that its windows are."""
         now = time.time()
         self._ledger.note_quota(CREDENTIAL, asdict(limits), now)
         self._quota.note(CREDENTIAL, limits, now)
 
-    def record(self, open_turn: OpenTurn, outcome: Outcome) -> None:
+    def record(self, open_turn: TurnUnderWay, outcome: Outcome) -> None:
         """Write a turn down. Returns when its record is safe, after about a second at the most."""
         self._ledger.record(self._turn(open_turn, outcome))
         self._start_snapshot()
 
-    def record_async(self, open_turn: OpenTurn, outcome: Outcome, told: Told) -> None:
+    def record_async(self, open_turn: TurnUnderWay, outcome: Outcome, told: Told) -> None:
         """As ``record``, without waiting: ``told`` is called once, from another thread."""
         self._ledger.record_async(self._turn(open_turn, outcome), told)
         self._start_snapshot()
@@ -120,7 +121,7 @@ class Accounting:
         if self._snapshot is not None:
             self._snapshot.start()
 
-    def _turn(self, open_turn: OpenTurn, outcome: Outcome) -> Turn:
+    def _turn(self, open_turn: TurnUnderWay, outcome: Outcome) -> Turn:
         request = open_turn.request
         model = outcome.model or request.facts.model or ""
         tier = outcome.service_tier or request.facts.service_tier or "default"
@@ -148,7 +149,27 @@ class Accounting:
         return turn
 
 
-class OpenTurn:
+class TurnUnderWay:
+    """A turn that upstream works on.
+
+    :ivar turn: what is recorded of it, as soon as that is known.
+    :ivar answered: when the response began, on the monotonic clock.
+    """
+
+    def __init__(
+        self, request: TurnRequest, *, status: int, transport: Transport, week_start: int | None, request_id: str
+    ) -> None:
+        self.id = uuid.uuid4().hex
+        self.request = request
+        self.status = status
+        self.transport = transport
+        self.week_start = week_start
+        self.request_id = request_id
+        self.turn: Turn | None = None
+        self.answered = time.monotonic()
+
+
+class OpenTurn(TurnUnderWay):
     """A turn whose response is passing. For one thread at a time.
 
     Its end is kept back until its record is safe. The end of a stream is its terminal event, which the observer
@@ -156,8 +177,6 @@ class OpenTurn:
     a response on gives every piece to :meth:`feed` and calls :meth:`finish` behind the last; whenever :attr:`is_due`
     then, it records the turn and sends what :meth:`release` gives before anything else.
 
-    :ivar turn: what is recorded of it, as soon as that is known.
-    :ivar answered: when the response began, on the monotonic clock.
     :ivar is_due: the turn has ended and must be recorded before more of it is sent.
     """
 
@@ -172,14 +191,7 @@ class OpenTurn:
         week_start: int | None,
         request_id: str,
     ) -> None:
-        self.id = uuid.uuid4().hex
-        self.request = request
-        self.status = status
-        self.transport = transport
-        self.week_start = week_start
-        self.request_id = request_id
-        self.turn: Turn | None = None
-        self.answered = time.monotonic()
+        super().__init__(request, status=status, transport=transport, week_start=week_start, request_id=request_id)
         self.is_due = False
         self._accounting = accounting
         self._observer = observer

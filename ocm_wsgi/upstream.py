@@ -26,6 +26,7 @@ from ocm_wsgi.errors import (
     UpstreamUnreachable,
 )
 from ocm_wsgi.fields import Fields, forwardable_response_fields, upstream_request_fields
+from ocm_wsgi.handshake import Answer, upgrade_request_fields
 from ocm_wsgi.targets import ApiTarget, Origin
 from ocm_wsgi.transport import ArrivingBody, BareBody, UpstreamAdapter, upstream_request
 
@@ -58,6 +59,7 @@ class ClientRequest:
 
     :ivar fields: as the client sent them.
     :ivar body: ``None`` for a request without one. Stays the caller's to close.
+    :ivar is_upgrade: it is the opening handshake of a WebSocket.
     """
 
     method: str
@@ -65,6 +67,7 @@ class ClientRequest:
     fields: Sequence[tuple[str, str]]
     body: Body | None
     exchange: Exchange = field(default_factory=Exchange)
+    is_upgrade: bool = False
 
 
 class UpstreamResponse:
@@ -103,6 +106,13 @@ class UpstreamResponse:
         Whoever takes it closes it; this response is then of no further use.
         """
         return None if self.is_bodiless else self._raw.bare()
+
+    def answer(self, rest: bytes) -> Answer:
+        """This response as the answer to an opening handshake.
+
+        :param rest: octets that came behind its head.
+        """
+        return Answer(self.status, self.reason, self._raw.field_lines, rest)
 
     def _end(self) -> None:
         """Read the body that is not there: the connection is free for the next request only then."""
@@ -196,17 +206,25 @@ class Upstream:
     def _send_once(self, request: ClientRequest, credential: Credential) -> UpstreamResponse:
         origin = self._origins[credential.mode]
         base_path = origin.base_path if credential.mode is Mode.CHATGPT else f"{origin.base_path}/v1"
-        fields = upstream_request_fields(
-            request.fields,
-            host=origin.authority,
-            account=_account_fields(credential),
-            content_length=None if request.body is None else request.body.length,
-            overrides=self._overrides,
-        )
+        fields = self._fields(request, origin, credential)
         head = RequestHead(request.target.below(base_path), fields, request.exchange)
         body = None if request.body is None else request.body.rewound()
         prepared = upstream_request(request.method, origin, head, body)
         return UpstreamResponse(self._adapter.send(prepared, stream=True, timeout=self._timeout), request)
+
+    def _fields(self, request: ClientRequest, origin: Origin, credential: Credential) -> Fields:
+        account = _account_fields(credential)
+        if request.is_upgrade:
+            return upgrade_request_fields(
+                request.fields, host=origin.authority, account=account, overrides=self._overrides
+            )
+        return upstream_request_fields(
+            request.fields,
+            host=origin.authority,
+            account=account,
+            content_length=None if request.body is None else request.body.length,
+            overrides=self._overrides,
+        )
 
 
 def _account_fields(credential: Credential) -> Fields:

@@ -20,7 +20,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,8 +34,10 @@ from ocm_wsgi.relay.arrival import HEAD_SECONDS, Arrival
 from ocm_wsgi.relay.lingering import Lingering, reset
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.stream import CLIENT_LEFT, Limits, Stream
+from ocm_wsgi.relay.tunnel import Tunnel
 from ocm_wsgi.upstream import SILENCE_TIMEOUT_SECONDS
 from ocm_wsgi.views.relayed import HandOver, RelayedBody
+from ocm_wsgi.views.websocket import CAN_TUNNEL, OpenedTunnel
 from ocm_wsgi.views.wsgi import CLIENT_STALL_SECONDS, Environ
 
 #: What a request's body is read in must arrive within this time, block by block.
@@ -50,6 +52,9 @@ LAST_REQUEST_SECONDS = 2.0
 NOTIFY_SECONDS = 1.0
 #: Connections, two for each stream, are descriptors. The usual limit of 1024 is there for programs that use select().
 DESCRIPTOR_LIMIT = 65536
+
+#: Threads that read what clients ask for over WebSockets, and admit it.
+DECIDING_THREADS = 4
 
 _LIMITS = Limits(stall=CLIENT_STALL_SECONDS, silence=SILENCE_TIMEOUT_SECONDS)
 
@@ -99,7 +104,7 @@ class _HandedOver(BaseException):
     No ``Exception``, for gunicorn answers those with a 500.
     """
 
-    def __init__(self, relayed: HandOver, response: Any, environ: Environ) -> None:
+    def __init__(self, relayed: HandOver | OpenedTunnel, response: Any, environ: Environ) -> None:
         super().__init__()
         self.relayed = relayed
         self.response = response
@@ -114,6 +119,16 @@ class _Outgoing:
     response: Any
     environ: Environ
     keeps_alive: bool
+    began: datetime
+
+
+@dataclass(frozen=True)
+class _Switched:
+    """What a thread leaves to the loop: a connection that has become a WebSocket."""
+
+    opened: OpenedTunnel
+    response: Any
+    environ: Environ
     began: datetime
 
 
@@ -135,6 +150,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.deadlines: dict[Any, float] = {}
         self._arrivals: set[Arrival] = set()
         self._streams: set[Stream] = set()
+        self._tunnels: set[Tunnel] = set()
+        self._deciding = ThreadPoolExecutor(DECIDING_THREADS, "ocm-deciding")
         self._stopping_since: float | None = None
         self._is_cutting = False
         self._notify_at = 0.0
@@ -152,6 +169,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         gc.freeze()
         super().run()
         self._cut_all()
+        self._deciding.shutdown(wait=False, cancel_futures=True)
 
     def notify(self) -> None:
         """Tell the master that we live: gunicorn would at each request, and it is a system call on a file."""
@@ -193,6 +211,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self._stopping_since = now
         for arrival in self._arrivals:
             arrival.hurry(self._stopping_since + LAST_REQUEST_SECONDS)
+        for tunnel in list(self._tunnels):
+            tunnel.leave()
         grace = self.cfg.graceful_timeout
         if now > self._stopping_since + grace - min(CUT_MARGIN_SECONDS, grace / 2):
             self._cut_all()
@@ -202,6 +222,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._is_cutting = True
         for stream in list(self._streams):
             stream.abort("service stopped")
+        for tunnel in list(self._tunnels):
+            tunnel.abort("service stopped")
         for conn in list(self.deadlines):
             _shut_down(conn.sock)
 
@@ -233,7 +255,9 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         try:
             return super().handle(conn)
         except _HandedOver as handed:
-            return self._send_head(conn, handed, began)
+            if isinstance(handed.relayed, OpenedTunnel):
+                return self._switch(conn, handed.relayed, handed, began)
+            return self._send_head(conn, handed.relayed, handed, began)
         finally:
             self.deadlines.pop(conn, None)
 
@@ -249,8 +273,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         """Whether the connection can serve another request: not when that would mean to wait for a body."""
         return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + DRAIN_SECONDS))
 
-    def _send_head(self, conn: Any, handed: _HandedOver, began: datetime) -> Any:
-        relayed, response = handed.relayed, handed.response
+    def _send_head(self, conn: Any, relayed: HandOver, handed: _HandedOver, began: datetime) -> Any:
+        response = handed.response
         try:
             response.send_headers()
             keeps_alive = self._keepalive_after(conn, not response.should_close())
@@ -261,11 +285,24 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             raise
         return _Outgoing(relayed, response, handed.environ, keeps_alive, began)
 
+    def _switch(self, conn: Any, opened: OpenedTunnel, handed: _HandedOver, began: datetime) -> Any:
+        """Send upstream's answer as it is: gunicorn would add fields of its own."""
+        try:
+            conn.sock.sendall(opened.answer.head())
+        except BaseException as exc:
+            opened.abandon(CLIENT_LEFT)
+            if isinstance(exc, OSError):
+                return False
+            raise
+        return _Switched(opened, handed.response, handed.environ, began)
+
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Called in the main thread when a request's thread is done with it."""
         result = fs.result() if not fs.cancelled() and fs.exception() is None else False
         if isinstance(result, _Outgoing):
             self._start_stream(conn, result)
+        elif isinstance(result, _Switched):
+            self._start_tunnel(conn, result)
         elif result:
             super().finish_request(conn, fs)
         else:
@@ -295,6 +332,33 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         stream.start()
         if self._is_cutting:
             stream.abort("service stopped")
+
+    def _start_tunnel(self, conn: Any, switched: _Switched) -> None:
+        response, opened = switched.response, switched.opened
+
+        def ended(end: str) -> None:
+            self._tunnels.discard(tunnel)
+            response.sent = tunnel.octets
+            opened.log(octets=tunnel.octets, end=end)
+            self.log.access(response, response.req, switched.environ, datetime.now() - switched.began)
+            self._close_gracefully(conn)
+
+        tunnel = Tunnel(
+            self.loop,
+            opened.conversation,
+            opened.turns,
+            upstream=opened.upstream,
+            client=conn.sock,
+            early=conn.parser.unreader.take_buffered(),
+            limits=_LIMITS,
+            executor=self._deciding,
+            defer=self.method_queue.defer,
+            on_end=ended,
+        )
+        self._tunnels.add(tunnel)
+        tunnel.start()
+        if self._is_cutting:
+            tunnel.abort("service stopped")
 
     def _stream_ended(self, conn: Any, outgoing: _Outgoing, *, is_whole: bool) -> None:
         if is_whole and outgoing.keeps_alive:
@@ -373,12 +437,13 @@ class _HandingOver:
         self._application = application
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
-        body = self._application(environ, start_response)
         # HTTP/2 frames a response itself, many of them on one connection.
-        if not isinstance(body, RelayedBody) or environ.get("HTTP_VERSION") == "2":
+        is_ours = environ[CAN_TUNNEL] = environ.get("HTTP_VERSION") != "2"
+        body = self._application(environ, start_response)
+        if not is_ours or not isinstance(body, RelayedBody | OpenedTunnel):
             return body
         try:
-            relayed = body.hand_over()
+            relayed = body.hand_over() if isinstance(body, RelayedBody) else body
         except BaseException:
             body.close()
             raise

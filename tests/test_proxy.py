@@ -208,9 +208,10 @@ def test_unauthenticated(running: RunningService, fields: str, code: str) -> Non
         (
             head(
                 "GET",
+                "/v1/models",
                 Connection="Upgrade",
                 Upgrade="websocket",
-                **{"Sec-WebSocket-Key": "x", "Sec-WebSocket-Version": 13},
+                **{"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": 13},
             ),
             426,
             "websocket_unavailable",

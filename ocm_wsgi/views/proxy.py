@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, nullcontext
+from functools import partial
 
 from flask import Flask, Response, current_app, g, request
 from werkzeug.routing import PathConverter, Rule
@@ -12,7 +13,6 @@ from ocm_wsgi.accounting import TurnRequest, is_turn
 from ocm_wsgi.authentication import bearer_token, refuse_api_key_fields
 from ocm_wsgi.bodies import Body, read_body
 from ocm_wsgi.connections import Exchange
-from ocm_wsgi.errors import UpgradeUnavailable
 from ocm_wsgi.fields import Fields, value_of
 from ocm_wsgi.hangups import Watch
 from ocm_wsgi.requested import request_facts
@@ -22,6 +22,7 @@ from ocm_wsgi.upstream import ClientRequest
 from ocm_wsgi.users import ANYONE, User
 from ocm_wsgi.views.access import RequestNote
 from ocm_wsgi.views.relayed import RelayedResponse
+from ocm_wsgi.views.websocket import open_websocket
 from ocm_wsgi.views.wsgi import (
     announced_length,
     client_fields,
@@ -58,12 +59,13 @@ def relay(rest: str) -> Response:
     environ = request.environ
     fields = client_fields(environ)
     refuse_api_key_fields(fields)
-    user = ANYONE if service.users.is_open else service.users.authenticate(bearer_token(fields))
+    authenticate = partial(_authenticate, service, fields)
+    user = authenticate()
     note.user = user.name
     target = api_target(request_target(environ), host=value_of(fields, "host"))
     note.path = f"/v1/{target.rest}"
     if wants_websocket(environ):
-        raise UpgradeUnavailable("WebSocket is not available here; use HTTP with Server-Sent Events.")
+        return open_websocket(service, authenticate, target, fields, note)
     exchange = Exchange()
     with ExitStack() as undo:
         body = _read_body(service.config.max_body_bytes)
@@ -78,6 +80,10 @@ def relay(rest: str) -> Response:
         undo.pop_all()
     open_turn = None if turn is None else service.accounting.answered(turn, upstream.status, upstream.fields)
     return RelayedResponse(upstream, open_turn, watch, note)
+
+
+def _authenticate(service: Service, fields: Fields) -> User:
+    return ANYONE if service.users.is_open else service.users.authenticate(bearer_token(fields))
 
 
 def _turn_request(

@@ -48,8 +48,18 @@ def test_exec_over_sse(running: Any, codex_home: Path) -> None:
     assert [turn.model for turn in running.simulator.turns] == [MODEL]
 
 
-def test_exec_with_websockets_refused(running: Any, codex_home: Path) -> None:
+def test_exec_over_websocket(running: Any, codex_home: Path) -> None:
+    """A turn completes over a WebSocket, and no request over HTTP was needed."""
+    running.simulator.plan(Plan(text=TEXT))
+    result = say_hi(running, codex_home, websockets=True)
+    assert (result.returncode, result.stdout.strip()) == (0, TEXT), result.stderr
+    assert [turn.transport for turn in running.simulator.turns] == ["websocket"]
+    assert [seen.method for seen in running.simulator.requests] == ["GET"]
+
+
+def test_exec_with_websockets_refused(service: Any, codex_home: Path) -> None:
     """Where WebSockets are not to be had, Codex falls back to HTTP at once, with no retry to spare."""
+    running = service(users={"alice": BEARER_TOKEN}, arguments=("-k", "gthread"))
     running.simulator.plan(Plan(text=TEXT))
     result = say_hi(running, codex_home, websockets=True)
     assert (result.returncode, result.stdout.strip()) == (0, TEXT), result.stderr

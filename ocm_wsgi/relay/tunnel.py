@@ -1,0 +1,300 @@
+"""One WebSocket between a client and upstream, in the event loop."""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from ocm_wsgi.conversation import Conversation, LimitsTold, TurnEnded
+from ocm_wsgi.errors import OcmError
+from ocm_wsgi.gate import HeldMessage
+from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.relay.peer import GONE, Peer
+from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Limits, UpstreamBody
+from ocm_wsgi.socketturns import SocketTurn, SocketTurns
+
+logger = logging.getLogger(__name__)
+
+UPSTREAM_STALLED = "upstream stalled"
+
+
+class Tunnel:
+    """Moves octets both ways, and stops where a turn is to be decided about or to be recorded.
+
+    :param upstream: its ``buffered`` octets came behind the answer to the handshake.
+    :param early: octets of the client that came behind its handshake.
+    :param executor: for decisions, which may take a while.
+    :param defer: has something called soon, in the loop's thread; callable from any thread.
+    :param on_end: called once, with how it ended, ``""`` being well. The client's socket is its caller's again.
+    :ivar octets: that went to the client.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        conversation: Conversation[SocketTurn],
+        turns: SocketTurns,
+        *,
+        upstream: UpstreamBody,
+        client: socket.socket,
+        early: bytes,
+        limits: Limits,
+        executor: Executor,
+        defer: Callable[[Callable[[], None]], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self.octets = 0
+        self._loop = loop
+        self._conversation = conversation
+        self._turns = turns
+        self._body = upstream
+        self._upstream = Peer(loop, upstream.socket, self._on_upstream)
+        self._client = Peer(loop, client, self._on_client)
+        self._early = early
+        self._limits = limits
+        self._executor = executor
+        self._defer = defer
+        self._on_end = on_end
+        self._active_at = loop.now
+        self._recording: object | None = None  # the end of a turn that is being recorded; what follows waits
+        self._waiting: deque[bytes | TurnEnded[SocketTurn] | LimitsTold] = deque()
+        self._is_deciding = False
+        self._unanswered: SocketTurn | None = None
+        self._end: str | None = None  # set when nothing more comes for the client
+        self._is_over = False
+
+    def start(self) -> None:
+        """Begin. It may be over when this returns."""
+        self._loop.add(self)
+        buffered, self._body.buffered = self._body.buffered, b""
+        early, self._early = self._early, b""
+        self._guarded(lambda: self._begin(buffered, early))
+
+    def check(self, now: float) -> None:
+        """Look at what is waited for, and for how long it has been. Where nothing is, silence is no fault."""
+        waited = now - self._active_at
+        if self._recording is not None and waited > self._limits.record:
+            self._recorded(self._recording)
+        elif self._client.unsent and waited > self._limits.stall:
+            self._finish(CLIENT_STALLED)
+        elif self._upstream.unsent and waited > self._limits.stall:
+            self._finish(UPSTREAM_STALLED)
+
+    def leave(self) -> None:
+        """End it between two turns; Codex goes on over another connection."""
+        if not self._is_over:
+            self._conversation.leave()
+            self._guarded(self._go_on)
+
+    def abort(self, end: str) -> None:
+        """Give it up."""
+        self._finish(end)
+
+    def _begin(self, buffered: bytes, early: bytes) -> None:
+        if buffered:
+            self._from_upstream(buffered)
+        if early:
+            self._from_client(early)
+        self._go_on()
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """A defect may end a tunnel, and nothing else."""
+        try:
+            step()
+        except Exception:
+            logger.exception("A WebSocket failed")
+            self._finish("failed")
+
+    def _on_upstream(self, mask: int) -> None:
+        self._guarded(lambda: self._upstream_ready(mask))
+
+    def _on_client(self, mask: int) -> None:
+        self._guarded(lambda: self._client_ready(mask))
+
+    def _upstream_ready(self, mask: int) -> None:
+        try:
+            if mask & select.EPOLLOUT:
+                self._flush(self._upstream)
+            data = self._upstream.receive() if self._reads_upstream else None
+        except OSError as exc:
+            self._end_with(f"upstream cut it: {type(exc).__name__}: {exc}")
+            return
+        if data:
+            self._active_at = self._loop.now
+            self._from_upstream(data)
+        elif data == b"":
+            self._end_with("" if self._conversation.close_code is not None else "upstream cut it: it ended")
+            return
+        elif mask & GONE and not self._reads_upstream:
+            # Nobody will take what it has not taken. Its own end is heard when it is read again.
+            self._upstream.unsent.clear()
+        self._go_on()
+
+    def _client_ready(self, mask: int) -> None:
+        try:
+            if mask & select.EPOLLOUT:
+                self._flush(self._client)
+            data = self._client.receive() if self._reads_client else None
+        except OSError:
+            self._finish(CLIENT_LEFT)
+            return
+        if data:
+            self._from_client(data)
+        elif data == b"" or mask & GONE:
+            self._finish("" if self._conversation.close_code is not None else CLIENT_LEFT)
+            return
+        self._go_on()
+
+    def _flush(self, peer: Peer) -> None:
+        unsent = len(peer.unsent)
+        peer.flush()
+        if len(peer.unsent) < unsent:
+            self._active_at = self._loop.now
+
+    def _from_client(self, data: bytes) -> None:
+        self._to_upstream(self._conversation.from_client(data))
+
+    def _to_upstream(self, items: list[bytes | HeldMessage]) -> None:
+        for item in items:
+            if isinstance(item, HeldMessage):
+                self._is_deciding = True
+                self._executor.submit(self._decide, item)
+            elif not self._send(self._upstream, item):
+                return
+
+    def _decide(self, message: HeldMessage) -> None:
+        """Called in another thread."""
+        turn: SocketTurn | None = None
+        error: OcmError | None = None
+        try:
+            turn = self._turns.asked(message)
+        except OcmError as exc:
+            error = exc
+        except Exception:
+            logger.exception("A turn could not be decided about")
+            error = OcmError("This service failed. Its log says why.")
+        self._defer(lambda: self._guarded(lambda: self._decided(turn, error)))
+
+    def _decided(self, turn: SocketTurn | None, error: OcmError | None) -> None:
+        self._is_deciding = False
+        if self._is_over or self._end is not None:
+            if turn is not None:
+                turn.request.slot.release()
+            return
+        self._unanswered = turn or self._unanswered
+        passing = self._conversation.let_pass(turn) if error is None else self._conversation.refuse(error)
+        self._to_upstream(passing)
+        self._go_on()
+
+    def _from_upstream(self, data: bytes) -> None:
+        if self._unanswered is not None:
+            self._unanswered.answered = self._loop.now
+            self._unanswered = None
+        self._waiting.extend(self._conversation.from_server(data))
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Send what waits, up to the next end of a turn that must be recorded first."""
+        while self._waiting and self._recording is None and not self._is_over:
+            item = self._waiting.popleft()
+            if isinstance(item, bytes):
+                self._tell(item)
+            elif isinstance(item, TurnEnded):
+                self._record(item)
+            else:
+                self._turns.note(item.limits)
+
+    def _record(self, end: TurnEnded[SocketTurn]) -> None:
+        if self._turns.ended(end, lambda: self._defer(lambda: self._guarded(lambda: self._recorded(end)))):
+            self._recording = end
+            self._active_at = self._loop.now
+
+    def _recorded(self, end: object) -> None:
+        """Send on: the turn's record is safe, or has taken too long."""
+        if self._is_over or self._recording is not end:
+            return
+        self._recording = None
+        self._active_at = self._loop.now
+        self._pass_on()
+        self._go_on()
+
+    def _tell(self, data: bytes) -> None:
+        if data:
+            self.octets += len(data)
+            self._send(self._client, data)
+
+    def _send(self, peer: Peer, data: bytes) -> bool:
+        """Send; return whether the tunnel still stands."""
+        if not peer.unsent:
+            self._active_at = self._loop.now
+        try:
+            peer.send(data)
+        except OSError as exc:
+            if peer is self._client:
+                self._finish(CLIENT_LEFT)
+                return False
+            # What it said before may still be there to be read.
+            logger.debug("upstream takes nothing more: %s", exc)
+        return True
+
+    def _end_with(self, end: str) -> None:
+        """Nothing more comes from upstream: the client gets what came before."""
+        if self._end is None:
+            self._end = end
+        self._upstream.unsent.clear()
+        self._go_on()
+
+    @property
+    def _reads_upstream(self) -> bool:
+        return self._end is None and self._recording is None and not self._client.unsent
+
+    @property
+    def _reads_client(self) -> bool:
+        return self._end is None and not self._is_deciding and not self._upstream.unsent
+
+    def _go_on(self) -> None:
+        """Say what is ours to say, and wait for what is next."""
+        if not self._is_over and self._recording is None:
+            self._speak()
+        if not self._is_over:
+            self._wait()
+
+    def _speak(self) -> None:
+        self._tell(self._conversation.own())
+        if self._conversation.is_over and self._end is None:
+            stopped = self._conversation.stopped
+            self._end = "" if stopped is None else stopped.reason
+            self._upstream.unsent.clear()
+
+    def _wait(self) -> None:
+        if self._end is not None and self._recording is None and not self._client.unsent:
+            self._finish(self._end)
+            return
+        if self._reads_upstream or self._upstream.unsent:
+            self._upstream.wait(to_read=self._reads_upstream)
+        else:
+            self._upstream.leave()
+        self._client.wait(to_read=self._reads_client)
+
+    def _finish(self, end: str) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._loop.discard(self)
+        self._upstream.leave()
+        self._client.leave()
+        self._body.close()
+        try:
+            for ended in [*self._waiting, *self._conversation.end()]:
+                if isinstance(ended, TurnEnded):
+                    self._turns.ended(ended, _nobody_waits)
+        finally:
+            self._on_end(end)
+
+
+def _nobody_waits() -> None:
+    """Nobody is left to be told."""

@@ -1,0 +1,104 @@
+"""The turns of one WebSocket: admitted when they are asked for, recorded when they end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ocm_wsgi import metrics
+from ocm_wsgi.accounting import Accounting, TurnRequest, TurnUnderWay
+from ocm_wsgi.admission import Admission
+from ocm_wsgi.conversation import TurnEnded
+from ocm_wsgi.gate import HeldMessage
+from ocm_wsgi.handshake import ENDPOINT
+from ocm_wsgi.ratelimits import RateLimits
+from ocm_wsgi.recorder import Place
+from ocm_wsgi.requested import RequestFacts
+from ocm_wsgi.slots import Slot
+from ocm_wsgi.users import User
+
+
+class SocketTurn(TurnUnderWay):
+    """A turn that was asked for over a WebSocket.
+
+    :ivar is_prewarm: nothing is to be generated.
+    """
+
+    def __init__(self, request: TurnRequest, *, week_start: int | None, is_prewarm: bool) -> None:
+        super().__init__(
+            request, status=200, transport="websocket", week_start=week_start, request_id=request.request_id
+        )
+        self.is_prewarm = is_prewarm
+
+
+class SocketTurns:
+    """Decides about and records the turns of one WebSocket.
+
+    :param authenticate: gives the socket's user as of now; raises what refuses them.
+    :param request_id: what the client calls its handshake, or ``""``.
+    :param week_start: of the subscription, as far as the handshake told.
+    """
+
+    def __init__(
+        self,
+        authenticate: Callable[[], User],
+        admission: Admission,
+        accounting: Accounting,
+        *,
+        user: str,
+        request_id: str,
+        week_start: int | None,
+    ) -> None:
+        self._authenticate = authenticate
+        self._admission = admission
+        self._accounting = accounting
+        self._user = user
+        self._request_id = request_id
+        self._week_start = week_start
+
+    def asked(self, message: HeldMessage) -> SocketTurn | None:
+        """Read a message and admit the turn that it asks for; ``None`` when it asks for none. May take a while.
+
+        :return: holds a slot, which ``ended`` releases.
+        :raises OcmError: the turn is refused.
+        """
+        arrived = time.monotonic()
+        create = message.read()
+        if create is None:
+            return None
+        slot = self._admission.admit(self._authenticate(), create.facts.model)
+        return self._turn(create.facts, arrived, slot, is_prewarm=create.is_prewarm)
+
+    def note(self, limits: RateLimits) -> None:
+        """Take note of what upstream said of its windows."""
+        if limits.week_start is not None:
+            self._week_start = limits.week_start
+        self._accounting.note(limits)
+
+    def ended(self, end: TurnEnded[SocketTurn], told: Callable[[], None]) -> bool:
+        """Record a turn and let go of its slot, without waiting.
+
+        :param told: called once when the record is safe, from another thread.
+        :return: whether there is anything to wait for. Upstream bills no prewarm that it says no usage of.
+        """
+        turn = end.turn or self._turn(RequestFacts(), time.monotonic(), Slot(None), is_prewarm=False)
+        if turn.is_prewarm and end.outcome.usage is None:
+            turn.request.slot.release()
+            return False
+
+        def recorded(_place: Place) -> None:
+            turn.request.slot.release()
+            told()
+
+        turn.status = end.http_status
+        if turn.week_start is None:
+            turn.week_start = self._week_start
+        self._accounting.record_async(turn, end.outcome, recorded)
+        if turn.turn is not None:
+            metrics.count_turn(turn.turn)
+        return True
+
+    def _turn(self, facts: RequestFacts, arrived: float, slot: Slot, *, is_prewarm: bool) -> SocketTurn:
+        started_at = time.time() - (time.monotonic() - arrived)
+        request = TurnRequest(self._user, ENDPOINT, facts, started_at, arrived, self._request_id, slot)
+        return SocketTurn(request, week_start=self._week_start, is_prewarm=is_prewarm)

@@ -1,0 +1,124 @@
+"""A WebSocket at ``/v1/responses``: the opening handshake goes upstream, and the open tunnel to the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from flask import Response, request
+
+from ocm_wsgi import ratelimits
+from ocm_wsgi.connections import Exchange
+from ocm_wsgi.conversation import Conversation
+from ocm_wsgi.errors import UpgradeUnavailable, UpstreamError
+from ocm_wsgi.fields import Fields, value_of
+from ocm_wsgi.handshake import Answer, require_opening_handshake
+from ocm_wsgi.service import Service
+from ocm_wsgi.socketturns import SocketTurn, SocketTurns
+from ocm_wsgi.targets import ApiTarget
+from ocm_wsgi.transport import BareBody
+from ocm_wsgi.upstream import ClientRequest, UpstreamResponse
+from ocm_wsgi.users import User
+from ocm_wsgi.views.access import LateResponse, RequestNote
+from ocm_wsgi.views.relayed import RelayedResponse
+from ocm_wsgi.views.wsgi import Environ, client_socket
+
+#: In the environ of a server that takes tunnels over.
+CAN_TUNNEL = "ocm.can_tunnel"
+
+_UNAVAILABLE = "WebSocket is not available here; use HTTP with Server-Sent Events."
+
+
+@dataclass(frozen=True)
+class OpenedTunnel:
+    """Two connections that have become a WebSocket, for a server that moves the octets and owns all of this.
+
+    As the body of a response it is empty: no other server gets to see one.
+
+    """
+
+    answer: Answer
+    upstream: BareBody
+    conversation: Conversation[SocketTurn]
+    turns: SocketTurns
+    note: RequestNote
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(())
+
+    def close(self) -> None:
+        """Called by a server that did not take the tunnel over."""
+        self.abandon("not taken over")
+
+    def abandon(self, end: str) -> None:
+        """Give it up before anything has passed."""
+        self.upstream.close()
+        self.log(octets=0, end=end)
+
+    def log(self, *, octets: int, end: str) -> None:
+        """Write the request's line, when all is over."""
+        self.note.log(status=self.answer.status, octets=octets, end=end)
+
+
+class TunnelResponse(LateResponse):
+    """Hands an opened tunnel to the server."""
+
+    def __init__(self, tunnel: OpenedTunnel) -> None:
+        super().__init__(status=tunnel.answer.status)
+        self._tunnel = tunnel
+
+    def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+        """Answer as a WSGI application."""
+        answer = self._tunnel.answer
+        start_response(f"{answer.status} {answer.reason}", answer.forwardable_fields())
+        return self._tunnel
+
+
+def open_websocket(
+    service: Service, authenticate: Callable[[], User], target: ApiTarget, fields: Fields, note: RequestNote
+) -> Response:
+    """Pass an opening handshake upstream, and upstream's answer back, be it yes or no.
+
+    :param authenticate: gives the user as of now; asked again at each turn.
+    :raises UpgradeUnavailable: the server does not take tunnels over, or the way upstream allows none.
+    """
+    environ = request.environ
+    if not environ.get(CAN_TUNNEL):
+        raise UpgradeUnavailable(_UNAVAILABLE)
+    require_opening_handshake(request.method, environ["SERVER_PROTOCOL"], target.endpoint, fields)
+    exchange = Exchange()
+    client = client_socket(environ)
+    with ExitStack() as undo:
+        watch = None if client is None else service.hangups.watch(client.fileno(), exchange.abort)
+        if watch is not None:
+            undo.callback(watch.cancel)
+        upstream = service.upstream.open(ClientRequest("GET", target, fields, None, exchange, is_upgrade=True))
+        if not upstream.answer(b"").is_accepting:
+            undo.pop_all()
+            return RelayedResponse(upstream, None, watch, note)
+        undo.callback(upstream.close)
+        answer, body = _switched(upstream)
+        turns = SocketTurns(
+            authenticate,
+            service.admission,
+            service.accounting,
+            user=note.user,
+            request_id=note.request_id,
+            week_start=ratelimits.week_start(answer.fields),
+        )
+        tunnel = OpenedTunnel(answer, body, Conversation(answer.deflate()), turns, note)
+        undo.pop_all()
+    if watch is not None:
+        watch.cancel()
+    return TunnelResponse(tunnel)
+
+
+def _switched(upstream: UpstreamResponse) -> tuple[Answer, BareBody]:
+    protocol = value_of(upstream.answer(b"").fields, "upgrade") or ""
+    if protocol.strip().lower() != "websocket":
+        raise UpstreamError("OpenAI's answer could not be understood.", detail="it switches to another protocol")
+    body = upstream.bare()
+    if body is None:
+        raise UpgradeUnavailable(_UNAVAILABLE)
+    return upstream.answer(body.buffered), body
