@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import logging
 import os
+import signal
 import ssl
 import sys
 import threading
@@ -29,6 +30,7 @@ from ocm_wsgi.logs import configure_logging
 
 _log = logging.getLogger("gunicorn.error")
 _request = threading.local()
+_ENDINGS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 # As gunicorn does it for its own sockets: the server that is being replaced may need a moment to let go.
 _BIND_ATTEMPTS = 5
 _BIND_PAUSE_SECONDS = 1.0
@@ -209,9 +211,24 @@ def _listen_fields(loaded: Config) -> tuple[Any, ...]:
     )
 
 
-def post_fork(_arbiter: Any, _worker: Any) -> None:
-    """See to it that a new worker has where to count."""
+def post_fork(arbiter: Any, _worker: Any) -> None:
+    """Let a new worker hear of the end from its first moment, and see to it that it has where to count.
+
+    Until it sets up its own handlers a worker has the master's, which only note a signal in a queue that nobody in
+    this process reads: a TERM that comes meanwhile would be lost, and the master would wait for the whole grace
+    period and then kill.
+    """
+    for number in _ENDINGS:
+        signal.signal(number, _end_at_once)
+    while not arbiter.SIG_QUEUE.empty():
+        if arbiter.SIG_QUEUE.get_nowait() in _ENDINGS:
+            _end_at_once()
     metricfiles.ensure()
+
+
+def _end_at_once(*_: object) -> None:
+    """End a worker that has not begun to serve; gunicorn takes 0 for an orderly end."""
+    os._exit(0)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -555,6 +556,19 @@ def test_streams_end_whole_on_term(service: ServiceFactory) -> None:
         gate.release()
         assert "response.completed" in answer.result().text
         assert stopped.result() == 0
+
+
+@pytest.mark.parametrize("booted", [1, 2, 3, 4])
+def test_a_stop_is_heard_while_workers_start(service: ServiceFactory, booted: int) -> None:
+    """TERM ends the service at once also when it meets workers that are just being made."""
+    running = service(workers=4)
+    deadline = time.monotonic() + 20
+    while running.log_text().count("Booting worker") < booted:
+        assert time.monotonic() < deadline
+    stopping = time.monotonic()
+    assert running.stop() == 0
+    # A worker that has not heard it is waited for until the grace period of two minutes is over.
+    assert time.monotonic() - stopping < 20
 
 
 def test_other_servers_serve_it_too(simulator: Simulator, tmp_path: Path) -> None:

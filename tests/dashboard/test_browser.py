@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
 
 from ocm_wsgi.simulator import Gate, Plan
@@ -36,6 +36,10 @@ def text(driver: webdriver.Chrome, selector: str = "main") -> str:
         return driver.find_element(By.CSS_SELECTOR, selector).text
     except (NoSuchElementException, StaleElementReferenceException):
         return ""  # The page is just being replaced by the next.
+    except WebDriverException as exc:
+        if "does not belong to the document" not in str(exc.msg):
+            raise
+        return ""  # The same, in the words of ChromeDriver's own inspector.
 
 
 def sign_in(driver: webdriver.Chrome, running: RunningService, token: str) -> None:
