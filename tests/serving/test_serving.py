@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,3 +32,31 @@ def test_config_exits_on_mistakes(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("2 mistakes in the configuration (defaults):\n")
     assert "Traceback" not in result.stderr
+
+
+NEW_WORKER = """
+import os, queue, signal, types
+from ocm_wsgi import serving
+master = types.SimpleNamespace(SIG_QUEUE=queue.SimpleQueue())
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+    signal.signal(number, lambda number, _: master.SIG_QUEUE.put(number))  # as gunicorn's master does
+master.SIG_QUEUE.put(signal.SIGCHLD)
+{before}
+serving.post_fork(master, None)
+{after}
+print("it serves on")
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGQUIT"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_new_worker_hears_of_the_end(tmp_path: Path, moment: str, number: str) -> None:
+    """A signal that meets a worker before it has handlers of its own is not lost in a queue that nobody reads."""
+    code = {"before": "", "after": "", moment: f"os.kill(os.getpid(), signal.{number})"}
+    ended = run(tmp_path, NEW_WORKER.format(**code))
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_new_worker_serves_on(tmp_path: Path) -> None:
+    """Other signals do not end it."""
+    assert run(tmp_path, NEW_WORKER.format(before="", after="")).stdout == "it serves on\n"
