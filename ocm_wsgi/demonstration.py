@@ -153,7 +153,7 @@ name = "OCM"
 base_url = "{url}/v1"
 env_key = "OCM_BEARER_TOKEN"
 wire_api = "responses"
-supports_websockets = false
+supports_websockets = true
 """
 
 

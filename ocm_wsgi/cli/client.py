@@ -16,8 +16,8 @@ from ocm_wsgi.config import Config
 TOKEN_VARIABLE = "OCM_BEARER_TOKEN"  # noqa: S105 - the name of a variable
 PLACEHOLDER = "sk-ocm-..."
 
-#: Until the service tunnels WebSockets, Codex need not try one first.
-SUPPORTS_WEBSOCKETS = False
+#: Codex tries a WebSocket first, and goes on over HTTP at once where the server in use answers 426.
+SUPPORTS_WEBSOCKETS = True
 
 
 def default_base_url(config: Config) -> str:

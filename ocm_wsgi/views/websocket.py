@@ -94,24 +94,33 @@ def open_websocket(
         if watch is not None:
             undo.callback(watch.cancel)
         upstream = service.upstream.open(ClientRequest("GET", target, fields, None, exchange, is_upgrade=True))
+        limits = ratelimits.from_fields(upstream.fields)
+        if limits is not None:
+            service.accounting.note(limits)
         if not upstream.answer(b"").is_accepting:
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, note)
         undo.callback(upstream.close)
-        answer, body = _switched(upstream)
-        turns = SocketTurns(
-            authenticate,
-            service.admission,
-            service.accounting,
-            user=note.user,
-            request_id=note.request_id,
-            week_start=ratelimits.week_start(answer.fields),
-        )
-        tunnel = OpenedTunnel(answer, body, Conversation(answer.deflate()), turns, note)
+        tunnel = _opened(service, authenticate, upstream, note)
         undo.pop_all()
     if watch is not None:
         watch.cancel()
     return TunnelResponse(tunnel)
+
+
+def _opened(
+    service: Service, authenticate: Callable[[], User], upstream: UpstreamResponse, note: RequestNote
+) -> OpenedTunnel:
+    answer, body = _switched(upstream)
+    turns = SocketTurns(
+        authenticate,
+        service.admission,
+        service.accounting,
+        user=note.user,
+        request_id=note.request_id,
+        week_start=ratelimits.week_start(answer.fields),
+    )
+    return OpenedTunnel(answer, body, Conversation(answer.deflate()), turns, note)
 
 
 def _switched(upstream: UpstreamResponse) -> tuple[Answer, BareBody]:

@@ -153,7 +153,7 @@ def test_client_config(run: Run, run_json: RunJson) -> None:
         "env_key": "OCM_BEARER_TOKEN",
         "env_key_instructions": "Ask the owner of the service for your token.",
         "wire_api": "responses",
-        "supports_websockets": False,
+        "supports_websockets": True,
     }
     # What comes after a table's head belongs to the table.
     assert found["config_toml"].index("model_provider =") < found["config_toml"].index("[model_providers.ocm]")

@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import requests
 import sqlalchemy as sa
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from ocm_wsgi import database as db
+from ocm_wsgi.accounts import Accounts
 from ocm_wsgi.database import Database
-from tests.conftest import ALICE, RunningService, ServiceFactory
+from ocm_wsgi.simulator import Plan
+from ocm_wsgi.users import User
+from tests.conftest import ALICE, BOB, RunningService, ServiceFactory
+from tests.relay.test_relay_live import poll, secure  # noqa: F401 - a fixture
 
 TIMEOUT = 10.0
 BOTH = pytest.mark.parametrize("compression", ["deflate", None])
 
 
 @contextmanager
-def through(running: RunningService, token: str = ALICE, compression: str | None = None) -> Iterator[ClientConnection]:
+def through(
+    running: RunningService,
+    token: str = ALICE,
+    compression: str | None = None,
+    context: ssl.SSLContext | None = None,
+) -> Iterator[ClientConnection]:
     """A WebSocket through the service."""
     host, port = running.address
     with connect(
-        f"ws://{host}:{port}/v1/responses",
+        f"{'wss' if context else 'ws'}://{host}:{port}/v1/responses",
+        ssl=context,
         compression=compression,
         proxy=None,
         additional_headers={"Authorization": f"Bearer {token}"},
@@ -74,3 +89,173 @@ def test_turns_pass_unchanged(service: ServiceFactory, compression: str | None) 
     assert records(running) == [("alice", "websocket", "completed")] * 3
     (handshake,) = running.simulator.requests
     assert ALICE not in (handshake.field("authorization") or "")
+
+
+def test_turns_of_two_users(service: ServiceFactory) -> None:
+    """Turns are recorded for who asked, and once."""
+    running = service(workers=2)
+    with through(running) as alice, through(running, BOB) as bob:
+        for _ in range(3):
+            say(alice)
+            say(bob)
+            hear(alice)
+            hear(bob)
+    assert sorted(records(running)) == [(name, "websocket", "completed") for name in ("alice",) * 3 + ("bob",) * 3]
+
+
+def test_refused_handshake_is_passed_back(service: ServiceFactory) -> None:
+    """The client sees upstream's own status, fields and body."""
+    running = service(workers=1)
+    refusal = ("rate_limit_exceeded", "Too many.")
+    running.simulator.plan(Plan(upgrade=True, status=429, fields=(("x-kept", "yes"),), error=refusal))
+    with pytest.raises(InvalidStatus) as refused, through(running):
+        pass
+    response = refused.value.response
+    assert (response.status_code, response.headers["x-kept"]) == (429, "yes")
+    assert json.loads(response.body or b"")["error"]["message"] == "Too many."
+
+
+def test_rejected_credential_is_renewed(service: ServiceFactory) -> None:
+    """A 401 of upstream is the service's own business: it signs in anew, and the client hears nothing of it."""
+    running = service(workers=1)
+    running.simulator.expire()
+    with through(running) as client:
+        ask(client)
+    assert len(running.simulator.refreshes) == 1
+
+
+def test_broken_handshake_is_refused(service: ServiceFactory) -> None:
+    """What is no opening handshake is answered here, and upstream never hears of it."""
+    running = service(workers=1)
+    fields = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "x"}
+    headers = {**fields, "Authorization": f"Bearer {ALICE}"}
+    assert requests.get(f"{running.url}/v1/responses", headers=headers, timeout=TIMEOUT).status_code == 400
+    assert running.simulator.requests == []
+
+
+@BOTH
+def test_close_of_upstream_is_passed_on(service: ServiceFactory, compression: str | None) -> None:
+    """Upstream's code and reason arrive, behind what it said before; the turn is recorded as cut."""
+    running = service(workers=1)
+    running.simulator.plan(Plan(cut_after=2, close_code=1013, close_reason="try again later"))
+    with through(running, compression=compression) as client:
+        say(client)
+        with pytest.raises(ConnectionClosed, match="try again later") as closed:
+            hear(client)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1013
+    poll(lambda: records(running) == [("alice", "websocket", "cut")])
+
+
+def test_drop_of_upstream_is_passed_on(service: ServiceFactory) -> None:
+    """Where upstream goes without a word, so does the service."""
+    running = service(workers=1)
+    running.simulator.plan(Plan(cut_after=2))
+    with through(running) as client:
+        say(client)
+        with pytest.raises(ConnectionClosedError) as closed:
+            hear(client)
+    assert closed.value.rcvd is None
+    poll(lambda: records(running) == [("alice", "websocket", "cut")])
+
+
+def test_close_of_client_is_passed_on(service: ServiceFactory) -> None:
+    """A client that says goodbye gets upstream's own answer to it, and the log has nothing to complain of."""
+    running = service(workers=1)
+    with through(running) as client:
+        ask(client)
+        client.close(1000, "done")
+        assert client.protocol.close_rcvd is not None
+        assert client.protocol.close_rcvd.code == 1000
+    poll(lambda: "GET /v1/responses 101" in running.log_text())
+    assert "client left" not in running.log_text()
+
+
+def test_client_that_vanishes_frees_upstream(service: ServiceFactory) -> None:
+    """Upstream is let go within a second, though it was silent, and the turn is recorded as cut."""
+    running = service(workers=1)
+    running.simulator.plan(Plan(silence_after=1))
+    with through(running) as client:
+        say(client)
+        client.recv(TIMEOUT)
+        client.socket.shutdown(socket.SHUT_RDWR)
+    assert running.simulator.wait_for(lambda: running.simulator.open_connections == 0, timeout=1)
+    poll(lambda: records(running) == [("alice", "websocket", "cut")])
+
+
+def test_limits_are_kept(service: ServiceFactory) -> None:
+    """A user who has reached their limit is told at the next turn, which upstream never sees."""
+    user = {"name": "alice", "token": ALICE, "limits": [{"per": "day", "requests": 1}]}
+    running = service(workers=1, user_entries=[user])
+    with through(running) as client:
+        ask(client)
+        error = json.loads(ask(client)[-1])
+    assert (error["status"], error["error"]["type"]) == (429, "usage_limit_reached")
+    assert len(running.simulator.turns) == 1
+
+
+def test_slots_are_given_back(service: ServiceFactory) -> None:
+    """Of a user with one turn at once the next may begin as soon as the last has been seen to end."""
+    running = service(workers=1, user_entries=[{"name": "alice", "token": ALICE, "max_concurrent": 1}])
+    gate = running.simulator.gate().after(2)
+    running.simulator.plan(Plan(gate=gate))
+    with through(running) as first, through(running) as second:
+        say(first)
+        assert gate.reached.wait(TIMEOUT)
+        assert json.loads(ask(second)[-1])["error"]["code"] == "too_many_concurrent"
+        gate.release()
+        hear(first)
+        for client in (second, first, second):
+            assert json.loads(ask(client)[-1])["type"] == "response.completed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sockets_end_between_turns(service: ServiceFactory, number: signal.Signals) -> None:
+    """At a stop and a reload idle sockets are closed with 1001, open turns end first, and all are recorded."""
+    running = service(workers=1)
+    gate = running.simulator.gate().after(2)
+    running.simulator.plan(Plan(gate=gate))
+    with through(running) as busy, through(running) as idle:
+        say(busy)
+        assert gate.reached.wait(TIMEOUT)
+        running.process.send_signal(number)
+        with pytest.raises(ConnectionClosed) as closed:
+            idle.recv(TIMEOUT)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
+        gate.release()
+        assert json.loads(hear(busy)[-1])["type"] == "response.completed"
+        with pytest.raises(ConnectionClosed):
+            busy.recv(TIMEOUT)
+    assert records(running) == [("alice", "websocket", "completed")]
+
+
+def test_revoked_user_is_stopped(service: ServiceFactory) -> None:
+    """Who was removed since the handshake is told so at the next turn, and others go on."""
+    running = service(workers=1)
+    accounts = Accounts([], Database(f"sqlite:///{running.state_path / 'ocm.db'}"))
+    with through(running) as others:
+        ask(others)
+        token = accounts.add(User("carol"), actor="cli")
+        with through(running, token) as client:
+            ask(client)
+            accounts.remove("carol", actor="cli")
+            error = json.loads(ask(client)[-1])
+        assert (error["status"], error["error"]["code"]) == (401, "invalid_bearer_token")
+        ask(others)
+    assert len(running.simulator.turns) == 3
+
+
+def test_tls_on_both_sides(secure: tuple[RunningService, ssl.SSLContext]) -> None:  # noqa: F811 - the fixture
+    """Under TLS the same octets pass, small and large, and a slow reader holds up its own upstream only."""
+    running, context = secure
+    running.simulator.clear()
+    running.simulator.plan(Plan(events=40, event_bytes=500_000))
+    with through(running, context=context, compression="deflate") as client, through(running, context=context) as other:
+        say(client, input=[{"text": "y" * 5_000_000}])
+        said = [str(client.recv(TIMEOUT)).encode()]
+        ask(other)
+        said += hear(client)
+    whole = hashlib.sha256(b"".join(said)).hexdigest()
+    assert whole in [sent.body_sha256 for sent in running.simulator.sent]
+    assert records(running)[-2:] == [("alice", "websocket", "completed")] * 2
