@@ -10,7 +10,7 @@ AXE = .cache/axe
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 
-.PHONY: help install demo test check format bench docs
+.PHONY: help install demo test check format bench docs screenshots
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,8 @@ help:
 	@echo 'make format    Format the code and mend what lint can'
 	@echo 'make bench     Measure the relay'
 	@echo 'make docs      Build the site of docs/ in build/site'
+	@echo 'make screenshots'
+	@echo '               Picture the dashboard anew, into docs/images/'
 
 install: $(VENV)/with-dev
 
@@ -48,6 +50,9 @@ bench: $(VENV)/with-dev
 docs: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-docs)
 	$(VENV)/bin/properdocs build --quiet
 	@echo 'Open build/site/index.html'
+
+screenshots: $(VENV)/with-dev
+	@scripts/screenshots
 
 # One stamp for each extra of setup.cfg.
 $(VENV)/with-%: setup.cfg pyproject.toml
