@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import socket
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from ocm_wsgi.connections import SOCKET_OPTIONS
 from ocm_wsgi.conversation import Conversation, LimitsTold, TurnEnded
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.gate import HeldMessage
@@ -70,6 +72,10 @@ class Tunnel:
     def start(self) -> None:
         """Begin. It may be over when this returns."""
         self._loop.add(self)
+        for option in SOCKET_OPTIONS:
+            # An idle socket has no deadline, so the kernel must notice a machine that is gone. None on a Unix socket.
+            with contextlib.suppress(OSError):
+                self._client.socket.setsockopt(*option)
         buffered, self._body.buffered = self._body.buffered, b""
         early, self._early = self._early, b""
         self._guarded(lambda: self._begin(buffered, early))
