@@ -1,11 +1,16 @@
-"""What a client needs to reach the service: for the dashboard. The command line writes the same."""
+"""What a client needs to reach the service: for the command line and the dashboard. Pure; no I/O."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 
-from ocm_wsgi.cli.client import PLACEHOLDER, SUPPORTS_WEBSOCKETS, TOKEN_VARIABLE
+#: As in the README and the demo. Not a key of the configuration.
+TOKEN_VARIABLE = "OCM_BEARER_TOKEN"  # noqa: S105 - the name of a variable
+PLACEHOLDER = "sk-ocm-..."
+
+#: Codex tries a WebSocket first, and goes on over HTTP at once where the server in use answers 426.
+SUPPORTS_WEBSOCKETS = True
 
 
 @dataclass(frozen=True)
@@ -13,13 +18,18 @@ class ClientConfiguration:
     """What to paste.
 
     :ivar codex: for ``~/.codex/config.toml``.
-    :ivar shell: to set the bearer token and start Codex.
+    :ivar environment: the shell's line that sets the bearer token.
     :ivar python: for the openai library.
     """
 
     codex: str
-    shell: str
+    environment: str
     python: str
+
+    @property
+    def shell(self) -> str:
+        """To set the bearer token and start Codex."""
+        return f"{self.environment}\ncodex\n"
 
 
 def client_configuration(base_url: str, bearer_token: str = PLACEHOLDER) -> ClientConfiguration:
@@ -32,14 +42,14 @@ model_provider = "ocm"
 name = "OCM"
 base_url = {json.dumps(base_url)}
 env_key = "{TOKEN_VARIABLE}"
+env_key_instructions = "Ask the owner of the service for your token."
 wire_api = "responses"
 supports_websockets = {json.dumps(SUPPORTS_WEBSOCKETS)}
 """
-    shell = f"export {TOKEN_VARIABLE}={bearer_token}\ncodex\n"
     python = f"""\
 import os
 from openai import OpenAI
 
 client = OpenAI(base_url={json.dumps(base_url)}, api_key=os.environ["{TOKEN_VARIABLE}"])
 """
-    return ClientConfiguration(codex, shell, python)
+    return ClientConfiguration(codex, f"export {TOKEN_VARIABLE}={bearer_token}", python)

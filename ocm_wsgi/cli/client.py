@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from urllib.parse import urlsplit
 
 import click
@@ -10,14 +9,8 @@ import click
 from ocm_wsgi.cli.output import echo_json
 from ocm_wsgi.cli.parameters import USER_NAME, json_option
 from ocm_wsgi.cli.state import open_state
+from ocm_wsgi.clientconfig import PLACEHOLDER, TOKEN_VARIABLE, client_configuration
 from ocm_wsgi.config import Config
-
-#: As in the README and the demo. Not a key of the configuration.
-TOKEN_VARIABLE = "OCM_BEARER_TOKEN"  # noqa: S105 - the name of a variable
-PLACEHOLDER = "sk-ocm-..."
-
-#: Codex tries a WebSocket first, and goes on over HTTP at once where the server in use answers 426.
-SUPPORTS_WEBSOCKETS = True
 
 
 def default_base_url(config: Config) -> str:
@@ -46,19 +39,16 @@ def client_config(name: str, base_url: str | None, as_json: bool) -> None:
     state = open_state()
     state.accounts.show(name)
     url = _checked(base_url) if base_url else default_base_url(state.config)
-    provider = _provider(url)
-    config_toml = f'model_provider = "ocm"\n\n{provider}'
-    environment = f"export {TOKEN_VARIABLE}={PLACEHOLDER}"
-    python = _python(url)
+    client = client_configuration(url)
     if as_json:
         echo_json(
             {
                 "name": name,
                 "base_url": url,
                 "token_variable": TOKEN_VARIABLE,
-                "config_toml": config_toml,
-                "environment": environment,
-                "python": python,
+                "config_toml": client.codex,
+                "environment": client.environment,
+                "python": client.python,
             }
         )
         return
@@ -70,22 +60,22 @@ def client_config(name: str, base_url: str | None, as_json: bool) -> None:
 
 At the top of ~/.codex/config.toml the first line, and at its end the rest:
 
-{_indented(config_toml)}
+{_indented(client.codex)}
 Then:
 
-{_indented(environment)}
+{_indented(client.environment)}
     codex
 
 ## Codex, only when asked
 
 The same lines in a file of their own, ~/.codex/ocm.config.toml, and then:
 
-{_indented(environment)}
+{_indented(client.environment)}
     codex -p ocm
 
 ## The openai library
 
-{_indented(python)}""",
+{_indented(client.python)}""",
         nl=False,
     )
 
@@ -96,28 +86,6 @@ def _checked(base_url: str) -> str:
         raise click.BadParameter("write an address such as https://ocm.example.com/v1.", param_hint="--base-url")
     url = base_url.rstrip("/")
     return url if parts.path.rstrip("/") else f"{url}/v1"
-
-
-def _provider(url: str) -> str:
-    # TOML's basic strings are JSON's. The name must not be "OpenAI": to Codex that means more than a name.
-    return f"""\
-[model_providers.ocm]
-name = "OCM"
-base_url = {json.dumps(url)}
-env_key = "{TOKEN_VARIABLE}"
-env_key_instructions = "Ask the owner of the service for your token."
-wire_api = "responses"
-supports_websockets = {json.dumps(SUPPORTS_WEBSOCKETS)}
-"""
-
-
-def _python(url: str) -> str:
-    return f"""\
-import os
-from openai import OpenAI
-
-client = OpenAI(base_url={json.dumps(url)}, api_key=os.environ["{TOKEN_VARIABLE}"])
-"""
 
 
 def _indented(text: str) -> str:
