@@ -81,7 +81,7 @@ def service_status(service: Service, credential: str) -> dict[str, Any]:
         "version": __version__,
         "users": [user_status(user, service.admission.uses(user)) for user in users],
         "credential": credential_status(service.credentials),
-        "windows": [_window_status(period, *window) for period, window in found if window is not None],
+        "windows": [window_status(period, *window) for period, window in found if window is not None],
         "rate_limits": None if quota is None else {"seen_at": iso(quota.at), **asdict(rate_limits_of(quota))},
     }
 
@@ -120,7 +120,8 @@ def _limit_status(use: Use) -> dict[str, Any]:
     }
 
 
-def _window_status(period: Period, cycle: Cycle, shares: Shares) -> dict[str, Any]:
+def window_status(period: Period, cycle: Cycle, shares: Shares) -> dict[str, Any]:
+    """How one of upstream's windows is shared out, for programs."""
     return {
         "period": period,
         "starts_at": iso(cycle.start),

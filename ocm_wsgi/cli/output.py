@@ -62,13 +62,6 @@ def utc(time: float | None, otherwise: str = "never") -> str:
     return otherwise if time is None else f"{datetime.fromtimestamp(time, timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
-def iso(time: float | None) -> str | None:
-    """A time for programs: RFC 3339, UTC."""
-    if time is None:
-        return None
-    return datetime.fromtimestamp(int(time), timezone.utc).isoformat().replace("+00:00", "Z")
-
-
 def usd(micro_usd: int) -> str:
     """An amount for people: two digits after the point, more for amounts below a cent."""
     amount = Decimal(micro_usd) / 1_000_000

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ocm_wsgi.cli.client import default_base_url
-from ocm_wsgi.cli.output import echo_json, echo_paragraph, facts, iso, percent, table, terminal_width, utc
+from ocm_wsgi.cli.output import echo_json, echo_paragraph, facts, percent, table, terminal_width, utc
 from ocm_wsgi.cli.parameters import json_option
 from ocm_wsgi.cli.state import State, open_state
 from ocm_wsgi.config import Config
@@ -19,6 +19,7 @@ from ocm_wsgi.errors import CredentialError, StateError
 from ocm_wsgi.limits import MEASURES, Cycle, Period
 from ocm_wsgi.quota import QuotaHistory
 from ocm_wsgi.shares import Shares
+from ocm_wsgi.status import iso, window_status
 
 _CONNECT_SECONDS = 2.0
 _NAMES: dict[Period, str] = {"5h": "5 hours", "week": "week"}
@@ -49,7 +50,7 @@ def status(as_json: bool) -> None:
                 "answers": answers,
                 "credential": _credential_as_json(config, credential, credential_problem),
                 "state": {"database": _database(state), "users": users, "problem": state_problem},
-                "windows": [_window_as_json(*window) for window in windows],
+                "windows": [window_status(*window) for window in windows],
             }
         )
     else:
@@ -129,14 +130,3 @@ def _echo_window(period: Period, cycle: Cycle, shares: Shares) -> None:
     click.echo(
         table(("WHO", "USED"), [*texts, ("(past us)", percent(shares.outside))], terminal_width(), right=("USED",))
     )
-
-
-def _window_as_json(period: Period, cycle: Cycle, shares: Shares) -> dict[str, Any]:
-    return {
-        "period": period,
-        "starts_at": iso(cycle.start),
-        "resets_at": iso(cycle.end),
-        "used_percent": round(shares.used_percent, 3),
-        "outside_percent": round(shares.outside, 3),
-        "users": {user: round(part, 3) for user, part in shares.percents.items()},
-    }

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import click
 
 from ocm_wsgi import tallies
-from ocm_wsgi.cli.output import echo_json, echo_paragraph, iso, table, terminal_width, usd, utc
+from ocm_wsgi.cli.output import echo_json, echo_paragraph, table, terminal_width, usd, utc
 from ocm_wsgi.cli.parameters import PAST, USER_NAME, json_option
 from ocm_wsgi.cli.state import open_state
+from ocm_wsgi.status import iso
 from ocm_wsgi.tallies import Counts, Sum
 
 _Dimension = Literal["user", "model", "day", "week"]

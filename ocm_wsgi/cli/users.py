@@ -11,10 +11,11 @@ import click
 
 from ocm_wsgi.accounts import Account
 from ocm_wsgi.admission import Admission, Use
-from ocm_wsgi.cli.output import echo_json, facts, iso, percent, table, terminal_width, utc
+from ocm_wsgi.cli.output import echo_json, facts, percent, table, terminal_width, utc
 from ocm_wsgi.cli.parameters import FUTURE, LIMIT, USER_NAME, json_option, yes_option
 from ocm_wsgi.cli.state import ACTOR, open_state
 from ocm_wsgi.limits import Limit
+from ocm_wsgi.status import iso
 from ocm_wsgi.users import User
 
 _F = TypeVar("_F", bound=Callable[..., Any])
