@@ -79,9 +79,10 @@ def store_records(connection: sa.Connection, records: Iterable[Record]) -> None:
     complete = {record["id"]: record for record in map(completed, records) if record is not None}
     if not complete:
         return
-    inserted = connection.scalars(insert_turns(connection.dialect.name), list(complete.values())).all()
+    insert = insert_turns(connection.dialect.name)
+    inserted = [record for record in complete.values() if db.run_prepared(connection, insert, record)]
     if inserted:
-        _add_to_sums(connection, [complete[turn_id] for turn_id in inserted])
+        _add_to_sums(connection, inserted)
         db.increase_meta(connection, SUMS_VERSION)
 
 
@@ -213,7 +214,8 @@ def _add_to_sums(connection: sa.Connection, records: Iterable[Record]) -> None:
         for name, value in _counts(record).items():
             row[name] += value
     # In one order everywhere, so that two writers on PostgreSQL cannot each wait for the other's row.
-    connection.execute(add_sums(connection.dialect.name), [rows[identity] for identity in sorted(rows)])
+    for identity in sorted(rows):
+        db.run_prepared(connection, add_sums(connection.dialect.name), rows[identity])
 
 
 def _counts(record: Record) -> dict[str, int]:
