@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from functools import lru_cache
+from typing import Any
 
 from ocm_wsgi import pricing, ratelimits
 from ocm_wsgi.fields import value_of
@@ -80,16 +82,17 @@ class Accounting:
     def answered(self, request: TurnRequest, status: int, fields: Iterable[tuple[str, str]]) -> OpenTurn:
         """Open a turn when upstream's response to it has begun. It takes over the request's slot."""
         fields = list(fields)
+        media_type = value_of(fields, "content-type") or ""
         observer = observer_for(
             status=status,
-            media_type=value_of(fields, "content-type") or "",
+            media_type=media_type,
             content_encoding=value_of(fields, "content-encoding") or "",
             path=request.endpoint,
         )
         limits = ratelimits.from_fields(fields)
         if limits is not None:
             self.note(limits)
-        transport: Transport = "sse" if "event-stream" in (value_of(fields, "content-type") or "") else "json"
+        transport: Transport = "sse" if "event-stream" in media_type else "json"
         request_id = value_of(fields, "x-request-id") or request.request_id
         return OpenTurn(
             self,
@@ -104,7 +107,7 @@ class Accounting:
     def note(self, limits: RateLimits) -> None:
         """Take note of how full upstream says that its windows are."""
         now = time.time()
-        self._ledger.note_quota(CREDENTIAL, asdict(limits), now)
+        self._ledger.note_quota(CREDENTIAL, _members(limits), now)
         self._quota.note(CREDENTIAL, limits, now)
 
     def record(self, open_turn: TurnUnderWay, outcome: Outcome) -> None:
@@ -203,19 +206,19 @@ class OpenTurn(TurnUnderWay):
     def feed(self, piece: bytes) -> bytes:
         """Observe what upstream sent; return what of it, and of what was kept back, may be sent at once."""
         sendable, outcome = self._observer.feed(piece)
-        if outcome is not None:
+        if outcome is not None and self._outcome is None:
             self._end(outcome)
-            if self.is_due:
-                sent, self._kept_back = self._kept_back + piece[:sendable], piece[sendable:]
-                return sent
+            sent, self._kept_back = self._kept_back + piece[:sendable], piece[sendable:]
+            return sent
         if self._keeps_last:
             piece = self._kept_back + piece
             piece, self._kept_back = piece[:-1], piece[-1:]
         return piece
 
     def finish(self) -> None:
-        """Take note that the body has ended as its framing said."""
-        self._end(self._observer.finish(whole=True))
+        """Take note that the body has ended as its framing said. Once is enough, again does nothing."""
+        if self._outcome is None:
+            self._end(self._observer.finish(whole=True))
         self._keeps_last = False
 
     def record(self) -> None:
@@ -262,14 +265,19 @@ class OpenTurn(TurnUnderWay):
         self.record_async(_nobody_waits)
 
     def _end(self, outcome: Outcome) -> None:
-        if self._outcome is None:
-            self._outcome = outcome
-            self.is_due = True
+        self._outcome = outcome
+        self.is_due = True
 
     def _recording(self) -> Outcome:
         self._is_recorded = True
         self.is_due = False
         return self._outcome or self._observer.finish(whole=False)
+
+
+# Most responses say what the one before has said.
+@lru_cache(maxsize=64)
+def _members(limits: RateLimits) -> Mapping[str, Any]:
+    return asdict(limits)
 
 
 def _nobody_waits(_place: Place) -> None:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ocm_wsgi.outcomes import label, parse_json
@@ -18,6 +19,9 @@ from ocm_wsgi.outcomes import label, parse_json
 DEFAULT_LIMIT = "codex"
 
 _WINDOW_FIELD = re.compile(r"x-(.+)-(primary|secondary)-(used-percent|window-minutes|reset-at)", re.ASCII)
+_OTHER_FIELD = re.compile(
+    r"x-.+-limit-name|x-codex-(active-limit|credits-.+|plan-type|rate-limit-reached-type)", re.ASCII
+)
 _MESSAGE_TYPE = "codex.rate_limits"
 _LARGEST_INTEGER = 2**53
 _TRUTH: Mapping[object, bool] = {"true": True, "1": True, "false": False, "0": False}
@@ -102,7 +106,13 @@ class RateLimits:
 
 def from_fields(fields: Iterable[tuple[str, str]]) -> RateLimits | None:
     """Read response fields; ``None`` when none of them is about limits. What is malformed is left out."""
-    values = _lowered(fields)
+    return _rate_limits(_about_limits(fields))
+
+
+# Most responses say what the one before has said.
+@lru_cache(maxsize=64)
+def _rate_limits(fields: tuple[tuple[str, str], ...]) -> RateLimits | None:
+    values = dict(fields)
     windows: dict[str, dict[str, Window]] = {}
     for field_name in values:
         found = _WINDOW_FIELD.fullmatch(field_name)
@@ -150,7 +160,7 @@ def week_start(fields: Iterable[tuple[str, str]]) -> int | None:
 
     The secondary window's end less its length, of the active limit where that has both, else of ``codex``.
     """
-    values = _lowered(fields)
+    values = dict(_about_limits(fields))
     for id_ in (_identifier(values.get("x-codex-active-limit", "")), DEFAULT_LIMIT):
         prefix = f"x-{id_}-secondary-"
         minutes, reset_at = (_integer(values.get(prefix + name)) for name in ("window-minutes", "reset-at"))
@@ -164,12 +174,14 @@ def _start(window_minutes: int, reset_at: int) -> int | None:
     return reset_at - window_minutes * 60 if window_minutes > 0 and reset_at > 0 else None
 
 
-def _lowered(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """By lower-case name. Of a field that comes twice the first counts."""
+def _about_limits(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Those that are about limits, by lower-case name. Of a field that comes twice the first counts."""
     values: dict[str, str] = {}
     for name, value in fields:
-        values.setdefault(name.lower(), value.strip())
-    return values
+        lowered = name.lower()
+        if lowered.startswith("x-") and (_WINDOW_FIELD.fullmatch(lowered) or _OTHER_FIELD.fullmatch(lowered)):
+            values.setdefault(lowered, value.strip())
+    return tuple(values.items())
 
 
 def _identifier(limit: str) -> str:
