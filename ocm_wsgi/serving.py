@@ -121,11 +121,11 @@ def worker_class() -> str:
     """Return gunicorn's ``worker_class``: ours, or the threads it is made of where this gunicorn does not fit it."""
     # Not before it is asked for: other servers have no use for it, and one of another kind may be without gunicorn.
     try:
-        from ocm_wsgi import worker
+        from ocm_wsgi import gunicorn_inside, worker  # noqa: F401 - whether it can be imported is a question too
     except (ImportError, AttributeError) as exc:
         _State.unmet_needs = [str(exc)]
     else:
-        _State.unmet_needs = worker.unmet_needs()
+        _State.unmet_needs = gunicorn_inside.unmet_needs()
     return "gthread" if _State.unmet_needs else "ocm_wsgi.worker.RelayWorker"
 
 

@@ -5,14 +5,13 @@ and the rest of the response is the loop's. The loop runs in the worker's main t
 it also waits for the heads of requests and closes connections, so that no client holds a thread or the main thread
 by doing nothing.
 
-All that this service needs of gunicorn's inside is here; :func:`unmet_needs` says what a release no longer has.
+All that this service needs of gunicorn's inside is here; ``gunicorn_inside`` knows whether a release still has it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import inspect
 import math
 import resource
 import select
@@ -23,10 +22,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from gunicorn.http.unreader import Unreader
-from gunicorn.http.wsgi import Response
 from gunicorn.workers import gthread
 
 from ocm_wsgi import pricing
@@ -58,45 +56,6 @@ DECIDING_THREADS = 4
 
 _LIMITS = Limits(stall=CLIENT_STALL_SECONDS, silence=SILENCE_TIMEOUT_SECONDS)
 
-# What is called or overridden, with the parameters it must have; and what must be there.
-_METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
-    (gthread.ThreadWorker, "init_process", ("self",)),
-    (gthread.ThreadWorker, "run", ("self",)),
-    (gthread.ThreadWorker, "notify", ("self",)),
-    (gthread.ThreadWorker, "wait_for_and_dispatch_events", ("self", "timeout")),
-    (gthread.ThreadWorker, "enqueue_req", ("self", "conn")),
-    (gthread.ThreadWorker, "handle", ("self", "conn")),
-    (gthread.ThreadWorker, "handle_request", ("self", "req", "conn")),
-    (gthread.ThreadWorker, "finish_request", ("self", "conn", "fs")),
-    (gthread.ThreadWorker, "_keepalive_after", ("self", "conn", "keepalive")),
-    (gthread.ThreadWorker, "handle_exit", ("self", "sig", "frame")),
-    (gthread.ThreadWorker, "handle_quit", ("self", "sig", "frame")),
-    (gthread.PollableMethodQueue, "defer", ("self", "callback", "args")),
-    (gthread.TConn, "init", ("self",)),
-    (Response, "send_headers", ("self",)),
-    (Response, "should_close", ("self",)),
-    (Unreader, "unread", ("self", "data")),
-    (Unreader, "take_buffered", ("self",)),
-)
-_ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
-    (gthread.ThreadWorker, frozenset({"nr_conns", "poller", "method_queue", "keepalived_conns"})),
-    (gthread.TConn, frozenset({"sock", "parser", "data_ready", "is_http2"})),
-    (Response, frozenset({"chunked", "response_length", "sent"})),
-)
-
-
-def unmet_needs() -> list[str]:
-    """Return what this worker class relies on and the installed gunicorn does not have; nothing when all is well."""
-    missing = []
-    for owner, name, parameters in _METHODS:
-        method = getattr(owner, name, None)
-        if method is None or tuple(inspect.signature(method).parameters) != parameters:
-            missing.append(f"{owner.__name__}.{name}({', '.join(parameters[1:])})")
-    for owner, names in _ATTRIBUTES:
-        code = inspect.getattr_static(owner, "__init__").__code__
-        missing += [f"{owner.__name__}.{name}" for name in sorted(names - set(code.co_names))]
-    return missing
-
 
 class _HandedOver(BaseException):
     """Leaves gunicorn's handling of a request at the moment when the response is ours.
@@ -113,9 +72,10 @@ class _HandedOver(BaseException):
 
 @dataclass(frozen=True)
 class _Outgoing:
-    """What a thread leaves to the loop: a response whose head is sent."""
+    """What a thread leaves to the loop: a response whose head is yet to be sent."""
 
     relayed: HandOver
+    head: bytes
     response: Any
     environ: Environ
     keeps_alive: bool
@@ -140,13 +100,10 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
     wsgi: Any
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.method_queue = _MethodQueue()
-
     def init_process(self) -> None:
         """Called in the new process; returns at its end."""
         self.loop = Loop()
+        self.method_queue = _MethodQueue(self.loop)
         self.deadlines: dict[Any, float] = {}
         self._arrivals: set[Arrival] = set()
         self._streams: set[Stream] = set()
@@ -188,6 +145,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         if self._stopping_since is None:
             self._stopping_since = time.monotonic()
         super().handle_exit(sig, frame)
+        self.loop.defer(self.loop.interrupt)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Called on QUIT and INT: as on TERM; a second one, by someone in a hurry, cuts what is left.
@@ -257,7 +215,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         except _HandedOver as handed:
             if isinstance(handed.relayed, OpenedTunnel):
                 return self._switch(conn, handed.relayed, handed, began)
-            return self._send_head(conn, handed.relayed, handed, began)
+            return self._make_head(conn, handed.relayed, handed, began)
         finally:
             self.deadlines.pop(conn, None)
 
@@ -273,8 +231,9 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         """Whether the connection can serve another request: not when that would mean to wait for a body."""
         return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + DRAIN_SECONDS))
 
-    def _send_head(self, conn: Any, relayed: HandOver, handed: _HandedOver, began: datetime) -> Any:
+    def _make_head(self, conn: Any, relayed: HandOver, handed: _HandedOver, began: datetime) -> Any:
         response = handed.response
+        response.sock = head = _Head()
         try:
             response.send_headers()
             keeps_alive = self._keepalive_after(conn, not response.should_close())
@@ -283,7 +242,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             if isinstance(exc, OSError):
                 return False
             raise
-        return _Outgoing(relayed, response, handed.environ, keeps_alive, began)
+        return _Outgoing(relayed, head.octets, response, handed.environ, keeps_alive, began)
 
     def _switch(self, conn: Any, opened: OpenedTunnel, handed: _HandedOver, began: datetime) -> Any:
         """Send upstream's answer as it is: gunicorn would add fields of its own."""
@@ -322,10 +281,11 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self.loop,
             relayed.body,
             conn.sock,
+            head=outgoing.head,
             is_chunked=response.chunked,
             turn=relayed.turn,
             limits=_LIMITS,
-            defer=self.method_queue.defer,
+            defer=self.loop.defer,
             on_end=ended,
         )
         self._streams.add(stream)
@@ -352,7 +312,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             early=conn.parser.unreader.take_buffered(),
             limits=_LIMITS,
             executor=self._deciding,
-            defer=self.method_queue.defer,
+            defer=self.loop.defer,
             on_end=ended,
         )
         self._tunnels.add(tunnel)
@@ -369,29 +329,49 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self._close_gracefully(conn)
         else:
             reset(conn.sock)
-            self.nr_conns -= 1
+            self._forget_connection()
 
     def _close_gracefully(self, conn: Any) -> None:
         """Close without waiting: gunicorn's own way can take two seconds, in which nobody else is served."""
-
-        def closed() -> None:
-            self.nr_conns -= 1
-
         if self._is_cutting:
             self._close_at_once(conn)
         else:
-            Lingering(self.loop, conn.sock, closed).start()
+            Lingering(self.loop, conn.sock, self._forget_connection).start()
 
     def _close_at_once(self, conn: Any) -> None:
-        self.nr_conns -= 1
         conn.close()
+        self._forget_connection()
+
+    def _forget_connection(self) -> None:
+        self.nr_conns -= 1
+        # gunicorn's own loop may wait for this: to accept again, or to end.
+        self.loop.interrupt()
 
 
 class _MethodQueue(gthread.PollableMethodQueue):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's way to have something called in the main thread, which other threads use to the very end."""
+    """gunicorn's way to have something called in the main thread, by our own: it takes one wake-up and not three."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def defer(self, callback: Callable[..., Any], *args: Any) -> None:
+        """As gunicorn's; other threads use it to the very end."""
+        self._loop.defer(partial(callback, *args))
 
     def close(self) -> None:
         """Leave it open: the process ends soon, and what a late thread wrote would be in another's descriptor."""
+
+
+class _Head:
+    """What a response takes for its client's connection, so that its head can go out with the first of its body."""
+
+    def __init__(self) -> None:
+        self.octets = b""
+
+    def sendall(self, data: bytes) -> None:
+        """Called by gunicorn."""
+        self.octets += data
 
 
 class _TimedBody:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -36,6 +38,17 @@ class Loop:
         self._under_way: set[Timed] = set()
         self._tick_at = self.now + TICK_SECONDS
         self._is_interrupted = False
+        self._deferred: deque[Callable[[], None]] = deque()
+        self._is_woken = False
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.watch(self._wake_fd, select.EPOLLIN, self._run_deferred)
+
+    def defer(self, callback: Callable[[], None]) -> None:
+        """Have something called soon in the loop's thread; callable from any thread, to the very end."""
+        self._deferred.append(callback)
+        if not self._is_woken:
+            self._is_woken = True
+            os.eventfd_write(self._wake_fd, 1)
 
     def watch(self, fd: int, mask: int, on_ready: Callable[[int], None]) -> None:
         """See ``peer.Poll``."""
@@ -87,8 +100,9 @@ class Loop:
                 break
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Give the descriptors back. Nothing may be deferred any more."""
         self._epoll.close()
+        os.close(self._wake_fd)
 
     def _serve(self, fd: int, mask: int, on_ready: Callable[[int], None]) -> None:
         try:
@@ -97,6 +111,18 @@ class Loop:
             # A defect: it must not end the others, nor come again at once.
             logger.exception("A connection could not be served")
             self.forget(fd)
+
+    def _run_deferred(self, _mask: int) -> None:
+        os.eventfd_read(self._wake_fd)
+        # Before the queue is looked at, or what comes now would wait for the next wake-up.
+        self._is_woken = False
+        # What these defer in turn waits until sockets have been served.
+        for _ in range(len(self._deferred)):
+            try:
+                self._deferred.popleft()()
+            except Exception:
+                # A defect: the others must be called all the same.
+                logger.exception("What was deferred failed")
 
     def _tick(self) -> None:
         self._tick_at = self.now + TICK_SECONDS

@@ -51,7 +51,8 @@ class Limits:
 class Stream:
     """Moves a response's body, and keeps its end back until its turn is recorded.
 
-    :param is_chunked: whether the client was promised the chunked coding.
+    :param head: of the response; sent with the first of the body, or at once when nothing of that is there.
+    :param is_chunked: whether the head promises the chunked coding.
     :param turn: what the response is accounted as, or ``None``.
     :param defer: has something called soon, in the loop's thread; callable from any thread.
     :param on_end: called once, with how it ended, ``""`` being well. The client's socket is its caller's again.
@@ -64,6 +65,7 @@ class Stream:
         body: UpstreamBody,
         client: socket.socket,
         *,
+        head: bytes,
         is_chunked: bool,
         turn: OpenTurn | None,
         limits: Limits,
@@ -76,6 +78,7 @@ class Stream:
         self._client = Peer(loop, client, self._on_client)
         self._upstream = Peer(loop, body.socket, self._on_upstream)
         self._framing: Framing = framing_of(is_chunked=body.is_chunked, length=body.length)
+        self._head = head
         self._is_chunked = is_chunked
         self._turn = turn
         self._limits = limits
@@ -84,6 +87,7 @@ class Stream:
         self._active_at = loop.now
         self._is_reading = False
         self._awaits_record = False
+        self._last = b""  # of the body, until the turn is recorded
         self._end: str | None = None  # set when all that is to be sent has been handed to the client's side
         self._is_over = False
 
@@ -96,7 +100,7 @@ class Stream:
             self._guarded(self._take, buffered)
         elif self._framing.has_ended:
             self._guarded(self._take, b"")
-        else:
+        elif self._send(b""):
             self._go_on()
 
     def check(self, now: float) -> None:
@@ -166,21 +170,27 @@ class Stream:
             self._let_upstream_go()
         if piece and self._turn is not None:
             piece = self._turn.feed(piece)
-        if piece and not self._send(piece):
+        if self._framing.has_ended:
+            self._last = piece
+            self._complete()
+            return
+        if (piece or self._head) and not self._send(piece):
             return
         if self._turn is not None and self._turn.is_due:
             self._record(self._turn)
-        elif self._framing.has_ended:
-            self._complete()
         else:
             self._go_on()
 
     def _send(self, piece: bytes, last: bytes = b"") -> bool:
-        """Send a piece of the body; return whether the client is still there."""
+        """Send a piece of the body, behind the head if that is still here; return whether the client is too."""
         self.octets += len(piece)
         framed = chunk(piece) if piece and self._is_chunked else piece
+        if last:
+            framed += last
+        if self._head:
+            framed, self._head = self._head + framed, b""
         try:
-            self._client.send(framed + last if last else framed)
+            self._client.send(framed)
         except OSError:
             self._finish(CLIENT_LEFT)
             return False
@@ -204,16 +214,15 @@ class Stream:
             self._go_on()
 
     def _complete(self) -> None:
-        """The body has ended as it should: send what was kept back of it, and its end."""
-        rest = b""
+        """The body has ended as it should: send the last of it, when the turn is recorded, and its end."""
         if self._turn is not None:
             self._turn.finish()
             if self._turn.is_due:
                 self._record(self._turn)
                 return
-            rest = self._turn.release()
+            self._last += self._turn.release()
         self._end = ""
-        if self._send(rest, LAST_CHUNK if self._is_chunked else b""):
+        if self._send(self._last, LAST_CHUNK if self._is_chunked else b""):
             self._go_on()
 
     def _cut(self, detail: str) -> None:
@@ -221,7 +230,8 @@ class Stream:
         self._pause()
         self._body.close()
         self._end = f"upstream cut it: {detail}"
-        self._go_on()
+        if not self._head or self._send(b""):
+            self._go_on()
 
     def _let_upstream_go(self) -> None:
         self._pause()

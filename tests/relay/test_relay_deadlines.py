@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ocm_wsgi import serving, worker
+from ocm_wsgi import gunicorn_inside, serving
 from ocm_wsgi.relay.arrival import HEAD_SECONDS, Arrival
 from ocm_wsgi.relay.lingering import LINGER_SECONDS, Lingering
 from ocm_wsgi.relay.loop import Loop
@@ -50,6 +50,7 @@ class Pipe:
             self.loop,
             self.body,
             client,
+            head=b"",
             is_chunked=False,
             turn=None,
             limits=LIMITS,
@@ -210,15 +211,15 @@ def test_a_connection_that_the_client_does_not_close(resources: ExitStack) -> No
 
 def test_this_gunicorn_fits() -> None:
     """The gunicorn that is installed has inside what the worker class relies on."""
-    assert worker.unmet_needs() == []
+    assert gunicorn_inside.unmet_needs() == []
 
 
 def test_another_gunicorn_gets_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where something is missing inside gunicorn the service runs with gunicorn's own worker class."""
     assert serving.worker_class() == "ocm_wsgi.worker.RelayWorker"
-    monkeypatch.setattr(worker.gthread.ThreadWorker, "finish_request", lambda self, conn: None)
-    monkeypatch.delattr(worker.gthread.ThreadWorker, "enqueue_req")
-    assert worker.unmet_needs() == ["ThreadWorker.enqueue_req(conn)", "ThreadWorker.finish_request(conn, fs)"]
+    monkeypatch.setattr(gunicorn_inside.gthread.ThreadWorker, "finish_request", lambda self, conn: None)
+    monkeypatch.delattr(gunicorn_inside.gthread.ThreadWorker, "enqueue_req")
+    assert gunicorn_inside.unmet_needs() == ["ThreadWorker.enqueue_req(conn)", "ThreadWorker.finish_request(conn, fs)"]
     assert serving.worker_class() == "gthread"
     monkeypatch.undo()
     assert serving.worker_class() == "ocm_wsgi.worker.RelayWorker"

@@ -1,0 +1,48 @@
+"""What the worker class relies on of gunicorn's inside, and whether the installed release still has it."""
+
+from __future__ import annotations
+
+import inspect
+
+from gunicorn.http.unreader import Unreader
+from gunicorn.http.wsgi import Response
+from gunicorn.workers import gthread
+
+# What is called or overridden, with the parameters it must have; and what must be there.
+_METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
+    (gthread.ThreadWorker, "init_process", ("self",)),
+    (gthread.ThreadWorker, "run", ("self",)),
+    (gthread.ThreadWorker, "notify", ("self",)),
+    (gthread.ThreadWorker, "wait_for_and_dispatch_events", ("self", "timeout")),
+    (gthread.ThreadWorker, "enqueue_req", ("self", "conn")),
+    (gthread.ThreadWorker, "handle", ("self", "conn")),
+    (gthread.ThreadWorker, "handle_request", ("self", "req", "conn")),
+    (gthread.ThreadWorker, "finish_request", ("self", "conn", "fs")),
+    (gthread.ThreadWorker, "_keepalive_after", ("self", "conn", "keepalive")),
+    (gthread.ThreadWorker, "handle_exit", ("self", "sig", "frame")),
+    (gthread.ThreadWorker, "handle_quit", ("self", "sig", "frame")),
+    (gthread.PollableMethodQueue, "defer", ("self", "callback", "args")),
+    (gthread.TConn, "init", ("self",)),
+    (Response, "send_headers", ("self",)),
+    (Response, "should_close", ("self",)),
+    (Unreader, "unread", ("self", "data")),
+    (Unreader, "take_buffered", ("self",)),
+)
+_ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
+    (gthread.ThreadWorker, frozenset({"nr_conns", "poller", "method_queue", "keepalived_conns"})),
+    (gthread.TConn, frozenset({"sock", "parser", "data_ready", "is_http2"})),
+    (Response, frozenset({"chunked", "response_length", "sent", "sock"})),
+)
+
+
+def unmet_needs() -> list[str]:
+    """Return what this worker class relies on and the installed gunicorn does not have; nothing when all is well."""
+    missing = []
+    for owner, name, parameters in _METHODS:
+        method = getattr(owner, name, None)
+        if method is None or tuple(inspect.signature(method).parameters) != parameters:
+            missing.append(f"{owner.__name__}.{name}({', '.join(parameters[1:])})")
+    for owner, names in _ATTRIBUTES:
+        code = inspect.getattr_static(owner, "__init__").__code__
+        missing += [f"{owner.__name__}.{name}" for name in sorted(names - set(code.co_names))]
+    return missing
