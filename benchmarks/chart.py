@@ -1,4 +1,4 @@
-"""Measurements of streams as an SVG plot: grouped bars, readable on a light and on a dark page."""
+"""Measurements as an SVG plot: grouped bars, readable on a light and on a dark page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from html import escape
 from benchmarks.measures import Measurement
 from benchmarks.report import Section
 
-_PANELS = (
-    ("cpu_us_per_event", "CPU per event, µs"),
-    ("latency_p99_ms", "event latency, p99, ms"),
-    ("first_byte_p99_ms", "first byte, p99, ms"),
-    ("memory_kib_per_stream", "memory per stream, KiB"),
-)
+# Of each section that is shown: figures and what they are called.
+_PANELS = {
+    "streams": (
+        ("cpu_us_per_event", "CPU per event, µs"),
+        ("latency_p99_ms", "event latency, p99, ms"),
+        ("first_byte_p99_ms", "first byte, p99, ms"),
+        ("memory_kib_per_stream", "memory per stream, KiB"),
+    ),
+    "sockets": (
+        ("cpu_us_per_event", "CPU per WebSocket message, µs"),
+        ("latency_p99_ms", "message latency, p99, ms"),
+    ),
+}
 _COLOURS = ("#8a8a8a", "#2a9d8f", "#e76f51")
 _STYLE = "text{font:12px system-ui,sans-serif;fill:#808080}.title{font-size:15px}.value{font-size:10px}"
 # In pixels.
@@ -26,15 +33,16 @@ _PANELS_A_ROW = 2
 class _Panel:
     """One figure of all servers and sizes, its top left corner at ``left`` and ``top``."""
 
+    section: Section
     left: int
     top: int
     name: str
     title: str
 
-    def draw(self, section: Section) -> Iterator[str]:
+    def draw(self) -> Iterator[str]:
         bottom = self.top + _PANEL_HEIGHT
-        sizes = list(section.sizes())
-        values = [measurement.figures[self.name] or 0 for measurement in section.measurements]
+        sizes = list(self.section.sizes())
+        values = [measurement.figures[self.name] or 0 for measurement in self.section.measurements]
         scale = _PANEL_HEIGHT / (max(values) or 1)
         yield _text(self.left, self.top - 18, self.title)
         yield f'<path d="M{self.left} {bottom}h{_PANEL_WIDTH}" stroke="#808080"/>'
@@ -60,23 +68,25 @@ class _Panel:
             yield _text(x + bar_width * 0.45, bottom - height - 3, f"{value:,.3g}", anchor="middle", kind="value")
 
 
-def chart(section: Section) -> str:
-    """Return the plot of a section of streams."""
-    rows = -(-len(_PANELS) // _PANELS_A_ROW)
+def chart(sections: Sequence[Section]) -> str:
+    """Return the plot of those sections that have one."""
+    panels = [(section, *panel) for section in sections for panel in _PANELS.get(section.name, ())]
+    rows = -(-len(panels) // _PANELS_A_ROW)
+    title = sections[0].title
     width = _MARGIN + _PANELS_A_ROW * (_PANEL_WIDTH + _MARGIN)
     height = _HEAD + rows * (_PANEL_HEIGHT + 2 * _MARGIN)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">',
-        f"<title>{escape(section.title)}</title>",
+        f"<title>{escape(title)}</title>",
         f"<style>{_STYLE}</style>",
-        _text(_MARGIN, 24, section.title, kind="title"),
-        *_legend(section),
+        _text(_MARGIN, 24, title, kind="title"),
+        *_legend(sections[0]),
     ]
-    for index, (name, title) in enumerate(_PANELS):
+    for index, (section, name, title) in enumerate(panels):
         row, column = divmod(index, _PANELS_A_ROW)
         left = _MARGIN + column * (_PANEL_WIDTH + _MARGIN)
         top = _HEAD + _MARGIN + row * (_PANEL_HEIGHT + 2 * _MARGIN)
-        lines += _Panel(left, top, name, title).draw(section)
+        lines += _Panel(section, left, top, name, title).draw()
     return "\n".join([*lines, "</svg>", ""])
 
 
@@ -87,7 +97,7 @@ def _legend(section: Section) -> Iterator[str]:
         yield f'<rect x="{left}" y="39" width="11" height="11" fill="{colour}"/>'
         yield _text(left + 16, 49, measurement.server)
         left += 110
-    yield _text(left, 49, f"by number of {section.size_heading}")
+    yield _text(left, 49, "by how many at once")
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", kind: str = "") -> str:

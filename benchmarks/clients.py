@@ -1,4 +1,4 @@
-"""One connection of a client each: a stream, or small turns one after another."""
+"""One connection of a client each: a stream, a WebSocket, or small turns one after another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import cast
 
-from benchmarks.responses import Damaged, StreamedResponse, TurnResponse
+from benchmarks import wire
+from benchmarks.responses import Damaged, Events, Head, StreamedResponse, TurnResponse
 from benchmarks.tally import Tally
 
 
@@ -67,13 +68,57 @@ class StreamClient(Client):
 
     def _take(self, octets: bytes, now_ns: int) -> None:
         response = self._response
-        had_begun, before = response.has_begun, response.events
+        had_begun, before = response.has_begun, response.events.count
         has_ended = response.feed(octets, now_ns)
         self._tally.opened += response.has_begun and not had_begun
-        self._tally.events += response.events - before
+        self._tally.events += response.events.count - before
         if has_ended:
             self._tally.ended += 1
             self._end()
+
+
+class SocketClient(Client):
+    """One WebSocket: the opening handshake, one turn, and Close frames both ways.
+
+    What counts as the request is the message that asks for the turn.
+    """
+
+    def __init__(self, handshake: bytes, tally: Tally, events: int) -> None:
+        super().__init__(handshake, tally)
+        self._head: Head | None = Head(101)
+        self._events = Events(wire.WEBSOCKET, events, tally.latencies)
+        self._farewell = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._has_first_byte = True  # Of the handshake it is of no interest.
+
+    def _take(self, octets: bytes, now_ns: int) -> None:
+        if self._head is not None:
+            if self._head.feed(octets) is not None:
+                self._head = None
+                self._request = wire.CREATE
+                self._send()
+        elif self._events.has_ended:
+            self._leave(octets)
+        else:
+            self._listen(octets, now_ns)
+
+    def _listen(self, octets: bytes, now_ns: int) -> None:
+        before = self._events.count
+        self._events.feed(octets, now_ns)
+        self._tally.opened += before == 0 < self._events.count
+        self._tally.events += self._events.count - before
+        if self._events.has_ended:
+            self._transport.write(wire.CLIENT_CLOSE)
+
+    def _leave(self, octets: bytes) -> None:
+        self._farewell += octets
+        if self._farewell == wire.CLOSED:
+            self._tally.ended += 1
+            self._end()
+        elif not wire.CLOSED.startswith(self._farewell):
+            raise Damaged("a Close frame that is not as it was sent")
 
 
 class TurnClient(Client):

@@ -37,10 +37,22 @@ def _counts(_context: click.Context, _option: click.Parameter, value: str | None
     "--streams",
     metavar="N,N,...",
     callback=_counts,
-    help="How many streams at once, one load each [1,50,200; quick: 1,20].",
+    help="How many SSE streams at once, one load each [1,50,200; quick: 1,20].",
 )
-@click.option("--events", type=click.IntRange(1, wire.MAX_EVENTS), help="Events of a stream [300; quick: 30].")
-@click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Events a second of a stream [33].", default=33.0)
+@click.option(
+    "--sockets",
+    metavar="N,N,...",
+    callback=_counts,
+    help="How many WebSockets at once, one load each [50,200; quick: 20].",
+)
+@click.option(
+    "--only",
+    type=click.Choice(["streams", "sockets", "turns"]),
+    multiple=True,
+    help="Measure only this; may be given more than once.",
+)
+@click.option("--events", type=click.IntRange(1, wire.MAX_EVENTS), help="Events of a turn [300; quick: 30].")
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Events a second of a turn [33].", default=33.0)
 @click.option("--rounds", type=click.IntRange(1), help="Measure so often and take medians [1].", default=1)
 @click.option("--tls", is_flag=True, help="Let upstream speak TLS.")
 @click.option("--quick", is_flag=True, help="End within 20 seconds; to see that it works.")
@@ -48,6 +60,8 @@ def _counts(_context: click.Context, _option: click.Parameter, value: str | None
 @click.option("--svg", "svg_path", type=click.Path(path_type=Path, dir_okay=False), help="Write a plot there.")
 def main(
     streams: tuple[int, ...] | None,
+    sockets: tuple[int, ...] | None,
+    only: tuple[str, ...],
     events: int | None,
     rate: float,
     rounds: int,
@@ -62,11 +76,13 @@ def main(
     client has it. The last line of each load is the service as a multiple of nginx. How to read the rest:
     docs/benchmarks.md.
     """
+    parts = only or ("streams", "sockets", "turns")
     chosen = Plan(
-        streams=streams or ((1, 20) if quick else (1, 50, 200)),
+        streams=(streams or ((1, 20) if quick else (1, 50, 200))) if "streams" in parts else (),
+        sockets=(sockets or ((20,) if quick else (50, 200))) if "sockets" in parts else (),
         events=events or (30 if quick else 300),
         rate=rate,
-        connections=(1,) if quick else (1, 4),
+        connections=((1,) if quick else (1, 4)) if "turns" in parts else (),
         turn_seconds=0.3 if quick else 3.0,
         rounds=rounds,
         tls=tls,
@@ -97,7 +113,7 @@ def _tell(
     if json_path is not None:
         json_path.write_text(json.dumps(report.document(described, sections), indent=2, ensure_ascii=False) + "\n")
     if svg_path is not None:
-        svg_path.write_text(chart.chart(sections[0]))
+        svg_path.write_text(chart.chart(sections))
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

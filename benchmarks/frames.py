@@ -10,10 +10,11 @@ import os
 import time
 import zlib
 
+from benchmarks import wire
 from benchmarks.observer import READ_SIZE
 from ocm_wsgi.conversation import Conversation
 from ocm_wsgi.deflate import DeflateParameters
-from ocm_wsgi.frames import server_text, unmask
+from ocm_wsgi.frames import server_text
 from ocm_wsgi.gate import HeldMessage
 
 ROUNDS = 5
@@ -22,8 +23,7 @@ COMPRESSIONS = {
     "takeover": DeflateParameters(),
     "no takeover": DeflateParameters(server_no_context_takeover=True, client_no_context_takeover=True),
 }
-_RSV1, _MASKED = 0x40, 0x80
-_MASK = b"\x11\x22\x33\x44"
+_RSV1 = 0x40
 
 
 def message(type_: str, size: int) -> bytes:
@@ -40,10 +40,9 @@ def frame(text: bytes, deflate: DeflateParameters | None, *, masked: bool) -> by
         stream = zlib.compressobj(wbits=-15)
         payload = (stream.compress(text) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
     whole = server_text(payload)
-    head, rsv1 = whole[: len(whole) - len(payload)], 0 if deflate is None else _RSV1
-    if not masked:
-        return bytes([head[0] | rsv1]) + head[1:] + payload
-    return bytes([head[0] | rsv1, head[1] | _MASKED]) + head[2:] + _MASK + unmask(payload, _MASK, 0)
+    if deflate is not None:
+        whole = bytes([whole[0] | _RSV1]) + whole[1:]
+    return wire.masked(whole, payload) if masked else whole
 
 
 def from_server(data: bytes, deflate: DeflateParameters | None, repeat: int) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import multiprocessing
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from benchmarks import eventloop, wire
 from benchmarks.certificates import CERTIFICATE_NAME
-from benchmarks.clients import Client, StreamClient, TurnClient
+from benchmarks.clients import Client, SocketClient, StreamClient, TurnClient
 from benchmarks.processes import end, start
 from benchmarks.responses import Damaged
 from benchmarks.tally import Progress, Tally
@@ -41,19 +41,35 @@ class Target:
 
     def request(self, query: str, body: bytes) -> bytes:
         """Return the octets of a POST, with the fields that Codex sends."""
+        fields = {
+            "Accept": "text/event-stream",
+            "Content-Type": "application/json",
+            "Content-Length": len(body),
+        }
+        return self._head("POST", query, fields) + body
+
+    def handshake(self, query: str) -> bytes:
+        """Return the octets of an opening handshake, with the fields that Codex sends. It offers no compression."""
+        fields = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": 13,
+            "Sec-WebSocket-Key": wire.SOCKET_KEY,
+        }
+        return self._head("GET", query, fields)
+
+    def _head(self, method: str, query: str, fields: Mapping[str, object]) -> bytes:
         host, port = self.address
-        head = (
-            f"POST {self.path}{query} HTTP/1.1\r\n"
-            f"Host: {host}:{port}\r\n"
-            f"Authorization: Bearer {self.bearer_token}\r\n"
-            "User-Agent: codex_cli_rs/0.169.0\r\n"
-            "originator: codex_cli_rs\r\n"
-            "session-id: 019b76da-a800-7000-8000-000000000000\r\n"
-            "Accept: text/event-stream\r\n"
-            "Content-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+        every = {
+            "Host": f"{host}:{port}",
+            "Authorization": f"Bearer {self.bearer_token}",
+            "User-Agent": "codex_cli_rs/0.169.0",
+            "originator": "codex_cli_rs",
+            "session-id": "019b76da-a800-7000-8000-000000000000",
+            **fields,
+        }
+        lines = [f"{method} {self.path}{query} HTTP/1.1", *(f"{name}: {value}" for name, value in every.items())]
+        return "\r\n".join([*lines, "", ""]).encode()
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ class Streams:
     time_limit: float
 
     def shares(self) -> list[Streams]:
-        """Return what each process is to do."""
+        """Return what each process is to do; of the same class."""
         count = -(-len(self.starts) // STREAMS_PER_PROCESS)
         return [replace(self, starts=self.starts[i::count]) for i in range(count)]
 
@@ -80,6 +96,15 @@ class Streams:
         """Return the clients and when each begins."""
         request = target.request(wire.stream_query(self.events, self.rate), wire.stream_body())
         return [(start, StreamClient(request, tally, self.events)) for start in self.starts]
+
+
+class Sockets(Streams):
+    """WebSockets that are open at once, with one turn each, of as many messages."""
+
+    def clients(self, target: Target, tally: Tally) -> list[tuple[float, Client]]:
+        """Return the clients and when each begins."""
+        handshake = target.handshake(wire.stream_query(self.events, self.rate))
+        return [(start, SocketClient(handshake, tally, self.events)) for start in self.starts]
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,12 @@ STREAM_COLUMNS = (
     *_TIMES,
     Column(_MEMORY, ("memory", "KiB/stream"), 0),
 )
+SOCKET_COLUMNS = (
+    Column("cpu_us_per_event", ("CPU/message", "µs"), 1),
+    Column("cpu_us_per_further_event", ("further", "µs"), 1),
+    *_TIMES,
+    Column(_MEMORY, ("memory", "KiB/socket"), 0),
+)
 TURN_COLUMNS = (
     Column("cpu_us_per_turn", ("CPU/turn", "µs"), 0),
     Column("turns_per_second", ("turns", "per s"), 0),
@@ -64,7 +70,7 @@ TURN_COLUMNS = (
 class Measurement:
     """What one server took for one load.
 
-    :ivar size: of the load: streams, or connections.
+    :ivar size: of the load: streams, connections, or WebSockets.
     :ivar figures: by the name of their column; ``None`` for what there is none of, or could not be had.
     :ivar whole: streams or turns that arrived as they were sent.
     :ivar failures: what went wrong with the others, and how often.
@@ -100,7 +106,7 @@ class Meter:
         return self._server.name
 
     def streams(self, scenario: Streams, watch: Watch) -> Measurement:
-        """Measure streams; ``watch`` is told of the progress."""
+        """Measure streams, or WebSockets; ``watch`` is told of the progress."""
         halfway = _Halfway(scenario, self._server.tree)
 
         def see(progress: Progress) -> None:

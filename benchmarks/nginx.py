@@ -38,6 +38,10 @@ http {{
     scgi_temp_path {folder}/scgi;
     client_body_buffer_size 512k;
     keepalive_requests 1000000;
+    map $http_upgrade $upstream_connection {{
+        default "Upgrade";
+        "" "";
+    }}
     upstream openai {{
         server {upstream};
         keepalive 256;
@@ -48,7 +52,8 @@ http {{
         location = {client_path} {{
             proxy_pass {scheme}://openai{upstream_path};
             proxy_http_version 1.1;
-            proxy_set_header Connection "";
+            proxy_set_header Connection $upstream_connection;
+            proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Authorization "Bearer {bearer_token}";
             proxy_buffering off;
             proxy_buffer_size 16k;

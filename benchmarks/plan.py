@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import wire
 from benchmarks.certificates import write_certificate
-from benchmarks.load import STREAMS_PER_PROCESS, Streams, Turns
-from benchmarks.measures import STREAM_COLUMNS, TURN_COLUMNS, Measurement, Meter, median
+from benchmarks.load import STREAMS_PER_PROCESS, Sockets, Streams, Turns
+from benchmarks.measures import (
+    SOCKET_COLUMNS,
+    STREAM_COLUMNS,
+    TURN_COLUMNS,
+    Column,
+    Measurement,
+    Meter,
+    Watch,
+    median,
+)
 from benchmarks.nginx import run_nginx
 from benchmarks.report import Section
 from benchmarks.servers import Server, Upstream, direct, run_upstream
@@ -20,6 +29,7 @@ from benchmarks.tally import Progress
 
 # So many streams begin in a second: 2,000 are all open before the first of usual length ends.
 _STARTS_PER_SECOND = 300
+_SERVERS = 3
 # A load that takes so much longer than it has to is given up.
 _GRACE_SECONDS = 15.0
 
@@ -29,8 +39,9 @@ class Plan:
     """What to measure.
 
     :ivar streams: how many at once, one load each.
-    :ivar events: of each stream.
-    :ivar rate: of each stream, in events a second.
+    :ivar sockets: how many WebSockets at once, one load each.
+    :ivar events: of each stream and socket.
+    :ivar rate: of each stream and socket, in events a second.
     :ivar connections: of small turns, one load each.
     :ivar turn_seconds: how long small turns are sent.
     :ivar rounds: how often all is measured; the figures are the medians.
@@ -38,6 +49,7 @@ class Plan:
     """
 
     streams: Sequence[int]
+    sockets: Sequence[int]
     events: int
     rate: float
     connections: Sequence[int]
@@ -45,14 +57,67 @@ class Plan:
     rounds: int
     tls: bool
 
-    def stream_load(self, count: int) -> Streams:
-        """Return the load of so many streams."""
-        starts = [i / _STARTS_PER_SECOND for i in range(count)]
-        return Streams(starts, self.events, self.rate, 2 * (starts[-1] + self.events / self.rate) + _GRACE_SECONDS)
+    def kinds(self) -> list[_Kind]:
+        """Return the kinds of loads that are asked for."""
+        kinds = [
+            _Kind(
+                "streams", "streams", f"Streams of {self._pace('events')}", STREAM_COLUMNS, self.streams, self._streams
+            ),
+            _Kind(
+                "sockets",
+                "sockets",
+                f"WebSockets with a turn of {self._pace('messages')}, uncompressed",
+                SOCKET_COLUMNS,
+                self.sockets,
+                self._sockets,
+            ),
+            _Kind(
+                "turns",
+                "connections",
+                "Small turns, not streamed, one after another over each connection",
+                TURN_COLUMNS,
+                self.connections,
+                self._turns,
+            ),
+        ]
+        return [kind for kind in kinds if kind.sizes]
 
-    def turn_load(self, connections: int) -> Turns:
-        """Return the load of small turns over so many connections."""
-        return Turns(connections, self.turn_seconds, self.turn_seconds + _GRACE_SECONDS)
+    def most_at_once(self) -> int:
+        """Return how many connections the largest load has."""
+        return max(size for kind in self.kinds() for size in kind.sizes)
+
+    def _pace(self, events: str) -> str:
+        transport = "TLS" if self.tls else "plain"
+        return f"{self.events:,} {events} of {wire.EVENT_BYTES} B, {self.rate:g} a second each, {transport} upstream"
+
+    def _streams(self, count: int, meter: Meter, watch: Watch) -> Measurement:
+        starts = [i / _STARTS_PER_SECOND for i in range(count)]
+        return meter.streams(Streams(starts, self.events, self.rate, self._time_limit(starts)), watch)
+
+    def _sockets(self, count: int, meter: Meter, watch: Watch) -> Measurement:
+        starts = [i / _STARTS_PER_SECOND for i in range(count)]
+        return meter.streams(Sockets(starts, self.events, self.rate, self._time_limit(starts)), watch)
+
+    def _time_limit(self, starts: Sequence[float]) -> float:
+        return 2 * (starts[-1] + self.events / self.rate) + _GRACE_SECONDS
+
+    def _turns(self, connections: int, meter: Meter, watch: Watch) -> Measurement:
+        return meter.turns(Turns(connections, self.turn_seconds, self.turn_seconds + _GRACE_SECONDS), watch)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of load, in several sizes.
+
+    :ivar counted: what the size counts.
+    """
+
+    name: str
+    counted: str
+    title: str
+    columns: Sequence[Column]
+    sizes: Sequence[int]
+    measure: Callable[[int, Meter, Watch], Measurement]
 
 
 def run(plan: Plan, folder: Path) -> list[Section]:
@@ -61,26 +126,16 @@ def run(plan: Plan, folder: Path) -> list[Section]:
     :param folder: an empty one, for what the servers write.
     :raises ServerFailed: one of them cannot be measured.
     """
-    loads = len(plan.streams) + len(plan.connections)
+    kinds = plan.kinds()
     with contextlib.ExitStack() as running:
         upstream = running.enter_context(_upstream(plan, folder))
-        servers = [
-            direct(upstream),
-            running.enter_context(run_nginx(upstream, _new(folder / "nginx"))),
-            running.enter_context(run_service(upstream, _new(folder / "service"))),
-        ]
-        status = running.enter_context(Status(len(servers) * (1 + plan.rounds * loads)))
-        meters = [_warm(server, upstream, status) for server in servers]
-        rounds = [_round(plan, meters, status) for _ in range(plan.rounds)]
-    streams, turns = ([median(same) for same in zip(*kind, strict=True)] for kind in zip(*rounds, strict=True))
-    return [
-        Section("streams", _streams_title(plan), "streams", STREAM_COLUMNS, streams),
-        Section("turns", _turns_title(plan), "connections", TURN_COLUMNS, turns),
-    ]
+        steps = sum(_SERVERS * (1 + plan.rounds * len(kind.sizes)) for kind in kinds)
+        status = running.enter_context(Status(steps))
+        return [_section(kind, plan.rounds, upstream, _new(folder / kind.name), status) for kind in kinds]
 
 
 def _upstream(plan: Plan, folder: Path) -> contextlib.AbstractContextManager[Upstream]:
-    processes = -(-max(plan.streams) // STREAMS_PER_PROCESS)
+    processes = -(-plan.most_at_once() // STREAMS_PER_PROCESS)
     certificate = write_certificate(_new(folder / "upstream")) if plan.tls else None
     return run_upstream(processes=processes, certificate=certificate)
 
@@ -90,48 +145,34 @@ def _new(folder: Path) -> Path:
     return folder
 
 
+def _section(kind: _Kind, rounds: int, upstream: Upstream, folder: Path, status: Status) -> Section:
+    """Measure one kind of load, on servers that have not seen another: they would keep its memory."""
+    with contextlib.ExitStack() as running:
+        servers = [
+            direct(upstream),
+            running.enter_context(run_nginx(upstream, _new(folder / "nginx"))),
+            running.enter_context(run_service(upstream, _new(folder / "service"))),
+        ]
+        meters = [_warm(server, upstream, status) for server in servers]
+        measured = [_round(kind, meters, status) for _ in range(rounds)]
+    title = f"{kind.title}; medians of {rounds} rounds" if rounds > 1 else kind.title
+    return Section(kind.name, title, kind.counted, kind.columns, [median(same) for same in zip(*measured, strict=True)])
+
+
 def _warm(server: Server, upstream: Upstream, status: Status) -> Meter:
     status.next_step(f"{server.name}: starting")
     return Meter(server, upstream)
 
 
-def _round(plan: Plan, meters: Sequence[Meter], status: Status) -> tuple[list[Measurement], list[Measurement]]:
-    """Measure each load on one server after another, so that what changes on the machine changes for all."""
-    streams = [_measure_streams(plan, count, meter, status) for count in plan.streams for meter in meters]
-    turns = [_measure_turns(plan, count, meter, status) for count in plan.connections for meter in meters]
-    return streams, turns
+def _round(kind: _Kind, meters: Sequence[Meter], status: Status) -> list[Measurement]:
+    """Measure each size on one server after another, so that what changes on the machine changes for all."""
+    return [_measure(kind, size, meter, status) for size in kind.sizes for meter in meters]
 
 
-def _measure_streams(plan: Plan, count: int, meter: Meter, status: Status) -> Measurement:
-    total = count * plan.events
-    status.next_step(f"{meter.name}: {count:,} streams")
+def _measure(kind: _Kind, size: int, meter: Meter, status: Status) -> Measurement:
+    status.next_step(f"{meter.name}: {size:,} {kind.counted}")
 
     def watch(progress: Progress) -> None:
-        status.detail(f"{progress.events:,} of {total:,} events, {progress.failed:,} failed")
+        status.detail(f"{progress.events:,} events, {progress.ended:,} whole, {progress.failed:,} failed")
 
-    return meter.streams(plan.stream_load(count), watch)
-
-
-def _measure_turns(plan: Plan, connections: int, meter: Meter, status: Status) -> Measurement:
-    status.next_step(f"{meter.name}: small turns over {connections:,} connections")
-
-    def watch(progress: Progress) -> None:
-        status.detail(f"{progress.ended:,} turns, {progress.failed:,} failed")
-
-    return meter.turns(plan.turn_load(connections), watch)
-
-
-def _streams_title(plan: Plan) -> str:
-    transport = "TLS" if plan.tls else "plain"
-    return (
-        f"Streams of {plan.events:,} events of {wire.EVENT_BYTES} B, {plan.rate:g} a second each, {transport} upstream"
-        f"{_rounds_title(plan)}"
-    )
-
-
-def _turns_title(plan: Plan) -> str:
-    return f"Small turns, not streamed, one after another over each connection{_rounds_title(plan)}"
-
-
-def _rounds_title(plan: Plan) -> str:
-    return f"; medians of {plan.rounds} rounds" if plan.rounds > 1 else ""
+    return kind.measure(size, meter, watch)

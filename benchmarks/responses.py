@@ -19,10 +19,14 @@ class Damaged(Exception):
 
 
 class Head:
-    """The head of a response, which has to be 200."""
+    """The head of a response.
 
-    def __init__(self) -> None:
+    :param status: that it has to have.
+    """
+
+    def __init__(self, status: int = 200) -> None:
         self._octets = b""
+        self._start = b"HTTP/1.1 %d " % status
 
     def feed(self, octets: bytes) -> tuple[bytes, bytes] | None:
         """Return the head and what came behind it, or ``None`` until it is there.
@@ -33,7 +37,7 @@ class Head:
         head, separator, rest = self._octets.partition(_HEAD_END)
         if not separator:
             return None
-        if not head.startswith(b"HTTP/1.1 200 "):
+        if not head.startswith(self._start):
             status_line = head.split(b"\r\n", 1)[0]
             raise Damaged(f"{status_line.decode(errors='replace')} {rest[:_SHOWN_BYTES].decode(errors='replace')}")
         return head + b"\r\n", rest
@@ -72,20 +76,59 @@ class ChunkedBody:
         return chunk
 
 
-class StreamedResponse:
-    """A response of so many events and a terminal one.
+class Events:
+    """The events of a turn and their terminal one.
 
-    :ivar events: how many have arrived.
+    :param expected: how many there are before the terminal one.
+    :ivar count: how many have arrived.
+    """
+
+    def __init__(self, format_: wire.Format, expected: int, latencies: array[int]) -> None:
+        self.count = 0
+        self._format = format_
+        self._size = format_.event_bytes
+        self._expected = expected
+        self._latencies = latencies
+        self._octets = b""
+
+    @property
+    def has_ended(self) -> bool:
+        return self._octets == self._format.completed
+
+    def feed(self, octets: bytes, now_ns: int) -> None:
+        """Take what arrived at ``now_ns``.
+
+        :raises Damaged: it is not what upstream sent.
+        """
+        self._octets += octets
+        while self.count < self._expected and len(self._octets) >= self._size:
+            self._take(self._octets[: self._size], now_ns)
+            self._octets = self._octets[self._size :]
+        if self.count == self._expected and not self._format.completed.startswith(self._octets):
+            raise Damaged("a terminal event that is not as it was sent")
+
+    def _take(self, event: bytes, now_ns: int) -> None:
+        try:
+            sent_ns = self._format.sent_ns(event)
+        except ValueError:
+            raise Damaged("an event without its time") from None
+        if event != self._format.event(self.count, sent_ns):
+            raise Damaged("an event that is not as it was sent")
+        self.count += 1
+        self._latencies.append(now_ns - sent_ns)
+
+
+class StreamedResponse:
+    """A response of so many events and a terminal one, over SSE.
+
+    :ivar events: those that have arrived.
     :ivar has_begun: it is a 200, whose head has arrived.
     """
 
     def __init__(self, events: int, latencies: array[int]) -> None:
-        self._expected = events
-        self._latencies = latencies
+        self.events = Events(wire.SSE, events, latencies)
         self._head = Head()
         self._body: ChunkedBody | None = None
-        self._content = b""
-        self.events = 0
 
     @property
     def has_begun(self) -> bool:
@@ -103,23 +146,10 @@ class StreamedResponse:
             if not _CHUNKED.search(head):
                 raise Damaged("a stream that is not chunked")
             self._body = ChunkedBody()
-        self._content += self._body.feed(octets)
-        while self.events < self._expected and len(self._content) >= wire.EVENT_BYTES:
-            self._take(self._content[: wire.EVENT_BYTES], now_ns)
-            self._content = self._content[wire.EVENT_BYTES :]
-        if self._body.has_ended and self._content != wire.COMPLETED:
+        self.events.feed(self._body.feed(octets), now_ns)
+        if self._body.has_ended and not self.events.has_ended:
             raise Damaged("a stream that ends without its terminal event")
         return self._body.has_ended
-
-    def _take(self, event: bytes, now_ns: int) -> None:
-        try:
-            sent_ns = wire.sent_ns(event)
-        except ValueError:
-            raise Damaged("an event without its time") from None
-        if event != wire.event(self.events, sent_ns):
-            raise Damaged("an event that is not as it was sent")
-        self.events += 1
-        self._latencies.append(now_ns - sent_ns)
 
 
 class TurnResponse:

@@ -1,6 +1,7 @@
 """OpenAI as the benchmark needs it: raw HTTP/1.1 that costs as little as can be, so that it is never what is measured.
 
 A request whose target names a number of events is answered with a chunked event stream, any other with a small turn.
+On a WebSocket a message asks for the events that the target of its opening handshake names.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import socket
 import ssl
 import time
+from dataclasses import dataclass
 from typing import cast
 
 from benchmarks import eventloop, wire
@@ -17,6 +19,7 @@ from benchmarks.certificates import Certificate
 
 _STREAM_TARGET = re.compile(rb" \S*\?events=(\d+)&rate=([\d.]+) ")
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_UPGRADE = re.compile(rb"\r\nupgrade: *websocket\r\n", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
 _BACKLOG = 4096
 
@@ -32,6 +35,10 @@ _FIELDS = (
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
     b"Transfer-Encoding: chunked\r\n" + _FIELDS + b"\r\n"
+)
+_SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: " + wire.SOCKET_ACCEPT.encode() + b"\r\n" + _FIELDS + b"\r\n"
 )
 _TURN_RESPONSE = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(wire.TURN)
@@ -64,7 +71,19 @@ def _chunk(octets: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(octets), octets)
 
 
-_LAST = _chunk(wire.COMPLETED) + b"0\r\n\r\n"
+@dataclass(frozen=True)
+class _Kind:
+    """What a stream looks like on the wire: before its events, each of them, behind them."""
+
+    head: bytes
+    template: bytes
+    last: bytes
+
+
+# A template of events that all have one length is one itself when it is framed.
+_SIZE = b"%x\r\n" % wire.SSE.event_bytes
+_SSE = _Kind(_STREAM_HEAD, _SIZE + wire.SSE.template + b"\r\n", _chunk(wire.SSE.completed) + _chunk(b""))
+_WEBSOCKET = _Kind(b"", wire.WEBSOCKET.template, wire.WEBSOCKET.completed)
 
 
 class _Connection(asyncio.Protocol):
@@ -74,6 +93,8 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._received = b""
         self._stream: _Stream | None = None
+        # Of a WebSocket: the head of its opening handshake.
+        self._handshake = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no such class
@@ -95,6 +116,9 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
+        if self._handshake:
+            self._hear()
+            return
         head, separator, rest = self._received.partition(_HEAD_END)
         length = _CONTENT_LENGTH.search(head)
         body_bytes = int(length[1]) if length else 0
@@ -103,20 +127,40 @@ class _Connection(asyncio.Protocol):
             self._answer(head)
 
     def _answer(self, head: bytes) -> None:
-        asked = _STREAM_TARGET.search(head.split(b"\r\n", 1)[0])
-        if asked is None:
+        if _UPGRADE.search(head + b"\r\n"):
+            self._handshake = head
+            self._transport.write(_SWITCHING)
+        elif not self._start_stream(head, _SSE):
             self._transport.write(_TURN_RESPONSE)
-        else:
-            self._stream = _Stream(self._loop, self._transport, int(asked[1]), float(asked[2]))
+
+    def _start_stream(self, head: bytes, kind: _Kind) -> bool:
+        asked = _STREAM_TARGET.search(head.split(b"\r\n", 1)[0])
+        if asked is not None:
+            self._stream = _Stream(self._loop, self._transport, kind, int(asked[1]), float(asked[2]))
             self._stream.start()
+        return asked is not None
+
+    def _hear(self) -> None:
+        """Take a client's message, which must be as it was sent, or its farewell."""
+        if self._received == wire.CREATE:
+            self._received = b""
+            self._start_stream(self._handshake, _WEBSOCKET)
+        elif self._received == wire.CLIENT_CLOSE:
+            self._transport.write(wire.CLOSED)
+            self._transport.close()
+        elif not wire.CREATE.startswith(self._received) and not wire.CLIENT_CLOSE.startswith(self._received):
+            self._transport.abort()
 
 
 class _Stream:
     """One response: its head, so many events at their times, the terminal one."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, events: int, rate: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, kind: _Kind, events: int, rate: float
+    ) -> None:
         self._loop = loop
         self._transport = transport
+        self._kind = kind
         self._events = events
         self._interval = 1 / rate
         self._sent = 0
@@ -126,7 +170,8 @@ class _Stream:
 
     def start(self) -> None:
         self._due = self._loop.time()
-        self._transport.write(_STREAM_HEAD)
+        if self._kind.head:
+            self._transport.write(self._kind.head)
         self._send()
 
     def stop(self) -> None:
@@ -144,9 +189,9 @@ class _Stream:
     def _send(self) -> None:
         if self._sent == self._events:
             self._has_ended = True
-            self._transport.write(_LAST)
+            self._transport.write(self._kind.last)
             return
-        self._transport.write(_chunk(wire.event(self._sent, time.monotonic_ns())))
+        self._transport.write(self._kind.template % (self._sent, time.monotonic_ns()))
         self._sent += 1
         self._due += self._interval
         self._schedule()

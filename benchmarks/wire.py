@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
+
+from ocm_wsgi.frames import server_close, server_text, unmask
 
 #: The target of a request, as upstream is asked for it and as a client asks for it.
 UPSTREAM_PATH = "/backend-api/codex/responses"
 CLIENT_PATH = "/v1/responses"
 
-#: The size of a usual text delta.
+#: The size of a usual text delta: of an event over SSE, of a message over a WebSocket.
 EVENT_BYTES = 158
 _SEQUENCE_NUMBER_WIDTH = 6
 # Digits of a monotonic clock in nanoseconds, padded with spaces, so that all events have one length.
 _SENT_WIDTH = 19
-_EVENT = (
-    b"event: response.output_text.delta\n"
-    b'data: {"type":"response.output_text.delta","sequence_number":%6d,"delta":" some words..","sent_ns":%19d}\n\n'
-)
-_SENT_AT = slice(-len(b"}\n\n") - _SENT_WIDTH, -len(b"}\n\n"))
 
 MAX_EVENTS = 10**_SEQUENCE_NUMBER_WIDTH - 1
 MODEL = "gpt-5.4"
@@ -27,17 +25,32 @@ _STREAM_INPUT_BYTES = 40_000
 _TURN_INPUT_BYTES = 400
 
 
-def event(sequence_number: int, sent_ns: int) -> bytes:
-    """Return a text delta of :data:`EVENT_BYTES` octets that carries the time at which it is sent.
+@dataclass(frozen=True)
+class Format:
+    """How the events of a turn look.
 
-    :param sent_ns: of ``time.monotonic_ns``, which all processes of a machine share.
+    :ivar template: of an event, for its number and its time; all come out at one length.
+    :ivar completed: the terminal event, of about 2 KB, with usage.
     """
-    return _EVENT % (sequence_number, sent_ns)
 
+    template: bytes
+    completed: bytes
 
-def sent_ns(octets: bytes) -> int:
-    """Return the time that an event carries."""
-    return int(octets[_SENT_AT])
+    @property
+    def event_bytes(self) -> int:
+        return len(self.event(0, 0))
+
+    def event(self, sequence_number: int, sent_ns: int) -> bytes:
+        """Return a text delta that carries the time at which it is sent.
+
+        :param sent_ns: of ``time.monotonic_ns``, which all processes of a machine share.
+        """
+        return self.template % (sequence_number, sent_ns)
+
+    def sent_ns(self, event: bytes) -> int:
+        """Return the time that an event carries."""
+        end = event.rindex(b"}")
+        return int(event[end - _SENT_WIDTH : end])
 
 
 def _response(text: str) -> dict[str, Any]:
@@ -76,13 +89,22 @@ def _response(text: str) -> dict[str, Any]:
     }
 
 
+def _delta(text: bytes) -> bytes:
+    return b'{"type":"response.output_text.delta","sequence_number":%%6d,"delta":"%s","sent_ns":%%19d}' % text
+
+
 def _completed() -> bytes:
     members = {"type": "response.completed", "sequence_number": MAX_EVENTS, "response": _response("word " * 240)}
-    return f"event: response.completed\ndata: {json.dumps(members, separators=(',', ':'))}\n\n".encode()
+    return json.dumps(members, separators=(",", ":")).encode()
 
 
-#: The terminal event, of about 2 KB, with usage.
-COMPLETED = _completed()
+SSE = Format(
+    b"event: response.output_text.delta\ndata: " + _delta(b" some words..") + b"\n\n",
+    b"event: response.completed\ndata: " + _completed() + b"\n\n",
+)
+# What SSE writes around an event is text here, so that both have the same size.
+_MESSAGE = _delta(b" some words".ljust(55, b"."))
+WEBSOCKET = Format(server_text(_MESSAGE % (0, 0)).removesuffix(_MESSAGE % (0, 0)) + _MESSAGE, server_text(_completed()))
 #: A whole small turn, not streamed, with usage.
 TURN = json.dumps(_response("A short answer."), separators=(",", ":")).encode()
 
@@ -94,16 +116,40 @@ def stream_query(events: int, rate: float) -> str:
 
 def stream_body() -> bytes:
     """Return the body of a request for a stream."""
-    return _request_body(stream=True, size=_STREAM_INPUT_BYTES)
+    return _request_body({"stream": True}, _STREAM_INPUT_BYTES)
 
 
 def turn_body() -> bytes:
     """Return the body of a request for a small turn that is not streamed."""
-    return _request_body(stream=False, size=_TURN_INPUT_BYTES)
+    return _request_body({"stream": False}, _TURN_INPUT_BYTES)
 
 
-def _request_body(*, stream: bool, size: int) -> bytes:
+def _request_body(members: dict[str, Any], size: int) -> bytes:
     text = ("a line of some file\n" * (size // 20 + 1))[:size]
     content = [{"type": "input_text", "text": text}]
     message = {"type": "message", "role": "user", "content": content}
-    return json.dumps({"model": MODEL, "stream": stream, "store": False, "input": [message]}).encode()
+    return json.dumps({**members, "model": MODEL, "store": False, "input": [message]}).encode()
+
+
+# The example of RFC 6455 section 1.3. No two clients need different keys here.
+SOCKET_KEY, SOCKET_ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+_MASK = b"\x11\x22\x33\x44"
+_MASK_BIT = 0x80
+
+
+def masked(frame: bytes, payload: bytes) -> bytes:
+    """Return a server's frame with this payload as a client would send it."""
+    head = frame.removesuffix(payload)
+    return bytes([head[0], head[1] | _MASK_BIT]) + head[2:] + _MASK + unmask(payload, _MASK, 0)
+
+
+def _create() -> bytes:
+    payload = _request_body({"type": "response.create"}, _STREAM_INPUT_BYTES)
+    return masked(server_text(payload), payload)
+
+
+#: What a client says over a WebSocket: asks for a turn, and at its end takes its leave.
+CREATE = _create()
+CLIENT_CLOSE = masked(server_close(1000), (1000).to_bytes(2, "big"))
+#: How upstream answers that.
+CLOSED = server_close(1000)

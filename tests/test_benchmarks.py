@@ -21,11 +21,13 @@ import pytest
 from benchmarks import measures, report, wire
 from benchmarks.measures import Measurement
 from benchmarks.processes import ProcessTree
-from benchmarks.responses import ChunkedBody, Damaged, StreamedResponse, TurnResponse
+from benchmarks.responses import ChunkedBody, Damaged, Events, StreamedResponse, TurnResponse
+from ocm_wsgi.creates import response_create
+from ocm_wsgi.frames import CLOSE, TEXT, FrameParser, close_of, unmask
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "benchmarks"]
-STREAMS, EVENTS = 2, 12
+STREAMS, SOCKETS, EVENTS = 2, 3, 12
 SERVERS = ["direct", "nginx", "ocm-wsgi"]
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -37,15 +39,16 @@ def chunked(*pieces: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*pieces, b""))
 
 
-EVENTS_SENT = [wire.event(number, 1_000 * number) for number in range(3)]
-STREAM = STREAM_HEAD + chunked(*EVENTS_SENT, wire.COMPLETED)
+EVENTS_SENT = [wire.SSE.event(number, 1_000 * number) for number in range(3)]
+STREAM = STREAM_HEAD + chunked(*EVENTS_SENT, wire.SSE.completed)
 
 
 @pytest.mark.parametrize("tls", [pytest.param((), id="plain"), pytest.param(("--tls",), id="tls")])
 def test_benchmarks_quick_run(tls: tuple[str, ...], tmp_path: Path) -> None:
-    """A run prints a table of all three ways, every stream and turn whole, and writes JSON and a plot."""
+    """A run prints a table of all three ways, all streams, sockets and turns whole, and writes JSON and a plot."""
     found, plot = tmp_path / "found.json", tmp_path / "plot.svg"
-    options = ["--quick", "--streams", str(STREAMS), "--events", str(EVENTS), "--rate", "50", *tls]
+    sizes = ["--streams", str(STREAMS), "--sockets", str(SOCKETS), "--events", str(EVENTS)]
+    options = ["--quick", *sizes, "--rate", "50", *tls]
     run = subprocess.run(
         [*COMMAND, *options, "--json", str(found), "--svg", str(plot)],
         cwd=REPOSITORY,
@@ -55,17 +58,18 @@ def test_benchmarks_quick_run(tls: tuple[str, ...], tmp_path: Path) -> None:
     )
     assert (run.returncode, run.stderr) == (0, "")
     document = json.loads(found.read_text())
-    (streams,) = document["streams"]["sizes"]
-    assert list(streams["servers"]) == SERVERS
-    for server, members in streams["servers"].items():
-        assert (members["whole"], members["failures"]) == (STREAMS, {}), server
-        assert members["latency_p99_ms"] >= members["latency_p50_ms"] > 0
-        assert (members["cpu_us_per_event"] is None) == (server == "direct")
-    assert streams["ratio"]["cpu_us_per_event"] > 0
+    for section, count in (("streams", STREAMS), ("sockets", SOCKETS)):
+        (measured,) = document[section]["sizes"]
+        assert list(measured["servers"]) == SERVERS
+        for server, members in measured["servers"].items():
+            assert (members["whole"], members["failures"]) == (count, {}), server
+            assert members["latency_p99_ms"] >= members["latency_p50_ms"] > 0
+            assert (members["cpu_us_per_event"] is None) == (server == "direct")
+        assert measured["ratio"]["cpu_us_per_event"] > 0
     (turns,) = document["turns"]["sizes"]
     assert all(members["whole"] > 0 and not members["failures"] for members in turns["servers"].values())
     rows = [line.strip() for line in run.stdout.splitlines()]
-    assert [row.split()[0] for row in rows if row.startswith(("nginx  ", "ocm-wsgi  ", "ratio  "))] == 2 * [
+    assert [row.split()[0] for row in rows if row.startswith(("nginx  ", "ocm-wsgi  ", "ratio  "))] == 3 * [
         "nginx",
         "ocm-wsgi",
         "ratio",
@@ -121,20 +125,37 @@ def test_benchmarks_streams_malformed(streams: str) -> None:
     assert "--streams" in run.stderr
 
 
-def test_event_size() -> None:
-    """Every event has the size that the figures are for, and carries its time."""
+@pytest.mark.parametrize(("format_", "overhead"), [(wire.SSE, 0), (wire.WEBSOCKET, 4)], ids=["sse", "websocket"])
+def test_event_size(format_: wire.Format, overhead: int) -> None:
+    """Every event has the size that the figures are for, and carries its time; a message has a frame's head, too."""
     for number, sent_ns in [(0, 0), (7, 123), (wire.MAX_EVENTS, 10**18)]:
-        event = wire.event(number, sent_ns)
-        assert len(event) == wire.EVENT_BYTES
-        assert wire.sent_ns(event) == sent_ns
-        assert json.loads(event.partition(b"data: ")[2])["sequence_number"] == number
+        event = format_.event(number, sent_ns)
+        assert len(event) == format_.event_bytes == wire.EVENT_BYTES + overhead
+        assert format_.sent_ns(event) == sent_ns
+        assert json.loads(event[event.index(b"{") :])["sequence_number"] == number
+
+
+def test_socket_octets() -> None:
+    """What clients and upstream say over a WebSocket is what the service's own parsers take it for."""
+    client = FrameParser(masked=True, compressible=False)
+    (create,) = client.feed(wire.CREATE)
+    asked = response_create([unmask(wire.CREATE[create.payload :], create.mask, 0)])
+    assert asked is not None
+    assert asked.facts.model == wire.MODEL
+    (close,) = client.feed(wire.CLIENT_CLOSE)
+    payload = unmask(wire.CLIENT_CLOSE[close.payload :], close.mask, 0)
+    assert (close.opcode, close_of(payload)) == (CLOSE, (1000, ""))
+    said = wire.WEBSOCKET.event(0, 0) + wire.WEBSOCKET.completed + wire.CLOSED
+    parts = FrameParser(masked=False, compressible=False).feed(said)
+    assert [part.opcode for part in parts] == [TEXT, TEXT, CLOSE]
 
 
 def test_completed_has_usage() -> None:
     """The terminal event is one of about 2 KB, and the turn a small one, both with usage."""
-    completed = json.loads(wire.COMPLETED.partition(b"data: ")[2])
-    assert completed["response"]["usage"]["total_tokens"] > 0
-    assert 1_900 < len(wire.COMPLETED) < 2_200
+    for format_ in (wire.SSE, wire.WEBSOCKET):
+        completed = json.loads(format_.completed[format_.completed.index(b"{") :])
+        assert completed["response"]["usage"]["total_tokens"] > 0
+        assert 1_900 < len(format_.completed) < 2_200
     assert json.loads(wire.TURN)["usage"]["total_tokens"] > 0
 
 
@@ -147,7 +168,7 @@ def test_streamed_response_any_split(size: int) -> None:
         response.feed(STREAM[start : start + size], start + size + 1_000_000) for start in range(0, len(STREAM), size)
     ]
     assert ended == [False] * (len(ended) - 1) + [True]
-    assert response.events == len(latencies) == 3
+    assert response.events.count == len(latencies) == 3
     if size == 1:
         ends = [STREAM.index(event) + len(event) + 2 for event in EVENTS_SENT]
         assert list(latencies) == [end + 1_000_000 - 1_000 * number for number, end in enumerate(ends)]
@@ -157,7 +178,7 @@ def test_streamed_response_any_split(size: int) -> None:
     ("octets", "says"),
     [
         pytest.param(STREAM_HEAD + chunked(*EVENTS_SENT), "terminal event", id="no-terminal-event"),
-        pytest.param(STREAM_HEAD + chunked(*EVENTS_SENT[:2], wire.COMPLETED), "event", id="event-missing"),
+        pytest.param(STREAM_HEAD + chunked(*EVENTS_SENT[:2], wire.SSE.completed), "event", id="event-missing"),
         pytest.param(STREAM.replace(b"words", b"WORDS", 1), "as it was sent", id="event-changed"),
         pytest.param(STREAM_HEAD + chunked(EVENTS_SENT[0], EVENTS_SENT[2]), "as it was sent", id="event-skipped"),
         pytest.param(STREAM_HEAD + b"zz\r\n", "size", id="no-chunk"),
@@ -169,6 +190,20 @@ def test_streamed_response_damaged(octets: bytes, says: str) -> None:
     """A stream that is not what upstream sent is told from one that is."""
     with pytest.raises(Damaged, match=says):
         StreamedResponse(3, array("q")).feed(octets, 0)
+
+
+@pytest.mark.parametrize("size", [1, 7, 162, 10_000])
+def test_messages_any_split(size: int) -> None:
+    """However messages are split, each is timed at the arrival of its last octet, up to the terminal one."""
+    said = b"".join([*(wire.WEBSOCKET.event(number, number) for number in range(3)), wire.WEBSOCKET.completed])
+    events = Events(wire.WEBSOCKET, 3, array("q"))
+    for start in range(0, len(said), size):
+        assert not events.has_ended
+        events.feed(said[start : start + size], 5)
+    assert events.has_ended
+    assert events.count == 3
+    with pytest.raises(Damaged, match="terminal event"):
+        events.feed(b"x", 5)
 
 
 def test_streamed_response_cut() -> None:
