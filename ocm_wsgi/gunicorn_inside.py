@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+from gunicorn.http.parser import Parser
 from gunicorn.http.unreader import Unreader
 from gunicorn.http.wsgi import Response
 from gunicorn.workers import gthread
@@ -18,13 +19,14 @@ _METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (gthread.ThreadWorker, "handle", ("self", "conn")),
     (gthread.ThreadWorker, "handle_request", ("self", "req", "conn")),
     (gthread.ThreadWorker, "finish_request", ("self", "conn", "fs")),
-    (gthread.ThreadWorker, "_keepalive_after", ("self", "conn", "keepalive")),
     (gthread.ThreadWorker, "handle_exit", ("self", "sig", "frame")),
     (gthread.ThreadWorker, "handle_quit", ("self", "sig", "frame")),
     (gthread.PollableMethodQueue, "defer", ("self", "callback", "args")),
     (gthread.TConn, "init", ("self",)),
     (Response, "send_headers", ("self",)),
     (Response, "should_close", ("self",)),
+    (Response, "force_close", ("self",)),
+    (Parser, "finish_body", ("self", "deadline", "max_bytes")),
     (Unreader, "unread", ("self", "data")),
     (Unreader, "take_buffered", ("self",)),
 )

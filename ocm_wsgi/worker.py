@@ -18,7 +18,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,20 +28,17 @@ from typing import Any
 from gunicorn.workers import gthread
 
 from ocm_wsgi import pricing
+from ocm_wsgi.handing_over import HandedOver, HandingOver, Head, TimedBody
 from ocm_wsgi.relay.arrival import HEAD_SECONDS, Arrival
 from ocm_wsgi.relay.lingering import Lingering, reset
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.stream import CLIENT_LEFT, Limits, Stream
 from ocm_wsgi.relay.tunnel import Tunnel
 from ocm_wsgi.upstream import SILENCE_TIMEOUT_SECONDS
-from ocm_wsgi.views.relayed import HandOver, RelayedBody
-from ocm_wsgi.views.websocket import CAN_TUNNEL, OpenedTunnel
+from ocm_wsgi.views.relayed import HandOver
+from ocm_wsgi.views.websocket import OpenedTunnel
 from ocm_wsgi.views.wsgi import CLIENT_STALL_SECONDS, Environ
 
-#: What a request's body is read in must arrive within this time, block by block.
-BLOCK_SECONDS = 30.0
-#: Body that nobody read is read away for so long, if the connection is to serve another request.
-DRAIN_SECONDS = 0.01
 #: What is still open so long before gunicorn would kill the worker is cut, and recorded as cut.
 CUT_MARGIN_SECONDS = 2.0
 #: A stopping worker waits so long for requests that clients may be sending already; gunicorn's own figure.
@@ -55,19 +52,6 @@ DESCRIPTOR_LIMIT = 65536
 DECIDING_THREADS = 4
 
 _LIMITS = Limits(stall=CLIENT_STALL_SECONDS, silence=SILENCE_TIMEOUT_SECONDS)
-
-
-class _HandedOver(BaseException):
-    """Leaves gunicorn's handling of a request at the moment when the response is ours.
-
-    No ``Exception``, for gunicorn answers those with a 500.
-    """
-
-    def __init__(self, relayed: HandOver | OpenedTunnel, response: Any, environ: Environ) -> None:
-        super().__init__()
-        self.relayed = relayed
-        self.response = response
-        self.environ = environ
 
 
 @dataclass(frozen=True)
@@ -119,7 +103,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         """Serve until told to stop, and then until all is done or the time is up."""
         self.loop.watch(self.poller.fileno(), select.EPOLLIN, self.loop.interrupt)
         self.loop.add(self)
-        self.wsgi = _HandingOver(self.wsgi)
+        self.wsgi = HandingOver(self.wsgi)
         pricing.load()
         # What was loaded stays: the collector need not look at it again and again while streams wait.
         gc.collect()
@@ -212,7 +196,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.deadlines[conn] = time.monotonic() + HEAD_SECONDS
         try:
             return super().handle(conn)
-        except _HandedOver as handed:
+        except HandedOver as handed:
             if isinstance(handed.relayed, OpenedTunnel):
                 return self._switch(conn, handed.relayed, handed, began)
             return self._make_head(conn, handed.relayed, handed, began)
@@ -224,19 +208,15 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.deadlines[conn] = math.inf
         # Bounds each write of a response that is not relayed, too.
         conn.sock.settimeout(CLIENT_STALL_SECONDS)
-        req.body = _TimedBody(req.body, self.deadlines, conn)
+        req.body = TimedBody(req.body, self.deadlines, conn)
         return super().handle_request(req, conn)
 
-    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        """Whether the connection can serve another request: not when that would mean to wait for a body."""
-        return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + DRAIN_SECONDS))
-
-    def _make_head(self, conn: Any, relayed: HandOver, handed: _HandedOver, began: datetime) -> Any:
+    def _make_head(self, conn: Any, relayed: HandOver, handed: HandedOver, began: datetime) -> Any:
         response = handed.response
-        response.sock = head = _Head()
+        response.sock = head = Head()
         try:
             response.send_headers()
-            keeps_alive = self._keepalive_after(conn, not response.should_close())
+            keeps_alive = not response.should_close()
         except BaseException as exc:
             relayed.abandon(CLIENT_LEFT)
             if isinstance(exc, OSError):
@@ -244,7 +224,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             raise
         return _Outgoing(relayed, head.octets, response, handed.environ, keeps_alive, began)
 
-    def _switch(self, conn: Any, opened: OpenedTunnel, handed: _HandedOver, began: datetime) -> Any:
+    def _switch(self, conn: Any, opened: OpenedTunnel, handed: HandedOver, began: datetime) -> Any:
         """Send upstream's answer as it is: gunicorn would add fields of its own."""
         try:
             conn.sock.sendall(opened.answer.head())
@@ -361,75 +341,6 @@ class _MethodQueue(gthread.PollableMethodQueue):  # type: ignore[misc]  # gunico
 
     def close(self) -> None:
         """Leave it open: the process ends soon, and what a late thread wrote would be in another's descriptor."""
-
-
-class _Head:
-    """What a response takes for its client's connection, so that its head can go out with the first of its body."""
-
-    def __init__(self) -> None:
-        self.octets = b""
-
-    def sendall(self, data: bytes) -> None:
-        """Called by gunicorn."""
-        self.octets += data
-
-
-class _TimedBody:
-    """A request's body, of which each read has a deadline.
-
-    A socket's own timeout is for each of the many ``recv`` that one read may take.
-    """
-
-    def __init__(self, body: Any, deadlines: dict[Any, float], conn: Any) -> None:
-        self._body = body
-        self._deadlines = deadlines
-        self._conn = conn
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._body, name)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
-
-    def read(self, size: int | None = None) -> bytes:
-        """As any body's."""
-        with self._bounded():
-            return bytes(self._body.read(size))
-
-    def readline(self, size: int | None = None) -> bytes:
-        """As any body's."""
-        with self._bounded():
-            return bytes(self._body.readline(size))
-
-    @contextlib.contextmanager
-    def _bounded(self) -> Iterator[None]:
-        self._deadlines[self._conn] = time.monotonic() + BLOCK_SECONDS
-        try:
-            yield
-        finally:
-            self._deadlines[self._conn] = math.inf
-
-
-class _HandingOver:
-    """The application, with relayed bodies taken out of gunicorn's hands."""
-
-    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
-        self._application = application
-
-    def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
-        # HTTP/2 frames a response itself, many of them on one connection.
-        is_ours = environ[CAN_TUNNEL] = environ.get("HTTP_VERSION") != "2"
-        body = self._application(environ, start_response)
-        if not is_ours or not isinstance(body, RelayedBody | OpenedTunnel):
-            return body
-        try:
-            relayed = body.hand_over() if isinstance(body, RelayedBody) else body
-        except BaseException:
-            body.close()
-            raise
-        if relayed is None:
-            return body
-        raise _HandedOver(relayed, getattr(start_response, "__self__"), environ)  # noqa: B009 - mypy knows no owner
 
 
 def _is_framed(response: Any) -> bool:

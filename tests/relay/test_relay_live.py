@@ -290,11 +290,33 @@ def test_no_turn_is_seen_to_end_before_it_is_recorded(service: ServiceFactory) -
     assert len(ended) == 40
 
 
-def test_the_token_of_a_stranger_opens_nothing(service: ServiceFactory) -> None:
-    """A refused request leaves its connection usable when its body was there, and closes it when not."""
+def test_a_refused_request_leaves_its_connection_usable(service: ServiceFactory) -> None:
+    """Its body was there, and is not taken for the next request."""
     running = service(workers=1)
     with connected(running) as connection:
         connection.sendall(head(token="sk-ocm-unknown", **LENGTH) + BODY)
-        assert read_response(connection)[0] == 401
+        status, fields, _ = read_response(connection)
+        assert (status, fields["connection"]) == (401, "keep-alive")
         connection.sendall(head(token=ALICE, **LENGTH) + BODY)
         assert read_response(connection)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        pytest.param(LENGTH, BODY[:-1], id="late"),
+        pytest.param({"Expect": "100-continue", **LENGTH}, b"", id="not-asked-for"),
+        pytest.param({"Transfer-Encoding": "chunked"}, b"no chunk\r\n", id="garbage"),
+    ],
+)
+def test_a_refused_request_says_that_its_connection_closes(
+    service: ServiceFactory, fields: dict[str, object], body: bytes
+) -> None:
+    """Its body is not there, so it is not waited for: the client hears that no other request is served."""
+    running = service(workers=1)
+    with connected(running) as connection:
+        connection.sendall(head(token="sk-ocm-unknown", **fields) + body)
+        status, answered, _ = read_response(connection)
+        assert (status, answered["connection"]) == (401, "close")
+        assert connection.recv(1) == b""
+    assert running.simulator.requests == []
