@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import sqlalchemy as sa
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 
@@ -145,9 +146,18 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+_DRIVER_HINT = "postgresql+psycopg://..., with the package installed by: pip install 'ocm-wsgi[postgresql]'"
+
+
 def _database_url(value: str) -> str:
     if not re.match(r"(sqlite|postgresql)(\+[a-z0-9_]+)?://", value):
         raise wrong("an SQLAlchemy URL that starts with sqlite:// or postgresql://", "something else (not shown)")
+    try:
+        sa.make_url(value).get_dialect().import_dbapi()
+    except (sa.exc.ArgumentError, ValueError):
+        raise wrong("an SQLAlchemy URL", "something that is not one (not shown)") from None
+    except ImportError as exc:
+        raise wrong(_DRIVER_HINT, f"a URL that needs the package {exc.name}, which is not installed") from None
     return value
 
 

@@ -270,7 +270,7 @@ def test_config_shows_no_secrets(tmp_path: Path) -> None:
         {
             "users": [{"name": "alice", "token": SECRET}],
             "detour": f"http://u:{SECRET}@p",
-            "database_url": f"postgresql://u:{SECRET}@h/d",
+            "database_url": f"postgresql+psycopg://u:{SECRET}@h/d",
             "headers": {"X-Key": SECRET},
         },
     )

@@ -233,6 +233,13 @@ MISTAKES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
         ("without user name and password",),
     ),
     "base-url-port": ({"api_base_url": "https://x:99999"}, "$.api_base_url", ("not a URL",)),
+    "database-url-driver": (
+        {"database_url": f"postgresql+asyncpg://u:{SECRET}@x/y"},
+        "$.database_url",
+        ("needs the package asyncpg, which is not installed", "pip install 'ocm-wsgi[postgresql]'"),
+    ),
+    "database-url-dialect": ({"database_url": f"postgresql+no://u:{SECRET}@x/y"}, "$.database_url", ("not shown",)),
+    "database-url-port": ({"database_url": f"postgresql://u:{SECRET}@x:y/z"}, "$.database_url", ("not shown",)),
     "database-url": ({"database_url": f"mysql://u:{SECRET}@x/y"}, "$.database_url", ("not shown", "postgresql://")),
     "reserve-range": ({"reserve_5h": 101}, "$.reserve_5h", ("101", "0 to 100")),
     "reserve-fraction": ({"reserve_weekly": 0.5}, "$.reserve_weekly", ("0.5", "whole percentage")),
