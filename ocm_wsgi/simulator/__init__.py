@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from ocm_wsgi.simulator.backend import PRIVATE_MARKER
 from ocm_wsgi.simulator.plans import DEFAULT_TEXT, DEFAULT_USAGE, Gate, Plan
-from ocm_wsgi.simulator.recording import Refresh, Seen, Sent, Turn
+from ocm_wsgi.simulator.recording import Create, Refresh, Seen, Sent, Turn
 from ocm_wsgi.simulator.simulator import Simulator
 
 __all__ = [
     "DEFAULT_TEXT",
     "DEFAULT_USAGE",
     "PRIVATE_MARKER",
+    "Create",
     "Gate",
     "Plan",
     "Refresh",

@@ -113,6 +113,20 @@ class Turn:
     status: str
 
 
+@dataclass(frozen=True)
+class Create:
+    """One ``response.create`` as it came over a WebSocket.
+
+    :ivar number: of the request that opened the WebSocket.
+    :ivar generates: not for a prewarm (``"generate": false``).
+    :ivar previous_response_id: of the response that it goes on from.
+    """
+
+    number: int
+    generates: bool
+    previous_response_id: str | None
+
+
 class Journal:
     """All records. Every method is thread-safe."""
 
@@ -123,6 +137,7 @@ class Journal:
         self._sent: deque[Sent] = deque(maxlen=MAX_KEPT_RECORDS)
         self._turns: deque[Turn] = deque(maxlen=MAX_KEPT_RECORDS)
         self._refreshes: deque[Refresh] = deque(maxlen=MAX_KEPT_RECORDS)
+        self._creates: deque[Create] = deque(maxlen=MAX_KEPT_RECORDS)
         self._bad_messages: deque[str] = deque(maxlen=MAX_KEPT_RECORDS)
         self._kept_bytes = 0
         self._numbers = 0
@@ -149,6 +164,11 @@ class Journal:
     def add_turn(self, turn: Turn) -> None:
         with self._changed:
             self._turns.append(turn)
+            self._changed.notify_all()
+
+    def add_create(self, create: Create) -> None:
+        with self._changed:
+            self._creates.append(create)
             self._changed.notify_all()
 
     def add_bad_message(self, reason: str) -> None:
@@ -208,6 +228,11 @@ class Journal:
             return list(self._turns)
 
     @property
+    def creates(self) -> list[Create]:
+        with self._changed:
+            return list(self._creates)
+
+    @property
     def refreshes(self) -> list[Refresh]:
         with self._changed:
             return list(self._refreshes)
@@ -223,7 +248,14 @@ class Journal:
     def clear(self) -> None:
         """Forget all records; what is open stays counted."""
         with self._changed:
-            for records in (self._requests, self._bad_messages, self._sent, self._turns, self._refreshes):
+            for records in (
+                self._requests,
+                self._bad_messages,
+                self._sent,
+                self._turns,
+                self._refreshes,
+                self._creates,
+            ):
                 records.clear()
             self._kept_bytes = 0
             self._changed.notify_all()

@@ -12,7 +12,7 @@ from typing import Any
 from ocm_wsgi.simulator.exchange import World
 from ocm_wsgi.simulator.issuer import Account, Issuer, credential
 from ocm_wsgi.simulator.plans import Gate, Plan
-from ocm_wsgi.simulator.recording import Journal, Refresh, Seen, Sent, Turn
+from ocm_wsgi.simulator.recording import Create, Journal, Refresh, Seen, Sent, Turn
 from ocm_wsgi.simulator.server import Server
 from ocm_wsgi.simulator.targets import CODEX_BASE
 
@@ -186,6 +186,11 @@ class Simulator:
     def turns(self) -> list[Turn]:
         """Every turn that ended or was cut; recorded just before its last event is sent."""
         return self._journal.turns
+
+    @property
+    def creates(self) -> list[Create]:
+        """Every ``response.create`` that came over a WebSocket, prewarms too."""
+        return self._journal.creates
 
     @property
     def refreshes(self) -> list[Refresh]:

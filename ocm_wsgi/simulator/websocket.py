@@ -25,7 +25,7 @@ from ocm_wsgi.simulator.exchange import Exchange, planned_answer
 from ocm_wsgi.simulator.model import DEFAULT_ERROR, Speech, new_id
 from ocm_wsgi.simulator.plans import Plan
 from ocm_wsgi.simulator.receiving import Head
-from ocm_wsgi.simulator.recording import Sent
+from ocm_wsgi.simulator.recording import Create, Sent
 from ocm_wsgi.simulator.targets import API_BASE, CODEX_BASE, is_below
 
 #: The longest message taken, in bytes, as Codex's own library has it.
@@ -94,12 +94,13 @@ class Session:
         if not isinstance(request, dict) or request.get("type") != "response.create":
             self._send(_error(400, "invalid_request", "Only response.create is understood."))
             return
+        is_prewarm = request.get("generate") is False
         previous = request.get("previous_response_id")
+        self._exchange.world.journal.add_create(Create(self._exchange.number, not is_prewarm, previous))
         if previous is not None and previous not in self._known_ids:
             message = f"Previous response with id '{previous}' not found."
             self._send(_error(400, "previous_response_not_found", message))
             return
-        is_prewarm = request.get("generate") is False
         plan = Plan(output=(), usage=None) if is_prewarm else self._next_plan()
         refusal = _refusal(plan, self._limit_fields(plan))
         if refusal is not None:

@@ -95,6 +95,9 @@ def test_prewarm_then_chained_turns(sim: Simulator) -> None:
     assert (said(first), said(second)) == ("planned", DEFAULT_TEXT)
     assert len(sim.turns) == 2
     assert second[-1]["response"]["previous_response_id"] == first[-1]["response"]["id"]
+    assert [create.generates for create in sim.creates] == [False, True, True]
+    ids = [each[-1]["response"]["id"] for each in (prewarm, first)]
+    assert [create.previous_response_id for create in sim.creates] == [None, *ids]
 
 
 def test_unknown_previous_response_is_refused(sim: Simulator) -> None:
