@@ -31,7 +31,7 @@ demo: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-demo)
 	@$(VENV)/bin/flask ocm demo
 
 test: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed
-	@scripts/debian-packages nginx systemd logrotate prometheus chromium chromium-driver
+	@scripts/debian-packages nginx systemd logrotate prometheus postgresql chromium chromium-driver
 	$(VENV)/bin/pytest -n auto $(ARGS)
 
 check: $(VENV)/with-dev
