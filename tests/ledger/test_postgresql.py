@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from ocm_wsgi import database as db
-from ocm_wsgi import history
+from ocm_wsgi import history, tallies
 from ocm_wsgi.accounts import Accounts
 from ocm_wsgi.database import Database
 from ocm_wsgi.ledger import Ledger
@@ -172,6 +172,15 @@ def test_pages(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
     assert quota.shares("default", "5h") is not None
     with database.read() as connection:
         assert list(quota.standings(connection, "default")) == ["5h"]
+
+
+def test_rate_limits(database: Database) -> None:
+    """The newest that any worker has seen are kept."""
+    for at in (1.0, 3.0, 2.0):
+        with database.write() as connection:
+            tallies.write_quota(connection, "default", {"seen": at}, at)
+    with database.read() as connection:
+        assert tallies.read_quota(connection, "default") == ({"seen": 3.0}, 3.0)
 
 
 def test_users(database: Database) -> None:

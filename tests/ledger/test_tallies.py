@@ -11,7 +11,6 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy.dialects import postgresql
 
 from ocm_wsgi import database as db
 from ocm_wsgi import tallies
@@ -135,32 +134,6 @@ def test_store_something_else(database: Database, make_turn: Callable[..., Turn]
     with database.write() as connection:
         tallies.store_records(connection, [{}, {"id": 5}, record_of(make_turn())])
         assert tallies.sums(connection, None, None, (), user=None, utc_offset_seconds=0)[0].counts.turns == 1
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        pytest.param(tallies.insert_turns("postgresql"), id="insert-turns"),
-        pytest.param(tallies.add_sums("postgresql"), id="add-sums"),
-        pytest.param(tallies.put_quota("postgresql"), id="put-quota"),
-    ],
-)
-def test_statements_on_postgresql(statement: sa.ClauseElement) -> None:
-    """What differs between the two dialects is made for PostgreSQL too."""
-    compiled = str(statement.compile(dialect=postgresql.dialect()))
-    assert "ON CONFLICT" in compiled
-
-
-def test_schema_on_postgresql() -> None:
-    """The tables can be made there: 64-bit numbers, rows numbered by the server, and a quoted ``user``."""
-    made = [
-        str(sa.schema.CreateTable(each).compile(dialect=postgresql.dialect())) for each in db.metadata.sorted_tables
-    ]
-    everything = "\n".join(made)
-    assert "id BIGSERIAL NOT NULL" in everything
-    assert 'CREATE TABLE "user"' in everything
-    assert "DOUBLE PRECISION" in everything
-    assert "WITHOUT ROWID" not in everything
 
 
 def test_indexes_serve(database: Database, make_turn: Callable[..., Turn]) -> None:
