@@ -25,6 +25,7 @@ def run_codex(
     *,
     home: Path,
     websockets: bool = False,
+    authority: Path | None = None,
     timeout_seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``codex exec`` with one prompt and wait for its end.
@@ -32,21 +33,12 @@ def run_codex(
     :param base_url: of the provider, with its ``/v1``.
     :param home: an empty directory, or one that an earlier run has used; becomes ``HOME`` and ``CODEX_HOME``.
     :param websockets: whether the provider claims to speak them.
+    :param authority: a file of the one root certificate to trust, for TLS.
     :return: exit status 0 or 1, the model's text on stdout, everything else on stderr.
     """
-    assert PROGRAM.exists(), "Codex is not installed: `make test` does it"
-    home.mkdir(exist_ok=True)
-    (home / "config.toml").write_text(_configuration(base_url, websockets=websockets))
+    environ = prepare_home(home, base_url, bearer_token, websockets=websockets, authority=authority)
     options = ["--strict-config", "--skip-git-repo-check", "--ephemeral", "--sandbox=read-only"]
     command = [str(PROGRAM), "exec", *options, prompt]
-    # Nothing of the developer's own Codex, proxies or keys comes along.
-    environ = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
-        "CODEX_HOME": str(home),
-        "OCM_BEARER_TOKEN": bearer_token,
-        "TZ": "UTC",
-    }
     # Codex is a Node script that starts the real program: a session of their own, to end both where they hang.
     with subprocess.Popen(
         command,
@@ -65,6 +57,26 @@ def run_codex(
             stdout, stderr = process.communicate()
             pytest.fail(f"Codex did not end within {timeout_seconds} s.\n{stdout}\n{stderr}")
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def prepare_home(
+    home: Path, base_url: str, bearer_token: str, *, websockets: bool, authority: Path | None
+) -> dict[str, str]:
+    """Write a configuration into `home`; return the whole environment for Codex.
+
+    Nothing of the developer's own Codex, proxies or keys comes along.
+    """
+    assert PROGRAM.exists(), "Codex is not installed: `make test` does it"
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text(_configuration(base_url, websockets=websockets))
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "CODEX_HOME": str(home),
+        "OCM_BEARER_TOKEN": bearer_token,
+        "TZ": "UTC",
+        **({"CODEX_CA_CERTIFICATE": str(authority)} if authority else {}),
+    }
 
 
 def _configuration(base_url: str, *, websockets: bool) -> str:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPSConnection
@@ -48,11 +48,18 @@ class Nginx:
     """A running nginx.
 
     :ivar tls: trusts its certificate, whose chain was made for this run.
+    :ivar authority: the root certificate of that chain, for clients that take a file.
     """
 
     https_port: int
     http_port: int
     tls: ssl.SSLContext
+    authority: Path
+
+    @property
+    def url(self) -> str:
+        """Where it speaks TLS."""
+        return f"https://{SERVER_NAME}:{self.https_port}"
 
     def connect(self, *, timeout_seconds: float = 20) -> HTTPSConnection:
         """Return a connection that the caller closes."""
@@ -60,20 +67,21 @@ class Nginx:
 
 
 @contextmanager
-def run_nginx(upstream: str, directory: Path) -> Iterator[Nginx]:
+def run_nginx(upstream: str, directory: Path, *, edits: Mapping[str, str] | None = None) -> Iterator[Nginx]:
     """Run nginx in front of `upstream` (``host:port``) until the end of the context.
 
     nginx takes over listening sockets that are open before it starts, as in an upgrade of its binary: no port can be
     lost to another process, and a client that comes too early waits.
 
     :param directory: an empty one, for its configuration, certificate, logs and temporary files.
+    :param edits: what an owner changes in the file beyond the lines marked EDIT; each is there once.
     """
     tls = _write_certificate(directory)
     with socket.create_server(LOOPBACK) as https, socket.create_server(LOOPBACK) as http:
         for listener in (https, http):
             listener.setblocking(False)  # nginx takes it as it is, and several workers would wait in one accept()
-        nginx = Nginx(https.getsockname()[1], http.getsockname()[1], tls)
-        _write_configuration(directory, nginx, upstream)
+        nginx = Nginx(https.getsockname()[1], http.getsockname()[1], tls, directory / "authority.pem")
+        _write_configuration(directory, nginx, upstream, edits or {})
         process = subprocess.Popen(
             _command(directory),
             stdin=subprocess.DEVNULL,
@@ -104,12 +112,13 @@ def _write_certificate(directory: Path) -> ssl.SSLContext:
     leaf = authority.create_child_ca().issue_cert(SERVER_NAME)
     (directory / "fullchain.pem").write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
     (directory / "privkey.pem").write_bytes(leaf.private_key_pem.bytes())
+    authority.cert_pem.write_to_path(directory / "authority.pem")
     tls = ssl.create_default_context()
     authority.configure_trust(tls)
     return tls
 
 
-def _write_configuration(directory: Path, nginx: Nginx, upstream: str) -> None:
+def _write_configuration(directory: Path, nginx: Nginx, upstream: str, edits: Mapping[str, str]) -> None:
     user = pwd.getpwuid(os.geteuid()).pw_name
     group = grp.getgrgid(os.getegid()).gr_name
     (directory / "nginx.conf").write_text(_AROUND.format(directory=directory, user=user, group=group))
@@ -127,6 +136,7 @@ def _write_configuration(directory: Path, nginx: Nginx, upstream: str) -> None:
         ("listen [::]:80;", "", 1),
         ("server_name ocm.example.org;", f"server_name {SERVER_NAME};", 2),
         ("/etc/letsencrypt/live/ocm.example.org/", f"{directory}/", 2),
+        *((found, put, 1) for found, put in edits.items()),
     ]:
         assert text.count(found) == times, f"{CONFIGURATION.name} has {found!r} {text.count(found)} times, not {times}"
         text = text.replace(found, put)

@@ -17,22 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nginx import SERVER_NAME, Nginx, check_configuration, run_nginx
+from nginx import SERVER_NAME, Nginx, check_configuration
 
 from ocm_wsgi.simulator import Gate, Plan, Simulator
 
 BEARER_TOKEN = "sk-ocm-alice-behind-nginx"
 TURN = json.dumps({"model": "gpt-5.5", "stream": True, "input": "say hi"}).encode()
 WAIT_SECONDS = 5.0
-
-
-@pytest.fixture
-def start_nginx(tmp_path: Path) -> Iterator[Callable[[str], Nginx]]:
-    """Return a function that starts nginx in front of ``host:port``."""
-    directory = tmp_path / "nginx"
-    directory.mkdir()
-    with ExitStack() as stack:
-        yield lambda upstream: stack.enter_context(run_nginx(upstream, directory))
 
 
 class Backend(ThreadingHTTPServer):
