@@ -1,6 +1,6 @@
 """The public address, end to end: TLS, and whether what lies before the service lets through what Codex needs.
 
-Asks the service itself, through the address, what has arrived. OpenAI is not involved.
+Asks the service itself, through the address, what has arrived. Of OpenAI only a WebSocket is asked, and no turn.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ocm_wsgi import tls
+from ocm_wsgi.checks import websocket
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.checks.tickets import ticket
 from ocm_wsgi.config import Certificate
@@ -30,6 +31,8 @@ _EXPIRY_WARNING_DAYS = 14
 # Two events that were sent a second apart, and arrive closer than this, were held back on their way.
 _APART_SECONDS = 0.5
 _NGINX = "Use deploy/nginx.conf as it is"
+_FALLBACK = "Codex falls back to HTTP after some seconds"
+_GUNICORN = "gunicorn.conf.py"
 _FORGED = "192.0.2.1"
 
 
@@ -170,7 +173,7 @@ def _authentication(address: Address) -> Iterator[Finding]:
 
 def _inside(address: Address, authorization: Mapping[str, str], silence_seconds: float) -> Iterator[Finding]:
     """Look at what arrives at the service. The first refusal of the ticket ends it."""
-    checks: list[Callable[[Address, Mapping[str, str]], Iterator[Finding]]] = [_fields, _upgrade, _body, _streaming]
+    checks: list[Callable[[Address, Mapping[str, str]], Iterator[Finding]]] = [_fields, _body, _streaming, _upgrade]
     try:
         for check in checks:
             yield from check(address, authorization)
@@ -220,13 +223,45 @@ def _upgrade(address: Address, authorization: Mapping[str, str]) -> Iterator[Fin
     sent = {"Connection": "Upgrade", "Upgrade": "websocket"}
     arrived = _asked(address, "GET", "/ocm/v1/check/fields", {**authorization, **sent})
     if arrived["values"].get("upgrade", "").lower() == "websocket":
-        yield _SUBJECT.ok("websocket", "The wish for a WebSocket arrives.")
+        yield _websocket(address, authorization)
     else:
         yield _SUBJECT.warning(
             "websocket",
-            "The wish for a WebSocket does not arrive; Codex falls back to HTTP after some seconds.",
+            f"The wish for a WebSocket does not arrive; {_FALLBACK}.",
             f"{_NGINX}: proxy_set_header Upgrade and Connection.",
         )
+
+
+def _websocket(address: Address, authorization: Mapping[str, str]) -> Finding:
+    """Say how a WebSocket to OpenAI fares."""
+    try:
+        with closing(address.connect(websocket.TIMEOUT_SECONDS)) as connection:
+            websocket.try_out(connection, authorization)
+    except websocket.Declined as exc:
+        return _SUBJECT.warning("websocket", f"No WebSocket opens ({exc}); {_FALLBACK}.", _declined_remedy(exc.status))
+    except websocket.Broken as exc:
+        return _SUBJECT.problem(
+            "websocket",
+            f"A WebSocket opens, but is of no use: {exc}. Codex would wait in vain.",
+            f"{_NGINX}; whatever else is in front of the service must pass WebSockets, too.",
+        )
+    except TimeoutError:
+        return _SUBJECT.warning(
+            "websocket",
+            f"The answer to the wish for a WebSocket takes more than {websocket.TIMEOUT_SECONDS:.0f} s; {_FALLBACK}.",
+            "The service's log says what it waits for: journalctl -u ocm",
+        )
+    return _SUBJECT.ok("websocket", "A WebSocket opens, all the way to OpenAI, and frames pass both ways.")
+
+
+def _declined_remedy(status: int) -> str:
+    if status == 426:
+        return f"The service's worker has to be its own: leave worker_class to {_GUNICORN}."
+    if status in (401, 403):
+        return "flask ocm login"
+    if status >= 500:
+        return "The service's log says why: journalctl -u ocm"
+    return "If it stays so, `supports_websockets = false` in Codex's configuration saves its users the wait."
 
 
 def _body(address: Address, authorization: Mapping[str, str]) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """``/ocm/v1/check/*``: what ``flask ocm check --url`` asks of the service, to see what lies between itself and it.
 
-Who holds no ticket (:mod:`ocm_wsgi.checks.tickets`) finds nothing here. Touches neither the credential nor upstream.
+Who holds no ticket (:mod:`ocm_wsgi.checks.tickets`) finds nothing here. Only ``websocket`` goes upstream, and no turn
+can be had over it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import json
 import threading
 from collections.abc import Iterator
 
-from flask import Flask, Response, current_app, jsonify, request
+from flask import Flask, Response, current_app, g, jsonify, request
 
 from ocm_wsgi.authentication import bearer_token
 from ocm_wsgi.checks.tickets import is_valid
 from ocm_wsgi.errors import AuthenticationFailed, BodyTooLarge, NotFound
+from ocm_wsgi.handshake import ENDPOINT
 from ocm_wsgi.service import Service
+from ocm_wsgi.targets import API_PREFIX, api_target
+from ocm_wsgi.users import User
+from ocm_wsgi.views.websocket import open_websocket
 from ocm_wsgi.views.wsgi import client_fields
 
 #: The fields whose values are told back; of all others only the names.
@@ -28,10 +33,12 @@ _BLOCK_SIZE = 64 * 1024
 
 
 def init_app(app: Flask) -> None:
-    """Serve the three."""
-    app.add_url_rule("/ocm/v1/check/fields", "check_fields", fields)
+    """Serve the four."""
     # Werkzeug routes what wishes for a WebSocket apart.
-    app.add_url_rule("/ocm/v1/check/fields", "check_upgrade", fields, methods=["GET"], websocket=True)
+    for is_upgrade, suffix in ((False, ""), (True, "_upgrade")):
+        for name, view in (("fields", fields), ("websocket", websocket)):
+            target = f"/ocm/v1/check/{name}"
+            app.add_url_rule(target, f"check_{name}{suffix}", view, methods=["GET"], websocket=is_upgrade)
     app.add_url_rule("/ocm/v1/check/body", "check_body", body, methods=["POST"])
     app.add_url_rule("/ocm/v1/check/stream", "check_stream", stream)
 
@@ -65,6 +72,18 @@ def stream() -> Response:
     _require_ticket()
     silence_seconds = min(request.args.get("silence", 0.0, type=float), MAX_SILENCE_SECONDS)
     return Response(_events([0.0, FIRST_PAUSE_SECONDS, max(silence_seconds, 0.0)]), mimetype="text/event-stream")
+
+
+def websocket() -> Response:
+    """Open a WebSocket to OpenAI, over which every turn is refused."""
+    _require_ticket()
+    service: Service = current_app.extensions["ocm"]
+    target = api_target(API_PREFIX + ENDPOINT)
+    return open_websocket(service, _refuse, target, client_fields(request.environ), g.note)
+
+
+def _refuse() -> User:
+    raise AuthenticationFailed("No turn can be had over the WebSocket of a check.")
 
 
 def _events(pauses: list[float]) -> Iterator[bytes]:

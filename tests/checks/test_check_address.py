@@ -150,7 +150,7 @@ def test_nobody_else_finds_the_view(service: Any) -> None:
     running = service(workers=1)
     for authorization in (None, "Bearer sk-ocm-alice-0123456789abcdef", "Bearer check-none", "Basic eA=="):
         fields = {} if authorization is None else {"Authorization": authorization}
-        for method, target in (("GET", "fields"), ("POST", "body"), ("GET", "stream")):
+        for method, target in (("GET", "fields"), ("POST", "body"), ("GET", "stream"), ("GET", "websocket")):
             response = requests.request(method, f"{running.url}/ocm/v1/check/{target}", headers=fields, timeout=10)
             assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
     assert running.simulator.requests == []

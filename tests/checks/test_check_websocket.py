@@ -1,0 +1,155 @@
+"""The WebSocket of ``flask ocm check --url``: opened to OpenAI, tried and closed, and each way in which that fails."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from ocm_wsgi.checks import websocket
+from ocm_wsgi.checks.tickets import ticket
+from ocm_wsgi.simulator import Plan
+
+TIMEOUT_SECONDS = 10.0
+PONG = b"\x8a\x03ocm"
+_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def websocket_finding(owner: Any, running: Any) -> dict[str, str]:
+    """Check a service and return what is said of its WebSocket."""
+    configuration = str(running.folder / "ocm.json")
+    report = owner.check("--url", running.url, "--silence", "0", OCM_CONFIG=configuration)
+    (found,) = [each for each in report.findings if each["code"] == "websocket"]
+    return dict(found)
+
+
+def accepting(head: str) -> bytes:
+    """The answer that a server has for an opening handshake."""
+    key = re.search(r"Sec-WebSocket-Key: (\S+)", head)
+    assert key
+    accept = base64.b64encode(hashlib.sha1((key[1] + _GUID).encode()).digest()).decode()
+    lines = ("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade")
+    return "\r\n".join([*lines, f"Sec-WebSocket-Accept: {accept}", "", ""]).encode()
+
+
+@pytest.fixture
+def tried() -> Iterator[Callable[[Callable[[str], bytes]], None]]:
+    """Return what tries a WebSocket with a server that answers once, and then ends the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        servers = []
+
+        def serve(answer: Callable[[str], bytes]) -> None:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as received:
+                head = b"".join(iter(received.readline, b"\r\n"))
+                connection.sendall(answer(head.decode()))
+                connection.shutdown(socket.SHUT_WR)
+                received.read()
+
+        def try_out(answer: Callable[[str], bytes]) -> None:
+            servers.append(threading.Thread(target=serve, args=(answer,)))
+            servers[-1].start()
+            with closing(HTTPConnection(*listener.getsockname(), timeout=TIMEOUT_SECONDS)) as connection:
+                connection.connect()
+                websocket.try_out(connection, {"Authorization": "Bearer check-none"})
+
+        yield try_out
+        for server in servers:
+            server.join(TIMEOUT_SECONDS)
+            assert not server.is_alive()
+
+
+def test_websocket_goes_all_the_way(owner: Any, service: Any) -> None:
+    """OpenAI is asked for a WebSocket with the owner's account, closed as it should be, and for no turn."""
+    running = service(workers=1)
+    assert websocket_finding(owner, running)["level"] == "ok"
+    (handshake,) = [seen for seen in running.simulator.requests if seen.target == "/backend-api/codex/responses"]
+    assert handshake.field("upgrade") == "websocket"
+    assert "check-" not in (handshake.field("authorization") or "")
+    assert running.simulator.turns == []
+    # It ended well: the line of one that was cut says so.
+    assert re.search(r"GET /ocm/v1/check/websocket 101 \d+ B [\d.]+ s\n", running.log_text())
+
+
+@pytest.mark.parametrize(
+    ("plan", "remedy"),
+    [
+        pytest.param({"status": 403, "error": ("forbidden", "Not for you.")}, "flask ocm login", id="refused"),
+        pytest.param({"status": 429, "error": ("slow", "Not for you.")}, "supports_websockets = false", id="limited"),
+        pytest.param({"status": 503, "error": ("down", "Not for you.")}, "journalctl", id="failing"),
+    ],
+)
+def test_refusal_of_openai_is_told(owner: Any, service: Any, plan: dict[str, Any], remedy: str) -> None:
+    """OpenAI's answer is told with its status and its words."""
+    running = service(workers=1)
+    running.simulator.plan(Plan(upgrade=True, **plan))
+    found = websocket_finding(owner, running)
+    assert found["level"] == "warning"
+    assert f"{plan['status']}: Not for you." in found["text"]
+    assert remedy in found["remedy"]
+
+
+def test_worker_without_tunnels_is_told(owner: Any, service: Any) -> None:
+    """With another worker class there is no WebSocket, and it says what to do about it."""
+    running = service(workers=1, arguments=("--worker-class", "gthread"))
+    found = websocket_finding(owner, running)
+    assert (found["level"], "426" in found["text"]) == ("warning", True)
+    assert "worker_class" in found["remedy"]
+
+
+def test_no_turn_over_the_websocket_of_a_check(service: Any) -> None:
+    """Who holds a ticket cannot spend anything of the subscription with it."""
+    running = service(workers=1)
+    url = f"{running.url.replace('http', 'ws')}{websocket.TARGET}"
+    running.state_path.mkdir(exist_ok=True)
+    with ticket(running.state_path) as text:
+        fields = {"Authorization": f"Bearer {text}"}
+        with connect(url, proxy=None, compression=None, additional_headers=fields) as client:
+            client.send(json.dumps({"type": "response.create", "model": "gpt-5.5", "input": []}))
+            refusal = json.loads(client.recv(TIMEOUT_SECONDS))
+            assert (refusal["type"], refusal["status"]) == ("error", 401)
+            client.close()
+            with pytest.raises(ConnectionClosed):
+                client.recv(TIMEOUT_SECONDS)
+    assert running.simulator.turns == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        pytest.param(lambda head: accepting("Sec-WebSocket-Key: x") + PONG, "not one to this", id="another-handshake"),
+        pytest.param(accepting, "it ends at once", id="end"),
+        pytest.param(lambda head: accepting(head) + b"\x81\x02hi", "it ends at once", id="no-pong"),
+        pytest.param(lambda head: accepting(head) + b"HTTP/1.1 400", "a reserved bit is set", id="no-frames"),
+    ],
+)
+def test_websocket_of_no_use_is_broken(tried: Callable[..., None], answer: Callable[[str], bytes], words: str) -> None:
+    """A yes alone does not do: it has to fit, and a pong has to come."""
+    with pytest.raises(websocket.Broken, match=words):
+        tried(answer)
+
+
+def test_pong_among_other_frames_will_do(tried: Callable[..., None]) -> None:
+    """What OpenAI may say first does not matter, and the connection may end without a farewell."""
+    tried(lambda head: accepting(head) + b"\x81\x02hi" + PONG)
+
+
+def test_words_of_a_refusal_are_fit_for_a_terminal(tried: Callable[..., None]) -> None:
+    """An error's message is shown as one line of plain text; other bodies are left out."""
+    body = json.dumps({"error": {"message": "No \x1b[2J\n" + "x" * 1000}}).encode()
+    head = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n"
+    with pytest.raises(websocket.Declined, match=r"^400: No \[2Jx{100,195}$"):
+        tried(lambda _: head % len(body) + body)
+    with pytest.raises(websocket.Declined, match=r"^400$"):
+        tried(lambda _: head % 2 + b"<>")
