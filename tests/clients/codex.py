@@ -16,6 +16,7 @@ import pytest
 PROGRAM = Path(__file__).parents[2] / ".cache/codex/node_modules/.bin/codex"
 # Of those bundled with the pinned release; for an unknown one Codex warns of missing metadata.
 MODEL = "gpt-5.5"
+_NO_RETRIES = "request_max_retries = 0\nstream_max_retries = 0"
 
 
 def run_codex(
@@ -26,6 +27,7 @@ def run_codex(
     home: Path,
     websockets: bool = False,
     authority: Path | None = None,
+    retries: bool = False,
     timeout_seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``codex exec`` with one prompt and wait for its end.
@@ -34,9 +36,10 @@ def run_codex(
     :param home: an empty directory, or one that an earlier run has used; becomes ``HOME`` and ``CODEX_HOME``.
     :param websockets: whether the provider claims to speak them.
     :param authority: a file of the one root certificate to trust, for TLS.
+    :param retries: whether a failure is tried again as often as Codex does by default; without, it shows at once.
     :return: exit status 0 or 1, the model's text on stdout, everything else on stderr.
     """
-    environ = prepare_home(home, base_url, bearer_token, websockets=websockets, authority=authority)
+    environ = prepare_home(home, base_url, bearer_token, websockets=websockets, authority=authority, retries=retries)
     options = ["--strict-config", "--skip-git-repo-check", "--ephemeral", "--sandbox=read-only"]
     command = [str(PROGRAM), "exec", *options, prompt]
     # Codex is a Node script that starts the real program: a session of their own, to end both where they hang.
@@ -60,15 +63,21 @@ def run_codex(
 
 
 def prepare_home(
-    home: Path, base_url: str, bearer_token: str, *, websockets: bool, authority: Path | None
+    home: Path,
+    base_url: str,
+    bearer_token: str,
+    *,
+    websockets: bool,
+    authority: Path | None,
+    retries: bool,
 ) -> dict[str, str]:
-    """Write a configuration into `home`; return the whole environment for Codex.
+    """Write a configuration into `home`; return the whole environment for Codex. Parameters as of :func:`run_codex`.
 
     Nothing of the developer's own Codex, proxies or keys comes along.
     """
     assert PROGRAM.exists(), "Codex is not installed: `make test` does it"
     home.mkdir(exist_ok=True)
-    (home / "config.toml").write_text(_configuration(base_url, websockets=websockets))
+    (home / "config.toml").write_text(_configuration(base_url, websockets=websockets, retries=retries))
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
@@ -79,11 +88,8 @@ def prepare_home(
     }
 
 
-def _configuration(base_url: str, *, websockets: bool) -> str:
-    """Return a ``config.toml`` for a provider behind `base_url`; nothing else is on the network.
-
-    Without retries, so that a failure shows at once and none is hidden by a second attempt.
-    """
+def _configuration(base_url: str, *, websockets: bool, retries: bool) -> str:
+    """Return a ``config.toml`` for a provider behind `base_url`; nothing else is on the network."""
     return f"""
 model = "{MODEL}"
 model_provider = "ocm"
@@ -101,6 +107,5 @@ base_url = {json.dumps(base_url)}
 env_key = "OCM_BEARER_TOKEN"
 wire_api = "responses"
 supports_websockets = {json.dumps(websockets)}
-request_max_retries = 0
-stream_max_retries = 0
+{"" if retries else _NO_RETRIES}
 """

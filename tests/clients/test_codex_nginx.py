@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import os
+import signal
 import subprocess
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ocm_wsgi.simulator import Plan
-from tests.clients.codex import run_codex
+from tests.clients.appserver import run_app_server
+from tests.clients.codex import prepare_home, run_codex
 from tests.conftest import ALICE
-from tests.faults.stack import Stack
+from tests.faults.stack import Stack, eventually, workers_of
 
 TEXT = "Hello from far away, over TLS."
 
 
 def say_hi(stack: Stack, home: Path, *, websockets: bool) -> subprocess.CompletedProcess[str]:
-    """Run Codex once through nginx, as alice."""
+    """Run Codex once through nginx, as alice, with the retries that it has by default."""
     options: dict[str, Any] = {"home": home, "websockets": websockets, "authority": stack.nginx.authority}
-    return run_codex(f"{stack.nginx.url}/v1", ALICE, "say hi", **options)
+    return run_codex(f"{stack.nginx.url}/v1", ALICE, "say hi", retries=True, **options)
 
 
 @pytest.fixture
@@ -54,3 +57,60 @@ def test_turn_over_websocket(start_stack: Callable[..., Stack], home: Path) -> N
     assert (prewarm.generates, turn.generates) == (False, True)
     assert turn.previous_response_id is not None
     assert [turn.transport for turn in stack.simulator.turns] == ["websocket"]
+
+
+def test_upgrade_refused_with_426(start_stack: Callable[..., Stack], home: Path) -> None:
+    """Where the server takes no WebSockets, Codex goes on over SSE at once and says nothing of it."""
+    stack = start_stack(arguments=("-k", "gthread"))
+    stack.simulator.plan(Plan(text=TEXT))
+    result = say_hi(stack, home, websockets=True)
+    assert (result.returncode, result.stdout.strip()) == (0, TEXT), result.stderr
+    assert [seen.method for seen in stack.simulator.requests] == ["POST"]
+    assert stack.running.log_text().count("GET /v1/responses 426") == 1
+    assert "Falling back" not in result.stderr
+
+
+def test_upgrade_refused_with_429(start_stack: Callable[..., Stack], home: Path) -> None:
+    """The subscription's limit, told at the upgrade, reaches the user in Codex's friendly words, after one attempt."""
+    stack = start_stack()
+    resets_at = int(datetime(2030, 3, 17, 17, 46, tzinfo=timezone.utc).timestamp())
+    error = {"type": "usage_limit_reached", "message": "not shown", "plan_type": "pro", "resets_at": resets_at}
+    stack.simulator.plan(Plan(upgrade=True, status=429, json={"error": error}), times=9)
+    result = say_hi(stack, home, websockets=True)
+    assert result.returncode == 1
+    assert "hit your usage limit" in result.stderr
+    assert "Mar 17th, 2030 5:46 PM" in result.stderr
+    assert len(stack.simulator.requests) <= 2
+
+
+def test_limit_used_up(start_stack: Callable[..., Stack], home: Path) -> None:
+    """A user's own limit, told on the WebSocket, reaches the user in the service's words; nothing is tried again."""
+    limits = [{"per": "month", "requests": 1}]
+    stack = start_stack(user_entries=[{"name": "alice", "token": ALICE, "limits": limits}])
+    assert stack.turn(ALICE).has_ended
+    stack.simulator.clear()
+    result = say_hi(stack, home, websockets=True)
+    assert result.returncode == 1
+    assert "hit your usage limit" in result.stderr
+    assert "requests per month; ask the owner" in result.stderr
+    assert stack.simulator.creates == stack.simulator.turns == []
+    assert len(stack.simulator.requests) <= 2
+
+
+def test_reload_between_turns(start_stack: Callable[..., Stack], home: Path) -> None:
+    """A reload between two turns over WebSocket is nothing that the user of one running Codex can notice."""
+    stack = start_stack()
+    simulator = stack.simulator
+    options: dict[str, Any] = {"websockets": True, "authority": stack.nginx.authority, "retries": False}
+    environ = prepare_home(home, f"{stack.nginx.url}/v1", ALICE, **options)
+    with run_app_server(home, environ) as codex:
+        simulator.plan(Plan(text=TEXT), times=3)
+        assert codex.turn("one") == codex.turn("two") == ("completed", TEXT)
+        before = workers_of(stack.running)
+        os.kill(stack.running.pid, signal.SIGHUP)
+        assert eventually(lambda: len(now := workers_of(stack.running)) == 2 and not set(before) & set(now))
+        assert codex.turn("three") == ("completed", TEXT)
+    assert [(turn.transport, turn.status) for turn in simulator.turns] == [("websocket", "completed")] * 3
+    # The prewarm and two turns on one socket, the last on another.
+    first, second = simulator.requests
+    assert [create.number for create in simulator.creates] == [first.number] * 3 + [second.number]
