@@ -1,0 +1,66 @@
+"""``make soak``, or ``python -m tests.soak``: the real service under mixed clients, faults and reloads."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from tests.soak.endurance import Findings, Plan, run
+from tests.soak.report import lines_of
+
+#: So often progress is told where there is no terminal, in seconds.
+TOLD_SECONDS = 30.0
+_CLEAR_LINE = "\r\033[K"
+
+
+@click.command()
+@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long.")
+@click.option("--laps", type=click.IntRange(1), default=4, show_default=True, help="Each begins with a reload.")
+@click.option("--clients", type=click.IntRange(1), default=24, show_default=True, help="How many at once.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of what clients choose by chance.")
+def main(minutes: float, laps: int, clients: int, seed: int) -> None:
+    """Let clients of all kinds, faults, renewals and reloads at the service, and look for what it does not let go of.
+
+    Ctrl-C ends it and tells what was found so far. docs/soak.md says what is checked.
+    """
+    seconds = minutes * 60
+    click.echo(f"{clients} clients, {minutes:g} minutes, a reload every {seconds / laps:.0f} s. Ctrl-C ends it.")
+    with tempfile.TemporaryDirectory(prefix="ocm-soak-") as folder:
+        progress = _Progress(seconds)
+        findings = run(Plan(seconds, laps, clients, seed), Path(folder), progress)
+        progress.clear()
+    for line in lines_of(findings):
+        click.echo(line)
+    sys.exit(1 if findings.problems else 0)
+
+
+class _Progress:
+    """On one line of a terminal; elsewhere a line now and then."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._is_terminal = sys.stderr.isatty()
+        self._told = 0.0
+
+    def __call__(self, findings: Findings) -> None:
+        if not self._is_terminal and findings.seconds - self._told < TOLD_SECONDS:
+            return
+        self._told = findings.seconds
+        problems = len(findings.problems) + len(findings.tally.failures)
+        text = (
+            f"{findings.seconds:.0f} of {self._seconds:.0f} s: {len(findings.tally.visits):,} visits, "
+            f"{len(findings.tally.rows):,} turns, {findings.reloads} reloads, {problems} problems"
+        )
+        click.echo(f"{_CLEAR_LINE}{text}" if self._is_terminal else text, err=True, nl=not self._is_terminal)
+
+    def clear(self) -> None:
+        """Make room for the findings."""
+        if self._is_terminal:
+            click.echo(_CLEAR_LINE, err=True, nl=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""The service under mixed clients for as long as is wanted, and what must not have grown by the end.
+
+The time goes in laps. Each begins with a reload, which meets clients at work; when the new workers are warm, and again
+at the end of the lap, clients rest, and what the workers hold is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ocm_wsgi.simulator import Simulator
+from tests.conftest import ALICE, BOB, RunningService, start_service
+from tests.faults.stack import eventually, workers_of
+from tests.soak.holdings import Holdings, holdings_of
+from tests.soak.load import Load
+from tests.soak.visits import Row, Tally
+
+WORKERS = 2
+USERS = {"alice": ALICE, "bob": BOB, "carol": "sk-ocm-carol-0123456789abcdef"}
+#: The part of a lap after which workers are warm: they have made their threads, filled their caches.
+WARM_UP = 0.4
+#: When the owner's access token is withdrawn, in seconds: first, and again and again. One that is younger than 30 s is
+#: not renewed: who is refused with it would be refused with the next one too.
+FIRST_RENEWAL_SECONDS = 5.0
+RENEWAL_SECONDS = 35.0
+#: What is let go of is gone within this time: a client that does not close is waited for for two seconds.
+SETTLE_SECONDS = 15.0
+#: Threads of a worker that are not there for a request: four decide about WebSockets' turns, some wait to be needed.
+OWN_THREADS = 12
+#: What a worker may grow by within a lap, in KiB: arenas of threads that had not yet been busy at once, and what the
+#: allocator keeps. A leak of 500 octets a turn is more within ten minutes.
+GROWTH_KIB = 6 * 1024
+_DEFECT = re.compile(r"Traceback|CRITICAL|WORKER TIMEOUT|SIGKILL|SIGABRT")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of it.
+
+    :ivar seconds: of work; what checks take is on top.
+    """
+
+    seconds: float
+    laps: int
+    clients: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Lap:
+    """What each worker held when it was warm, and at the end of the lap."""
+
+    number: int
+    warm: tuple[Holdings, ...]
+    end: tuple[Holdings, ...]
+
+
+@dataclass
+class Findings:
+    """What came of it.
+
+    :ivar problems: what should not be, in words. None: the service has stood it.
+    """
+
+    tally: Tally
+    laps: list[Lap] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    turns: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    recorded: Counter[Row] = field(default_factory=Counter)
+    reloads: int = 0
+    renewals: int = 0
+    seconds: float = 0.0
+
+    def expect(self, what: str, is_so: object) -> None:
+        """Note a problem, unless it is so."""
+        if not is_so:
+            self.problems.append(what)
+
+
+#: Told of the progress, every second.
+Watch = Callable[[Findings], None]
+
+
+def run(plan: Plan, folder: Path, watch: Watch) -> Findings:
+    """Let it run to its end, or to the first ``KeyboardInterrupt``, and look at what is left.
+
+    :param folder: an empty one.
+    """
+    with (
+        Simulator() as simulator,
+        start_service(
+            simulator,
+            folder / "service",
+            workers=WORKERS,
+            users=USERS,
+            environment={"HOME": str(folder)},
+            usages_path=str(folder / "usages.json"),
+        ) as running,
+        Load(running.address, USERS, clients=plan.clients, seed=plan.seed) as load,
+    ):
+        soak = _Soak(plan, running, load, watch)
+        soak.run()
+        soak.finish()
+    return soak.findings
+
+
+class _Soak:
+    def __init__(self, plan: Plan, running: RunningService, load: Load, watch: Watch) -> None:
+        self.findings = Findings(load.tally)
+        self._plan = plan
+        self._running = running
+        self._simulator = running.simulator
+        self._load = load
+        self._watch = watch
+        self._renew_at = FIRST_RENEWAL_SECONDS
+        self._began = time.monotonic()
+
+    def run(self) -> None:
+        """Go round, until the end or Ctrl-C."""
+        if not eventually(lambda: len(workers_of(self._running)) == WORKERS):
+            raise RuntimeError(f"The service did not start:\n{self._running.log_text()}")
+        try:
+            for number in range(1, self._plan.laps + 1):
+                self._lap(number)
+        except KeyboardInterrupt:
+            pass  # What was measured so far is told.
+
+    def finish(self) -> None:
+        """Let everything go, and look at what is left."""
+        self._look("at the end")
+        self._check_ledger()
+        self.findings.expect("the service did not end well", self._running.stop() == 0)
+        gone = self._simulator.wait_for(lambda: self._simulator.open_connections == 0)
+        self.findings.expect("connections to upstream were left when the service had ended", gone)
+        for line in self._running.log_text().splitlines():
+            self.findings.expect(f"the log says: {line}", not _DEFECT.search(line))
+        self.findings.expect("no turn was taken", self.findings.turns)
+        self.findings.problems += self.findings.tally.failures
+
+    def _lap(self, number: int) -> None:
+        seconds = self._plan.seconds / self._plan.laps
+        self._load.work()
+        if number > 1:
+            self._reload()
+        self._work(seconds * WARM_UP)
+        warm = self._look(f"lap {number}, warm")
+        self._load.work()
+        self._work(seconds * (1 - WARM_UP))
+        lap = Lap(number, warm, self._look(f"lap {number}, at its end"))
+        self.findings.laps.append(lap)
+        self.findings.problems += grown(lap, clients=self._plan.clients)
+
+    def _reload(self) -> None:
+        before = set(workers_of(self._running))
+        self._running.process.send_signal(signal.SIGHUP)
+        self.findings.reloads += 1
+        renewed = eventually(lambda: len(set(workers_of(self._running)) - before) == WORKERS)
+        self.findings.expect("no new workers came after a reload", renewed)
+
+    def _work(self, seconds: float) -> None:
+        """Let clients come for a while, and the owner's access token end now and then."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            threading.Event().wait(min(left, 1.0))
+            self.findings.seconds = time.monotonic() - self._began
+            if self.findings.seconds > self._renew_at:
+                self._renew_at += RENEWAL_SECONDS
+                self._simulator.expire()
+            self._watch(self.findings)
+
+    def _look(self, when: str) -> tuple[Holdings, ...]:
+        """Let clients rest, check that nothing is left open, and tell what each worker holds."""
+        self.findings.expect(f"{when}: clients did not end", self._load.rest())
+        if not eventually(self._is_settled, seconds=SETTLE_SECONDS):
+            self.findings.problems.append(f"{when}: {self._what_is_open()}")
+        self._collect()
+        return self._holdings()
+
+    def _holdings(self) -> tuple[Holdings, ...]:
+        port, upstream_port = (int(url.rpartition(":")[2]) for url in (self._running.url, self._simulator.url))
+        workers = sorted(workers_of(self._running))
+        return tuple(holdings_of(pid, port=port, upstream_port=upstream_port) for pid in workers)
+
+    def _is_settled(self) -> bool:
+        """Whether no client is connected, and upstream serves nobody: what is open there waits in a worker's pool."""
+        held = self._holdings()
+        return (
+            len(held) == WORKERS
+            and not any(each.clients for each in held)
+            and self._simulator.open_streams == 0
+            and self._simulator.open_connections == sum(each.upstream for each in held)
+        )
+
+    def _what_is_open(self) -> str:
+        held = self._holdings()
+        return (
+            f"{len(held)} workers, {sum(each.clients for each in held)} connections to clients, "
+            f"{sum(each.upstream for each in held)} to upstream, which has {self._simulator.open_connections} and "
+            f"sends {self._simulator.open_streams} responses"
+        )
+
+    def _collect(self) -> None:
+        """Take over what upstream has seen, so that it need not remember it."""
+        self.findings.turns += Counter((t.transport, t.status, t.input_tokens) for t in self._simulator.turns)
+        refreshes = Counter(refresh.outcome for refresh in self._simulator.refreshes)
+        self.findings.renewals += refreshes.pop("rotated", 0)
+        self.findings.expect(f"refresh tokens were refused: {dict(refreshes)}", not refreshes)
+        self._simulator.clear()
+
+    def _check_ledger(self) -> None:
+        findings = self.findings
+        owed = Counter(findings.tally.rows)
+        # A turn that was cut is recorded a moment after its client knows.
+        eventually(lambda: _rows(self._running.state_path).total() >= owed.total(), seconds=SETTLE_SECONDS)
+        findings.recorded = _rows(self._running.state_path)
+        findings.expect(f"the ledger lacks {_some(owed - findings.recorded)}", not owed - findings.recorded)
+        findings.expect(f"the ledger has also {_some(findings.recorded - owed)}", not findings.recorded - owed)
+        seen = _as_upstream(findings.recorded)
+        findings.expect(f"upstream has seen also {_some(findings.turns - seen)}", not findings.turns - seen)
+        findings.expect(f"upstream has not seen {_some(seen - findings.turns)}", not seen - findings.turns)
+
+
+def grown(lap: Lap, *, clients: int) -> Iterator[str]:
+    """Tell what a worker holds more of than it should."""
+    for warm, end in zip(lap.warm, lap.end, strict=True):
+        where = f"lap {lap.number}, worker {end.pid}"
+        if warm.pid != end.pid:
+            yield f"{where}: it is another than {warm.pid}"
+        if end.memory - warm.memory > GROWTH_KIB:
+            yield f"{where}: memory grew by {(end.memory - warm.memory) / 1024:.1f} MiB"
+        if end.others > warm.others:
+            yield f"{where}: {end.others} descriptors instead of {warm.others}"
+        if end.threads > clients + OWN_THREADS:
+            yield f"{where}: {end.threads} threads for {clients} clients"
+        if end.upstream > clients:
+            yield f"{where}: {end.upstream} connections to upstream for {clients} clients"
+
+
+def _rows(state_path: Path) -> Counter[Row]:
+    """What the ledger holds."""
+    query = 'SELECT "user", transport, status, input_tokens FROM turn'
+    with closing(sqlite3.connect(f"file:{state_path / 'ocm.db'}?mode=ro", uri=True)) as connection:
+        return Counter(Row(*row) for row in connection.execute(query))
+
+
+def _as_upstream(rows: Counter[Row]) -> Counter[tuple[str, str, int]]:
+    """Tell of the same turns as the simulator does, which counts no errors as turns and knows no users."""
+    counted: Counter[tuple[str, str, int]] = Counter()
+    for row, count in rows.items():
+        if row.status != "error":
+            counted[row.transport, row.status, row.input_tokens or 0] += count
+    return counted
+
+
+def _some(rows: Counter[Any]) -> str:
+    return f"{rows.total()} turns, such as {json.dumps(list(rows)[:3])}"

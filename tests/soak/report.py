@@ -1,0 +1,49 @@
+"""The findings in lines, for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from tests.soak.endurance import Findings
+from tests.soak.holdings import Holdings
+
+#: More problems than this say the same again.
+MAX_PROBLEMS = 40
+_HEAD = (
+    f"{'lap':>3}  {'worker':>7}  {'threads':>11}  {'descriptors':>11}  {'to upstream':>11}  {'memory, MiB':>15}"
+    "  grown by"
+)
+
+
+def lines_of(findings: Findings) -> Iterator[str]:
+    """Tell all: of each worker when it was warm and at the end of its lap, of turns, and what is wrong."""
+    yield _HEAD
+    for lap in findings.laps:
+        for warm, end in zip(lap.warm, lap.end, strict=True):
+            yield _line(lap.number, warm, end)
+    statuses = Counter[str]()
+    for row, count in findings.recorded.items():
+        statuses[f"{row.transport} {row.status}"] += count
+    visits = findings.tally.counted()
+    yield ""
+    yield f"{visits.total():,} visits in {findings.seconds:.0f} s: {_counts(visits)}"
+    yield f"{statuses.total():,} turns in the ledger: {_counts(statuses)}"
+    yield f"{findings.reloads} reloads, {findings.renewals} renewals of the credential"
+    yield ""
+    if not findings.problems:
+        yield "Every turn is recorded once, and all was let go of."
+        return
+    yield f"{len(findings.problems)} problems:"
+    yield from (f"  {problem[:500]}" for problem in findings.problems[:MAX_PROBLEMS])
+
+
+def _line(lap: int, warm: Holdings, end: Holdings) -> str:
+    counts = [(warm.threads, end.threads), (warm.others, end.others), (warm.upstream, end.upstream)]
+    memory = f"{warm.memory / 1024:.1f} → {end.memory / 1024:.1f}"
+    columns = "  ".join(f"{before} → {after}".rjust(11) for before, after in counts)
+    return f"{lap:>3}  {end.pid:>7}  {columns}  {memory:>15}  {(end.memory - warm.memory) / 1024:>8.1f}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items(), key=lambda each: -each[1]))
