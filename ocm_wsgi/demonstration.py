@@ -172,8 +172,16 @@ def _server(folder: Path, listener: socket.socket) -> Iterator[subprocess.Popen[
     with (folder / "service.log").open("wb") as log:
         server = subprocess.Popen(  # noqa: S603 - our own interpreter and project
             [
-                *(sys.executable, "-m", "gunicorn", "--config", str(project / "gunicorn.conf.py")),
-                *("--bind", f"fd://{listener.fileno()}", "--graceful-timeout", "2", "wsgi:app"),
+                *(sys.executable, "-m", "ocm_wsgi.tethered", str(os.getpid())),
+                *(
+                    "--config",
+                    str(project / "gunicorn.conf.py"),
+                    "--bind",
+                    f"fd://{listener.fileno()}",
+                    "--graceful-timeout",
+                    "2",
+                    "wsgi:app",
+                ),
             ],
             cwd=project,
             env={**_environment(), "OCM_CONFIG": str(folder / "ocm.json")},

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,15 @@ def printed_until(process: subprocess.Popen[str], marker: str) -> str:
         if marker in line:
             return "".join(lines)
     raise AssertionError(f"{marker!r} was never printed:\n{''.join(lines)}")
+
+
+def answers(url: str) -> bool:
+    """Whether anybody answers there."""
+    try:
+        requests.get(url, timeout=5)
+    except requests.ConnectionError:
+        return False
+    return True
 
 
 def test_demo_once() -> None:
@@ -92,8 +103,23 @@ def test_demo_serves_until_it_is_ended(ending: signal.Signals) -> None:
     assert process.returncode == 0, rest
     assert "Traceback" not in output + rest
     assert not Path(configuration).parent.exists()
-    with pytest.raises(requests.ConnectionError):
-        requests.get(url, timeout=5)
+    assert not answers(url)
+
+
+def test_demo_that_is_killed_takes_its_server_along() -> None:
+    """After `kill -9` nobody listens any more."""
+    with demo() as process:
+        output = printed_until(process, "Serving until Ctrl-C")
+        process.kill()
+        process.wait(10)
+    url, folder = (re.search(rf"{name} +(\S+)", output) for name in ("the API", "configuration"))
+    assert url
+    assert folder
+    shutil.rmtree(Path(folder[1]).parent)
+    deadline = time.monotonic() + 20
+    while answers(url[1]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_demo_on_a_port_that_is_taken() -> None:
