@@ -11,6 +11,7 @@ from typing import Any
 
 from gunicorn.app.wsgiapp import WSGIApplication
 
+from ocm_wsgi import metricfiles
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
 
@@ -38,8 +39,18 @@ class _Settings(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
 
     @classmethod
     def read(cls) -> Any:
-        """Return gunicorn's configuration."""
-        return cls().cfg
+        """Return gunicorn's configuration.
+
+        The file makes a folder for metrics; if one is named, it is a running service's, and would be emptied.
+        """
+        named = os.environ.pop(metricfiles.VARIABLE, None)
+        try:
+            return cls().cfg
+        finally:
+            metricfiles.remove()
+            os.environ.pop(metricfiles.VARIABLE, None)
+            if named is not None:
+                os.environ[metricfiles.VARIABLE] = named
 
 
 def findings(config: Config, folder: Path) -> Iterator[Finding]:

@@ -43,8 +43,9 @@ _DEFAULT_SILENCE_SECONDS = 65
     metavar="SECONDS",
     help="With --url: how long a stream is let be silent; 0 leaves that out.",
 )
+@click.option("--only-configuration", is_flag=True, help="Leave all else out, such as before a reload.")
 @json_option
-def check(url: str | None, silence: int, as_json: bool) -> None:
+def check(url: str | None, silence: int, only_configuration: bool, as_json: bool) -> None:
     """Find what is wrong, what it means, and how to mend it.
 
     Looks at the configuration, the credential, the state, the clock, the way to OpenAI, the prices and gunicorn's
@@ -55,11 +56,14 @@ def check(url: str | None, silence: int, as_json: bool) -> None:
     Examples:
       flask ocm check
       flask ocm check --url https://ocm.example.org
+      flask ocm check --only-configuration
       flask ocm check --json
     """
+    if url and only_configuration:
+        raise click.UsageError("--url and --only-configuration contradict each other.")
     address = _address(url) if url else None
     found = []
-    for finding in _findings(address, silence):
+    for finding in _findings(address, silence, only_configuration=only_configuration):
         found.append(finding)
         if not as_json:
             _show(finding)
@@ -71,13 +75,15 @@ def check(url: str | None, silence: int, as_json: bool) -> None:
     raise SystemExit(0 if is_sound else 1)
 
 
-def _findings(address: Address | None, silence_seconds: int) -> Iterator[Finding]:
+def _findings(address: Address | None, silence_seconds: int, *, only_configuration: bool) -> Iterator[Finding]:
     try:
         config = load(os.environ, Path.cwd())
     except ConfigurationError as exc:
         yield from configuration.broken(exc)
         return
     yield from configuration.findings(config)
+    if only_configuration:
+        return
     yield from credential.findings(config, os.environ)
     yield from sharing.findings(config)
     yield from state.findings(config)

@@ -206,6 +206,27 @@ def test_every_mistake_in_the_configuration(owner: Any) -> None:
     assert "listen_port" in report.findings[0]["remedy"] + report.findings[1]["remedy"]
 
 
+def test_configuration_alone(owner: Any, simulator: Any) -> None:
+    """Before a reload only the configuration is looked at, and a mistake in it is told by the exit status."""
+    owner.credential_path.unlink()
+    report = owner.check("--only-configuration")
+    assert (report.status, {each["subject"] for each in report.findings}) == (0, {"configuration"})
+    assert simulator.requests == []
+    owner.configure({"listen_prot": 8080})
+    assert owner.check("--only-configuration").status == 1
+    contradiction = owner.check("--only-configuration", "--url", "https://ocm.example.org")
+    assert (contradiction.status, contradiction.output) == (2, "")
+
+
+def test_metrics_of_a_running_service_stay(owner: Any, tmp_path: Path) -> None:
+    """Reading gunicorn's settings empties no folder of metrics: a running service may write there."""
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    (metrics / "counter_1.db").touch()
+    assert owner.check(PROMETHEUS_MULTIPROC_DIR=str(metrics)).level("server", "worker_class") == "ok"
+    assert [path.name for path in metrics.iterdir()] == ["counter_1.db"]
+
+
 def test_refused_sign_in(owner: Any, service: Any, simulator: Any) -> None:
     """A refusal that the service has met is told: the owner must sign in again."""
     running = service(credential=simulator.credential(expires_in=-10), users={}, workers=1)

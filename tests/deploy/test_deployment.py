@@ -62,7 +62,8 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 20) -> None:
 def units(tmp_path: Path) -> Path:
     """Return a folder with both units, whose program exists on this machine."""
     service = (DEPLOY / "ocm.service").read_text()
-    for found, put in [("/opt/ocm/.venv/bin/gunicorn", program("true")), ("WorkingDirectory=/opt/ocm", "")]:
+    programs = [(f"/opt/ocm/.venv/bin/{name}", program("true")) for name in ("gunicorn", "flask")]
+    for found, put in [*programs, ("WorkingDirectory=/opt/ocm", "")]:
         assert found in service
         service = service.replace(found, put)
     (tmp_path / "ocm.service").write_text(service)
