@@ -93,7 +93,7 @@ def test_limit_used_up(start_stack: Callable[..., Stack], home: Path) -> None:
     assert result.returncode == 1
     assert "hit your usage limit" in result.stderr
     assert "requests per month; ask the owner" in result.stderr
-    assert stack.simulator.creates == stack.simulator.turns == []
+    assert (stack.simulator.creates, stack.simulator.turns) == ([], [])
     assert len(stack.simulator.requests) <= 2
 
 

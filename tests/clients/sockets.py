@@ -1,0 +1,42 @@
+"""A WebSocket client that comes through nginx."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.conftest import ALICE
+from tests.faults.stack import Stack
+
+WAIT_SECONDS = 20.0
+
+
+@contextmanager
+def connect_socket(stack: Stack) -> Iterator[ClientConnection]:
+    """Open a WebSocket as Codex does: it sends no pings."""
+    with connect(
+        f"{stack.nginx.url.replace('https', 'wss', 1)}/v1/responses",
+        ssl=stack.nginx.tls,
+        additional_headers={"Authorization": f"Bearer {ALICE}"},
+        ping_interval=None,
+        max_size=None,
+        proxy=None,
+    ) as client:
+        yield client
+
+
+def ask(client: ClientConnection, text: str = "say hi") -> None:
+    """Ask for a turn."""
+    client.send(json.dumps({"type": "response.create", "model": "gpt-5.5", "input": text}))
+
+
+def hear(client: ClientConnection, last: str = "response.completed") -> list[dict[str, Any]]:
+    """Return the messages until one of this type."""
+    heard: list[dict[str, Any]] = []
+    while not heard or heard[-1]["type"] != last:
+        heard.append(json.loads(client.recv(WAIT_SECONDS)))
+    return heard

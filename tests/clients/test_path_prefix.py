@@ -1,0 +1,89 @@
+"""The service below a path of a site: API, WebSocket, sign-in and pages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import pytest
+
+from ocm_wsgi.simulator import Plan, Simulator
+from tests.clients.codex import run_codex
+from tests.clients.nginx import Nginx, run_nginx
+from tests.conftest import ALICE, RunningService, start_service
+from tests.dashboard.test_dashboard import PAGES, Browser
+
+# What the owner changes in deploy/nginx.conf.
+EDITS = {
+    "location / {": "location /codex/ {",
+    "proxy_pass http://ocm;": "proxy_pass http://ocm/;",
+    'X-Forwarded-Prefix "";': "X-Forwarded-Prefix /codex;",
+    "location = /metrics {": "location = /codex/metrics {",
+}
+_LINK = re.compile(r'(?:href|src|action)="([^"#]+)"')
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """A service with an admin."""
+    folder = tmp_path_factory.mktemp("prefix") / "service"
+    users = [{"name": "alice", "token": ALICE, "admin": True}]
+    with Simulator() as simulator, start_service(simulator, folder, user_entries=users) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def nginx(running: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """Return an nginx that has it below a path."""
+    with run_nginx(running.url.removeprefix("http://"), tmp_path_factory.mktemp("nginx"), edits=EDITS) as started:
+        yield started
+
+
+@pytest.fixture
+def browser(nginx: Nginx) -> Iterator[Browser]:
+    """Return a browser that trusts the site, not yet signed in."""
+    with Browser(f"{nginx.url}/codex") as opened:
+        opened.session.verify = str(nginx.authority)
+        yield opened
+
+
+@pytest.mark.parametrize("websockets", [False, True], ids=["sse", "websocket"])
+def test_codex(running: RunningService, nginx: Nginx, tmp_path: Path, websockets: bool) -> None:
+    """Codex completes a turn there, over SSE and over WebSocket."""
+    running.simulator.clear()
+    running.simulator.plan(Plan(text="Hello below a path."))
+    base_url = f"{nginx.url}/codex/v1"
+    result = run_codex(base_url, ALICE, "hi", home=tmp_path, websockets=websockets, authority=nginx.authority)
+    assert (result.returncode, result.stdout.strip()) == (0, "Hello below a path."), result.stderr
+    assert {seen.target for seen in running.simulator.requests} == {"/backend-api/codex/responses"}
+    assert [turn.transport for turn in running.simulator.turns] == ["websocket" if websockets else "sse"]
+
+
+def test_pages(browser: Browser) -> None:
+    """Sign-in leads to the pages; each is there, and leads nowhere but to what is there too, below the path."""
+    refused = browser.get()
+    assert refused.url == f"{browser.url}sign-in"
+    assert browser.sign_in(ALICE).url == browser.url
+    leads = set()
+    for page in PAGES:
+        answer = browser.get(page)
+        assert (answer.status_code, answer.url) == (200, urljoin(browser.url, page))
+        leads |= {urljoin(answer.url, link) for link in _LINK.findall(answer.text) if not link.startswith("data:")}
+    assert any(".css" in lead for lead in leads)
+    assert [lead for lead in leads if not lead.startswith(browser.url)] == []
+    for lead in leads:
+        assert browser.session.get(lead, timeout=20).status_code in {200, 405}, lead
+
+
+def test_address_for_clients(browser: Browser, nginx: Nginx) -> None:
+    """The configuration that is shown for clients has the path."""
+    browser.sign_in(ALICE)
+    assert "https://localhost/codex/v1" in browser.get("mine").text
+
+
+def test_nothing_beside_the_path(nginx: Nginx, browser: Browser) -> None:
+    """What is not below the path is not the service's, and metrics stay shut there."""
+    for target in ("/v1/models", "/ocm/", "/codex/metrics", "/codex/x/../metrics", "/codex/%6detrics"):
+        assert browser.session.get(nginx.url + target, timeout=20).status_code == 404
