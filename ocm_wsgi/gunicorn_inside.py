@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.parser import Parser
 from gunicorn.http.unreader import Unreader
 from gunicorn.http.wsgi import Response
@@ -32,6 +33,8 @@ _METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
 )
 _ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (gthread.ThreadWorker, frozenset({"nr_conns", "poller", "method_queue", "keepalived_conns"})),
+    (Body, frozenset({"reader"})),
+    (LengthReader, frozenset({"length"})),
     (gthread.TConn, frozenset({"sock", "parser", "data_ready", "is_http2"})),
     (Response, frozenset({"chunked", "response_length", "sent", "sock"})),
 )

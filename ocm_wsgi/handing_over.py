@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
 
 from ocm_wsgi.views.relayed import HandOver, RelayedBody
@@ -80,6 +81,9 @@ class TimedBody:
         Not when that would mean to wait: a client that is refused may send its body for long. Nor when it cannot be
         told where the next request begins.
         """
+        reader = self._body.reader
+        if isinstance(reader, LengthReader) and not reader.length:
+            return True  # As almost always, and without a system call.
         try:
             return bool(self._conn.parser.finish_body(deadline=time.monotonic() + DRAIN_SECONDS))
         except (OSError, ParseException):

@@ -94,7 +94,6 @@ class Stream:
     def start(self) -> None:
         """Begin. It may be over when this returns."""
         self._loop.add(self)
-        self._client.wait()
         buffered, self._body.buffered = self._body.buffered, b""
         if buffered:
             self._guarded(self._take, buffered)
@@ -252,6 +251,8 @@ class Stream:
         elif not self._is_reading:
             self._is_reading = True
             self._upstream.wait(to_read=True)
+            # Not before: a response that came whole with its head is not worth the two system calls.
+            self._client.wait()
 
     def _pause(self) -> None:
         """Read nothing for a while: not even of its end would upstream be heard otherwise without end."""

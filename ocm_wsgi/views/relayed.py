@@ -60,7 +60,7 @@ class RelayedBody:
         self._pieces = upstream.pieces() if turn is None else turn.observed(upstream.pieces())
         self._octets = 0
         self._end = "" if upstream.is_bodiless else "client left"
-        if self._socket is not None:
+        if self._socket is not None and self._socket.gettimeout() != CLIENT_STALL_SECONDS:
             # Bounds each write: a client that takes nothing would hold this thread for ever. The server sets the
             # socket back to blocking before it reads the next request.
             self._socket.settimeout(CLIENT_STALL_SECONDS)
