@@ -1,0 +1,94 @@
+"""What ``deploy/nginx.conf`` adds to the service, TLS to the client included: ``python -m benchmarks.nginx_front``.
+
+The same streams, and the same WebSockets, go to one running service straight and through nginx in front of it, in turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from benchmarks import machine
+from benchmarks.load import Sockets, Streams, Target
+from benchmarks.measures import Measurement, Meter, median
+from benchmarks.servers import Server, ServerFailed, run_upstream
+from benchmarks.service import run_service
+from tests.clients.nginx import SERVER_NAME, run_nginx
+
+# All clients are on this machine, so that one address does here what many would.
+_NO_LIMITS = {"limit_req zone=ocm_requests burst=200 nodelay;": ""}
+_KINDS: dict[str, type[Streams]] = {"streams": Streams, "WebSockets": Sockets}
+# nginx as the tests start it has 512 connections, two for each stream.
+_MOST = 200
+_STARTS_PER_SECOND = 100
+_TIME_LIMIT_SECONDS = 60.0
+_FIGURES = ("latency_p50_ms", "latency_p99_ms", "first_byte_p50_ms", "first_byte_p99_ms")
+_HEADING = ("event p50 ms", "event p99 ms", "first byte p50", "first byte p99")
+
+
+@contextlib.contextmanager
+def _both_ways(folder: Path) -> Iterator[list[Meter]]:
+    """Run all of it; yield what measures the service straight, and through nginx."""
+    for name in ("service", "nginx"):
+        (folder / name).mkdir()
+    with (
+        run_upstream(processes=1, certificate=None) as upstream,
+        run_service(upstream, folder / "service") as service,
+        run_nginx("{}:{}".format(*service.target.address), folder / "nginx", edits=_NO_LIMITS) as nginx,
+    ):
+        token = service.target.bearer_token
+        target = Target((SERVER_NAME, nginx.https_port), service.target.path, token, nginx.authority)
+        front = Server("with nginx", target, log=folder / "nginx" / "error.log")
+        yield [Meter(service, upstream), Meter(front, upstream)]
+
+
+@click.command()
+@click.option(
+    "--count",
+    "counts",
+    type=click.IntRange(1, _MOST),
+    multiple=True,
+    default=(1, 50, 200),
+    show_default=True,
+    help="At once.",
+)
+@click.option("--events", type=click.IntRange(1), default=100, show_default=True, help="Of each stream.")
+@click.option("--rate", type=click.FloatRange(0.1), default=33.0, show_default=True, help="Events a second of each.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Take medians of so many.")
+def main(counts: Sequence[int], events: int, rate: float, rounds: int) -> None:
+    """Measure what nginx adds to each event and to the first byte."""
+    click.echo(", ".join(f"{name} {value}" for name, value in machine.describe().items()))
+    try:
+        with tempfile.TemporaryDirectory(prefix="ocm-benchmarks-") as folder, _both_ways(Path(folder)) as meters:
+            for kind, scenario in _KINDS.items():
+                click.echo(f"\n{'':>5} {kind:<12}" + "".join(f"{heading:>16}" for heading in _HEADING))
+                for count in counts:
+                    starts = [number / _STARTS_PER_SECOND for number in range(count)]
+                    load = scenario(starts, events, rate, _TIME_LIMIT_SECONDS + events / rate)
+                    measured = [[meter.streams(load, lambda _: None) for meter in meters] for _ in range(rounds)]
+                    _tell(count, *(median(same) for same in zip(*measured, strict=True)))
+    except ServerFailed as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _tell(count: int, straight: Measurement, front: Measurement) -> None:
+    """Print the figures of both ways, and their difference."""
+    figures = [[measurement.figures[name] or 0.0 for name in _FIGURES] for measurement in (straight, front)]
+    added = [more - less for less, more in zip(*figures, strict=True)]
+    for size, name, values in (
+        (f"{count}", "straight", figures[0]),
+        ("", "with nginx", figures[1]),
+        ("", "added", added),
+    ):
+        click.echo(f"{size:>5} {name:<12}" + "".join(f"{value:>16.2f}" for value in values))
+    for measurement in (straight, front):
+        for reason, times in measurement.failures.items():
+            click.echo(f"      {measurement.server}: {times:,} failed: {reason}")
+
+
+if __name__ == "__main__":
+    main()
