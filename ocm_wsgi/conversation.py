@@ -72,6 +72,7 @@ class Conversation(Generic[T]):
         self._turns: deque[_OpenTurn[T]] = deque()
         self._own = b""
         self._farewell: bytes | None = None
+        self._is_hurried = False
         self._is_over = False
 
     @property
@@ -126,6 +127,16 @@ class Conversation(Generic[T]):
         if self._farewell is None:
             self._farewell = server_close(code, reason)
 
+    def break_off(self, code: int, reason: str) -> None:
+        """End the conversation now, in the midst of a turn: ``own`` gives the Close frame if one can stand here."""
+        self._farewell = server_close(code, reason)
+        self._is_hurried = True
+
+    @property
+    def has_own(self) -> bool:
+        """Whether ``own`` may have something to give, now or later."""
+        return bool(self._own or self._farewell or self._gate.stopped)
+
     def own(self) -> bytes:
         """Return what the proxy itself has to say to the client now.
 
@@ -134,13 +145,13 @@ class Conversation(Generic[T]):
         """
         stopped = self._gate.stopped
         if stopped is not None:
-            self._farewell = server_close(stopped.close_code, stopped.reason)
-        farewell = b"" if self._turns and stopped is None else self._farewell or b""
+            self.break_off(stopped.close_code, stopped.reason)
+        farewell = b"" if self._turns and not self._is_hurried else self._farewell or b""
         said = b""
         can_speak = self._observer.is_between_messages and self.close_code is None and not self._is_over
         if can_speak:
             said, self._own = self._own + farewell, b""
-        if farewell and (can_speak or stopped is not None or self.close_code is not None or self.lost is not None):
+        if farewell and (can_speak or self._is_hurried or self.close_code is not None or self.lost is not None):
             self._is_over = True
         return said
 

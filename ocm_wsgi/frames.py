@@ -17,12 +17,11 @@ GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
+INTERNAL_ERROR = 1011
 #: What a Close frame without a code is said to have. It never stands on the wire.
 NO_STATUS = 1005
 
 _FIN, _RSV1, _RSV_OTHERS, _OPCODE = 0x80, 0x40, 0x30, 0x0F
-#: First octet of an uncompressed text message in a single frame.
-WHOLE_TEXT = _FIN | TEXT
 
 _IS_CONTROL = 0x08
 _MASK_BIT, _LENGTH = 0x80, 0x7F
@@ -104,17 +103,18 @@ class FrameParser:
         """Whether a frame of somebody else could be put in here without breaking a frame or a message apart."""
         return not (self._left or self._partial_head or self._in_message or self.violation)
 
-    def feed(self, data: bytes, *, one_message: bool = False) -> list[Part]:
+    def feed(self, data: bytes, *, start: int = 0, one_message: bool = False) -> list[Part]:
         """Return the parts of frames that lie in ``data``, in order.
 
         They cover all of it but for the incomplete head of a frame at its end, or what follows a violation.
 
+        :param start: whole frames before it need not be found; 0 unless this is between messages.
         :param one_message: stop behind the end of a data message. The rest was not looked at; feed it again.
         """
         parts: list[Part] = []
         if self.violation is not None:
             return parts
-        at, size = 0, len(data)
+        at, size = start, len(data)
         if self._left and size:
             parts.append(self._resume(size))
             at = parts[0].stop
@@ -198,9 +198,6 @@ class FrameParser:
                 raise Violation("a control frame is fragmented")
         elif (first & _OPCODE == CONTINUATION) is not self._in_message:
             raise Violation("a message starts within another, or goes on where there is none")
-
-    def _incomplete(self, data: bytes, at: int) -> None:
-        self._partial_head = data[at:]
 
 
 def _extended_length(data: bytes, start: int, stop: int) -> int:

@@ -16,18 +16,31 @@ from dataclasses import dataclass
 
 from ocm_wsgi.codings import Undecodable
 from ocm_wsgi.deflate import DeflateParameters, Inflater
-from ocm_wsgi.frames import CLOSE, TEXT, WHOLE_TEXT, FrameParser, Part, close_of
+from ocm_wsgi.frames import CLOSE, TEXT, FrameParser, Part, close_of
 from ocm_wsgi.kept import LIMIT_BYTES, Kept
 from ocm_wsgi.outcomes import TERMINAL_TYPES
 
 #: The types that mean something to us.
 TYPES_OF_INTEREST = frozenset({*TERMINAL_TYPES, "error", "codex.rate_limits"})
 
+#: A length of two octets of its own says at least this, with the frame's head.
+_SHORTEST_EXTENDED = 126 + 4
+
 #: Within so many octets a message must name its type, if that is to spare us keeping it.
 _HEAD_BYTES = 256
 
-_FIRST_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([^"\\]*)"')
+_NAMING = rb'\s*\{\s*"type"\s*:\s*"'
+_FIRST_TYPE = re.compile(_NAMING + rb'([^"\\]*)"')
 _TYPES_OF_INTEREST = frozenset(type_.encode() for type_ in TYPES_OF_INTEREST)
+
+#: The start of an uncompressed text message in one frame, shorter than 64 KiB, that names a type of no interest.
+_OTHER = re.compile(
+    rb"\x81(?:[\x00-\x7d]|\x7e(..))"
+    + _NAMING
+    + rb"(?!(?:%s)\")" % b"|".join(map(re.escape, _TYPES_OF_INTEREST))
+    + rb'[^"\\]*"',
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -87,10 +100,10 @@ class MessageObserver:
     def feed(self, data: bytes) -> list[Message | Closing]:
         """Return what matters and is complete with these octets, in order. Never raises."""
         found: list[Message | Closing] = []
-        for part in self._frames.feed(data):
-            # Nearly all messages end here: in one uncompressed frame that one read holds.
-            if part.first == WHOLE_TEXT and part.is_last and not part.position and _is_other(data, part):
-                continue
+        start = _others_end(data) if self._frames.is_between_messages else 0
+        if start == len(data):
+            return found
+        for part in self._frames.feed(data, start=start):
             event = self._control(data, part) if part.is_control else self._data(data, part)
             if event is not None:
                 found.append(event)
@@ -181,7 +194,22 @@ class _OpenMessage:
             self._kept = None
 
 
-def _is_other(data: bytes, part: Part) -> bool:
-    """Whether a whole uncompressed message names a type that means nothing to us."""
-    named = _FIRST_TYPE.match(data, part.payload, part.stop)
-    return named is not None and named[1] not in _TYPES_OF_INTEREST
+def _others_end(data: bytes) -> int:
+    """Where the messages end that mean nothing to us and are whole: nearly always at the end of the read.
+
+    What is doubtful is left to the parser.
+
+    :param data: a read that begins with a frame.
+    """
+    at, size = 0, len(data)
+    while at < size:
+        start = _OTHER.match(data, at)
+        if start is None:
+            break
+        extended = start[1]
+        length = data[at + 1] + 2 if extended is None else int.from_bytes(extended, "big") + 4
+        stop = at + length
+        if stop > size or start.end() > stop or (extended is not None and length < _SHORTEST_EXTENDED):
+            break
+        at = stop
+    return at

@@ -89,6 +89,51 @@ def test_feed_finds_the_same_however_it_is_cut(
     assert observer.is_between_messages
 
 
+def test_feed_keeps_to_the_ends_of_messages() -> None:
+    """A first string that is never closed does not reach into the next message."""
+    (event,) = MessageObserver(None).feed(Peer().text(b'{"type":"x') + Peer().text(DELTA) + Peer().text(COMPLETED))[1:]
+    assert isinstance(event, Message)
+    assert event.type == "response.completed"
+
+
+def test_feed_leaves_no_violation_unseen() -> None:
+    """A length that is not in its shortest form is one also where the message is passed over."""
+    observer = MessageObserver(None)
+    text = DELTA
+    assert observer.feed(b"\x81\x7e" + len(text).to_bytes(2, "big") + text) == []
+    assert observer.lost is not None
+
+
+def test_feed_looks_for_frames_where_they_begin() -> None:
+    """What looks like a frame within a message is none."""
+    observer = MessageObserver(None)
+    before, inner, behind = b'{"x":"', Peer().text(DELTA), b'","type":"error"}'
+    message = Peer().text(before + inner + behind)
+    start = message.index(inner)
+    reads = (message[:start], inner, message[start + len(inner) :])
+    (event,) = [event for read in reads for event in observer.feed(read)]
+    assert isinstance(event, Message)
+    assert bytes(event.kept.octets) == before + inner + behind
+
+
+def test_feed_waits_for_the_end_of_what_it_passes_over() -> None:
+    """A message that is passed over may come in several reads; the next one begins behind its end."""
+    observer = MessageObserver(None)
+    stream = Peer().text(DELTA) + Peer().text(COMPLETED)
+    (event,) = [event for read in (stream[:52], stream[52:]) for event in observer.feed(read)]
+    assert isinstance(event, Message)
+    assert event.type == "response.completed"
+
+
+@pytest.mark.parametrize("size", [125, 126, 200, 65535, 65536, 70_000])
+def test_feed_passes_over_messages_of_any_length(size: int) -> None:
+    """Where one that is passed over ends the next one begins, however its length is written."""
+    delta = Peer().text(DELTA[:-2].ljust(size - 2, b"x") + b'"}')
+    (event,) = MessageObserver(None).feed(2 * delta + Peer().text(COMPLETED) + delta)
+    assert isinstance(event, Message)
+    assert (event.type, event.start) == ("response.completed", 2 * len(delta))
+
+
 def test_feed_says_where_a_message_starts_in_the_read() -> None:
     """What stands before a message may be sent; of one that started in an earlier read nothing of this one may."""
     observer = MessageObserver(None)

@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from ocm_wsgi.connections import SOCKET_OPTIONS
 from ocm_wsgi.conversation import Conversation, LimitsTold, TurnEnded
 from ocm_wsgi.errors import OcmError
+from ocm_wsgi.frames import INTERNAL_ERROR
 from ocm_wsgi.gate import HeldMessage
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import GONE, Peer
@@ -22,6 +23,14 @@ from ocm_wsgi.socketturns import SocketTurn, SocketTurns
 logger = logging.getLogger(__name__)
 
 UPSTREAM_STALLED = "upstream stalled"
+_SILENT = "it was silent for too long"
+
+
+class _Side(Peer):
+    """A peer, and when it last took something of what was to be sent to it, or had taken all."""
+
+    __slots__ = ("took_at",)
+    took_at: float
 
 
 class Tunnel:
@@ -54,15 +63,16 @@ class Tunnel:
         self._conversation = conversation
         self._turns = turns
         self._body = upstream
-        self._upstream = Peer(loop, upstream.socket, self._on_upstream)
-        self._client = Peer(loop, client, self._on_client)
+        self._upstream = _Side(loop, upstream.socket, self._on_upstream)
+        self._client = _Side(loop, client, self._on_client)
         self._early = early
         self._limits = limits
         self._executor = executor
         self._defer = defer
         self._on_end = on_end
-        self._active_at = loop.now
+        self._heard_at = loop.now  # when upstream last said something, or could not be listened to
         self._recording: object | None = None  # the end of a turn that is being recorded; what follows waits
+        self._recording_since = loop.now
         self._waiting: deque[bytes | TurnEnded[SocketTurn] | LimitsTold] = deque()
         self._is_deciding = False
         self._unanswered: SocketTurn | None = None
@@ -78,23 +88,33 @@ class Tunnel:
                 self._client.socket.setsockopt(*option)
         buffered, self._body.buffered = self._body.buffered, b""
         early, self._early = self._early, b""
-        self._guarded(lambda: self._begin(buffered, early))
+        self._guarded(self._begin, buffered, early)
 
     def check(self, now: float) -> None:
-        """Look at what is waited for, and for how long it has been. Where nothing is, silence is no fault."""
-        waited = now - self._active_at
-        if self._recording is not None and waited > self._limits.record:
-            self._recorded(self._recording)
-        elif self._client.unsent and waited > self._limits.stall:
-            self._finish(CLIENT_STALLED)
-        elif self._upstream.unsent and waited > self._limits.stall:
-            self._finish(UPSTREAM_STALLED)
+        """Look at what is waited for, and for how long it has been. Between two turns silence is no fault."""
+        limits = self._limits
+        if self._recording is not None:
+            if now - self._recording_since > limits.record:
+                self._guarded(self._recorded, self._recording)
+        elif self._client.unsent:
+            if now - self._client.took_at > limits.stall:
+                self._finish(CLIENT_STALLED)
+        elif self._upstream.unsent:
+            if now - self._upstream.took_at > limits.stall:
+                self._finish(UPSTREAM_STALLED)
+        elif self._conversation.has_open_turn and now - self._heard_at > limits.silence:
+            self._guarded(self._give_up_on_upstream)
 
     def leave(self) -> None:
         """End it between two turns; Codex goes on over another connection."""
         if not self._is_over:
             self._conversation.leave()
             self._guarded(self._go_on)
+
+    def _give_up_on_upstream(self) -> None:
+        """Codex asks again over another connection, as it does when this one is cut."""
+        self._conversation.break_off(INTERNAL_ERROR, f"OpenAI's turn failed: {_SILENT}")
+        self._end_with(f"upstream cut it: {_SILENT}")
 
     def abort(self, end: str) -> None:
         """Give it up."""
@@ -107,19 +127,19 @@ class Tunnel:
             self._from_client(early)
         self._go_on()
 
-    def _guarded(self, step: Callable[[], None]) -> None:
+    def _guarded(self, step: Callable[..., None], *arguments: object) -> None:
         """A defect may end a tunnel, and nothing else."""
         try:
-            step()
+            step(*arguments)
         except Exception:
             logger.exception("A WebSocket failed")
             self._finish("failed")
 
     def _on_upstream(self, mask: int) -> None:
-        self._guarded(lambda: self._upstream_ready(mask))
+        self._guarded(self._upstream_ready, mask)
 
     def _on_client(self, mask: int) -> None:
-        self._guarded(lambda: self._client_ready(mask))
+        self._guarded(self._client_ready, mask)
 
     def _upstream_ready(self, mask: int) -> None:
         try:
@@ -130,8 +150,9 @@ class Tunnel:
             self._end_with(f"upstream cut it: {type(exc).__name__}: {exc}")
             return
         if data:
-            self._active_at = self._loop.now
             self._from_upstream(data)
+            if mask == select.EPOLLIN and self._reads_upstream and not self._conversation.has_own:
+                return  # As most times: what is waited for is what was waited for before.
         elif data == b"":
             self._end_with("" if self._conversation.close_code is not None else "upstream cut it: it ended")
             return
@@ -155,11 +176,11 @@ class Tunnel:
             return
         self._go_on()
 
-    def _flush(self, peer: Peer) -> None:
+    def _flush(self, peer: _Side) -> None:
         unsent = len(peer.unsent)
         peer.flush()
         if len(peer.unsent) < unsent:
-            self._active_at = self._loop.now
+            peer.took_at = self._heard_at = self._loop.now
 
     def _from_client(self, data: bytes) -> None:
         self._to_upstream(self._conversation.from_client(data))
@@ -183,7 +204,7 @@ class Tunnel:
         except Exception:
             logger.exception("A turn could not be decided about")
             error = OcmError("This service failed. Its log says why.")
-        self._defer(lambda: self._guarded(lambda: self._decided(turn, error)))
+        self._defer(lambda: self._guarded(self._decided, turn, error))
 
     def _decided(self, turn: SocketTurn | None, error: OcmError | None) -> None:
         self._is_deciding = False
@@ -191,17 +212,23 @@ class Tunnel:
             if turn is not None:
                 turn.request.slot.release()
             return
-        self._unanswered = turn or self._unanswered
+        if turn is not None:
+            self._unanswered, self._heard_at = turn, self._loop.now
         passing = self._conversation.let_pass(turn) if error is None else self._conversation.refuse(error)
         self._to_upstream(passing)
         self._go_on()
 
     def _from_upstream(self, data: bytes) -> None:
+        self._heard_at = self._loop.now
         if self._unanswered is not None:
             self._unanswered.answered = self._loop.now
             self._unanswered = None
-        self._waiting.extend(self._conversation.from_server(data))
-        self._pass_on()
+        happened = self._conversation.from_server(data)
+        if happened == [data]:
+            self._tell(data)
+        else:
+            self._waiting.extend(happened)
+            self._pass_on()
 
     def _pass_on(self) -> None:
         """Send what waits, up to the next end of a turn that must be recorded first."""
@@ -215,16 +242,16 @@ class Tunnel:
                 self._turns.note(item.limits)
 
     def _record(self, end: TurnEnded[SocketTurn]) -> None:
-        if self._turns.ended(end, lambda: self._defer(lambda: self._guarded(lambda: self._recorded(end)))):
+        if self._turns.ended(end, lambda: self._defer(lambda: self._guarded(self._recorded, end))):
             self._recording = end
-            self._active_at = self._loop.now
+            self._recording_since = self._loop.now
 
     def _recorded(self, end: object) -> None:
         """Send on: the turn's record is safe, or has taken too long."""
         if self._is_over or self._recording is not end:
             return
         self._recording = None
-        self._active_at = self._loop.now
+        self._heard_at = self._loop.now
         self._pass_on()
         self._go_on()
 
@@ -233,10 +260,10 @@ class Tunnel:
             self.octets += len(data)
             self._send(self._client, data)
 
-    def _send(self, peer: Peer, data: bytes) -> bool:
+    def _send(self, peer: _Side, data: bytes) -> bool:
         """Send; return whether the tunnel still stands."""
         if not peer.unsent:
-            self._active_at = self._loop.now
+            peer.took_at = self._loop.now
         try:
             peer.send(data)
         except OSError as exc:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,8 +26,10 @@ from ocm_wsgi.simulator import Plan
 from ocm_wsgi.users import User
 from tests.conftest import ALICE, BOB, RunningService, ServiceFactory
 from tests.relay.test_relay_live import poll, secure  # noqa: F401 - a fixture
+from tests.websocket_peers import Peer
 
 TIMEOUT = 10.0
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 BOTH = pytest.mark.parametrize("compression", ["deflate", None])
 
 
@@ -183,14 +187,25 @@ def test_client_that_vanishes_frees_upstream(service: ServiceFactory) -> None:
     poll(lambda: records(running) == [("alice", "websocket", "cut")])
 
 
-def test_limits_are_kept(service: ServiceFactory) -> None:
-    """A user who has reached their limit is told at the next turn, which upstream never sees."""
+@BOTH
+def test_limits_are_kept(service: ServiceFactory, compression: str | None) -> None:
+    """A user who has reached their limit is told at the next turn, which upstream never sees.
+
+    Who compresses has to come again: upstream could not decompress what follows.
+    """
     user = {"name": "alice", "token": ALICE, "limits": [{"per": "day", "requests": 1}]}
     running = service(workers=1, user_entries=[user])
-    with through(running) as client:
+    with through(running, compression=compression) as client:
         ask(client)
         error = json.loads(ask(client)[-1])
-    assert (error["status"], error["error"]["type"]) == (429, "usage_limit_reached")
+        assert (error["status"], error["error"]["type"]) == (429, "usage_limit_reached")
+        if compression is None:
+            assert json.loads(ask(client)[-1]) == error
+        else:
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(TIMEOUT)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
     assert len(running.simulator.turns) == 1
 
 
@@ -227,6 +242,58 @@ def test_sockets_end_between_turns(service: ServiceFactory, number: signal.Signa
         assert json.loads(hear(busy)[-1])["type"] == "response.completed"
         with pytest.raises(ConnectionClosed):
             busy.recv(TIMEOUT)
+    assert records(running) == [("alice", "websocket", "completed")]
+
+
+def test_sockets_are_cut_at_the_end_of_the_grace_period(service: ServiceFactory) -> None:
+    """A turn that does not end holds a stop up for so long, and is recorded as cut."""
+    running = service(workers=1, arguments=("--graceful-timeout", "2"))
+    gate = running.simulator.gate().after(2)
+    running.simulator.plan(Plan(gate=gate))
+    with through(running) as client:
+        say(client)
+        assert gate.reached.wait(TIMEOUT)
+        assert running.stop() == 0
+        with pytest.raises(ConnectionClosedError):
+            hear(client)
+    assert records(running) == [("alice", "websocket", "cut")]
+
+
+def test_a_second_interrupt_cuts_sockets(service: ServiceFactory) -> None:
+    """The first Ctrl-C lets turns end; another one, by someone in a hurry, cuts what is left and records it."""
+    running = service(workers=1)
+    gate = running.simulator.gate().after(2)
+    running.simulator.plan(Plan(gate=gate))
+    with through(running) as client:
+        say(client)
+        assert gate.reached.wait(TIMEOUT)
+        os.killpg(running.pid, signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.process.wait(1.2)
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.process.wait(TIMEOUT) == 0
+        with pytest.raises(ConnectionClosedError):
+            hear(client)
+    assert records(running) == [("alice", "websocket", "cut")]
+
+
+def test_octets_behind_the_handshake(service: ServiceFactory) -> None:
+    """A client that does not wait for the answer to its handshake has what it said served all the same."""
+    running = service(workers=1)
+    handshake = (
+        "GET /v1/responses HTTP/1.1\r\nHost: ocm\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nAuthorization: Bearer {ALICE}\r\n\r\n"
+    )
+    create = Peer(is_client=True).text(b'{"type":"response.create","model":"gpt-5.5","input":[]}')
+    with socket.create_connection(running.address, TIMEOUT) as client:
+        client.sendall(handshake.encode() + create[:20])
+        client.sendall(create[20:])
+        received = b""
+        while b"response.completed" not in received:
+            data = client.recv(65536)
+            assert data
+            received += data
+    assert received.startswith(b"HTTP/1.1 101 ")
     assert records(running) == [("alice", "websocket", "completed")]
 
 
