@@ -27,7 +27,7 @@ def main(minutes: float, laps: int, clients: int, seed: int) -> None:
     Ctrl-C ends it and tells what was found so far. docs/soak.md says what is checked.
     """
     seconds = minutes * 60
-    click.echo(f"{clients} clients, {minutes:g} minutes, a reload every {seconds / laps:.0f} s. Ctrl-C ends it.")
+    click.echo(f"{clients} clients, {laps} laps of {seconds / laps:.0f} s with a reload between. Ctrl-C ends it.")
     with tempfile.TemporaryDirectory(prefix="ocm-soak-") as folder:
         progress = _Progress(seconds)
         findings = run(Plan(seconds, laps, clients, seed), Path(folder), progress)

@@ -38,6 +38,8 @@ RENEWAL_SECONDS = 35.0
 SETTLE_SECONDS = 15.0
 #: Threads of a worker that are not there for a request: four decide about WebSockets' turns, some wait to be needed.
 OWN_THREADS = 12
+#: SQLAlchemy keeps five connections to a database. One to SQLite takes two descriptors, and all together one.
+DATABASE_DESCRIPTORS = 11
 #: What a worker may grow by within a lap, in KiB: arenas of threads that had not yet been busy at once, and what the
 #: allocator keeps. A leak of 500 octets a turn is more within ten minutes.
 GROWTH_KIB = 6 * 1024
@@ -241,6 +243,8 @@ def grown(lap: Lap, *, clients: int) -> Iterator[str]:
             yield f"{where}: memory grew by {(end.memory - warm.memory) / 1024:.1f} MiB"
         if end.others > warm.others:
             yield f"{where}: {end.others} descriptors instead of {warm.others}"
+        if end.database > DATABASE_DESCRIPTORS:
+            yield f"{where}: {end.database} descriptors of the database"
         if end.threads > clients + OWN_THREADS:
             yield f"{where}: {end.threads} threads for {clients} clients"
         if end.upstream > clients:

@@ -19,6 +19,7 @@ class Holdings:
         does not seem to grow when pages cease to be shared.
     :ivar clients: connections to clients, in whatever state.
     :ivar upstream: connections to upstream, in whatever state.
+    :ivar database: descriptors of the state database.
     :ivar others: all other descriptors.
     """
 
@@ -27,6 +28,7 @@ class Holdings:
     memory: int
     clients: int
     upstream: int
+    database: int
     others: int
 
 
@@ -39,10 +41,9 @@ def holdings_of(pid: int, *, port: int, upstream_port: int) -> Holdings:
     process = Path(f"/proc/{pid}")
     known = dict(_STATUS.findall((process / "status").read_text()))
     remote = _connections(process, port=port, upstream_port=upstream_port)
-    counted = Counter(remote.get(link, "others") for link in _descriptors(process))
-    return Holdings(
-        pid, int(known["Threads"]), int(known["RssAnon"]), counted["clients"], counted["upstream"], counted["others"]
-    )
+    counted = Counter(remote.get(link) or _kind(link) for link in _descriptors(process))
+    kinds = {name: counted[name] for name in ("clients", "upstream", "database", "others")}
+    return Holdings(pid, threads=int(known["Threads"]), memory=int(known["RssAnon"]), **kinds)
 
 
 def _connections(process: Path, *, port: int, upstream_port: int) -> dict[str, str]:
@@ -56,6 +57,10 @@ def _connections(process: Path, *, port: int, upstream_port: int) -> dict[str, s
         elif local_port == port and remote_port:
             found[f"socket:[{rest[6]}]"] = "clients"
     return found
+
+
+def _kind(link: str) -> str:
+    return "database" if "/ocm.db" in link else "others"
 
 
 def _descriptors(process: Path) -> list[str]:

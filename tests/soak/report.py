@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from tests.soak.endurance import Findings
 from tests.soak.holdings import Holdings
 
 #: More problems than this say the same again.
 MAX_PROBLEMS = 40
-_HEAD = (
-    f"{'lap':>3}  {'worker':>7}  {'threads':>11}  {'descriptors':>11}  {'to upstream':>11}  {'memory, MiB':>15}"
-    "  grown by"
-)
+#: Headings and widths.
+_COLUMNS = {
+    "lap": 3,
+    "worker": 7,
+    "threads": 11,
+    "descriptors": 11,
+    "of the database": 15,
+    "to upstream": 11,
+    "memory, MiB": 15,
+    "grown by": 8,
+}
 
 
 def lines_of(findings: Findings) -> Iterator[str]:
     """Tell all: of each worker when it was warm and at the end of its lap, of turns, and what is wrong."""
-    yield _HEAD
+    yield _row(_COLUMNS)
     for lap in findings.laps:
         for warm, end in zip(lap.warm, lap.end, strict=True):
             yield _line(lap.number, warm, end)
@@ -39,10 +46,22 @@ def lines_of(findings: Findings) -> Iterator[str]:
 
 
 def _line(lap: int, warm: Holdings, end: Holdings) -> str:
-    counts = [(warm.threads, end.threads), (warm.others, end.others), (warm.upstream, end.upstream)]
-    memory = f"{warm.memory / 1024:.1f} → {end.memory / 1024:.1f}"
-    columns = "  ".join(f"{before} → {after}".rjust(11) for before, after in counts)
-    return f"{lap:>3}  {end.pid:>7}  {columns}  {memory:>15}  {(end.memory - warm.memory) / 1024:>8.1f}"
+    return _row(
+        [
+            f"{lap}",
+            f"{end.pid}",
+            f"{warm.threads} → {end.threads}",
+            f"{warm.others} → {end.others}",
+            f"{warm.database} → {end.database}",
+            f"{warm.upstream} → {end.upstream}",
+            f"{warm.memory / 1024:.1f} → {end.memory / 1024:.1f}",
+            f"{(end.memory - warm.memory) / 1024:.1f}",
+        ]
+    )
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "  ".join(cell.rjust(width) for cell, width in zip(cells, _COLUMNS.values(), strict=True))
 
 
 def _counts(counts: Mapping[str, int]) -> str:

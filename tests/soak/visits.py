@@ -264,7 +264,7 @@ def websocket_leaves(visitor: Visitor) -> None:
         client.send(_CREATE)
         client.recv(TIMEOUT_SECONDS)
         visitor.owes("websocket", "cut")
-        client.socket.shutdown(socket.SHUT_RDWR)
+        client.socket.shutdown(socket.SHUT_WR)
 
 
 def websocket_is_cut(visitor: Visitor) -> None:
