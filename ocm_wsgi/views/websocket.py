@@ -11,8 +11,8 @@ from flask import Response, request
 from ocm_wsgi import ratelimits
 from ocm_wsgi.connections import Exchange
 from ocm_wsgi.conversation import Conversation
-from ocm_wsgi.errors import UpgradeUnavailable, UpstreamError
-from ocm_wsgi.fields import Fields, value_of
+from ocm_wsgi.errors import UpgradeUnavailable
+from ocm_wsgi.fields import Fields
 from ocm_wsgi.handshake import Answer, require_opening_handshake
 from ocm_wsgi.service import Service
 from ocm_wsgi.socketturns import SocketTurn, SocketTurns
@@ -35,7 +35,6 @@ class OpenedTunnel:
     """Two connections that have become a WebSocket, for a server that moves the octets and owns all of this.
 
     As the body of a response it is empty: no other server gets to see one.
-
     """
 
     answer: Answer
@@ -124,9 +123,7 @@ def _opened(
 
 
 def _switched(upstream: UpstreamResponse) -> tuple[Answer, BareBody]:
-    protocol = value_of(upstream.answer(b"").fields, "upgrade") or ""
-    if protocol.strip().lower() != "websocket":
-        raise UpstreamError("OpenAI's answer could not be understood.", detail="it switches to another protocol")
+    upstream.answer(b"").require_websocket()
     body = upstream.bare()
     if body is None:
         raise UpgradeUnavailable(_UNAVAILABLE)

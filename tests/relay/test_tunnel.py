@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,6 +136,32 @@ def test_broken_handshake_is_refused(service: ServiceFactory) -> None:
     headers = {**fields, "Authorization": f"Bearer {ALICE}"}
     assert requests.get(f"{running.url}/v1/responses", headers=headers, timeout=TIMEOUT).status_code == 400
     assert running.simulator.requests == []
+
+
+@pytest.mark.parametrize(
+    "fields", ["Upgrade: h2c", "Upgrade: websocket\r\nSec-WebSocket-Extensions: x-other"], ids=["protocol", "extension"]
+)
+def test_unknown_answer_is_refused(service: ServiceFactory, fields: str) -> None:
+    """Where upstream switches to something that cannot be read the client gets a 502, and upstream is let go."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT)
+        running = service(workers=1, chatgpt_base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/codex")
+        with ThreadPoolExecutor(1) as pool:
+            refused = pool.submit(handshake_refused, running)
+            upstream, _ = listener.accept()
+            with upstream:
+                upstream.settimeout(TIMEOUT)
+                assert upstream.recv(65536).startswith(b"GET /codex/responses HTTP/1.1\r\n")
+                upstream.sendall(f"HTTP/1.1 101 Other\r\nConnection: Upgrade\r\n{fields}\r\n\r\n".encode())
+                assert upstream.recv(1) == b""
+            assert refused.result(TIMEOUT) == 502
+
+
+def handshake_refused(running: RunningService) -> int:
+    """Ask for a WebSocket, and return the status of the refusal."""
+    with pytest.raises(InvalidStatus) as refused, through(running):
+        pass
+    return refused.value.response.status_code
 
 
 @BOTH
