@@ -1,0 +1,143 @@
+"""What clients that stand still cost the others: ``python -m benchmarks.stalled``.
+
+Latency of the events of 100 streams, alone and beside 100 clients that have stopped reading a long answer, or that have
+sent half a request; all in one run, the three one after another in each round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from benchmarks import wire
+from benchmarks.load import Load, Streams, Target
+from benchmarks.measures import percentile
+from benchmarks.servers import Upstream, run_upstream
+from benchmarks.service import run_service
+from benchmarks.tally import Tally
+
+STREAMS = 100
+STARTS_PER_SECOND = 100
+RATE = 33.0
+TIME_LIMIT_SECONDS = 60.0
+#: Of a stalled client's answer: more than all buffers on its way hold, and soon.
+LONG_EVENTS = 500_000
+LONG_RATE = 4000.0
+_RECEIVE_BUFFER_BYTES = 4096
+#: When upstream takes less than this part of a CPU, all that was to be filled is full.
+_IDLE = 0.05
+_FILL_SECONDS = 120.0
+_UPSTREAM_PROCESSES = 2
+_ESTABLISHED = 1
+
+
+@click.command()
+@click.option("--clients", type=click.IntRange(1, 1000), default=100, show_default=True, help="That stand still.")
+@click.option("--events", type=click.IntRange(10, wire.MAX_EVENTS), default=150, show_default=True, help="A stream.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="How often all is measured.")
+def main(clients: int, events: int, rounds: int) -> None:
+    """Measure what clients that stand still cost the others."""
+    starts = [number / STARTS_PER_SECOND for number in range(STREAMS)]
+    others = Streams(starts, events, RATE, TIME_LIMIT_SECONDS)
+    print(f"{STREAMS} streams of {events} events, {RATE:g} a second each; milliseconds")
+    print(f"{'beside':<38} {'p50':>8} {'p99':>8} {'max':>8} {'first byte p99':>15} {'whole':>6}")
+    with (
+        tempfile.TemporaryDirectory(prefix="ocm-stalled-") as folder,
+        run_upstream(processes=_UPSTREAM_PROCESSES, certificate=None) as upstream,
+        run_service(upstream, Path(folder)) as server,
+    ):
+        _play(server.target, Streams(starts, 10, RATE, TIME_LIMIT_SECONDS))  # warms it up
+        for _ in range(rounds):
+            _tell("nobody", _play(server.target, others))
+            with _stalled(server.target, clients) as connections:
+                _await_idle(upstream)
+                _tell(f"{clients} that stopped reading", _play(server.target, others))
+                _require_connected(connections)
+            with _half_requests(server.target, clients) as connections:
+                _tell(f"{clients} with half a request", _play(server.target, others))
+                _require_connected(connections)
+
+
+def _play(target: Target, scenario: Streams) -> Tally:
+    with Load(target, scenario) as load:
+        for _ in load.progress():
+            pass
+    return load.tally
+
+
+def _tell(beside: str, tally: Tally) -> None:
+    latencies, first_bytes = sorted(tally.latencies), sorted(tally.first_bytes)
+    times = [percentile(latencies, 50), percentile(latencies, 99), latencies[-1], percentile(first_bytes, 99)]
+    p50, p99, longest, first_byte = (time_ns / 1e6 for time_ns in times)
+    print(f"{beside:<38} {p50:>8.2f} {p99:>8.2f} {longest:>8.2f} {first_byte:>15.2f} {tally.ended:>6}", flush=True)
+    for failure, count in tally.failures.items():
+        print(f"  {count} failed: {failure}")
+
+
+@contextlib.contextmanager
+def _connected(target: Target, count: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as open_connections:
+        connections = []
+        for _ in range(count):
+            connection = open_connections.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+            connection.connect(target.address)
+            connections.append(connection)
+        yield connections
+
+
+@contextlib.contextmanager
+def _stalled(target: Target, count: int) -> Iterator[list[socket.socket]]:
+    """Ask for long answers, and read nothing."""
+    request = target.request(wire.stream_query(LONG_EVENTS, LONG_RATE), wire.stream_body())
+    with _connected(target, count) as connections:
+        for connection in connections:
+            connection.sendall(request)
+        yield connections
+
+
+@contextlib.contextmanager
+def _half_requests(target: Target, count: int) -> Iterator[list[socket.socket]]:
+    """Send half a head on every other connection, half a body on the rest."""
+    request = target.request(wire.stream_query(10, RATE), wire.stream_body())
+    halves = [request[:100], request[: len(request) // 2]]
+    with _connected(target, count) as connections:
+        for number, connection in enumerate(connections):
+            connection.sendall(halves[number % 2])
+        yield connections
+
+
+def _await_idle(upstream: Upstream) -> None:
+    """Wait until upstream sends nothing any more, because nobody takes it.
+
+    :raises click.ClickException: it does not come to that.
+    """
+    deadline, before = time.monotonic() + _FILL_SECONDS, upstream.tree.cpu_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        now = upstream.tree.cpu_seconds()
+        if now - before < _IDLE:
+            return
+        before = now
+    raise click.ClickException("The clients that read nothing do not stop their upstream.")
+
+
+def _require_connected(connections: list[socket.socket]) -> None:
+    """Check that all stand still to the end: others would prove nothing.
+
+    :raises click.ClickException: the service has sent some away.
+    """
+    gone = [each for each in connections if each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED]
+    if gone:
+        raise click.ClickException(f"{len(gone)} of the clients were sent away meanwhile. Measure with fewer events.")
+
+
+if __name__ == "__main__":
+    main()
