@@ -6,7 +6,6 @@ Python's own client (``httpx2``) reads many streams on one connection but resets
 from __future__ import annotations
 
 import socket
-import ssl
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,7 +93,7 @@ class Http2Client:
 @contextmanager
 def connect_http2(nginx: Nginx) -> Iterator[Http2Client]:
     """Open a connection, which the end of the context just closes."""
-    tls = ssl.create_default_context(cafile=nginx.authority)
+    tls = nginx.own_tls()
     tls.set_alpn_protocols(["h2"])
     with (
         socket.create_connection(("127.0.0.1", nginx.https_port), timeout=WAIT_SECONDS) as plain,

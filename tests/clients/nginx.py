@@ -61,6 +61,10 @@ class Nginx:
         """Where it speaks TLS."""
         return f"https://{SERVER_NAME}:{self.https_port}"
 
+    def own_tls(self) -> ssl.SSLContext:
+        """Return what ``tls`` is, for a client that changes it, as those of HTTP/2 do."""
+        return ssl.create_default_context(cafile=self.authority)
+
     def connect(self, *, timeout_seconds: float = 20) -> HTTPSConnection:
         """Return a connection that the caller closes."""
         return HTTPSConnection(SERVER_NAME, self.https_port, context=self.tls, timeout=timeout_seconds)
