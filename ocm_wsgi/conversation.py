@@ -134,8 +134,8 @@ class Conversation(Generic[T]):
 
     @property
     def has_own(self) -> bool:
-        """Whether ``own`` may have something to give, now or later."""
-        return bool(self._own or self._farewell or self._gate.stopped)
+        """Whether ``own`` will have something to give, later than when it was last asked."""
+        return bool(self._own or self._farewell)
 
     def own(self) -> bytes:
         """Return what the proxy itself has to say to the client now.

@@ -132,11 +132,17 @@ class Tunnel:
         try:
             step(*arguments)
         except Exception:
-            logger.exception("A WebSocket failed")
-            self._finish("failed")
+            self._fail()
+
+    def _fail(self) -> None:
+        logger.exception("A WebSocket failed")
+        self._finish("failed")
 
     def _on_upstream(self, mask: int) -> None:
-        self._guarded(self._upstream_ready, mask)
+        try:
+            self._upstream_ready(mask)
+        except Exception:
+            self._fail()
 
     def _on_client(self, mask: int) -> None:
         self._guarded(self._client_ready, mask)
