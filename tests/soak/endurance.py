@@ -158,10 +158,12 @@ class _Soak:
         self._work(seconds * WARM_UP)
         warm = self._look(f"lap {number}, warm")
         self._load.work()
-        self._work(seconds * (1 - WARM_UP))
-        lap = Lap(number, warm, self._look(f"lap {number}, at its end"))
-        self.findings.laps.append(lap)
-        self.findings.problems += grown(lap, clients=self._plan.clients)
+        try:
+            self._work(seconds * (1 - WARM_UP))
+        finally:  # Also at Ctrl-C.
+            lap = Lap(number, warm, self._look(f"lap {number}, at its end"))
+            self.findings.laps.append(lap)
+            self.findings.problems += grown(lap, clients=self._plan.clients)
 
     def _reload(self) -> None:
         before = set(workers_of(self._running))
