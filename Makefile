@@ -17,6 +17,7 @@ help:
 	@echo 'make demo      Try it: no credential, no network, ends with Ctrl-C'
 	@echo 'make install   Build .venv with all that is needed to run and develop'
 	@echo "make test      Run all tests, also with the real Codex and nginx (ARGS='-k name' chooses some)"
+	@echo 'make prove     Take each defence against faults out, in a copy, and see its test fail'
 	@echo 'make check     Check format, lint and types'
 	@echo 'make format    Format the code and mend what lint can'
 	@echo 'make bench     Measure the relay'
@@ -33,6 +34,11 @@ demo: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-demo)
 test: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed
 	@scripts/debian-packages nginx systemd logrotate prometheus postgresql chromium chromium-driver
 	$(VENV)/bin/pytest -n auto $(ARGS)
+
+# Minutes: some hundred tests, each in a copy of the tree of its own.
+prove: $(VENV)/with-dev $(CODEX)/installed
+	@scripts/debian-packages nginx
+	$(VENV)/bin/python -m tests.faults.prove $(ARGS)
 
 check: $(VENV)/with-dev
 	$(VENV)/bin/ruff format --check

@@ -1,0 +1,527 @@
+"""What keeps each promise of ``docs/reliability.md``, and the test that fails when it is taken out.
+
+``python -m tests.faults.prove`` takes each of these out in a copy of the tree and runs its test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Edit(NamedTuple):
+    """One place of the code, and what stands there instead.
+
+    :ivar path: from the root of the repository.
+    :ivar found: stands there exactly once.
+    """
+
+    path: str
+    found: str
+    put: str
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A defence that is taken out.
+
+    :ivar test: that must fail; with parameters where only some of them show it.
+    :ivar also: what must go too, where one defence stands behind another.
+    """
+
+    test: str
+    edit: Edit
+    also: tuple[Edit, ...] = ()
+
+
+NGINX = "deploy/nginx.conf"
+GUNICORN = "gunicorn.conf.py"
+ACCOUNTING = "ocm_wsgi/accounting.py"
+ADMISSION = "ocm_wsgi/admission.py"
+CONNECTIONS = "ocm_wsgi/connections.py"
+CREDENTIALS = "ocm_wsgi/credentials"
+HANGUPS = "ocm_wsgi/hangups.py"
+RECORDER = "ocm_wsgi/recorder.py"
+SERVING = "ocm_wsgi/serving.py"
+SOCKET_TURNS = "ocm_wsgi/socketturns.py"
+SPOOL = "ocm_wsgi/spool.py"
+STREAM = "ocm_wsgi/relay/stream.py"
+TALLIES = "ocm_wsgi/tallies.py"
+TARGETS = "ocm_wsgi/targets.py"
+TUNNEL = "ocm_wsgi/relay/tunnel.py"
+UPSTREAM = "ocm_wsgi/upstream.py"
+WORKER = "ocm_wsgi/worker.py"
+
+#: As before 1.29.7: what was cut looks whole.
+_HTTP_1_0_TO_US = Edit(NGINX, "proxy_http_version 1.1;", "proxy_http_version 1.0;")
+_TWO_SERVERS = Edit("tests/clients/nginx.py", 'f"server {upstream};"', 'f"server {upstream}; server {upstream};"')
+_NGINX_TRIES_AGAIN = Edit(
+    NGINX, "proxy_next_upstream off;", "proxy_next_upstream error timeout http_502 http_503 http_504 non_idempotent;"
+)
+_NGINX_GOES_ON_ALONE = Edit(NGINX, "proxy_buffering off;", "proxy_buffering off; proxy_ignore_client_abort on;")
+_NO_LOCKS = Edit(
+    f"{CREDENTIALS}/refresh.py",
+    "with credential_locks(job.credential_path, state_path=job.state_path, timeout_seconds=job.patience.lock):",
+    "if True:",
+)
+_PRESENTED_THOUGH_RENEWED = Edit(
+    f"{CREDENTIALS}/refresh.py", "        if document.fingerprint != self._job.fingerprint:", "        if False:"
+)
+_REFUSAL_FORGOTTEN = Edit(
+    f"{CREDENTIALS}/refusals.py", "            self._write(_REFUSAL.dump_json(refusal))", "            pass"
+)
+_END_SENT_BEFORE_ITS_RECORD = Edit(
+    ACCOUNTING,
+    "sent, self._kept_back = self._kept_back + piece[:sendable], piece[sendable:]",
+    'sent, self._kept_back = self._kept_back + piece, b""',
+)
+_CUT_LOOKS_WHOLE = Edit(
+    STREAM,
+    '        self._end = f"upstream cut it: {detail}"\n',
+    '        self._end = ""\n        self._send(b"", LAST_CHUNK)\n        self._go_on()\n        return\n',
+)
+_CUT_NOT_RECORDED = Edit(STREAM, "                self._turn.close_async()", "                pass")
+_LAX_SERVER = Edit(
+    GUNICORN,
+    'http_parser = "python"',
+    """http_parser = "python"
+import gunicorn.http.message as message
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
+def lax(request):
+    fields = dict(reversed(request.headers))
+    length = fields.get("CONTENT-LENGTH")
+    if length is None and "chunked" in fields.get("TRANSFER-ENCODING", "").lower():
+        request.body = Body(ChunkedReader(request, request.unreader))
+    else:
+        request.body = Body(LengthReader(request.unreader, int((length or "0").split(",")[0])))
+message.Request.set_body_reader = lax""",
+)
+_STALE_IS_AN_ERROR = Edit(
+    CONNECTIONS, "                raise StaleConnection(", "                raise ConnectionError("
+)
+_POOL_NOT_LOOKED_AT = Edit(
+    CONNECTIONS,
+    "        conn = super()._get_conn(timeout)",
+    "        import urllib3.connectionpool as pools\n\n        pools.is_connection_dropped = lambda conn: False\n"
+    "        conn = super()._get_conn(timeout)",
+)
+_NOT_RECORDED = Edit(
+    "ocm_wsgi/ledger.py",
+    "            while not self._recorder().submit(",
+    "            while not (told, record) and (",
+)
+_FAILED_IS_FORGOTTEN = Edit(
+    RECORDER,
+    "            self._note_failure(exc)\n",
+    '            self._settle(batch, "memory")\n            self._note_failure(exc)\n',
+)
+_FILE_READ_ONCE = Edit(
+    f"{CREDENTIALS}/watching.py",
+    "return seen.is_settled and seen.version == version_of(self._path)",
+    "return seen.is_settled",
+)
+_HANGUP_UNHEARD = Edit(HANGUPS, "                    watch.on_hangup()", "                    pass")
+_CLIENT_UNWATCHED = Edit(
+    STREAM, "        if mask & GONE:\n            self._finish(CLIENT_LEFT)\n            return\n", ""
+)
+
+
+def _setting(name: str) -> Edit:
+    """A setting of gunicorn's that lets more through."""
+    return Edit(GUNICORN, 'http_parser = "python"', f'http_parser = "python"\n{name}')
+
+
+PROCESSES = (
+    Mutation("test_worker_killed_at_each_step[in-the-middle]", _HTTP_1_0_TO_US),
+    Mutation("test_worker_killed_at_each_step[before-the-status]", _NGINX_TRIES_AGAIN, (_TWO_SERVERS,)),
+    Mutation("test_worker_killed_at_each_step[after-the-terminal-event]", _NOT_RECORDED),
+    Mutation(
+        "test_workers_killed_while_the_credential_is_renewed[rotated]",
+        Edit(
+            f"{CREDENTIALS}/refresher.py",
+            "        try:\n            process = subprocess.Popen(",
+            "        from ocm_wsgi.credentials.refresh import renew\n        return renew(job)\n"
+            "        try:\n            process = subprocess.Popen(",
+        ),
+    ),
+    Mutation(
+        "test_workers_killed_while_the_credential_is_renewed[rotation]",
+        Edit(
+            f"{CREDENTIALS}/refresher.py",
+            "start_new_session=True,",
+            "start_new_session=True, preexec_fn=lambda: __import__('ctypes').CDLL(None).prctl(1, 9),",
+        ),
+    ),
+)
+
+STATE = (
+    Mutation("test_database_locked_by_another_process[killed]", _END_SENT_BEFORE_ITS_RECORD),
+    Mutation(
+        "test_database_locked_by_another_process[killed]",
+        Edit(RECORDER, "self._journals.require_own().append([", "raise OSError(["),
+    ),
+    Mutation(
+        "test_database_locked_by_another_process[killed]",
+        Edit(SPOOL, "        journals = []\n", "        return []\n        journals = []\n"),
+    ),
+    Mutation(
+        "test_database_locked_by_another_process[released]",
+        Edit(
+            TALLIES,
+            'return statement.on_conflict_do_nothing(index_elements=["id"]).returning(db.turn.c.id)',
+            "return statement.returning(db.turn.c.id)",
+        ),
+    ),
+    Mutation(
+        "test_state_gone_in_the_middle_of_a_turn",
+        Edit(RECORDER, '            self._settle(overdue, "spool")', "            pass"),
+        (Edit(STREAM, "record: float = 2.0", "record: float = 3600.0"),),
+    ),
+    Mutation("test_disk_full", _FAILED_IS_FORGOTTEN),
+    Mutation("test_disk_full", Edit(SPOOL, "        os.posix_fallocate(descriptor, 0, size)", "        pass")),
+    Mutation(
+        "test_database_damaged",
+        Edit(
+            ADMISSION,
+            "                raise StateError(message, detail=exc.detail or exc.message, ",
+            "                return\n                raise StateError(message, detail=exc.detail or exc.message, ",
+        ),
+    ),
+    Mutation(
+        "test_database_damaged",
+        Edit(ADMISSION, "        if user.limits or has_reserve:", "        if True:"),
+        (Edit(ADMISSION, "            if user.limits:\n", "            if True:\n"),),
+    ),
+)
+
+CREDENTIAL = (
+    Mutation(
+        "test_credential_broken_in_mid_traffic[truncated]",
+        Edit(
+            f"{CREDENTIALS}/watching.py",
+            "        if self._last_good is None:\n            return error",
+            "        if True:\n            return error",
+        ),
+    ),
+    Mutation(
+        "test_credential_broken_in_mid_traffic[unreadable]",
+        Edit(
+            f"{CREDENTIALS}/watching.py",
+            "        if self._last_good is None:\n            return error",
+            "        if True:\n            return error",
+        ),
+    ),
+    Mutation(
+        "test_credential_broken_in_mid_traffic[deleted]",
+        Edit(
+            f"{CREDENTIALS}/reading.py",
+            '        raise FileGone("no such file", version) from None',
+            '        raise FileUnreadable("no such file", version) from None',
+        ),
+    ),
+    Mutation(
+        "test_credential_broken_in_mid_traffic[deleted]",
+        _FILE_READ_ONCE,
+    ),
+    Mutation(
+        "test_credential_replaced_in_mid_traffic",
+        _FILE_READ_ONCE,
+    ),
+    Mutation(
+        "test_credential_replaced_in_mid_traffic",
+        Edit(
+            UPSTREAM,
+            '(("chatgpt-account-id", credential.account_id))',
+            '(("chatgpt-account-id", _account_fields.__dict__.setdefault("first", credential.account_id)))',
+        ),
+    ),
+    Mutation(
+        "test_disk_of_the_credential_full",
+        Edit(
+            f"{CREDENTIALS}/writing.py",
+            "            _reserve(self._descriptor, status.st_size + _GROWTH_BYTES)",
+            "            pass",
+        ),
+    ),
+    Mutation(
+        "test_disk_of_the_credential_full",
+        Edit(
+            f"{CREDENTIALS}/refresh.py",
+            "_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})",
+            "_NO_SPACE = frozenset({0})",
+        ),
+    ),
+    Mutation(
+        "test_refresh_endpoint_down",
+        Edit(f"{CREDENTIALS}/renewal.py", "FIRST_REST_SECONDS = 5.0", "FIRST_REST_SECONDS = 0.0"),
+    ),
+    Mutation(
+        "test_refresh_endpoint_down",
+        Edit(
+            f"{CREDENTIALS}/renewal.py",
+            "            if running is None:\n",
+            "            if True:\n                running = None\n",
+        ),
+    ),
+    Mutation(
+        "test_refresh_endpoint_slow",
+        Edit(f"{CREDENTIALS}/refresher.py", "timeout=self._patience.whole", "timeout=0.001"),
+    ),
+    Mutation("test_refresh_token_already_used", _REFUSAL_FORGOTTEN),
+    Mutation("test_refresh_cut_after_the_rotation", _REFUSAL_FORGOTTEN),
+    Mutation("test_twenty_expiries_under_load", _NO_LOCKS),
+    Mutation("test_twenty_expiries_under_load", _PRESENTED_THOUGH_RENEWED),
+    Mutation(
+        "test_one_file_shared_with_the_real_codex[service-first]",
+        Edit(f"{CREDENTIALS}/refresh.py", "            replacement.commit(renewed.encoded())", "            pass"),
+    ),
+    Mutation("test_one_file_shared_with_the_real_codex[service-first]", _PRESENTED_THOUGH_RENEWED),
+)
+
+OPENAI = (
+    Mutation(
+        "test_upstream_without_a_response[closed]",
+        Edit(CONNECTIONS, "            if self._responses:\n", "            if True:\n"),
+    ),
+    Mutation(
+        "test_upstream_without_a_response[garbage]",
+        Edit(
+            UPSTREAM,
+            "            if not _is_caused_by(exc, StaleConnection):\n                raise _translated(exc) from exc",
+            "            if not _is_caused_by(exc, StaleConnection):\n                raise",
+        ),
+    ),
+    Mutation("test_upstream_closes_under_a_turn[direct]", Edit(CONNECTIONS, "if self._responses:\n", "if True:\n")),
+    Mutation("test_upstream_cuts_with_its_head[closed]", _CUT_LOOKS_WHOLE),
+    *(
+        Mutation(f"test_upstream_cuts_its_response[{cut}]", _CUT_LOOKS_WHOLE)
+        for cut in ("reset", "closed", "bad-chunk")
+    ),
+    Mutation("test_upstream_cuts_its_response[closed]", _CUT_NOT_RECORDED),
+    Mutation("test_upstream_resets_forty_streams_at_once", _CUT_NOT_RECORDED),
+    Mutation(
+        "test_upstream_error_status[503]",
+        Edit(
+            UPSTREAM,
+            "        credential = self._credentials.current()\n        response = self._send(request, credential)\n",
+            "        credential = self._credentials.current()\n        response = self._send(request, credential)\n"
+            "        if response.status >= 500:\n            response = self._send(request, credential)\n",
+        ),
+    ),
+    Mutation("test_upstream_error_status[503]", _NGINX_TRIES_AGAIN, (_TWO_SERVERS,)),
+    Mutation(
+        "test_upstream_error_status[429]",
+        Edit(NGINX, "proxy_buffering off;", "proxy_buffering off; proxy_intercept_errors on;"),
+    ),
+    Mutation(
+        "test_upstream_is_odd[early-hints]",
+        Edit(
+            CONNECTIONS,
+            "            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:",
+            "            if True:",
+        ),
+    ),
+    Mutation(
+        "test_upstream_is_odd[an-answer-too-many]",
+        Edit(STREAM, "        if self._framing.excess:", "        if False:"),
+        (_POOL_NOT_LOOKED_AT,),
+    ),
+    Mutation(
+        "test_upstream_is_odd[without-length]",
+        Edit("ocm_wsgi/relay/framing.py", "        self.has_ended = True\n        return True", "        return False"),
+    ),
+    Mutation(
+        "test_upstream_is_odd[byte-by-byte]",
+        Edit("ocm_wsgi/relay/framing.py", 'data, self._partial = self._partial + data, b""', 'self._partial = b""'),
+    ),
+    Mutation("test_upstream_is_odd[closes-afterwards]", _STALE_IS_AN_ERROR, (_POOL_NOT_LOOKED_AT,)),
+    Mutation(
+        "test_upstream_falls_silent[head-direct]",
+        Edit(HANGUPS, "                    watch.on_hangup()", "                    pass"),
+    ),
+    Mutation("test_upstream_falls_silent[body-direct]", _CLIENT_UNWATCHED),
+    Mutation("test_upstream_falls_silent[head-nginx]", _NGINX_GOES_ON_ALONE),
+    Mutation("test_upstream_falls_silent[body-nginx]", _NGINX_GOES_ON_ALONE),
+    Mutation("test_upstream_closes_what_was_kept_open", _STALE_IS_AN_ERROR, (_POOL_NOT_LOOKED_AT,)),
+    Mutation("test_upstream_closes_under_a_turn[direct]", _STALE_IS_AN_ERROR),
+    Mutation("test_two_turns_on_one_connection_stay_apart", _CUT_LOOKS_WHOLE),
+)
+
+CLIENTS = (
+    *(
+        Mutation(f"test_smuggled_request[{name}-direct]", _LAX_SERVER)
+        for name in (
+            "CL.TE",
+            "TE.CL",
+            "two-lengths",
+            "length-list",
+            "length-signed",
+            "chunked-twice",
+            "chunked-not-last",
+            "chunked-misspelt",
+        )
+    ),
+    Mutation("test_smuggled_request[obs-fold-direct]", _setting("permit_obsolete_folding = True")),
+    Mutation("test_smuggled_request[length-hidden-by-space-direct]", _setting("strip_header_spaces = True")),
+    Mutation(
+        "test_smuggling_would_be_seen",
+        Edit(
+            "tests/faults/test_faults_clients.py",
+            'HIDDEN = head(BOB, "X-Smuggled: 1", LENGTH)',
+            'HIDDEN = head(BOB, "X-Other: 1", LENGTH)',
+        ),
+    ),
+    Mutation(
+        "test_absolute_form",
+        Edit(
+            TARGETS,
+            "    path, mark, query = _origin_form(",
+            '    if "://" in request_target:\n        return ApiTarget(request_target, "")\n'
+            "    path, mark, query = _origin_form(",
+        ),
+    ),
+    Mutation("test_request_that_is_none[version-9-direct]", _setting("permit_unconventional_http_version = True")),
+    Mutation(
+        "test_pipelined_requests[direct]",
+        Edit(
+            WORKER,
+            'received = conn.parser.unreader.take_buffered() if conn.parser and not is_opaque else b""',
+            'received = b""',
+        ),
+    ),
+    Mutation(
+        "test_pipelined_requests[direct]",
+        Edit(
+            SERVING,
+            "    _request.fields = list(request.headers)",
+            "    _request.fields = _request.__dict__.get('fields') or list(request.headers)",
+        ),
+    ),
+    Mutation(
+        "test_half_requests[half-a-head-direct]",
+        Edit(
+            WORKER,
+            "        self._arrivals.add(arrival)\n        arrival.start()",
+            "        self._arrivals.add(arrival)\n        arrived(received)",
+        ),
+    ),
+    Mutation(
+        "test_half_requests[nothing-direct]",
+        Edit(
+            WORKER,
+            "        self._arrivals.add(arrival)\n        arrival.start()",
+            "        self._arrivals.add(arrival)\n        arrived(received)",
+        ),
+    ),
+    Mutation(
+        "test_half_requests[half-a-body-direct]",
+        Edit("ocm_wsgi/bodies.py", "        raise _truncated()\n    return length", "        pass\n    return length"),
+    ),
+    Mutation("test_clients_that_leave[direct]", _CLIENT_UNWATCHED),
+    Mutation("test_clients_that_leave[nginx]", _NGINX_GOES_ON_ALONE),
+    Mutation(
+        "test_client_that_reads_nothing[direct]",
+        Edit(
+            STREAM,
+            "        if self._client.unsent:\n            self._pause()\n            self._client.wait()\n        elif",
+            "        if",
+        ),
+    ),
+    Mutation(
+        "test_long_header[direct]",
+        Edit(GUNICORN, "limit_request_field_size = 65536", "limit_request_field_size = 8190"),
+    ),
+    Mutation(
+        "test_long_header[nginx]",
+        Edit(NGINX, "large_client_header_buffers 4 32k;", "large_client_header_buffers 4 8k;"),
+    ),
+    Mutation(
+        "test_endless_header[one-of-256-KiB-direct]",
+        Edit(GUNICORN, "limit_request_field_size = 65536", "limit_request_field_size = 2**20"),
+    ),
+    Mutation(
+        "test_endless_header[five-thousand-direct]",
+        Edit(GUNICORN, "limit_request_fields = 64", "limit_request_fields = 32768"),
+    ),
+    Mutation(
+        "test_wrong_tokens_by_the_thousand",
+        Edit("ocm_wsgi/views/proxy.py", "    user = authenticate()\n", "    user = ANYONE\n"),
+    ),
+    Mutation(
+        "test_users_stay_apart_under_load",
+        Edit(
+            SERVING,
+            "    _request.fields = list(request.headers)",
+            "    _request.fields = _request.__dict__.get('fields') or list(request.headers)",
+        ),
+    ),
+)
+
+THREADS = (
+    Mutation(
+        "test_faults_threads.py::test_upstream_cuts_its_response[closed]",
+        Edit(UPSTREAM, "            raise UpstreamCut(", "            return\n            raise UpstreamCut("),
+    ),
+    Mutation(
+        "test_faults_threads.py::test_database_locked_by_another_process[killed]",
+        Edit(
+            ACCOUNTING,
+            "        for piece in pieces:\n            if sendable := self.feed(piece):",
+            "        for piece in pieces:\n            if sendable := (self.feed(piece), piece)[1]:",
+        ),
+    ),
+    Mutation("test_faults_threads.py::test_clients_that_leave[direct]", _HANGUP_UNHEARD),
+    Mutation("test_faults_threads.py::test_upstream_falls_silent[body-direct]", _HANGUP_UNHEARD),
+)
+
+_CUT_SOCKET_NOT_RECORDED = Edit(
+    SOCKET_TURNS,
+    "        self._accounting.record_async(turn, end.outcome, recorded)",
+    '        end.outcome.status == "cut" or self._accounting.record_async(turn, end.outcome, recorded)',
+)
+_TOO_LONG_IS_HELD = Edit(
+    "ocm_wsgi/gate.py",
+    "        elif len(self._octets) + _FRAGMENT_BYTES * len(self._payloads) >",
+    "        elif False and 0 >",
+)
+WEBSOCKETS = (
+    Mutation("test_socket_whose_worker_is_killed[1-deflate]", _NOT_RECORDED),
+    Mutation("test_socket_cut_by_upstream[closed-direct]", _CUT_SOCKET_NOT_RECORDED),
+    Mutation("test_socket_cut_by_upstream[close-frame-nginx]", _CUT_SOCKET_NOT_RECORDED),
+    Mutation("test_socket_with_garbage_of_upstream[masked]", _CUT_SOCKET_NOT_RECORDED),
+    Mutation("test_sockets_that_leave[direct]", _CUT_SOCKET_NOT_RECORDED),
+    Mutation(
+        "test_sockets_that_leave[direct]",
+        Edit(TUNNEL, '        elif data == b"" or mask & GONE:\n', "        elif False:\n"),
+    ),
+    Mutation(
+        "test_socket_that_reads_nothing[direct]",
+        Edit(
+            TUNNEL,
+            "self._recording is None and not self._client.unsent\n\n    @property",
+            "self._recording is None\n\n    @property",
+        ),
+    ),
+    Mutation("test_socket_that_breaks_the_protocol[too-many-fragments-direct]", _TOO_LONG_IS_HELD),
+    Mutation("test_socket_that_breaks_the_protocol[too-large-direct]", _TOO_LONG_IS_HELD),
+    Mutation(
+        "test_socket_that_breaks_the_protocol[unmasked-direct]",
+        Edit("ocm_wsgi/frames.py", "        if (second >= _MASK_BIT) is not self._masked:", "        if False:"),
+    ),
+    Mutation(
+        "test_socket_whose_end_is_seen_while_the_database_is_locked[None]",
+        Edit(
+            SOCKET_TURNS,
+            "        self._accounting.record_async(turn, end.outcome, recorded)",
+            '        self._accounting.record_async(turn, end.outcome, lambda place: None)\n        recorded("memory")',
+        ),
+    ),
+    Mutation("test_socket_while_the_disk_is_full", _FAILED_IS_FORGOTTEN),
+    Mutation("test_socket_whose_credential_is_replaced", _FILE_READ_ONCE),
+    Mutation(
+        "test_socket_of_a_user_who_is_removed",
+        Edit(SOCKET_TURNS, "self._admission.admit(self._authenticate(), ", "self._admission.admit(User(self._user), "),
+    ),
+)
+
+MUTATIONS = PROCESSES + STATE + CREDENTIAL + OPENAI + CLIENTS + THREADS + WEBSOCKETS
