@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import socket
 import sqlite3
 import threading
@@ -21,6 +22,9 @@ from tests.clients.nginx import SERVER_NAME, Nginx, run_nginx
 from tests.conftest import ALICE, BOB, RunningService, start_service
 
 BODY = json.dumps({"model": "gpt-5.5", "stream": True, "input": "hi"}).encode()
+TERMINAL_EVENT = b"event: response.completed"
+#: Of the events of a turn that is said in one delta; the ninth and last is terminal.
+LAST_EVENT = 9
 WAIT_SECONDS = 15.0
 #: Invariant 5: a client or a process that is gone ends its upstream request within this time.
 GONE_SECONDS = 1.0
@@ -42,7 +46,7 @@ class Answer:
     @property
     def has_ended(self) -> bool:
         """Whether the client has seen the turn end."""
-        return b"event: response.completed" in self.body and self.body.endswith(b"\n\n")
+        return TERMINAL_EVENT in self.body and self.body.endswith(b"\n\n")
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,17 @@ class Stack:
         ):
             yield encrypted
 
-    def turn(self, token: str = ALICE, *, way: str = "nginx", fields: Mapping[str, str] | None = None) -> Answer:
-        """Take one turn, once, and whatever comes of it."""
+    def turn(
+        self,
+        token: str = ALICE,
+        *,
+        way: str = "nginx",
+        fields: Mapping[str, str] | None = None,
+        leaves_at_end: bool = False,
+    ) -> Answer:
+        """Take one turn, once, and whatever comes of it; see :func:`take_turn`."""
         with closing(self.connect(way)) as connection:
-            return take_turn(connection, token, fields)
+            return take_turn(connection, token, fields, leaves_at_end=leaves_at_end)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """What the ledger holds: user, status and request id of each turn."""
@@ -114,8 +125,17 @@ def run_stack(simulator: Simulator, folder: Path, **options: Any) -> Iterator[St
         yield Stack(running, nginx)
 
 
-def take_turn(connection: http.client.HTTPConnection, token: str, fields: Mapping[str, str] | None = None) -> Answer:
-    """Take one turn on a connection, and whatever comes of it."""
+def take_turn(
+    connection: http.client.HTTPConnection,
+    token: str,
+    fields: Mapping[str, str] | None = None,
+    *,
+    leaves_at_end: bool = False,
+) -> Answer:
+    """Take one turn on a connection, and whatever comes of it.
+
+    :param leaves_at_end: read no further than the terminal event, as Codex does.
+    """
     status, request_id, received = 0, "", b""
     try:
         connection.request("POST", "/v1/responses", BODY, {"Authorization": f"Bearer {token}", **(fields or {})})
@@ -123,6 +143,8 @@ def take_turn(connection: http.client.HTTPConnection, token: str, fields: Mappin
             status, request_id = response.status, response.headers.get("x-request-id", "")
             while piece := response.read1(65536):
                 received += piece
+                if leaves_at_end and TERMINAL_EVENT in received and received.endswith(b"\n\n"):
+                    break
             is_whole = response.length in (None, 0)
     except (OSError, http.client.HTTPException):
         is_whole = False
@@ -166,6 +188,8 @@ def rows_of(state_path: Path) -> list[tuple[str, str, str]]:
     if not (state_path / "ocm.db").exists():
         return []
     with closing(sqlite3.connect(f"file:{state_path / 'ocm.db'}?mode=ro", uri=True)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'turn'").fetchall():
+            return []
         return connection.execute('SELECT "user", status, request_id FROM turn').fetchall()
 
 
@@ -182,6 +206,13 @@ def eventually(condition: Callable[[], object], *, seconds: float = WAIT_SECONDS
 def workers_of(running: RunningService) -> list[int]:
     """The worker processes of the moment."""
     return [int(pid) for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
+
+
+def peak_kib(stack: Stack) -> int:
+    """Memory of the largest of both workers at its highest, in KiB."""
+    assert eventually(lambda: len(workers_of(stack.running)) == 2)
+    statuses = [Path(f"/proc/{pid}/status").read_text() for pid in workers_of(stack.running)]
+    return max(int(peak) for status in statuses for peak in re.findall(r"VmHWM:\s+(\d+)", status))
 
 
 def upstream_connections(running: RunningService) -> dict[int, int]:
@@ -212,12 +243,12 @@ def head(token: str = ALICE, *lines: str, request: str = "POST /v1/responses HTT
 
 
 def received_until_close(connection: socket.socket) -> bytes:
-    """Everything that comes until the connection ends."""
+    """Everything that comes until the connection ends, or its timeout."""
     received = b""
     try:
         while piece := connection.recv(65536):
             received += piece
-    except ConnectionError:
+    except (ConnectionError, TimeoutError):
         pass
     return received
 

@@ -6,7 +6,6 @@ import json
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -21,14 +20,15 @@ from tests.faults.stack import (
     eventually,
     head,
     held_open,
+    peak_kib,
     received_until_close,
-    workers_of,
 )
 
 WAYS = ["nginx", "direct"]
 LENGTH = f"Content-Length: {len(BODY)}"
 #: What a smuggler wants done in the name of whoever's request comes next on the connection.
 HIDDEN = head(BOB, "X-Smuggled: 1", LENGTH) + BODY
+HALF_A_BODY = head(ALICE, LENGTH) + BODY[:10]
 WRONG_TOKENS = 2000
 
 
@@ -88,16 +88,10 @@ AMBIGUOUS = {
 def test_smuggled_request(stack: Stack, octets: bytes, way: str) -> None:
     """Whichever way a body's end is disputed, the request hidden there is not made in anyone's name."""
     with bystander(stack), stack.socket(way) as connection:
+        # Some of it is waited for. Saying that nothing more comes would end what was asked for, the hidden request too.
+        connection.settimeout(1)
         connection.sendall(octets)
-        if way == "direct":
-            connection.shutdown(socket.SHUT_WR)
-        else:
-            # nginx waits for what was announced; a second request says that nothing more comes of it.
-            connection.settimeout(1)
-        try:
-            received = received_until_close(connection)
-        except TimeoutError:
-            received = b""
+        received = received_until_close(connection)
     requests = stack.simulator.requests
     assert not any(seen.field("x-smuggled") for seen in requests)
     assert [seen for seen in requests if b"x-smuggled" in seen.body.lower()] == []
@@ -109,13 +103,12 @@ def test_smuggled_request(stack: Stack, octets: bytes, way: str) -> None:
 @pytest.mark.parametrize("octets", AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_request_that_is_none(stack: Stack, octets: bytes, way: str) -> None:
     """What is not one clear request for us is refused, and upstream never hears of it."""
-    with stack.socket(way) as connection:
+    with bystander(stack), stack.socket(way) as connection:
+        connection.settimeout(1)
         connection.sendall(octets)
-        if way == "direct":
-            connection.shutdown(socket.SHUT_WR)
-        received = connection.recv(65536)
+        received = received_until_close(connection)
     assert not received.startswith(b"HTTP/1.1 2")
-    assert stack.simulator.requests == []
+    assert len(stack.simulator.requests) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -162,12 +155,14 @@ def test_pipelined_requests(stack: Stack, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "octets",
-    [b"", b"POST /v1/resp", head(ALICE, LENGTH)[:-2], head(ALICE, LENGTH) + BODY[:10]],
+    [b"", b"POST /v1/resp", head(ALICE, LENGTH)[:-2], HALF_A_BODY],
     ids=["nothing", "half-a-line", "half-a-head", "half-a-body"],
 )
 def test_half_requests(stack: Stack, octets: bytes, way: str) -> None:
-    """A hundred clients that send half a request hold up nobody, and upstream never hears of them."""
-    with held_open(stack, 100, way, octets):
+    """Hundreds of clients that send half a request hold up nobody, and upstream never hears of them."""
+    # gunicorn waits for heads without a thread, for bodies with one, and has 256 of them.
+    count = 300 if way == "direct" and octets != HALF_A_BODY else 100
+    with held_open(stack, count, way, octets):
         assert stack.serves()
         with bystander(stack):
             assert stack.turn(ALICE).has_ended
@@ -191,20 +186,14 @@ def test_clients_that_leave(stack: Stack, way: str) -> None:
 def test_client_that_reads_nothing(stack: Stack, way: str) -> None:
     """Clients that take nothing of long answers slow nobody down and grow no worker by what they do not take."""
     simulator = stack.simulator
-    before = max(resident_kib(pid) for pid in workers_of(stack.running))
+    before = peak_kib(stack)
     simulator.plan(Plan(events=64, event_bytes=2**20), times=4)
     with held_open(stack, 4, way, head(ALICE, LENGTH) + BODY):
         assert simulator.wait_for(lambda: simulator.open_streams == 4)
         assert stack.serves()
-        assert max(resident_kib(pid) for pid in workers_of(stack.running)) - before < 32 * 1024
+        assert peak_kib(stack) - before < 32 * 1024
         assert simulator.wait_for(lambda: simulator.open_streams == 4)
     assert simulator.wait_for(lambda: simulator.open_streams == 0)
-
-
-def resident_kib(pid: int) -> int:
-    """Memory of a process at its highest, in KiB."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) if found else 0
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -236,7 +225,7 @@ def test_endless_header(stack: Stack, fields: list[str], way: str) -> None:
 def test_wrong_tokens_by_the_thousand(stack: Stack) -> None:
     """Guessing gets 401 each time, no memory, no line with the guess; users and their streams go on meanwhile."""
     guesses = [f"sk-ocm-guess-{number:024d}" for number in range(WRONG_TOKENS)]
-    before = max(resident_kib(pid) for pid in workers_of(stack.running))
+    before = peak_kib(stack)
 
     def guess(token: str) -> int:
         return stack.turn(token, way="direct").status
@@ -247,7 +236,7 @@ def test_wrong_tokens_by_the_thousand(stack: Stack) -> None:
         assert [turn.answer().has_ended for turn in turns] == [True] * 8
         assert {each.result() for each in guessing} == {401}
     assert len(stack.simulator.requests) == 9
-    assert max(resident_kib(pid) for pid in workers_of(stack.running)) - before < 16 * 1024
+    assert peak_kib(stack) - before < 16 * 1024
     assert "sk-ocm-guess" not in stack.running.log_text()
 
 

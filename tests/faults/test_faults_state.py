@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ocm_wsgi.simulator import Plan, Simulator
+from ocm_wsgi.simulator import Gate, Plan, Simulator
 from tests.conftest import ALICE, BOB
-from tests.faults.stack import WAIT_SECONDS, Answer, Background, Stack, eventually, rows_of, workers_of
-
-# Holds the write lock of a database until its standard input ends.
-_LOCKER = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
-connection.execute("BEGIN IMMEDIATE")
-print("locked", flush=True)
-sys.stdin.read()
-"""
+from tests.faults.outages import fill, locked_by_another, small_file_system
+from tests.faults.stack import LAST_EVENT, WAIT_SECONDS, Answer, Background, Stack, eventually, rows_of, workers_of
 
 
-@contextlib.contextmanager
-def locked_by_another(database: Path) -> Iterator[None]:
-    """Have another process hold the database's write lock."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _LOCKER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "locked\n"
-        yield
-
-
-@contextlib.contextmanager
-def small_file_system(folder: Path) -> Iterator[None]:
-    """A file system of its own, of 4 MiB."""
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(path: Path) -> None:
-    """Write until nothing more can be written."""
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-
-
-def take_turns(stack: Stack, count: int) -> list[Answer]:
-    """Take so many turns at once, all of which come whole."""
-    streams = [Background(lambda: stack.turn(ALICE)) for _ in range(count)]
+def take_turns(stack: Stack, count: int, *, leaves_at_end: bool = False) -> list[Answer]:
+    """Take so many turns at once, all of which are seen to end; and whole, unless the client leaves just before."""
+    streams = [Background(lambda: stack.turn(ALICE, leaves_at_end=leaves_at_end)) for _ in range(count)]
     answers = [stream.answer() for stream in streams]
-    assert [(answer.status, answer.has_ended, answer.is_whole) for answer in answers] == [(200, True, True)] * count
+    assert [(answer.status, answer.has_ended) for answer in answers] == [(200, True)] * count
+    assert leaves_at_end or all(answer.is_whole for answer in answers)
     return answers
 
 
@@ -75,23 +36,30 @@ def test_database_locked_by_another_process(start_stack: Callable[..., Stack], i
     stack = start_stack(workers=2)
     answers = take_turns(stack, 4)
     with locked_by_another(stack.running.state_path / "ocm.db"):
-        answers += take_turns(stack, 8)
+        if is_killed:
+            gate = Gate().after(LAST_EVENT)
+            stack.simulator.plan(Plan(gate=gate, events=1), times=8)
+        answers += take_turns(stack, 8, leaves_at_end=is_killed)
         if is_killed:
             for pid in workers_of(stack.running):
                 os.kill(pid, signal.SIGKILL)
+            gate.release()
     assert eventually(lambda: is_recorded_once(answers, stack.running.state_path))
     answers += take_turns(stack, 2)
     assert eventually(lambda: is_recorded_once(answers, stack.running.state_path))
 
 
 def test_disk_full(start_stack: Callable[..., Stack], tmp_path: Path) -> None:
-    """Turns end while the disk of the state is full, and are written once when there is room again."""
+    """Turns end while the disk of the state is full, survive kill -9 of all workers, and are written once."""
     state = tmp_path / "small"
     with small_file_system(state):
         stack = start_stack(workers=2, state_path=str(state))
         answers = take_turns(stack, 4)
         fill(state / "filler")
         answers += take_turns(stack, 8)
+        for pid in workers_of(stack.running):
+            os.kill(pid, signal.SIGKILL)
+        answers += take_turns(stack, 2)
         (state / "filler").unlink()
         answers += take_turns(stack, 4)
         assert eventually(lambda: is_recorded_once(answers, state), seconds=40)

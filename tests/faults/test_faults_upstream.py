@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from ocm_wsgi.simulator import Plan
 from tests.conftest import ALICE
-from tests.faults.stack import BODY, GONE_SECONDS, Background, Stack, bystander, head, take_turn
+from tests.faults.stack import BODY, GONE_SECONDS, Background, Stack, bystander, eventually, head, take_turn
 
 ENDLESS = 8 * 2**20
 
@@ -16,7 +18,6 @@ NO_RESPONSE = {
     "endless-header": Plan(endless_field=ENDLESS),
 }
 CUT = {
-    "closed-at-head": Plan(cut_after=0),
     "reset": Plan(reset_after=3),
     "closed": Plan(cut_after=3),
     "closed-before-the-end": Plan(cut_after=8, events=1, framing="length"),
@@ -38,22 +39,61 @@ WHOLE = {
 @pytest.mark.parametrize("plan", NO_RESPONSE.values(), ids=NO_RESPONSE)
 def test_upstream_without_a_response(stack: Stack, plan: Plan) -> None:
     """A client gets one 502 for what is no response, the request is sent once, and no turn is counted as completed."""
-    before = len(stack.rows())
+    recorded = len(stack.rows())
     with bystander(stack):
+        close_idle_connections(stack)
+        before = len(stack.simulator.requests)
         stack.simulator.plan(plan)
         answer = stack.turn()
         assert (answer.status, answer.is_whole) == (502, True)
-        assert len(stack.simulator.requests) == 2
-    assert [row for row in stack.rows()[before:] if row[:2] == ("alice", "completed")] == []
+        assert len(stack.simulator.requests) == before + 1
+    assert [row for row in stack.rows()[recorded:] if row[2] == answer.request_id and row[1] == "completed"] == []
 
 
-def test_upstream_resets_with_its_head(stack: Stack) -> None:
-    """A reset that overtakes the head is a failure that the client sees, and nothing is sent twice."""
+def close_idle_connections(stack: Stack) -> None:
+    """Have upstream close what no turn is using, by turns after which it does; several at once, for both workers."""
+    simulator = stack.simulator
+
+    def are_closed() -> bool:
+        if simulator.wait_for(lambda: simulator.open_connections == simulator.open_streams, 0.1):
+            return True
+        simulator.plan(Plan(close_idle=True), times=4)
+        turns = [Background(lambda: stack.turn(way="direct")) for _ in range(4)]
+        assert all(turn.answer().has_ended for turn in turns)
+        return False
+
+    assert eventually(are_closed)
+
+
+@pytest.mark.parametrize("way", ["nginx", "direct"])
+def test_upstream_closes_under_a_turn(start_stack: Callable[..., Stack], way: str) -> None:
+    """A turn that met a closing connection goes out once more over a new one, where it is not sent a third time."""
+    stack = start_stack(workers=1)
+    simulator = stack.simulator
+    simulator.plan(Plan(cut_at="status"))
+    assert stack.turn(way=way).status == 502
+    assert len(simulator.requests) == 1
+    assert stack.turn(way=way).has_ended
+    simulator.plan(Plan(cut_at="status"))
+    answer = stack.turn(way=way)
+    assert (answer.status, answer.has_ended, answer.is_whole) == (200, True, True)
+    assert len(simulator.requests) == 4
+    simulator.plan(Plan(cut_at="status"), times=2)
+    assert stack.turn(way=way).status == 502
+    assert len(simulator.requests) == 6
+    assert [row[:2] for row in stack.rows()] == [("alice", "completed")] * 2
+
+
+@pytest.mark.parametrize("plan", [Plan(reset_after=0), Plan(cut_after=0)], ids=["reset", "closed"])
+def test_upstream_cuts_with_its_head(stack: Stack, plan: Plan) -> None:
+    """A cut right behind the head, which a reset overtakes, is a failure to the client, and nothing is sent twice."""
     with bystander(stack):
-        stack.simulator.plan(Plan(reset_after=0))
+        close_idle_connections(stack)
+        before = len(stack.simulator.requests)
+        stack.simulator.plan(plan)
         answer = stack.turn()
         assert (answer.status, answer.is_whole) in [(502, True), (200, False)]
-        assert len(stack.simulator.requests) == 2
+        assert len(stack.simulator.requests) == before + 1
 
 
 @pytest.mark.parametrize("plan", CUT.values(), ids=CUT)

@@ -15,6 +15,7 @@ from ocm_wsgi.simulator import Gate, Plan, Simulator
 from tests.conftest import ALICE, BOB
 from tests.faults.stack import (
     GONE_SECONDS,
+    LAST_EVENT,
     WAIT_SECONDS,
     Background,
     Stack,
@@ -23,8 +24,6 @@ from tests.faults.stack import (
     workers_of,
 )
 
-#: Of the events of a turn that is said in one delta; the ninth and last is terminal.
-LAST_EVENT = 9
 STEPS = {
     "before-the-body-is-read": "body",
     "before-the-status": "status",

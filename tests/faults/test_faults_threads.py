@@ -1,0 +1,46 @@
+"""The portable way, a thread for each stream, keeps what the event loop keeps: the very tests, taken over.
+
+Named in ``docs/reliability.md`` as the tests that they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocm_wsgi.simulator import Simulator
+from tests.faults.stack import Stack, run_stack
+from tests.faults.test_faults_clients import test_clients_that_leave  # noqa: F401
+from tests.faults.test_faults_state import test_database_locked_by_another_process  # noqa: F401
+from tests.faults.test_faults_upstream import (  # noqa: F401
+    test_upstream_cuts_its_response,
+    test_upstream_cuts_with_its_head,
+    test_upstream_falls_silent,
+    test_upstream_without_a_response,
+)
+from tests.faults.test_faults_workers import test_worker_killed_at_each_step  # noqa: F401
+
+THREADS = ("--worker-class", "gthread")
+
+
+@pytest.fixture(scope="module")
+def lasting_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One for all tests after which it must serve on."""
+    folder = tmp_path_factory.mktemp("threads")
+    with Simulator() as simulator, run_stack(simulator, folder, arguments=THREADS) as stack:
+        yield stack
+
+
+@pytest.fixture
+def start_stack(simulator: Simulator, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """A factory of stacks with gunicorn's own threads."""
+    with ExitStack() as running:
+
+        def start(**options: Any) -> Stack:
+            return running.enter_context(run_stack(simulator, tmp_path / "stack", arguments=THREADS, **options))
+
+        yield start

@@ -1,0 +1,118 @@
+"""WebSockets through the whole of the stack, and an upstream that says whatever it is told to."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.utils import accept_key
+
+from tests.clients.nginx import SERVER_NAME
+from tests.conftest import ALICE
+from tests.faults.stack import WAIT_SECONDS, Stack
+
+CREATE = {"type": "response.create", "model": "gpt-5.5", "input": []}
+
+
+@dataclass
+class Talk:
+    """One WebSocket, and what came of it.
+
+    :ivar request_id: what the ledger knows its turns by.
+    :ivar said: the messages of upstream, in order.
+    """
+
+    client: ClientConnection
+    request_id: str
+    said: list[str] = field(default_factory=list)
+
+    def ask(self, **members: Any) -> None:
+        """Ask for a turn."""
+        self.client.send(json.dumps({**CREATE, **members}))
+
+    def hear(self) -> dict[str, Any]:
+        """Hear a turn to its end; return what ended it."""
+        while True:
+            self.said.append(str(self.client.recv(WAIT_SECONDS)))
+            message: dict[str, Any] = json.loads(self.said[-1])
+            if message["type"] in ("response.completed", "error"):
+                return message
+
+    def turn(self, **members: Any) -> str:
+        """Take a turn; return how it ended."""
+        self.ask(**members)
+        return str(self.hear()["type"])
+
+    def hear_the_end(self) -> ConnectionClosed:
+        """Hear all that comes until the connection ends; return how it did."""
+        try:
+            while True:
+                self.said.append(str(self.client.recv(WAIT_SECONDS)))
+        except ConnectionClosed as closed:
+            return closed
+
+
+@contextmanager
+def talk(stack: Stack, token: str = ALICE, *, way: str = "nginx", compression: str | None = None) -> Iterator[Talk]:
+    """Open a WebSocket."""
+    request_id = base64.b16encode(os.urandom(8)).decode()
+    fields = {"Authorization": f"Bearer {token}", "X-Client-Request-Id": request_id}
+    with (
+        stack.socket(way) as connection,
+        connect(
+            f"ws://{SERVER_NAME}/v1/responses",
+            sock=connection,
+            compression=compression,
+            proxy=None,
+            max_size=None,
+            max_queue=1,
+            additional_headers=fields,
+            close_timeout=1,
+        ) as client,
+    ):
+        yield Talk(client, request_id)
+
+
+def statuses(stack: Stack, *talks: Talk) -> list[str]:
+    """How the turns of these sockets are recorded, in the order of their recording."""
+    known = {each.request_id for each in talks}
+    return [status for _, status, request_id in stack.rows() if request_id in known]
+
+
+@contextmanager
+def upstream_that_says(octets: bytes) -> Iterator[str]:
+    """Accept WebSockets, say these octets to whoever has said something, and close; yield the base URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_serve, args=(listener, octets))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(WAIT_SECONDS)
+
+
+def _serve(listener: socket.socket, octets: bytes) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection, connection.makefile("rb") as lines:
+            key = next(line for line in lines if line.lower().startswith(b"sec-websocket-key:")).split()[1].decode()
+            while lines.readline().strip():
+                pass
+            answer = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
+            answer += [f"Sec-WebSocket-Accept: {accept_key(key)}", "", ""]
+            connection.sendall("\r\n".join(answer).encode())
+            lines.read1()
+            connection.sendall(octets)
