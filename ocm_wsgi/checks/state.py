@@ -68,13 +68,14 @@ def _database(url: str) -> Iterator[Finding]:
     if opened.path is not None and not opened.path.exists():
         yield _SUBJECT.note("no_database", f"{opened.path} is not there yet; the service makes it.")
         return
+    name = opened.url.render_as_string(hide_password=True)
     try:
         with opened.read() as connection:
             version = database.get_meta(connection, "schema_version")
     except StateError as exc:
-        yield _SUBJECT.problem("database", exc.message, "See the service's log; the relay goes on meanwhile.")
+        text = f"{exc.message} It is {name}{f': {exc.detail}' if exc.detail else ''}."
+        yield _SUBJECT.problem("database", text, "See the service's log; the relay goes on meanwhile.")
     else:
-        name = opened.url.render_as_string(hide_password=True)
         yield _SUBJECT.ok("database", f"The database {name} opens (schema {version}).")
     finally:
         opened.close()

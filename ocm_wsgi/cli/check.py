@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,8 @@ def check(url: str | None, silence: int, only_configuration: bool, as_json: bool
     if url and only_configuration:
         raise click.UsageError("--url and --only-configuration contradict each other.")
     address = _address(url) if url else None
+    # What a service would log of what is wrong, the findings say.
+    logging.getLogger("ocm_wsgi").addHandler(logging.NullHandler())
     found = []
     for finding in _findings(address, silence, only_configuration=only_configuration):
         found.append(finding)

@@ -19,7 +19,7 @@ def default_base_url(config: Config) -> str:
     return f"{'https' if config.tls else 'http'}://{host}:{config.listen_port}/v1"
 
 
-@click.command("client-config")
+@click.command("client-config", short_help="Print what the user NAME pastes on their machine.")
 @click.argument("name", type=USER_NAME)
 @click.option(
     "--base-url",

@@ -43,17 +43,16 @@ def login(browser: bool, as_json: bool, yes: bool) -> None:
       flask ocm login
       flask ocm login --browser
     """
-    config = load(os.environ, Path.cwd())
     told = _Telling(as_json)
     try:
-        _sign_in(config, told, browser=browser, yes=yes)
+        _sign_in(load(os.environ, Path.cwd()), told, browser=browser, yes=yes)
     except KeyboardInterrupt:
         told.end(LoginFailed("Cancelled; nothing was changed.", code="cancelled"), exit_code=_INTERRUPTED)
     except OcmError as exc:
         told.end(exc)
 
 
-@click.command("logout")
+@click.command("logout", short_help="Sign out, and have OpenAI revoke the tokens.")
 @json_option
 @yes_option
 def logout(as_json: bool, yes: bool) -> None:
@@ -65,10 +64,9 @@ def logout(as_json: bool, yes: bool) -> None:
     Example:
       flask ocm logout
     """
-    config = load(os.environ, Path.cwd())
     told = _Telling(as_json)
     try:
-        _sign_out(config, told, yes=yes)
+        _sign_out(load(os.environ, Path.cwd()), told, yes=yes)
     except KeyboardInterrupt:
         told.end(LoginFailed("Cancelled.", code="cancelled"), exit_code=_INTERRUPTED)
     except OcmError as exc:
@@ -172,6 +170,8 @@ def _browser_code(issuer: Authority, told: _Telling) -> AuthorizationCode:
     # Not click.prompt: it would ask again for ever where the line is empty, and strip what a terminal cannot show.
     pasted = sys.stdin.readline()
     if not pasted:
+        if not told.as_json:
+            click.echo()
         raise LoginFailed("No address was given. Nothing was changed.", code="cancelled")
     return authorization_code(pasted, request)
 

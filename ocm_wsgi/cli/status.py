@@ -25,7 +25,7 @@ _CONNECT_SECONDS = 2.0
 _NAMES: dict[Period, str] = {"5h": "5 hours", "week": "week"}
 
 
-@click.command("status")
+@click.command("status", short_help="Show whether it works, and how much is left.")
 @json_option
 def status(as_json: bool) -> None:
     """Show whether the service answers, what its credential and state are, and who used the subscription.
@@ -58,7 +58,7 @@ def status(as_json: bool) -> None:
             ("Configuration", config.source),
             ("Service", f"{'answers' if answers else 'does not answer'} at {default_base_url(config)}"),
             ("Credential", credential_problem or _credential_text(credential)),
-            ("State", state_problem or f"{_database(state)}, {users} users"),
+            ("State", state_problem or f"{_database(state)}, {users} user{'' if users == 1 else 's'}"),
         ]
         click.echo(facts(pairs, terminal_width()))
         for window in windows:

@@ -30,7 +30,7 @@ _COLUMNS = (
 _HEADERS = ("TURNS", "INPUT", "CACHED", "OUTPUT", "USD")
 
 
-@click.command("usage")
+@click.command("usage", short_help="Show what was used, by whom and of what.")
 @click.option(
     "--by",
     type=click.Choice(["user", "model", "day", "week"]),
@@ -64,7 +64,7 @@ def usage(by: tuple[_Dimension, ...], since: float | None, user: str | None, as_
     elif as_csv:
         click.echo(_csv(sums, groups), nl=False)
     elif not sums:
-        click.echo("Nothing was used in this time.")
+        click.echo(f"Nothing was used in this time{f' by {user}' if user else ''}.")
     else:
         _echo_table(sums, groups)
 

@@ -58,9 +58,10 @@ def add_user(
     """
     _require_future(expires)
     user = User(name, admin, False, models, limits, max_concurrent, expires)
-    bearer_token = open_state().accounts.add(user, actor=ACTOR)
+    accounts = open_state().accounts
+    bearer_token = accounts.add(user, actor=ACTOR)
     if as_json:
-        echo_json({"user": _as_json(Account(user)), "bearer_token": bearer_token})
+        echo_json({"user": _as_json(accounts.show(name)), "bearer_token": bearer_token})
         return
     click.echo(f"Added {name}.\n")
     _echo_token(name, bearer_token)
@@ -153,9 +154,10 @@ def update_user(name: str, as_json: bool, **options: Any) -> None:
     changes = _changes(**options)
     if not changes:
         raise click.UsageError("Nothing to change: name at least one option.")
-    user = open_state().accounts.update(name, lambda user: replace(user, **changes), actor=ACTOR)
+    accounts = open_state().accounts
+    accounts.update(name, lambda user: replace(user, **changes), actor=ACTOR)
     if as_json:
-        echo_json(_as_json(Account(user)))
+        echo_json(_as_json(accounts.show(name)))
     else:
         click.echo(f"Changed {name}; it is in force from the next request on.")
 

@@ -159,6 +159,9 @@ ENVIRONMENTS = [
     pytest.param({"OCM_DETOUR": "socks5h://user:secret@127.0.0.1:9"}, "reachability", "proxy", "problem", id="proxy"),
     pytest.param({"OCM_AUTH_BASE_URL": "http://127.0.0.1:9"}, "reachability", "unreachable", "problem", id="refused"),
     pytest.param({"OCM_AUTH_BASE_URL": "http://none.invalid"}, "reachability", "name", "problem", id="no-such-name"),
+    pytest.param(
+        {"OCM_CHATGPT_BASE_URL": "https://chatgpt.com/backend-api/"}, "configuration", "base_url", "problem", id="all"
+    ),
     pytest.param({"GUNICORN_CMD_ARGS": "-k gevent"}, "server", "worker_class", "warning", id="gevent"),
     pytest.param({"WEB_CONCURRENCY": "999"}, "server", "workers", "note", id="too-many-workers"),
     pytest.param(
@@ -225,6 +228,16 @@ def test_metrics_of_a_running_service_stay(owner: Any, tmp_path: Path) -> None:
     (metrics / "counter_1.db").touch()
     assert owner.check(PROMETHEUS_MULTIPROC_DIR=str(metrics)).level("server", "worker_class") == "ok"
     assert [path.name for path in metrics.iterdir()] == ["counter_1.db"]
+
+
+def test_database_is_named(owner: Any) -> None:
+    """Which database it is and what is wrong with it is said in the finding, and nowhere else."""
+    damaged_database(owner, None)
+    report = owner.check()
+    (found,) = [each for each in report.findings if each["code"] == "database"]
+    assert str(owner.state_path / "ocm.db") in found["text"]
+    assert "not a database" in found["text"]
+    assert report.errors == ""
 
 
 def test_refused_sign_in(owner: Any, service: Any, simulator: Any) -> None:

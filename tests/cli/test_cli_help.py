@@ -62,6 +62,7 @@ def test_group(run: Callable[..., Result]) -> None:
     result = run("--help")
     assert result.exit_code == 0
     assert all(f"  {name} " in result.stdout for name in NAMES)
+    assert "..." not in result.stdout.partition("Commands:")[2]
     assert "OCM_CONFIG" in result.stdout
 
 

@@ -96,6 +96,7 @@ def test_usage_groups(run: Run, run_json: RunJson, arguments: list[str], groups:
 def test_usage_nothing(run: Run) -> None:
     """A time in which nothing was used is said to be one."""
     assert run("usage", "--since", "2033-01-01").stdout == "Nothing was used in this time.\n"
+    assert run("usage", "--user", "alcie").stdout == "Nothing was used in this time by alcie.\n"
 
 
 @pytest.mark.usefixtures("used")
@@ -112,6 +113,7 @@ def test_status(run: Run, run_json: RunJson, folder: Path, database: Database) -
     assert result.exit_code == 0
     assert "an API key" in result.stdout
     assert re.search(r"alice +40\.0%", result.stdout)
+    assert "1 user\n" in result.stdout
     assert "(past us)" in result.stdout
     assert "secret" not in result.output
     found = run_json("status")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -49,8 +50,10 @@ def test_add_user(run: Run, folder: Path) -> None:
 def test_add_user_options(run_json: RunJson) -> None:
     """Every option is kept as it was given."""
     options = ["--limit", "30% per week", "--limit", "$5/day", "--models", "gpt-5*", "--models", "o4"]
-    run_json("add-user", "alice", *options, "--expires", "2099-01-31", "--max-concurrent", "3", "--admin")
+    options += ["--expires", "2099-01-31", "--max-concurrent", "3", "--admin"]
+    added = run_json("add-user", "alice", *options)["user"]
     shown = run_json("show-user", "alice")
+    assert added == {key: value for key, value in shown.items() if key != "uses"}
     assert shown["limits"] == ["30% per week", "5 USD per day"]
     assert shown["models"] == ["gpt-5*", "o4"]
     assert (shown["expires_at"], shown["max_concurrent"]) == ("2099-01-31T00:00:00Z", 3)
@@ -101,7 +104,8 @@ def test_update_user(run_json: RunJson) -> None:
     changed = run_json("update-user", "alice", *options)
     assert (changed["limits"], changed["models"], changed["expires_at"]) == ([], [], None)
     assert changed["state"] == "active"
-    assert run_json("show-user", "alice")["state"] == "active"
+    shown = run_json("show-user", "alice")
+    assert changed == {key: value for key, value in shown.items() if key != "uses"}
 
 
 @pytest.mark.parametrize("command", ["rotate-token", "remove-user"])
@@ -166,6 +170,16 @@ def test_mistakes_in_the_configuration(run: Run, folder: Path) -> None:
     assert "2 mistakes" in result.stderr
     assert "$.listen_prot" in result.stderr
     assert "$.users[0].token" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["login", "logout"])
+def test_mistakes_are_told_to_programs(run: Run, folder: Path, command: str) -> None:
+    """With --json mistakes in the configuration are an event like any other failure."""
+    (folder / "ocm.json").write_text("{")
+    result = run(command, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["event"] == "failed"
+    assert result.stderr == ""
 
 
 def test_unusable_state(run: Run, folder: Path) -> None:
