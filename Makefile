@@ -10,7 +10,7 @@ AXE = .cache/axe
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 
-.PHONY: help install demo test check format bench docs screenshots
+.PHONY: help install demo test check format bench soak docs screenshots
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make check     Check format, lint and types'
 	@echo 'make format    Format the code and mend what lint can'
 	@echo 'make bench     Measure the relay'
+	@echo 'make soak      Let mixed clients, faults and reloads at it for ten minutes, and look for leaks'
 	@echo 'make docs      Build the site of docs/ in build/site'
 	@echo 'make screenshots'
 	@echo '               Picture the dashboard anew, into docs/images/'
@@ -52,6 +53,9 @@ format: $(VENV)/with-dev
 bench: $(VENV)/with-dev
 	@scripts/debian-packages nginx
 	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/with-dev
+	$(VENV)/bin/python -m tests.soak $(ARGS)
 
 docs: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-docs)
 	$(VENV)/bin/properdocs build --quiet
