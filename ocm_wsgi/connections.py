@@ -4,8 +4,8 @@ requests and urllib3 are made for people who fetch documents. A relay needs othe
 
 - the request exactly as given: target octet for octet, fields in order with duplicates, nothing added
   (:class:`RequestHead`);
-- interim responses skipped: the standard library takes a 103 for the final response and leaves the real one in
-  the connection, for whoever uses it next (:class:`_FinalResponse`);
+- the response as it arrives, read by code of our own (``arriving``): the standard library takes a 103 for the final
+  response, and its parser of e-mail for the fields costs more than all the rest;
 - connections that went stale in the pool noticed, and told apart from those that failed (:class:`StaleConnection`).
 """
 
@@ -17,7 +17,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -30,12 +30,12 @@ from urllib3.contrib.socks import (
     SOCKSHTTPSConnectionPool,
     SOCKSProxyManager,
 )
-from urllib3.util import SKIP_HEADER, make_headers, parse_url
+from urllib3.util import make_headers, parse_url
 
+from ocm_wsgi.arriving import BLOCK_SIZE, ArrivingResponse
 from ocm_wsgi.fields import Fields
+from ocm_wsgi.heads import HeadReader, ResponseHead
 
-#: At most this much is read, sent and held at once for one stream, in octets.
-BLOCK_SIZE = 64 * 1024
 #: A pooled connection that has idled longer is not used again, in seconds. Servers close theirs after 60 and more.
 IDLE_LIMIT_SECONDS = 50.0
 #: One block of a request body must be taken within this time.
@@ -104,39 +104,22 @@ class Exchange:
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-class RequestHead(Mapping[str, str]):
-    """The head of a request, exactly as it goes out. Poses as the header mapping that urllib3 asks for.
+class RequestHead:
+    """The head of a request, exactly as it goes out. Poses as the header mapping that requests and urllib3 ask for.
 
     :param target: the request target, sent octet for octet.
     :param fields: all fields, ``host`` and ``content-length`` among them, names in lower case.
     :param exchange: what is told which socket carries the request.
     """
 
-    # urllib3 adds these two of its own unless told to skip them.
-    _UNWANTED = ("user-agent", "accept-encoding")
-
     def __init__(self, target: str, fields: Fields, exchange: Exchange) -> None:
         self.target = target
         self.exchange = exchange
         self._fields = list(fields)
-        names = {name for name, _ in self._fields}
-        self._fields += [(name, SKIP_HEADER) for name in self._UNWANTED if name not in names]
 
-    def __getitem__(self, name: str) -> str:
-        for field_name, value in self._fields:
-            if field_name == name.lower():
-                return value
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name, _ in self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
-
-    def items(self) -> Any:
-        """All fields with their duplicates, unlike a mapping's items."""
-        return self._fields
+    def __contains__(self, field_name: str) -> bool:
+        """Asked by requests, which would choose a framing for the body itself."""
+        return any(name == field_name.lower() for name, _ in self._fields)
 
     def copy(self) -> RequestHead:
         """Called by urllib3 before it adds a forwarding proxy's fields."""
@@ -146,26 +129,25 @@ class RequestHead(Mapping[str, str]):
         """Called by urllib3 with a forwarding proxy's fields."""
         self._fields += [(name.lower(), value) for name, value in more.items()]
 
+    def octets(self, method: str) -> bytes:
+        """The head on the wire.
 
-class _FinalResponse(http.client.HTTPResponse):
-    """A response whose interim predecessors (1xx, RFC 9110 section 15.2) were read and dropped."""
-
-    def _read_status(self) -> tuple[str, int, str]:
-        for _ in range(INTERIM_RESPONSE_LIMIT):
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
-                return version, status, reason
-            http.client.parse_headers(self.fp)
-        raise http.client.HTTPException(f"more than {INTERIM_RESPONSE_LIMIT} interim responses")
+        :raises ValueError: a character in it would end a line, or cannot be sent.
+        """
+        lines = [f"{method} {self.target} HTTP/1.1", *[f"{name}: {value}" for name, value in self._fields], "", ""]
+        text = "\r\n".join(lines)
+        if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+            raise ValueError("a field of the request holds a character that no field can have")
+        return text.encode("latin-1")
 
 
 class _Exact:
     """Mixed into urllib3's connections: sends a :class:`RequestHead` as it is, knows when it is stale."""
 
-    response_class: Any = _FinalResponse
     sock: socket.socket | None
     timeout: float | None
     _head: RequestHead | None = None
+    _method = ""
     _responses = 0
     _idle_since = 0.0
 
@@ -174,30 +156,68 @@ class _Exact:
         super().connect()  # type: ignore[misc]
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        self._head = headers
+        """Send a request; ``url`` was normalised by urllib3, so the target is the head's own.
+
+        :param body: ``None``, or something with ``read`` that stands at its beginning.
+        """
+        head: RequestHead = headers
+        self._head, self._method = head, method
+        octets = head.octets(method)
         if self.sock is None:
             self.connect()
-        headers.exchange.attach(self.sock)
+        assert self.sock is not None
+        head.exchange.attach(self.sock)
         # Until here it was the time to connect in; a large body may take longer, block by block.
-        self.timeout = SEND_TIMEOUT_SECONDS
-        super().request(method, url, body=body, headers=headers, **options)  # type: ignore[misc]
-
-    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
-        # urllib3 has normalised `url` by now: upper-cased escapes, dropped an empty query. Ours is the truth.
-        target = self._head.target if self._head is not None else url
-        super().putrequest(method, target, *args, **options)  # type: ignore[misc]
+        self.sock.settimeout(SEND_TIMEOUT_SECONDS)
+        block = octets if body is None else octets + body.read(BLOCK_SIZE)
+        while block:
+            self.sock.sendall(block)
+            block = b"" if body is None else body.read(BLOCK_SIZE)
 
     def getresponse(self) -> Any:
+        """An :class:`ArrivingResponse`: all that urllib3 and requests need of a response here."""
+        assert self.sock is not None
+        self.sock.settimeout(self.timeout)
+        reader = HeadReader()
         try:
-            response = super().getresponse()  # type: ignore[misc]
-        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as exc:
+            head = self._final_head(reader)
+        except (ConnectionResetError, BrokenPipeError) as exc:
             if self._head is not None and self._head.exchange.aborted:
                 raise Aborted("the client is gone") from exc
             if self._responses:
                 raise StaleConnection("a pooled connection was closed by upstream") from exc
             raise
         self._responses += 1
-        return response
+        return ArrivingResponse(self, head, reader.rest, self._method)
+
+    def _final_head(self, reader: HeadReader) -> ResponseHead:
+        """Read the head of the final response; interim ones (1xx, RFC 9110 section 15.2) are read and dropped.
+
+        :raises ConnectionResetError: not one octet came; the connection is closed.
+        :raises http.client.HTTPException: what came is no response, or not all of one.
+        """
+        for _ in range(INTERIM_RESPONSE_LIMIT):
+            head = self._next_head(reader)
+            status = head.status
+            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return head
+        raise http.client.HTTPException(f"more than {INTERIM_RESPONSE_LIMIT} interim responses")
+
+    def _next_head(self, reader: HeadReader) -> ResponseHead:
+        assert self.sock is not None
+        while (head := reader.next_head()) is None:
+            try:
+                data = self.sock.recv(BLOCK_SIZE)
+            except ConnectionResetError as exc:
+                if not reader.has_begun:
+                    raise
+                raise http.client.HTTPException("the connection broke within a head") from exc
+            if not data and not reader.has_begun:
+                raise http.client.RemoteDisconnected("closed without a response")
+            if not data:
+                raise http.client.HTTPException("the connection ended within a head")
+            reader.feed(data)
+        return head
 
     def rest(self) -> None:
         """Called before the connection goes back to the pool: whoever aborts the exchange now must not hit it."""

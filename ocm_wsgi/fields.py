@@ -53,7 +53,6 @@ _NOT_TO_CLIENT = HOP_BY_HOP_FIELDS | {"set-cookie", "set-cookie2"}
 _NOT_TO_CLIENT_PREFIX = "x-accel-"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_LINE_FOLD = re.compile(r"\r?\n[ \t]*")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -105,23 +104,22 @@ def upstream_request_fields(
 def forwardable_response_fields(upstream_fields: Iterable[tuple[str, str]]) -> Fields:
     """The fields of an upstream response that go to the client.
 
-    Folded lines (obsolete since RFC 9112 section 5.2) are unfolded. A field whose name or value could not be sent
-    without breaking the response apart is left out. ``Content-Length`` beside ``Transfer-Encoding`` is void (RFC
-    9112 section 6.3) and left out too.
+    A field whose name or value could not be sent without breaking the response apart is left out. ``Content-Length``
+    beside ``Transfer-Encoding`` is void (RFC 9112 section 6.3) and left out too.
     """
-    upstream_fields = list(upstream_fields)
-    options = _connection_options([(name.lower(), value) for name, value in upstream_fields])
-    if any(name.lower() == "transfer-encoding" for name, _ in upstream_fields):
+    lowered = [(name.lower(), name, value) for name, value in upstream_fields]
+    options = _connection_options((name, value) for name, _, value in lowered)
+    if any(name == "transfer-encoding" for name, _, _ in lowered):
         options = options | {"content-length"}
-    forwarded: Fields = []
-    for name, raw_value in upstream_fields:
-        lowered = name.lower()
-        if lowered in _NOT_TO_CLIENT or lowered in options or lowered.startswith(_NOT_TO_CLIENT_PREFIX):
-            continue
-        value = _LINE_FOLD.sub(" ", raw_value).strip(" \t")
-        if _TOKEN.fullmatch(name) and _FIELD_VALUE.fullmatch(value):
-            forwarded.append((name, value))
-    return forwarded
+    return [
+        (name, value)
+        for lowered_name, name, value in lowered
+        if lowered_name not in _NOT_TO_CLIENT
+        and lowered_name not in options
+        and not lowered_name.startswith(_NOT_TO_CLIENT_PREFIX)
+        and _TOKEN.fullmatch(name)
+        and _FIELD_VALUE.fullmatch(value)
+    ]
 
 
 def _connection_options(lowered: Iterable[tuple[str, str]]) -> frozenset[str]:

@@ -1,105 +1,26 @@
 """How octets reach upstream: a requests transport adapter that neither adds, changes nor hides anything.
 
-The response is handed out as it arrives: ``iter_content`` of a plain response waits for whole chunks, or to the end
-of a body with a ``Content-Length``. All connections share one TLS context: building one costs 50 ms of CPU, a
-handshake with a ready one 3 ms. What the connections themselves do differently is in ``connections.py``.
+The response is handed out as it arrives (``arriving``): ``iter_content`` of a plain response waits for whole chunks,
+or to the end of a body with a ``Content-Length``. All connections share one TLS context: building one costs 50 ms of
+CPU, a handshake with a ready one 3 ms. What the connections themselves do differently is in ``connections.py``.
 
 The side of OpenAI is called *upstream* throughout, as nginx does; RFC 9110 section 3.7 calls it inbound.
 """
 
 from __future__ import annotations
 
-import socket
 import ssl
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool
-from urllib3.response import BaseHTTPResponse
 
-from ocm_wsgi.connections import BLOCK_SIZE, SOCKET_OPTIONS, RequestHead, pool_manager
-from ocm_wsgi.fields import Fields
+from ocm_wsgi.arriving import BLOCK_SIZE
+from ocm_wsgi.arriving import BareBody as BareBody  # until who takes it from here takes it from there
+from ocm_wsgi.connections import SOCKET_OPTIONS, RequestHead, pool_manager
 from ocm_wsgi.targets import Origin
-
-
-class ArrivingBody:
-    """The body of a response, handed out as it arrives and undecoded. Stands in for urllib3's response in requests.
-
-    ``requests.Response.iter_content`` takes its pieces from :meth:`stream`.
-    """
-
-    def __init__(self, response: BaseHTTPResponse) -> None:
-        self._response = response
-
-    def stream(self, amount: int | None = BLOCK_SIZE, decode_content: bool | None = None) -> Iterator[bytes]:
-        """Yield what is there, as soon as anything is: at most ``amount`` octets at a time, never decoded.
-
-        ``decode_content`` is requests' wish to decode; fields that describe an encoded body would then lie.
-        """
-        while piece := self._response.read1(amount or BLOCK_SIZE, decode_content=False):
-            yield piece
-
-    def drain(self) -> None:
-        """Read the end of a body that has none (HEAD, 204, 304): only then can the connection be used again."""
-        self._response.read(decode_content=False)
-
-    def close(self) -> None:
-        """Give the connection up, or back to the pool when the body was read to its end."""
-        self._response.close()
-
-    def release_conn(self) -> None:
-        """Called by requests when it closes a response."""
-        self._response.release_conn()
-
-    @property
-    def field_lines(self) -> Fields:
-        """The response's fields as they came, repeated ones apart."""
-        return list(self._response.headers.iteritems())
-
-    def bare(self) -> BareBody | None:
-        """Hand out the body as it is on the wire, of which nothing has been read yet, in place of :meth:`stream`.
-
-        :return: ``None`` where the connection is none that one could wait for (TLS within TLS).
-        """
-        original: Any = getattr(self._response, "_original_response", None)
-        # A connection that ends with its response is the response's alone; http.client has let go of it.
-        connection: Any = getattr(getattr(original.fp, "raw", None), "_sock", None) if original else None
-        if not isinstance(connection, socket.socket):
-            return None
-        connection.setblocking(False)
-        try:
-            buffered: bytes = original.fp.peek()
-        except (ssl.SSLWantReadError, BlockingIOError):
-            buffered = b""
-        return BareBody(self, original, connection, buffered)
-
-
-class BareBody:
-    """A response's body on the wire, for who waits for many at once. Its socket does not block.
-
-    :ivar buffered: octets that were read off the socket already.
-    """
-
-    def __init__(self, body: ArrivingBody, original: Any, connection: socket.socket, buffered: bytes) -> None:
-        self._body = body
-        self._original = original
-        self.socket = connection
-        self.buffered = buffered
-        self.is_chunked = bool(original.chunked)
-        self.length: int | None = original.length
-
-    def give_back(self) -> None:
-        """The body was read to its end: the connection may serve another request."""
-        self._original.close()
-        self._body.release_conn()
-
-    def close(self) -> None:
-        """End the request at upstream; after :meth:`give_back` it does nothing."""
-        self._body.close()
-        self._body.release_conn()
 
 
 class UpstreamAdapter(HTTPAdapter):
@@ -159,11 +80,11 @@ class UpstreamAdapter(HTTPAdapter):
         return "/"  # The connection sends the head's own target, which urllib3 must not normalise.
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """Wrap urllib3's response, without reading cookies."""
+        """Wrap what our connections return, without reading cookies."""
         response = requests.Response()
         response.status_code = resp.status
         response.reason = resp.reason
-        response.raw = ArrivingBody(resp)
+        response.raw = resp
         response.request = req
         response.connection = self
         return response

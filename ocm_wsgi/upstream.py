@@ -14,8 +14,9 @@ from typing import Protocol
 import requests
 from urllib3.exceptions import HTTPError
 
+from ocm_wsgi.arriving import BLOCK_SIZE, ArrivingResponse, BareBody
 from ocm_wsgi.bodies import Body
-from ocm_wsgi.connections import BLOCK_SIZE, Aborted, Exchange, RequestHead, StaleConnection
+from ocm_wsgi.connections import Aborted, Exchange, RequestHead, StaleConnection
 from ocm_wsgi.credentials.credential import Credential, Mode
 from ocm_wsgi.errors import (
     CredentialRejected,
@@ -28,7 +29,7 @@ from ocm_wsgi.errors import (
 from ocm_wsgi.fields import Fields, forwardable_response_fields, upstream_request_fields
 from ocm_wsgi.handshake import Answer, upgrade_request_fields
 from ocm_wsgi.targets import ApiTarget, Origin
-from ocm_wsgi.transport import ArrivingBody, BareBody, UpstreamAdapter, upstream_request
+from ocm_wsgi.transport import UpstreamAdapter, upstream_request
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +80,14 @@ class UpstreamResponse:
 
     def __init__(self, response: requests.Response, request: ClientRequest) -> None:
         self._response = response
-        self._raw: ArrivingBody = response.raw  # type: ignore[assignment]  # the adapter put it there
+        self._raw: ArrivingResponse = response.raw  # type: ignore[assignment]  # the adapter put it there
         self.exchange = request.exchange
         self.status: int = response.status_code
         self.reason: str = response.reason or ""
         self.fields: Fields = forwardable_response_fields(self._raw.field_lines)
         self.is_bodiless = request.method == "HEAD" or self.status in _BODILESS_STATUSES
         if self.is_bodiless:
-            self._end()
+            self._raw.give_back()
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it arrives, undecoded; nothing for a bodiless response.
@@ -113,14 +114,6 @@ class UpstreamResponse:
         :param rest: octets that came behind its head.
         """
         return Answer(self.status, self.reason, self._raw.field_lines, rest)
-
-    def _end(self) -> None:
-        """Read the body that is not there: the connection is free for the next request only then."""
-        try:
-            self._raw.drain()
-        except (HTTPError, OSError) as exc:
-            logger.debug("a bodiless response did not end cleanly: %s", _reason(exc))
-        self.close()
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end; end the request at upstream otherwise."""

@@ -119,10 +119,10 @@ def test_content_length_beside_chunks_is_void() -> None:
 
 @pytest.mark.parametrize(
     ("value", "sent"),
-    [("a\r\n b", "a b"), ("a\n\t b", "a b"), (" a\t", "a"), ("a\xe4", "a\xe4"), ("a\x00b", None), ("a\x7fb", None)],
+    [("a\tb", "a\tb"), ("a\xe4", "a\xe4"), ("a\r\nb", None), ("a\n b", None), ("a\x00b", None), ("a\x7fb", None)],
 )
 def test_response_value_cannot_break_out(value: str, sent: str | None) -> None:
-    """Folded lines are unfolded; a value that no server could send is left out."""
+    """A value that no server could send is left out."""
     assert forwardable_response_fields([("x-a", value)]) == ([] if sent is None else [("x-a", sent)])
 
 

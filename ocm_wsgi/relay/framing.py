@@ -17,7 +17,12 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class BadFraming(ValueError):
-    """The octets are no body in the framing that its head announced."""
+    """The octets are no body in the framing that its head announced.
+
+    :ivar before: octets of the body that came before these, in the same piece.
+    """
+
+    before = b""
 
 
 class Framing(Protocol):
@@ -33,7 +38,7 @@ class Framing(Protocol):
     def feed(self, data: bytes) -> bytes:
         """Return the octets of the body that are in what arrived.
 
-        :raises BadFraming: it makes no sense; what came before it in the same piece is lost.
+        :raises BadFraming: it makes no sense.
         """
 
     def close(self) -> bool:
@@ -63,9 +68,17 @@ class Chunked:
         self._partial = b""  # a line that is not complete
 
     def feed(self, data: bytes) -> bytes:
+        pieces: list[bytes] = []
+        try:
+            self._take(data, pieces)
+        except BadFraming as exc:
+            exc.before = b"".join(pieces)
+            raise
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _take(self, data: bytes, pieces: list[bytes]) -> None:
         if self._partial:
             data, self._partial = self._partial + data, b""
-        pieces = []
         at = 0
         while at < len(data) and not self.has_ended:
             if self._left:
@@ -82,7 +95,6 @@ class Chunked:
             self._take_line(data, at, end)
             at = end + 2
         self.excess = self.has_ended and at < len(data)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> bool:
         return self.has_ended

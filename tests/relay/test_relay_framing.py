@@ -64,6 +64,14 @@ def test_what_is_no_chunk_is_refused(wire: bytes) -> None:
         Chunked().feed(wire)
 
 
+@pytest.mark.parametrize("wire", [b"3\r\nabcx\r\n", b"3\r\nabcde", b"2\r\nab\r\n1\r\nc\r\nzz\r\n"])
+def test_what_came_before_is_not_lost(wire: bytes) -> None:
+    """The error carries the body's octets that the same piece began with."""
+    with pytest.raises(BadFraming) as raised:
+        Chunked().feed(wire)
+    assert raised.value.before == b"abc"
+
+
 @pytest.mark.parametrize(
     ("is_chunked", "length", "wire", "body", "is_whole", "excess"),
     [
