@@ -233,6 +233,8 @@ def test_metrics_of_a_running_service_stay(owner: Any, tmp_path: Path) -> None:
 def test_database_is_named(owner: Any) -> None:
     """Which database it is and what is wrong with it is said in the finding, and nowhere else."""
     damaged_database(owner, None)
+    entry = json.loads((owner.folder / "ocm.json").read_text())
+    owner.configure({**entry, "users": []})
     report = owner.check()
     (found,) = [each for each in report.findings if each["code"] == "database"]
     assert str(owner.state_path / "ocm.db") in found["text"]
