@@ -1,4 +1,4 @@
-"""Which requests are under way, in all worker processes. No Flask.
+"""Which requests and turns are under way, in all worker processes. No Flask.
 
 Each process writes its own into a small file, when they change and while there are any; who looks takes those that
 are fresh. Nobody waits for that: it is behind by a second, and what a killed process left there fades by itself.
@@ -24,16 +24,47 @@ STALE_SECONDS = 3 * BEAT_SECONDS
 
 
 class UnderWay(Protocol):
-    """A request that has begun. ``started`` is a reading of the monotonic clock."""
+    """A request, or a turn of a WebSocket, that has begun. ``started`` is a reading of the monotonic clock."""
+
+    @property
+    def user(self) -> str:
+        """Who asks; ``""`` until that is known."""
+
+    @property
+    def path(self) -> str:
+        """Without the query."""
+
+    @property
+    def model(self) -> str:
+        """What is asked for; ``""`` until that is known, and where there is none."""
+
+    @property
+    def started(self) -> float:
+        """When it began."""
+
+
+#: Takes something up. What is returned is called when that has ended.
+TakeUp = Callable[[UnderWay], Callable[[], None]]
+
+
+def nobody_looks(_under_way: UnderWay) -> Callable[[], None]:
+    """Take up nothing."""
+    return lambda: None
+
+
+@dataclass(frozen=True)
+class TurnOfSocket:
+    """A turn under way on a WebSocket, which is itself under way only as long as it has one."""
 
     user: str
     path: str
+    model: str
     started: float
 
 
 @dataclass(frozen=True)
 class LiveRequest:
-    """One request under way.
+    """One request or turn under way.
 
     :ivar started_at: Unix seconds.
     """
@@ -41,6 +72,7 @@ class LiveRequest:
     user: str
     path: str
     started_at: float
+    model: str = ""
 
 
 class LiveRequests:
@@ -113,7 +145,7 @@ class _Own:
             self._path.unlink(missing_ok=True)
             return
         offset = self._clock() - time.monotonic()
-        entries = [(request.user, request.path, request.started + offset) for request in requests]
+        entries = [(request.user, request.path, request.started + offset, request.model) for request in requests]
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = self._path.with_suffix(".new")
         new.write_text(json.dumps(entries))

@@ -11,6 +11,7 @@ from ocm_wsgi.admission import Admission
 from ocm_wsgi.conversation import TurnEnded
 from ocm_wsgi.gate import HeldMessage
 from ocm_wsgi.handshake import ENDPOINT
+from ocm_wsgi.live import TakeUp, TurnOfSocket
 from ocm_wsgi.ratelimits import RateLimits
 from ocm_wsgi.recorder import Place
 from ocm_wsgi.requested import RequestFacts
@@ -21,22 +22,33 @@ from ocm_wsgi.users import User
 class SocketTurn(TurnUnderWay):
     """A turn that was asked for over a WebSocket.
 
+    :param on_end: called when it is no more under way.
     :ivar is_prewarm: nothing is to be generated.
     """
 
-    def __init__(self, request: TurnRequest, *, week_start: int | None, is_prewarm: bool) -> None:
+    def __init__(
+        self, request: TurnRequest, on_end: Callable[[], None], *, week_start: int | None, is_prewarm: bool
+    ) -> None:
         super().__init__(
             request, status=200, transport="websocket", week_start=week_start, request_id=request.request_id
         )
         self.is_prewarm = is_prewarm
+        self._on_end = on_end
+
+    def let_go(self) -> None:
+        """It is no more under way: the next turn of this user may begin."""
+        self.request.slot.release()
+        self._on_end()
 
 
 class SocketTurns:
     """Decides about and records the turns of one WebSocket.
 
     :param authenticate: gives the socket's user as of now; raises what refuses them.
+    :param path: of the handshake.
     :param request_id: what the client calls its handshake, or ``""``.
     :param week_start: of the subscription, as far as the handshake told.
+    :param take_up: told of each turn under way.
     """
 
     def __init__(
@@ -46,20 +58,24 @@ class SocketTurns:
         accounting: Accounting,
         *,
         user: str,
+        path: str,
         request_id: str,
         week_start: int | None,
+        take_up: TakeUp,
     ) -> None:
         self._authenticate = authenticate
         self._admission = admission
         self._accounting = accounting
         self._user = user
+        self._path = path
+        self._take_up = take_up
         self._request_id = request_id
         self._week_start = week_start
 
     def asked(self, message: HeldMessage) -> SocketTurn | None:
         """Read a message and admit the turn that it asks for; ``None`` when it asks for none. May take a while.
 
-        :return: holds a slot, which ``ended`` releases.
+        :return: holds a slot, which ``let_go`` releases; ``ended`` sees to that.
         :raises OcmError: the turn is refused.
         """
         arrived = time.monotonic()
@@ -83,11 +99,11 @@ class SocketTurns:
         """
         turn = end.turn or self._turn(RequestFacts(), time.monotonic(), Slot(None), is_prewarm=False)
         if turn.is_prewarm and end.outcome.usage is None:
-            turn.request.slot.release()
+            turn.let_go()
             return False
 
         def recorded(_place: Place) -> None:
-            turn.request.slot.release()
+            turn.let_go()
             told()
 
         turn.status = end.http_status
@@ -101,4 +117,5 @@ class SocketTurns:
     def _turn(self, facts: RequestFacts, arrived: float, slot: Slot, *, is_prewarm: bool) -> SocketTurn:
         started_at = time.time() - (time.monotonic() - arrived)
         request = TurnRequest(self._user, ENDPOINT, facts, started_at, arrived, self._request_id, slot)
-        return SocketTurn(request, week_start=self._week_start, is_prewarm=is_prewarm)
+        on_end = self._take_up(TurnOfSocket(self._user, self._path, facts.model or "", arrived))
+        return SocketTurn(request, on_end, week_start=self._week_start, is_prewarm=is_prewarm)

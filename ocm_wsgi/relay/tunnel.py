@@ -216,7 +216,7 @@ class Tunnel:
         self._is_deciding = False
         if self._is_over or self._end is not None:
             if turn is not None:
-                turn.request.slot.release()
+                turn.let_go()
             return
         if turn is not None:
             self._unanswered, self._heard_at = turn, self._loop.now

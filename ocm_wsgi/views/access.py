@@ -9,6 +9,7 @@ from collections.abc import Callable
 from flask import Flask, Response, g, request
 
 from ocm_wsgi import logs
+from ocm_wsgi.live import TakeUp, nobody_looks
 from ocm_wsgi.logs import RequestLine
 from ocm_wsgi.turns import Turn
 from ocm_wsgi.views.wsgi import Environ
@@ -21,10 +22,12 @@ class RequestNote:
 
     :ivar user: who asks, as soon as that is known.
     :ivar path: without the query.
+    :ivar model: that a turn is asked of, as soon as that is known, or ``""``.
     :ivar started: reading of the monotonic clock, in seconds.
     :ivar end: why it does not end as it should, or ``""``.
     :ivar is_quiet: its line is wanted at the debug level only.
     :ivar on_end: called once with the line, when it is written.
+    :ivar take_up: told of the turns of a WebSocket.
     """
 
     def __init__(self, *, method: str, path: str, request_id: str = "", user: str = "") -> None:
@@ -32,10 +35,12 @@ class RequestNote:
         self.method = method
         self.path = path
         self.request_id = request_id[:_REQUEST_ID_LENGTH]
+        self.model = ""
         self.started = time.monotonic()
         self.end = ""
         self.is_quiet = False
         self.on_end: Callable[[RequestLine], None] | None = None
+        self.take_up: TakeUp = nobody_looks
         self._is_written = False
 
     def log(self, *, status: int, octets: int, end: str = "", turn: Turn | None = None) -> None:

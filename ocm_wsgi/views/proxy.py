@@ -93,6 +93,7 @@ def _turn_request(
     if body is None or request.method != "POST":
         return None
     facts = request_facts(body.blocks(), value_of(fields, "content-encoding") or "")
+    note.model = facts.model or ""
     slot = service.admission.admit(user, facts.model)
     if not is_turn(target.endpoint):
         slot.release()

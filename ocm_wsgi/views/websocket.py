@@ -116,8 +116,10 @@ def _opened(
         service.admission,
         service.accounting,
         user=note.user,
+        path=note.path,
         request_id=note.request_id,
         week_start=ratelimits.week_start(answer.fields),
+        take_up=note.take_up,
     )
     return OpenedTunnel(answer, body, Conversation(answer.deflate()), turns, note)
 

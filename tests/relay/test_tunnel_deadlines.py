@@ -50,7 +50,7 @@ class Ledger:
         if self.refusal is not None:
             raise self.refusal
         request = TurnRequest("alice", "responses", create.facts, 0.0, 0.0)
-        return SocketTurn(request, week_start=None, is_prewarm=False)
+        return SocketTurn(request, lambda: None, week_start=None, is_prewarm=False)
 
     def note(self, limits: RateLimits) -> None:
         """Nobody asks."""

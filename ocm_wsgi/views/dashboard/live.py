@@ -1,4 +1,4 @@
-"""Noting the requests to the API that are under way."""
+"""Noting the requests to the API, and the turns of WebSockets, that are under way."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from flask import Flask, g, request
 from ocm_wsgi.logs import RequestLine
 from ocm_wsgi.views.access import RequestNote
 from ocm_wsgi.views.dashboard.blueprint import Dashboard
-from ocm_wsgi.views.wsgi import wants_websocket
 
 
 def init_app(app: Flask) -> None:
-    """Take up each request that may become a turn, from its beginning to its end."""
+    """Take up what may become a turn, from its beginning to its end; of a WebSocket each turn, not the socket."""
     dashboard: Dashboard = app.extensions["ocm_dashboard"]
 
     def begin() -> None:
-        if request.path.startswith("/v1/") and (request.method == "POST" or wants_websocket(request.environ)):
-            note: RequestNote = g.note
+        if not request.path.startswith("/v1/"):
+            return
+        note: RequestNote = g.note
+        note.take_up = dashboard.live.begin
+        if request.method == "POST":
             note.on_end = _both(dashboard.live.begin(note), note.on_end)
 
     app.before_request(begin)
