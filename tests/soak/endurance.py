@@ -28,8 +28,8 @@ from tests.soak.visits import Row, Tally
 
 WORKERS = 2
 USERS = {"alice": ALICE, "bob": BOB, "carol": "sk-ocm-carol-0123456789abcdef"}
-#: The part of a lap after which workers are warm: they have made their threads, filled their caches.
-WARM_UP = 0.4
+#: The part of a lap after which workers are warm: they have made their threads and filled their caches.
+WARM_UP = 0.5
 #: When the owner's access token is withdrawn, in seconds: first, and again and again. One that is younger than 30 s is
 #: not renewed: who is refused with it would be refused with the next one too.
 FIRST_RENEWAL_SECONDS = 5.0
@@ -40,8 +40,8 @@ SETTLE_SECONDS = 15.0
 OWN_THREADS = 12
 #: SQLAlchemy keeps five connections to a database. One to SQLite takes two descriptors, and all together one.
 DATABASE_DESCRIPTORS = 11
-#: What a worker may grow by within a lap, in KiB: arenas of threads that had not yet been busy at once, and what the
-#: allocator keeps. A leak of 500 octets a turn is more within ten minutes.
+#: What a worker may grow by between the two looks at it, in KiB. In its first minutes it still grows by one to three
+#: MiB, then no more: each thread takes an arena of the allocator once it has been busy at the same time as the others.
 GROWTH_KIB = 6 * 1024
 _DEFECT = re.compile(r"Traceback|CRITICAL|WORKER TIMEOUT|SIGKILL|SIGABRT")
 

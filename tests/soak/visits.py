@@ -15,7 +15,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -265,6 +265,7 @@ def websocket_leaves(visitor: Visitor) -> None:
         client.recv(TIMEOUT_SECONDS)
         visitor.owes("websocket", "cut")
         client.socket.shutdown(socket.SHUT_WR)
+        _hear_out(client)
 
 
 def websocket_is_cut(visitor: Visitor) -> None:
@@ -272,11 +273,7 @@ def websocket_is_cut(visitor: Visitor) -> None:
     with visitor.websocket({"cut_after": 3}) as client:
         client.send(_CREATE)
         visitor.owes("websocket", "cut")
-        try:
-            while True:
-                client.recv(TIMEOUT_SECONDS)
-        except ConnectionClosed:
-            pass
+        _hear_out(client)
 
 
 #: Each kind of visit, and how often it is chosen.
@@ -300,6 +297,13 @@ VISITS: Mapping[Visit, int] = {
 
 def _usage(number: int) -> dict[str, int]:
     return {"input_tokens": number, "cached_tokens": 0, "output_tokens": 1, "reasoning_tokens": 0}
+
+
+def _hear_out(client: ClientConnection) -> None:
+    """Read until the service ends the connection."""
+    with suppress(ConnectionClosed):
+        while True:
+            client.recv(TIMEOUT_SECONDS)
 
 
 def _expect_whole(response: http.client.HTTPResponse, body: bytes, number: int) -> None:
