@@ -40,8 +40,8 @@ SETTLE_SECONDS = 15.0
 OWN_THREADS = 12
 #: SQLAlchemy keeps five connections to a database. One to SQLite takes two descriptors, and all together one.
 DATABASE_DESCRIPTORS = 11
-#: What a worker may grow by between the two looks at it, in KiB. In its first minutes it still grows by one to three
-#: MiB, then no more: each thread takes an arena of the allocator once it has been busy at the same time as the others.
+#: What a worker may grow by between the two looks at it, in KiB. In its first two or three minutes under 24 clients it
+#: grows by one to three MiB in all, as it makes its threads and fills its caches, and then hardly any more.
 GROWTH_KIB = 6 * 1024
 _DEFECT = re.compile(r"Traceback|CRITICAL|WORKER TIMEOUT|SIGKILL|SIGABRT")
 
