@@ -63,10 +63,12 @@ class Conversation(Generic[T]):
     :param deflate: what was negotiated, or ``None``.
     :param limit: the longest message of a client, in octets as they come.
     :ivar close_code: of upstream's Close frame, once it was seen.
+    :ivar has_own: whether ``own`` will have something to give, later than when it was last asked.
     """
 
     def __init__(self, deflate: DeflateParameters | None, *, limit: int = LIMIT_BYTES) -> None:
         self.close_code: int | None = None
+        self.has_own = False
         self._gate = MessageGate(deflate, limit=limit)
         self._observer = MessageObserver(deflate)
         self._turns: deque[_OpenTurn[T]] = deque()
@@ -132,11 +134,6 @@ class Conversation(Generic[T]):
         self._farewell = server_close(code, reason)
         self._is_hurried = True
 
-    @property
-    def has_own(self) -> bool:
-        """Whether ``own`` will have something to give, later than when it was last asked."""
-        return bool(self._own or self._farewell)
-
     def own(self) -> bytes:
         """Return what the proxy itself has to say to the client now.
 
@@ -153,6 +150,7 @@ class Conversation(Generic[T]):
             said, self._own = self._own + farewell, b""
         if farewell and (can_speak or self._is_hurried or self.close_code is not None or self.lost is not None):
             self._is_over = True
+        self.has_own = bool(self._own or self._farewell)
         return said
 
     def from_server(self, data: bytes) -> list[bytes | TurnEnded[T] | LimitsTold]:

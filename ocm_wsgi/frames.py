@@ -84,10 +84,13 @@ class FrameParser:
     :param masked: whether frames must be masked: those of a client must, those of a server must not be.
     :param compressible: whether permessage-deflate was negotiated.
     :ivar violation: what was wrong; ``None`` while nothing is. Once it is set nothing is found any more.
+    :ivar is_between_messages: whether a frame of somebody else could be put in here without breaking a frame or a
+        message apart.
     """
 
     def __init__(self, *, masked: bool, compressible: bool) -> None:
         self.violation: str | None = None
+        self.is_between_messages = True
         self._masked = masked
         self._compressible = compressible
         self._partial_head = b""
@@ -98,11 +101,6 @@ class FrameParser:
         self._position = 0
         self._left = 0
 
-    @property
-    def is_between_messages(self) -> bool:
-        """Whether a frame of somebody else could be put in here without breaking a frame or a message apart."""
-        return not (self._left or self._partial_head or self._in_message or self.violation)
-
     def feed(self, data: bytes, *, start: int = 0, one_message: bool = False) -> list[Part]:
         """Return the parts of frames that lie in ``data``, in order.
 
@@ -111,9 +109,14 @@ class FrameParser:
         :param start: whole frames before it need not be found; 0 unless this is between messages.
         :param one_message: stop behind the end of a data message. The rest was not looked at; feed it again.
         """
-        parts: list[Part] = []
         if self.violation is not None:
-            return parts
+            return []
+        parts = self._parts(data, start, one_message=one_message)
+        self.is_between_messages = not (self._left or self._partial_head or self._in_message or self.violation)
+        return parts
+
+    def _parts(self, data: bytes, start: int, *, one_message: bool) -> list[Part]:
+        parts: list[Part] = []
         at, size = start, len(data)
         if self._left and size:
             parts.append(self._resume(size))

@@ -74,6 +74,7 @@ class Tunnel:
         self._recording: object | None = None  # the end of a turn that is being recorded; what follows waits
         self._recording_since = loop.now
         self._waiting: deque[bytes | TurnEnded[SocketTurn] | LimitsTold] = deque()
+        self._is_listening = False  # to upstream
         self._is_deciding = False
         self._unanswered: SocketTurn | None = None
         self._end: str | None = None  # set when nothing more comes for the client
@@ -151,18 +152,20 @@ class Tunnel:
         try:
             if mask & select.EPOLLOUT:
                 self._flush(self._upstream)
-            data = self._upstream.receive() if self._reads_upstream else None
+            data = self._upstream.receive() if self._is_listening else None
         except OSError as exc:
             self._end_with(f"upstream cut it: {type(exc).__name__}: {exc}")
             return
         if data:
             self._from_upstream(data)
-            if mask == select.EPOLLIN and self._reads_upstream and not self._conversation.has_own:
+            if mask == select.EPOLLIN and not (
+                self._client.unsent or self._recording is not None or self._conversation.has_own
+            ):
                 return  # As most times: what is waited for is what was waited for before.
         elif data == b"":
             self._end_with("" if self._conversation.close_code is not None else "upstream cut it: it ended")
             return
-        elif mask & GONE and not self._reads_upstream:
+        elif mask & GONE and not self._is_listening:
             # Nobody will take what it has not taken. Its own end is heard when it is read again.
             self._upstream.unsent.clear()
         self._go_on()
@@ -288,10 +291,6 @@ class Tunnel:
         self._go_on()
 
     @property
-    def _reads_upstream(self) -> bool:
-        return self._end is None and self._recording is None and not self._client.unsent
-
-    @property
     def _reads_client(self) -> bool:
         return self._end is None and not self._is_deciding and not self._upstream.unsent
 
@@ -313,8 +312,9 @@ class Tunnel:
         if self._end is not None and self._recording is None and not self._client.unsent:
             self._finish(self._end)
             return
-        if self._reads_upstream or self._upstream.unsent:
-            self._upstream.wait(to_read=self._reads_upstream)
+        self._is_listening = self._end is None and self._recording is None and not self._client.unsent
+        if self._is_listening or self._upstream.unsent:
+            self._upstream.wait(to_read=self._is_listening)
         else:
             self._upstream.leave()
         self._client.wait(to_read=self._reads_client)
