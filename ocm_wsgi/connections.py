@@ -35,6 +35,7 @@ from urllib3.util import make_headers, parse_url
 from ocm_wsgi.arriving import BLOCK_SIZE, ArrivingResponse
 from ocm_wsgi.fields import Fields
 from ocm_wsgi.heads import HeadReader, ResponseHead
+from ocm_wsgi.resumption import ResumingContext
 
 #: A pooled connection that has idled longer is not used again, in seconds. Servers close theirs after 60 and more.
 IDLE_LIMIT_SECONDS = 50.0
@@ -236,7 +237,23 @@ class _ExactHTTPConnection(_Exact, HTTPConnection):
     pass
 
 
-class _ExactHTTPSConnection(_Exact, HTTPSConnection):
+class _Resuming(_Exact):
+    """Mixed into urllib3's TLS connections: the next one need not shake hands anew."""
+
+    ssl_context: ssl.SSLContext | None
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()
+        if (
+            self._responses == 1
+            and isinstance(self.ssl_context, ResumingContext)
+            and isinstance(self.sock, ssl.SSLSocket)
+        ):
+            self.ssl_context.keep_session(self.sock)
+        return response
+
+
+class _ExactHTTPSConnection(_Resuming, HTTPSConnection):
     pass
 
 
@@ -244,7 +261,7 @@ class _ExactSOCKSConnection(_Exact, SOCKSConnection):
     pass
 
 
-class _ExactSOCKSHTTPSConnection(_Exact, SOCKSHTTPSConnection):
+class _ExactSOCKSHTTPSConnection(_Resuming, SOCKSHTTPSConnection):
     pass
 
 

@@ -17,6 +17,7 @@ import certifi
 
 from ocm_wsgi.ciphers import CIPHER_SUITES
 from ocm_wsgi.errors import ConfigurationError, Mistake
+from ocm_wsgi.resumption import ResumingContext
 
 if TYPE_CHECKING:
     from ocm_wsgi.config.tls import TLS, Certificate
@@ -55,7 +56,7 @@ def server_context(tls: TLS) -> ssl.SSLContext:
     return context
 
 
-def upstream_context(certificate: Certificate) -> ssl.SSLContext:
+def upstream_context(certificate: Certificate) -> ResumingContext:
     """Return the context in which upstream is verified, one and the same for the same settings.
 
     It costs about 50 ms to build (OpenSSL parses every root), so it is built once a process and shared.
@@ -67,13 +68,13 @@ def upstream_context(certificate: Certificate) -> ssl.SSLContext:
 
 
 @functools.lru_cache(maxsize=4)
-def _upstream_context(certificate: Certificate, environ: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
+def _upstream_context(certificate: Certificate, environ: tuple[tuple[str, str], ...]) -> ResumingContext:
     return build_upstream_context(certificate, dict(environ))
 
 
-def build_upstream_context(certificate: Certificate, environ: Mapping[str, str]) -> ssl.SSLContext:
+def build_upstream_context(certificate: Certificate, environ: Mapping[str, str]) -> ResumingContext:
     """Return a new context that verifies upstream, with OpenSSL's variables taken from ``environ``."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Any certificate that is trusted is an anchor, also one that is not self-signed: so it is in Go, and so sing-box.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -23,7 +23,7 @@ def test_heads_are_found_in_any_split(size: int) -> None:
     """Two heads, one after the other, come out the same however they arrive, and what follows them is left."""
     octets = b"HTTP/1.1 103 Early Hints\r\n\r\n" + HEAD + b"body"
     reader = HeadReader()
-    heads = []
+    heads: list[ResponseHead] = []
     for at in range(0, len(octets), size):
         reader.feed(octets[at : at + size])
         while len(heads) < 2 and (head := reader.next_head()):
