@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,23 @@ def test_stop_waits_for_turns_and_renewals() -> None:
     graceful_timeout = int(re.search(r"^graceful_timeout = (\d+)", configuration, re.MULTILINE)[1])
     assert int(settings()["TimeoutStopSec"]) > max(graceful_timeout, Patience().whole)
     assert settings()["KillMode"] == "control-group"
+    # Units stop in the opposite order, and nginx would cut what is under way.
+    assert re.search(r"^After=.*\bnginx\.service\b", (DEPLOY / "ocm.service").read_text(), re.MULTILINE)
+
+
+def test_reload_fails_on_a_mistake(tmp_path: Path) -> None:
+    """What a reload does before HUP succeeds with a good configuration, and fails with a bad one."""
+    unit = (DEPLOY / "ocm.service").read_text()
+    check, hup = re.findall(r"^ExecReload=(.*)$", unit, re.MULTILINE)
+    assert hup == "/bin/kill -HUP $MAINPID"
+    flask = str(Path(sys.executable).with_name("flask"))
+    command = check.replace("/opt/ocm/.venv/bin/flask", flask).split()
+    configuration = tmp_path / "ocm.json"
+    for text, status in (('{"type": "ocm"}', 0), ('{"listen_prot": 8080}', 1)):
+        configuration.write_text(text)
+        result = run(*command, HOME=str(tmp_path), OCM_CONFIG=str(configuration))
+        assert result.returncode == status, result.stdout
+    assert "listen_port" in result.stdout
 
 
 def test_environment_names_keys_and_places_that_exist() -> None:
