@@ -24,11 +24,11 @@ class Certificate:
     authority: Path
 
 
-def write_certificate(folder: Path) -> Certificate:
-    """Make a certificate, with an authority of its own, in ``folder``."""
+def write_certificate(folder: Path, *names: str) -> Certificate:
+    """Make a certificate, with an authority of its own, in ``folder``; for further names, too."""
     certificate = Certificate(folder / "chain.pem", folder / "key.pem", folder / "authority.pem")
     authority = trustme.CA()
-    leaf = authority.issue_cert(CERTIFICATE_NAME, ADDRESS)
+    leaf = authority.issue_cert(CERTIFICATE_NAME, ADDRESS, *names)
     authority.cert_pem.write_to_path(certificate.authority)
     leaf.private_key_pem.write_to_path(certificate.key)
     for pem in leaf.cert_chain_pems:

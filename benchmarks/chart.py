@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from benchmarks import chatmock, litellm, nginx, service
 from benchmarks.measures import Measurement
 from benchmarks.report import Section
 
@@ -22,7 +23,13 @@ _PANELS = {
         ("latency_p99_ms", "message latency, p99, ms"),
     ),
 }
-_COLOURS = ("#8a8a8a", "#2a9d8f", "#e76f51")
+_COLOURS = {
+    "direct": "#8a8a8a",
+    nginx.NAME: "#2a9d8f",
+    service.NAME: "#e76f51",
+    chatmock.KIND.name: "#7b6fd0",
+    litellm.KIND.name: "#c9a227",
+}
 _STYLE = "text{font:12px system-ui,sans-serif;fill:#808080}.title{font-size:15px}.value{font-size:10px}"
 # In pixels.
 _PANEL_WIDTH, _PANEL_HEIGHT, _MARGIN, _HEAD = 400, 180, 40, 60
@@ -56,14 +63,14 @@ class _Panel:
         self, measurements: Sequence[Measurement], left: float, width: float, bottom: float, scale: float
     ) -> Iterator[str]:
         bar_width = width / len(measurements)
-        for index, (measurement, colour) in enumerate(zip(measurements, _COLOURS, strict=True)):
+        for index, measurement in enumerate(measurements):
             value = measurement.figures[self.name]
             if value is None:
                 continue
             x, height = left + index * bar_width, max(0.0, value * scale)
             yield (
                 f'<rect x="{x:.1f}" y="{bottom - height:.1f}" width="{bar_width * 0.9:.1f}" height="{height:.1f}" '
-                f'fill="{colour}"/>'
+                f'fill="{_COLOURS[measurement.server]}"/>'
             )
             yield _text(x + bar_width * 0.45, bottom - height - 3, f"{value:,.3g}", anchor="middle", kind="value")
 
@@ -93,8 +100,8 @@ def chart(sections: Sequence[Section]) -> str:
 def _legend(section: Section) -> Iterator[str]:
     _, measurements = next(section.sizes())
     left = _MARGIN
-    for measurement, colour in zip(measurements, _COLOURS, strict=True):
-        yield f'<rect x="{left}" y="39" width="11" height="11" fill="{colour}"/>'
+    for measurement in measurements:
+        yield f'<rect x="{left}" y="39" width="11" height="11" fill="{_COLOURS[measurement.server]}"/>'
         yield _text(left + 16, 49, measurement.server)
         left += 110
     yield _text(left, 49, "by how many at once")

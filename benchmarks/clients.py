@@ -8,6 +8,7 @@ from typing import cast
 
 from benchmarks import wire
 from benchmarks.responses import Damaged, Events, Head, StreamedResponse, TurnResponse
+from benchmarks.rewritten import RewrittenResponse, RewrittenTurn
 from benchmarks.tally import Tally
 
 
@@ -15,7 +16,10 @@ class Client(asyncio.Protocol):
     """A connection that sends a request as soon as it is open.
 
     :ivar ended: done when all has arrived; fails with :class:`Damaged`.
+    :ivar successor: who then goes on, over another connection.
     """
+
+    successor: Client | None = None
 
     def __init__(self, request: bytes, tally: Tally) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,11 +64,14 @@ class Client(asyncio.Protocol):
 
 
 class StreamClient(Client):
-    """One stream."""
+    """One stream.
 
-    def __init__(self, request: bytes, tally: Tally, events: int) -> None:
+    :param rewritten: it only has to say what upstream said.
+    """
+
+    def __init__(self, request: bytes, tally: Tally, events: int, *, rewritten: bool = False) -> None:
         super().__init__(request, tally)
-        self._response = StreamedResponse(events, tally.latencies)
+        self._response = (RewrittenResponse if rewritten else StreamedResponse)(events, tally.latencies)
 
     def _take(self, octets: bytes, now_ns: int) -> None:
         response = self._response
@@ -125,20 +132,26 @@ class TurnClient(Client):
     """Turn after turn, as soon as the one before has ended.
 
     :param until: when to stop, on the clock of ``time.monotonic``.
+    :param rewritten: they only have to say what upstream said.
     """
 
-    def __init__(self, request: bytes, tally: Tally, until: float) -> None:
+    def __init__(self, request: bytes, tally: Tally, until: float, *, rewritten: bool = False) -> None:
         super().__init__(request, tally)
-        self._until_ns = int(until * 1e9)
-        self._response = TurnResponse()
+        self._until = until
+        self._rewritten = rewritten
+        self._new_response = RewrittenTurn if rewritten else TurnResponse
+        self._response = self._new_response()
 
     def _take(self, octets: bytes, now_ns: int) -> None:
         if not self._response.feed(octets):
             return
         self._tally.ended += 1
         self._tally.latencies.append(now_ns - self._sent_ns)
-        if now_ns < self._until_ns:
-            self._response = TurnResponse()
-            self._send()
-        else:
+        if now_ns >= self._until * 1e9:
             self._end()
+        elif self._response.closes:
+            self.successor = TurnClient(self._request, self._tally, self._until, rewritten=self._rewritten)
+            self._end()
+        else:
+            self._response = self._new_response()
+            self._send()

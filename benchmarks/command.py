@@ -11,12 +11,14 @@ from types import FrameType
 
 import click
 
-from benchmarks import chart, machine, plan, report, wire
+from benchmarks import chart, chatmock, litellm, machine, plan, report, wire
+from benchmarks.others import Other, installed
 from benchmarks.plan import Plan
 from benchmarks.servers import ServerFailed
 
 _MAX_STREAMS = 10_000
 _INTERRUPTED = 130
+_PROGRAM = click.Path(path_type=Path, exists=True, dir_okay=False, executable=True)
 
 
 def _counts(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -55,6 +57,10 @@ def _counts(_context: click.Context, _option: click.Parameter, value: str | None
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Events a second of a turn [33].", default=33.0)
 @click.option("--rounds", type=click.IntRange(1), help="Measure so often and take medians [1].", default=1)
 @click.option("--tls", is_flag=True, help="Let upstream speak TLS.")
+@click.option(
+    "--chatmock", "chatmock_path", metavar="PATH", type=_PROGRAM, help="ChatMock's command [the one on PATH]."
+)
+@click.option("--litellm", "litellm_path", metavar="PATH", type=_PROGRAM, help="LiteLLM's command [the one on PATH].")
 @click.option("--quick", is_flag=True, help="End within 20 seconds; to see that it works.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures there.")
 @click.option("--svg", "svg_path", type=click.Path(path_type=Path, dir_okay=False), help="Write a plot there.")
@@ -66,16 +72,26 @@ def main(
     rate: float,
     rounds: int,
     tls: bool,
+    chatmock_path: Path | None,
+    litellm_path: Path | None,
     quick: bool,
     json_path: Path | None,
     svg_path: Path | None,
 ) -> None:
     """Measure the service beside nginx and beside upstream direct, on this machine.
 
+    So are ChatMock and LiteLLM where they are installed, but not with WebSockets, and in a quick run only if named.
+    Each wants a virtual environment of its own (pip install chatmock, pip install 'litellm[proxy]'), because what they
+    depend on is not what the service depends on; then put its command on PATH, or name it with the option.
+
     CPU is that of all processes of a server; latency is that of each event, from when upstream sends it until a
     client has it. The last line of each load is the service as a multiple of nginx. How to read the rest:
     docs/benchmarks.md.
     """
+    named = {chatmock.KIND: chatmock_path, litellm.KIND: litellm_path}
+    # They take longer to start than a quick run may last.
+    found = {kind: path or (None if quick else installed(kind)) for kind, path in named.items()}
+    absent = [kind.title for kind, program in found.items() if program is None]
     parts = only or ("streams", "sockets", "turns")
     chosen = Plan(
         streams=(streams or ((1, 20) if quick else (1, 50, 200))) if "streams" in parts else (),
@@ -86,13 +102,16 @@ def main(
         turn_seconds=0.3 if quick else 3.0,
         rounds=rounds,
         tls=tls,
+        others=[Other(kind, program) for kind, program in found.items() if program],
     )
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     _allow_many_connections()
     try:
-        described = machine.describe()
+        described = machine.describe(chosen.others)
         click.echo(", ".join(f"{name} {value}" for name, value in described.items()))
+        if absent:
+            click.echo(f"not measured: {', '.join(absent)} (--help says more)")
         with tempfile.TemporaryDirectory(prefix="ocm-benchmarks-") as folder:
             sections = plan.run(chosen, Path(folder))
     except ServerFailed as exc:

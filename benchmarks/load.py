@@ -32,12 +32,14 @@ class Target:
 
     :ivar path: of the Responses endpoint.
     :ivar authority: a file that says whom to trust, where clients themselves speak TLS.
+    :ivar rewrites: it writes responses anew.
     """
 
     address: tuple[str, int]
     path: str
     bearer_token: str = field(repr=False)
     authority: Path | None = None
+    rewrites: bool = False
 
     def request(self, query: str, body: bytes) -> bytes:
         """Return the octets of a POST, with the fields that Codex sends."""
@@ -94,8 +96,9 @@ class Streams:
 
     def clients(self, target: Target, tally: Tally) -> list[tuple[float, Client]]:
         """Return the clients and when each begins."""
-        request = target.request(wire.stream_query(self.events, self.rate), wire.stream_body())
-        return [(start, StreamClient(request, tally, self.events)) for start in self.starts]
+        query = wire.stream_query(self.events, self.rate)
+        request = target.request(query, wire.stream_body(query))
+        return [(start, StreamClient(request, tally, self.events, rewritten=target.rewrites)) for start in self.starts]
 
 
 class Sockets(Streams):
@@ -127,7 +130,7 @@ class Turns:
         """Return the clients and when each begins."""
         request = target.request("", wire.turn_body())
         until = time.monotonic() + self.duration
-        return [(0.0, TurnClient(request, tally, until)) for _ in range(self.connections)]
+        return [(0.0, TurnClient(request, tally, until, rewritten=target.rewrites)) for _ in range(self.connections)]
 
 
 Scenario: TypeAlias = Streams | Turns
@@ -210,6 +213,13 @@ async def _run_client(
     client: Client, delay: float, address: tuple[str, int], tls: ssl.SSLContext | None, tally: Tally
 ) -> None:
     await asyncio.sleep(delay)
+    following: Client | None = client
+    while following is not None:
+        await _run_connection(following, address, tls, tally)
+        following = following.successor
+
+
+async def _run_connection(client: Client, address: tuple[str, int], tls: ssl.SSLContext | None, tally: Tally) -> None:
     loop = asyncio.get_running_loop()
     name = CERTIFICATE_NAME if tls else None
     try:

@@ -6,20 +6,26 @@ import os
 import platform
 import re
 import ssl
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 import ocm_wsgi
 from benchmarks import eventloop, nginx
+from benchmarks.others import Other
 
 _CPU_MODEL = re.compile(r"^model name\s*: (.+)$", re.MULTILINE)
 
 
-def describe() -> dict[str, str]:
-    """Return what matters of this machine and its software, each by a short name."""
+def describe(others: Sequence[Other] = ()) -> dict[str, str]:
+    """Return what matters of this machine and its software, each by a short name.
+
+    :param others: further programs, which are measured, too.
+    """
     return {
         "ocm-wsgi": ocm_wsgi.__version__,
         "nginx": nginx.version(),
+        **{other.kind.title: other.version for other in others},
         "gunicorn": metadata.version("gunicorn"),
         "requests": metadata.version("requests"),
         "urllib3": metadata.version("urllib3"),

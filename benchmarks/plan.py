@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import wire
+from benchmarks import chatmock, nginx, service, wire
 from benchmarks.certificates import write_certificate
 from benchmarks.load import STREAMS_PER_PROCESS, Sockets, Streams, Turns
 from benchmarks.measures import (
@@ -20,16 +20,15 @@ from benchmarks.measures import (
     Watch,
     median,
 )
-from benchmarks.nginx import run_nginx
+from benchmarks.others import Other
 from benchmarks.report import Section
-from benchmarks.servers import Server, Upstream, direct, run_upstream
-from benchmarks.service import run_service
+from benchmarks.servers import Server, ServerFailed, Upstream, direct, run_upstream
 from benchmarks.status import Status
 from benchmarks.tally import Progress
 
 # So many streams begin in a second: 2,000 are all open before the first of usual length ends.
 _STARTS_PER_SECOND = 300
-_SERVERS = 3
+_SERVERS = 3  # Which are always there.
 # A load that takes so much longer than it has to is given up.
 _GRACE_SECONDS = 15.0
 
@@ -46,6 +45,7 @@ class Plan:
     :ivar turn_seconds: how long small turns are sent.
     :ivar rounds: how often all is measured; the figures are the medians.
     :ivar tls: upstream speaks it.
+    :ivar others: what is measured beside nginx and the service.
     """
 
     streams: Sequence[int]
@@ -56,12 +56,19 @@ class Plan:
     turn_seconds: float
     rounds: int
     tls: bool
+    others: Sequence[Other] = ()
 
     def kinds(self) -> list[_Kind]:
         """Return the kinds of loads that are asked for."""
         kinds = [
             _Kind(
-                "streams", "streams", f"Streams of {self._pace('events')}", STREAM_COLUMNS, self.streams, self._streams
+                "streams",
+                "streams",
+                f"Streams of {self._pace('events')}",
+                STREAM_COLUMNS,
+                self.streams,
+                self.others,
+                self._streams,
             ),
             _Kind(
                 "sockets",
@@ -69,6 +76,7 @@ class Plan:
                 f"WebSockets with a turn of {self._pace('messages')}, uncompressed",
                 SOCKET_COLUMNS,
                 self.sockets,
+                (),  # They do not pass messages on as they are, which upstream here asks for.
                 self._sockets,
             ),
             _Kind(
@@ -77,6 +85,7 @@ class Plan:
                 "Small turns, not streamed, one after another over each connection",
                 TURN_COLUMNS,
                 self.connections,
+                self.others,
                 self._turns,
             ),
         ]
@@ -110,6 +119,7 @@ class _Kind:
     """A kind of load, in several sizes.
 
     :ivar counted: what the size counts.
+    :ivar others: those of other programs that take part.
     """
 
     name: str
@@ -117,6 +127,7 @@ class _Kind:
     title: str
     columns: Sequence[Column]
     sizes: Sequence[int]
+    others: Sequence[Other]
     measure: Callable[[int, Meter, Watch], Measurement]
 
 
@@ -129,15 +140,19 @@ def run(plan: Plan, folder: Path) -> list[Section]:
     kinds = plan.kinds()
     with contextlib.ExitStack() as running:
         upstream = running.enter_context(_upstream(plan, folder))
-        steps = sum(_SERVERS * (1 + plan.rounds * len(kind.sizes)) for kind in kinds)
+        steps = sum((_SERVERS + len(kind.others)) * (1 + plan.rounds * len(kind.sizes)) for kind in kinds)
         status = running.enter_context(Status(steps))
         return [_section(kind, plan.rounds, upstream, _new(folder / kind.name), status) for kind in kinds]
 
 
 def _upstream(plan: Plan, folder: Path) -> contextlib.AbstractContextManager[Upstream]:
     processes = -(-plan.most_at_once() // STREAMS_PER_PROCESS)
-    certificate = write_certificate(_new(folder / "upstream")) if plan.tls else None
-    return run_upstream(processes=processes, certificate=certificate)
+    certificate = write_certificate(_new(folder / "upstream"), chatmock.HOST)
+    return run_upstream(
+        processes=processes,
+        certificate=certificate if plan.tls else None,
+        tunnels=certificate if plan.others else None,
+    )
 
 
 def _new(folder: Path) -> Path:
@@ -147,21 +162,31 @@ def _new(folder: Path) -> Path:
 
 def _section(kind: _Kind, rounds: int, upstream: Upstream, folder: Path, status: Status) -> Section:
     """Measure one kind of load, on servers that have not seen another: they would keep its memory."""
+    missing: list[str] = []
     with contextlib.ExitStack() as running:
-        servers = [
-            direct(upstream),
-            running.enter_context(run_nginx(upstream, _new(folder / "nginx"))),
-            running.enter_context(run_service(upstream, _new(folder / "service"))),
+
+        def start(name: str, server: contextlib.AbstractContextManager[Server]) -> Meter:
+            status.next_step(f"{name}: starting")
+            with contextlib.ExitStack() as starting:
+                meter = Meter(starting.enter_context(server), upstream)
+                running.enter_context(starting.pop_all())
+            return meter
+
+        meters = [
+            start("direct", contextlib.nullcontext(direct(upstream))),
+            start(nginx.NAME, nginx.run_nginx(upstream, _new(folder / nginx.NAME))),
         ]
-        meters = [_warm(server, upstream, status) for server in servers]
+        for other in kind.others:
+            try:
+                meters.append(start(other.kind.name, other.run(upstream, _new(folder / other.kind.name))))
+            except ServerFailed as exc:
+                missing.append(f"not measured: {exc}")
+        meters.append(start(service.NAME, service.run_service(upstream, _new(folder / service.NAME))))
         measured = [_round(kind, meters, status) for _ in range(rounds)]
     title = f"{kind.title}; medians of {rounds} rounds" if rounds > 1 else kind.title
-    return Section(kind.name, title, kind.counted, kind.columns, [median(same) for same in zip(*measured, strict=True)])
-
-
-def _warm(server: Server, upstream: Upstream, status: Status) -> Meter:
-    status.next_step(f"{server.name}: starting")
-    return Meter(server, upstream)
+    return Section(
+        kind.name, title, kind.counted, kind.columns, [median(same) for same in zip(*measured, strict=True)], missing
+    )
 
 
 def _round(kind: _Kind, meters: Sequence[Meter], status: Status) -> list[Measurement]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -60,6 +61,11 @@ class ProcessTree:
         Mapped files are left out: their part of a process changes with each other process that maps them too.
         """
         return 1024 * sum(_anonymous_kib(pid) for pid in self.members())
+
+    def has_ended(self) -> bool:
+        """Return whether a root, which is a child of ours, has ended; who started it can still wait for it."""
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return any(os.waitid(os.P_PID, root, options) is not None for root in self._roots)
 
     def members(self) -> Sequence[int]:
         """Return the ids of those that run."""

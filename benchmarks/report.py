@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,6 +14,7 @@ from benchmarks.measures import Column, Figures, Measurement
 #: Beyond it, the load itself is late, and the server is blamed.
 _BUSY_LIMIT = 0.8
 _RATIO = "ratio"
+_SHOWN_REASONS = 5
 _SIZE_WIDTH = 11
 _SERVER_WIDTH = 9
 _CELL_WIDTH = 11
@@ -24,6 +26,7 @@ class Section:
 
     :ivar size_heading: what the size of a load counts.
     :ivar measurements: in the order of their sizes; those of one size follow one another.
+    :ivar missing: which servers were not measured, and why.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Section:
     size_heading: str
     columns: Sequence[Column]
     measurements: Sequence[Measurement]
+    missing: Sequence[str] = ()
 
     def sizes(self) -> Iterator[tuple[int, list[Measurement]]]:
         """Yield the measurements of each size."""
@@ -89,13 +93,21 @@ def remarks(sections: Sequence[Section]) -> list[str]:
     """Return what the reader of the figures should know: what failed, and what may not be the server's fault."""
     found = []
     for section in sections:
+        found += [f"{section.name}: {reason}" for reason in section.missing]
         for measurement in section.measurements:
             where = f"{measurement.server}, {measurement.size:,} {section.size_heading}"
-            found += [f"{where}: {count:,} failed: {reason}" for reason, count in measurement.failures.items()]
+            found += [f"{where}: {count:,} failed: {reason}" for reason, count in _shown(measurement.failures)]
             if measurement.busy > _BUSY_LIMIT:
                 share = f"{measurement.busy:.0%}"
                 found.append(f"{where}: the generator or upstream took {share} of a CPU; latencies include their own")
     return found
+
+
+def _shown(failures: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return the most frequent reasons: a server that names its request tells another one each time."""
+    reasons = Counter(failures).most_common()
+    rest = sum(count for _, count in reasons[_SHOWN_REASONS:])
+    return reasons[:_SHOWN_REASONS] + ([("other reasons", rest)] if rest else [])
 
 
 def document(machine: Mapping[str, str], sections: Sequence[Section]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from benchmarks import wire
 _HEAD_END = b"\r\n\r\n"
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked *\r\n", re.IGNORECASE)
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+) *\r\n", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection: *close *\r\n", re.IGNORECASE)
 # Of a response that is an error: enough to see which.
 _SHOWN_BYTES = 160
 
@@ -153,9 +154,13 @@ class StreamedResponse:
 
 
 class TurnResponse:
-    """A small turn, in one piece."""
+    """A small turn, in one piece.
+
+    :ivar closes: its server takes no other request over this connection.
+    """
 
     def __init__(self) -> None:
+        self.closes = False
         self._head = Head()
         self._length: int | None = None
         self._content = b""
@@ -173,9 +178,13 @@ class TurnResponse:
             if length is None:
                 raise Damaged("a turn without Content-Length")
             self._length = int(length[1])
+            self.closes = _CLOSE.search(head) is not None
         self._content += octets
         if len(self._content) < self._length:
             return False
-        if self._content != wire.TURN:
-            raise Damaged("a turn that is not as it was sent")
+        self._check(self._content)
         return True
+
+    def _check(self, content: bytes) -> None:
+        if content != wire.TURN:
+            raise Damaged("a turn that is not as it was sent")

@@ -33,16 +33,26 @@ class ServerFailed(Exception):
 
 
 @dataclass(frozen=True)
+class Tunnels:
+    """Where upstream answers as a proxy to itself would."""
+
+    address: tuple[str, int]
+    certificate: Certificate
+
+
+@dataclass(frozen=True)
 class Upstream:
     """The running upstream.
 
     :ivar certificate: it speaks TLS with it.
+    :ivar tunnels: where it also speaks TLS, behind a CONNECT.
     """
 
     address: tuple[str, int]
     tree: ProcessTree
     processes: int
     certificate: Certificate | None
+    tunnels: Tunnels | None = None
 
     @property
     def authority(self) -> str:
@@ -67,9 +77,10 @@ class Server:
     tree: ProcessTree | None = None
     log: Path | None = None
 
-    def log_text(self) -> str:
+    def log_text(self, *, whole: bool = False) -> str:
         """Return the end of its log, or nothing."""
-        return self.log.read_text(errors="replace")[-_LOG_CHARACTERS:].strip() if self.log else ""
+        text = self.log.read_text(errors="replace") if self.log else ""
+        return (text if whole else text[-_LOG_CHARACTERS:]).strip()
 
 
 @contextlib.contextmanager
@@ -83,19 +94,29 @@ def open_listener() -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def run_upstream(*, processes: int, certificate: Certificate | None) -> Iterator[Upstream]:
-    """Run upstream in so many processes of its own."""
-    with contextlib.ExitStack() as running, open_listener() as listener:
+def run_upstream(
+    *, processes: int, certificate: Certificate | None, tunnels: Certificate | None = None
+) -> Iterator[Upstream]:
+    """Run upstream in so many processes of its own.
+
+    :param tunnels: offer them, too, with this certificate.
+    """
+    with contextlib.ExitStack() as running, open_listener() as listener, open_listener() as tunnel_listener:
+        ways = [upstream.Way(listener, certificate)]
+        if tunnels is not None:
+            ways.append(upstream.Way(tunnel_listener, tunnels, is_tunnel=True))
         pids = []
         for _ in range(processes):
-            process = _PROCESSES.Process(target=upstream.serve, args=(listener, certificate), daemon=True)
+            process = _PROCESSES.Process(target=upstream.serve, args=(ways,), daemon=True)
             start(process)
             running.callback(end, process)
             assert process.pid is not None
             pids.append(process.pid)
-        address = listener.getsockname()
+        address, tunnel_address = listener.getsockname(), tunnel_listener.getsockname()
         listener.close()
-        yield Upstream(address, ProcessTree(*pids), processes, certificate)
+        tunnel_listener.close()
+        offered = Tunnels(tunnel_address, tunnels) if tunnels else None
+        yield Upstream(address, ProcessTree(*pids), processes, certificate, offered)
 
 
 def direct(behind: Upstream) -> Server:
@@ -106,25 +127,32 @@ def direct(behind: Upstream) -> Server:
 
 @contextlib.contextmanager
 def run_program(
-    command: Sequence[str], *, log: Path, environment: Mapping[str, str], listener: socket.socket
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    listener: socket.socket | None = None,
+    cwd: Path = PROJECT,
 ) -> Iterator[ProcessTree]:
-    """Run a server that takes over an open socket, which is closed here, and end it with all its workers.
+    """Run a server, and end it with all its workers.
 
     :param log: where its output goes.
     :param environment: on top of a path and a home.
+    :param listener: an open socket, which it takes over; it is closed here.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            cwd=PROJECT,
+            cwd=cwd,
             env={"PATH": os.environ["PATH"], "HOME": str(log.parent), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=[listener.fileno()],
+            pass_fds=[listener.fileno()] if listener else [],
             start_new_session=True,  # Ctrl-C is for us; the server is ended in its turn.
         )
-    listener.close()
+    if listener:
+        listener.close()
     try:
         yield ProcessTree(process.pid)
     finally:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from benchmarks import wire
 from benchmarks.load import Target
@@ -26,7 +27,7 @@ def run_service(behind: Upstream, folder: Path) -> Iterator[Server]:
     """Run the service with a credential that is not due for renewal, one user, and its state in ``folder``."""
     bearer_token = f"sk-ocm-{secrets.token_urlsafe(32)}"
     log = folder / "service.log"
-    _write(folder / "auth.json", _credential())
+    _write(folder / "auth.json", owner_credential())
     _write(folder / "ocm.json", _configuration(behind, folder, bearer_token))
     with open_listener() as listener:
         command = [
@@ -40,7 +41,8 @@ def run_service(behind: Upstream, folder: Path) -> Iterator[Server]:
             yield Server(NAME, Target(address, wire.CLIENT_PATH, bearer_token), tree, log)
 
 
-def _credential() -> object:
+def owner_credential() -> dict[str, Any]:
+    """Return what Codex keeps of a sign-in, with tokens that are not due for renewal."""
     owner = Account()
     issuer = "https://auth.openai.com"
     tokens = Issuer(time.time).issue(owner, issuer=issuer, expires_in=_TOKEN_LIFETIME_SECONDS)

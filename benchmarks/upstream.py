@@ -1,6 +1,7 @@
 """OpenAI as the benchmark needs it: raw HTTP/1.1 that costs as little as can be, so that it is never what is measured.
 
-A request whose target names a number of events is answered with a chunked event stream, any other with a small turn.
+A request whose target names a number of events is answered with a chunked event stream, any other with a small turn;
+where a server passes no query on, the text in the body names it.
 On a WebSocket a message asks for the events that the target of its opening handshake names.
 """
 
@@ -11,17 +12,20 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from benchmarks import eventloop, wire
 from benchmarks.certificates import Certificate
 
-_STREAM_TARGET = re.compile(rb" \S*\?events=(\d+)&rate=([\d.]+) ")
+_STREAM_QUERY = re.compile(rb"\?events=(\d+)&rate=([\d.]+) ")
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _UPGRADE = re.compile(rb"\r\nupgrade: *websocket\r\n", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
 _BACKLOG = 4096
+_ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 # What the backend tells of the subscription with each response; the service reads it.
 _FIELDS = (
@@ -48,23 +52,42 @@ _TURN_RESPONSE = (
 )
 
 
-def serve(listener: socket.socket, certificate: Certificate | None) -> None:
-    """Serve until this process is ended.
+@dataclass(frozen=True)
+class Way:
+    """A way to upstream.
 
-    :param listener: open already; several processes may share it.
-    :param certificate: speak TLS with it.
+    :ivar listener: open already; several processes may share it.
+    :ivar certificate: speak TLS with it.
+    :ivar is_tunnel: but only behind a CONNECT (RFC 9110 section 9.3.6), to whatever host. Upstream answers it as a
+        proxy would, so that a program which knows upstream by name only is measured without another hop.
     """
-    eventloop.run(_serve(listener, certificate))
+
+    listener: socket.socket
+    certificate: Certificate | None
+    is_tunnel: bool = False
 
 
-async def _serve(listener: socket.socket, certificate: Certificate | None) -> None:
+def serve(ways: Sequence[Way]) -> None:
+    """Serve until this process is ended."""
+    eventloop.run(_serve(ways))
+
+
+async def _serve(ways: Sequence[Way]) -> None:
+    for way in ways:
+        await _listen(way)
+    await asyncio.get_running_loop().create_future()
+
+
+async def _listen(way: Way) -> None:
     tls = None
-    if certificate is not None:
+    if way.certificate is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificate.chain, certificate.key)
+        tls.load_cert_chain(way.certificate.chain, way.certificate.key)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, sock=listener, ssl=tls, backlog=_BACKLOG)
-    await server.serve_forever()
+    if way.is_tunnel and tls is not None:
+        await loop.create_server(partial(_Tunnel, tls), sock=way.listener, backlog=_BACKLOG)
+    else:
+        await loop.create_server(_Connection, sock=way.listener, ssl=tls, backlog=_BACKLOG)
 
 
 def _chunk(octets: bytes) -> bytes:
@@ -124,17 +147,17 @@ class _Connection(asyncio.Protocol):
         body_bytes = int(length[1]) if length else 0
         if separator and len(rest) >= body_bytes:
             self._received = rest[body_bytes:]
-            self._answer(head)
+            self._answer(head, rest[:body_bytes])
 
-    def _answer(self, head: bytes) -> None:
+    def _answer(self, head: bytes, body: bytes) -> None:
         if _UPGRADE.search(head + b"\r\n"):
             self._handshake = head
             self._transport.write(_SWITCHING)
-        elif not self._start_stream(head, _SSE):
+        elif not self._start_stream(head, _SSE, body):
             self._transport.write(_TURN_RESPONSE)
 
-    def _start_stream(self, head: bytes, kind: _Kind) -> bool:
-        asked = _STREAM_TARGET.search(head.split(b"\r\n", 1)[0])
+    def _start_stream(self, head: bytes, kind: _Kind, body: bytes = b"") -> bool:
+        asked = _STREAM_QUERY.search(head.split(b"\r\n", 1)[0]) or _STREAM_QUERY.search(body)
         if asked is not None:
             self._stream = _Stream(self._loop, self._transport, kind, int(asked[1]), float(asked[2]))
             self._stream.start()
@@ -150,6 +173,38 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
         elif not wire.CREATE.startswith(self._received) and not wire.CLIENT_CLOSE.startswith(self._received):
             self._transport.abort()
+
+
+class _Tunnel(_Connection):
+    """A connection on which TLS begins when it has asked for a tunnel."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        super().__init__()
+        self._tls = tls
+        self._opening: asyncio.Task[None] | None = None
+        self._is_open = False
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_open:
+            super().data_received(data)
+            return
+        self._received += data
+        if self._opening is None and self._received.endswith(_HEAD_END):
+            self._received = b""
+            # What comes next is for TLS.
+            self._transport.pause_reading()
+            self._transport.write(_ESTABLISHED)
+            self._opening = self._loop.create_task(self._open())
+
+    async def _open(self) -> None:
+        try:
+            transport = await self._loop.start_tls(self._transport, self, self._tls, server_side=True)
+        except OSError:
+            return  # The client has gone, or does not trust us, which it says itself.
+        self._transport = cast(asyncio.Transport, transport)
+        self._is_open = True
+        # With what came at the end of the handshake.
+        super().data_received(b"")
 
 
 class _Stream:

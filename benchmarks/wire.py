@@ -114,9 +114,12 @@ def stream_query(events: int, rate: float) -> str:
     return f"?events={events}&rate={rate}"
 
 
-def stream_body() -> bytes:
-    """Return the body of a request for a stream."""
-    return _request_body({"stream": True}, _STREAM_INPUT_BYTES)
+def stream_body(query: str = "") -> bytes:
+    """Return the body of a request for a stream.
+
+    :param query: with which its text begins: upstream looks for it there where a server passes none on.
+    """
+    return _request_body({"stream": True}, _STREAM_INPUT_BYTES, start=f"{query} " if query else "")
 
 
 def turn_body() -> bytes:
@@ -124,8 +127,8 @@ def turn_body() -> bytes:
     return _request_body({"stream": False}, _TURN_INPUT_BYTES)
 
 
-def _request_body(members: dict[str, Any], size: int) -> bytes:
-    text = ("a line of some file\n" * (size // 20 + 1))[:size]
+def _request_body(members: dict[str, Any], size: int, *, start: str = "") -> bytes:
+    text = (start + "a line of some file\n" * (size // 20 + 1))[:size]
     content = [{"type": "input_text", "text": text}]
     message = {"type": "message", "role": "user", "content": content}
     return json.dumps({**members, "model": MODEL, "store": False, "input": [message]}).encode()

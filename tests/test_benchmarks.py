@@ -14,6 +14,7 @@ import time
 import xml.etree.ElementTree as ET
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from benchmarks import measures, report, wire
 from benchmarks.measures import Measurement
 from benchmarks.processes import ProcessTree
 from benchmarks.responses import ChunkedBody, Damaged, Events, StreamedResponse, TurnResponse
+from benchmarks.rewritten import RewrittenResponse, RewrittenTurn
 from ocm_wsgi.creates import response_create
 from ocm_wsgi.frames import CLOSE, TEXT, FrameParser, close_of, unmask
 
@@ -29,6 +31,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "benchmarks"]
 STREAMS, SOCKETS, EVENTS = 2, 3, 12
 SERVERS = ["direct", "nginx", "ocm-wsgi"]
+
+PROXY = (sys.executable, REPOSITORY / "tests" / "rewriting_proxy.py")
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TURN_HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(wire.TURN)
@@ -57,6 +61,7 @@ def test_benchmarks_quick_run(tls: tuple[str, ...], tmp_path: Path) -> None:
         check=False,
     )
     assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines()[1].startswith("not measured: ChatMock, LiteLLM ")
     document = json.loads(found.read_text())
     for section, count in (("streams", STREAMS), ("sockets", SOCKETS)):
         (measured,) = document[section]["sizes"]
@@ -75,6 +80,57 @@ def test_benchmarks_quick_run(tls: tuple[str, ...], tmp_path: Path) -> None:
         "ratio",
     ]
     assert ET.parse(plot).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def install(name: str, folder: Path, *command: object) -> Path:
+    """Install a program that runs another command with its own arguments behind; return the folder of its name."""
+    program = folder / "bin" / name
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text('#!/bin/sh\nexec {} "$@"\n'.format(" ".join(f"'{part}'" for part in command)))
+    program.chmod(0o755)
+    metadata = folder / "lib" / "python3.10" / "site-packages" / f"{name}-7.8.9.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 7.8.9\n")
+    return program.parent
+
+
+@pytest.mark.parametrize(
+    ("works", "fails", "command", "says"),
+    [
+        pytest.param("chatmock", "litellm", ("false",), "not measured: litellm ended at its start", id="one-ends"),
+        pytest.param(
+            "litellm",
+            "chatmock",
+            (*PROXY, "refuse"),
+            "not measured: chatmock does not work: HTTP/1.1 500 Will not",
+            id="one-refuses",
+        ),
+    ],
+)
+def test_benchmarks_others(works: str, fails: str, command: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    """What is installed is measured, too, also where it writes anew and closes; what does not work ends no run."""
+    found = tmp_path / "found.json"
+    folders = install(works, tmp_path / "one", *PROXY, "relay"), install(fails, tmp_path / "other", *command)
+    sizes = ["--streams", str(STREAMS), "--events", str(EVENTS), "--rate", "50"]
+    run = subprocess.run(
+        [*COMMAND, "--only", "streams", *sizes, "--json", str(found), "--svg", str(tmp_path / "plot.svg")],
+        cwd=REPOSITORY,
+        env={**os.environ, "PATH": ":".join([*map(str, folders), os.environ["PATH"]])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "ChatMock 7.8.9, LiteLLM 7.8.9" in run.stdout.splitlines()[0]
+    document = json.loads(found.read_text())
+    (measured,) = document["streams"]["sizes"]
+    assert list(measured["servers"]) == ["direct", "nginx", works, "ocm-wsgi"]
+    members = measured["servers"][works]
+    assert (members["whole"], members["failures"]) == (STREAMS, {})
+    assert members["cpu_us_per_event"] > 0
+    assert members["latency_p99_ms"] >= members["latency_p50_ms"] > 0
+    (remark,) = [remark for remark in document["remarks"] if "not measured" in remark]
+    assert remark.startswith(f"streams: {says}")
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -220,6 +276,59 @@ def test_turn_response() -> None:
         TurnResponse().feed(octets.replace(b"answer", b"ANSWER"))
 
 
+def rewritten(event: bytes, **members: object) -> bytes:
+    """Return an event as another server may write it."""
+    data = json.loads(event[event.index(b"{") :])
+    return f"data: {json.dumps({**data, 'model': 'another', **members}, indent=None)}\n\n".encode()
+
+
+REWRITTEN = [*map(rewritten, EVENTS_SENT), rewritten(wire.SSE.completed)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 200, 10_000])
+def test_rewritten_response_any_split(size: int) -> None:
+    """Events in another writing are timed as others are, and a [DONE] at the end is none."""
+    stream = STREAM_HEAD + chunked(*REWRITTEN, b"data: [DONE]\n\n")
+    latencies: array[int] = array("q")
+    response = RewrittenResponse(3, latencies)
+    ended = [response.feed(stream[start : start + size], 5_000) for start in range(0, len(stream), size)]
+    assert ended == [False] * (len(ended) - 1) + [True]
+    assert (response.events.count, list(latencies)) == (3, [5_000, 4_000, 3_000])
+
+
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [
+        pytest.param(REWRITTEN[:3], "terminal event", id="no-terminal-event"),
+        pytest.param([REWRITTEN[0], *REWRITTEN[2:]], "does not say", id="event-skipped"),
+        pytest.param([rewritten(EVENTS_SENT[0], delta="other")], "does not say", id="event-changed"),
+        pytest.param([rewritten(EVENTS_SENT[0], sent_ns=None)], "does not say", id="no-time"),
+        pytest.param([*REWRITTEN[:3], REWRITTEN[2]], "was not sent", id="event-twice"),
+        pytest.param([*REWRITTEN, REWRITTEN[3]], "was not sent", id="terminal-event-twice"),
+        pytest.param([*REWRITTEN[:3], rewritten(wire.SSE.completed, response={})], "does not say", id="no-response"),
+        pytest.param([b"data: {\n\n"], "no JSON", id="no-json"),
+        pytest.param([b"data: 1\n\n"], "no JSON object", id="no-object"),
+    ],
+)
+def test_rewritten_response_damaged(events: list[bytes], says: str) -> None:
+    """What does not say what upstream said is told from what does."""
+    with pytest.raises(Damaged, match=says):
+        RewrittenResponse(3, array("q")).feed(STREAM_HEAD + chunked(*events), 0)
+
+
+def test_rewritten_turn() -> None:
+    """A turn in another writing has ended with its last octet; one with another text, or usage, is refused."""
+    turn = json.dumps(json.loads(wire.TURN), indent=2).encode()
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(turn)
+    response = RewrittenTurn()
+    assert not response.feed(head + turn[:-1])
+    assert response.feed(turn[-1:])
+    assert response.closes
+    for there, other in ((b"answer", b"ANSWER"), (b"8000", b"8001")):
+        with pytest.raises(Damaged, match="does not say"):
+            RewrittenTurn().feed(head + turn.replace(there, other))
+
+
 def test_chunked_body_coalesced() -> None:
     """Chunks that arrive at once come out at once, and the last one ends the body."""
     body = ChunkedBody()
@@ -260,6 +369,9 @@ def test_table_ratio() -> None:
     assert service.split()[-2:] == ["46", "4"]
     assert ratio.split() == ["ratio"] + ["1.50×"] * len(measures.STREAM_COLUMNS)
     assert report.remarks([section]) == ["ocm-wsgi, 50 streams: 4 failed: cut"]
+    failed = replace(section, measurements=[measurement("nginx", 1.0, cut=7, **{f"reason {n}": 1 for n in range(9)})])
+    first, *_, last = report.remarks([failed])
+    assert (first, last) == ("nginx, 50 streams: 7 failed: cut", "nginx, 50 streams: 5 failed: other reasons")
     nothing = report.Section(
         "streams", "", "streams", measures.STREAM_COLUMNS, [*found[:1], measurement("nginx", 0.0), found[2]]
     )

@@ -1,0 +1,41 @@
+"""LiteLLM's proxy with a ChatGPT subscription as its one model, a master key, and no database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks import wire
+from benchmarks.others import Kind
+from benchmarks.servers import BEARER_TOKEN, WORKERS, Upstream
+from benchmarks.service import owner_credential
+
+_CONFIGURATION = "config.yaml"
+
+
+def _prepare(behind: Upstream, folder: Path) -> Mapping[str, str]:
+    """Write a credential and a configuration."""
+    (folder / "auth.json").write_text(json.dumps(owner_credential()["tokens"]))
+    configuration = {
+        "model_list": [{"model_name": wire.MODEL, "litellm_params": {"model": f"chatgpt/{wire.MODEL}"}}],
+        "general_settings": {"master_key": BEARER_TOKEN},
+    }
+    (folder / _CONFIGURATION).write_text(json.dumps(configuration))  # JSON is YAML, too.
+    return {
+        "CHATGPT_TOKEN_DIR": str(folder),
+        "CHATGPT_API_BASE": f"{behind.scheme}://{behind.authority}{wire.UPSTREAM_PATH.rpartition('/')[0]}",
+        # It would fetch prices from GitHub at its start.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        **({"SSL_VERIFY": str(behind.certificate.authority)} if behind.certificate else {}),
+    }
+
+
+KIND = Kind(
+    name="litellm",
+    title="LiteLLM",
+    arguments=("--config", _CONFIGURATION, "--num_workers", str(WORKERS)),
+    prepare=_prepare,
+    started="Application startup complete",
+    workers=WORKERS,
+)

@@ -1,0 +1,87 @@
+"""Programs that do a part of what the service does: each is found where it is installed, and started beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks import wire
+from benchmarks.load import Target
+from benchmarks.processes import ProcessTree
+from benchmarks.servers import BEARER_TOKEN, Server, ServerFailed, Upstream, open_listener, run_program
+
+# One of them imports for 10 s, on a busy machine for much longer.
+_START_TIMEOUT_SECONDS = 90.0
+_START_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A program that may be installed.
+
+    :ivar name: of its command, of its distribution, and in a table.
+    :ivar arguments: without those that say where to listen.
+    :ivar prepare: writes what it has to know into a folder, where it is run; returns its environment.
+    :ivar started: what its log says when a worker is ready.
+    """
+
+    name: str
+    title: str
+    arguments: Sequence[str]
+    prepare: Callable[[Upstream, Path], Mapping[str, str]]
+    started: str
+    workers: int
+
+
+@dataclass(frozen=True)
+class Other:
+    """An installed program."""
+
+    kind: Kind
+    program: Path
+
+    @property
+    def version(self) -> str:
+        """What the distribution says that the program belongs to."""
+        folders = self.program.resolve().parent.parent.glob("lib/python3*/site-packages")
+        found = next(iter(metadata.distributions(name=self.kind.name, path=[str(folder) for folder in folders])), None)
+        return found.version if found else "of unknown version"
+
+    @contextlib.contextmanager
+    def run(self, behind: Upstream, folder: Path) -> Iterator[Server]:
+        """Run it in ``folder``, an empty one; it takes requests when this returns.
+
+        :raises ServerFailed: it does not come so far.
+        """
+        environment, log = self.kind.prepare(behind, folder), folder / "output.log"
+        with open_listener() as listener:
+            address = listener.getsockname()
+        # None takes over an open socket: its port is free again, and nobody else is likely to take it.
+        command = [str(self.program.absolute()), *self.kind.arguments, "--host", address[0], "--port", str(address[1])]
+        with run_program(command, log=log, environment={"PYTHONUNBUFFERED": "1", **environment}, cwd=folder) as tree:
+            target = Target(address, wire.CLIENT_PATH, BEARER_TOKEN, rewrites=True)
+            server = Server(self.kind.name, target, tree, log)
+            self._await_workers(server, tree)
+            yield server
+
+    def _await_workers(self, server: Server, tree: ProcessTree) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_SECONDS
+        while server.log_text(whole=True).count(self.kind.started) < self.kind.workers:
+            if tree.has_ended():
+                raise ServerFailed(f"{server.name} ended at its start\n{server.log_text()}".strip())
+            if time.monotonic() > deadline:
+                raise ServerFailed(
+                    f"{server.name} has not started within {_START_TIMEOUT_SECONDS:.0f} s\n{server.log_text()}"
+                )
+            time.sleep(_START_POLL_SECONDS)
+
+
+def installed(kind: Kind) -> Path | None:
+    """Return its command, where it is on the path."""
+    found = shutil.which(kind.name)
+    return Path(found) if found else None

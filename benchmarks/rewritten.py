@@ -1,0 +1,105 @@
+"""Responses of servers that write them anew, compared with what upstream sent by what they say. No I/O."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from typing import Any
+
+from benchmarks import wire
+from benchmarks.responses import Damaged, Events, StreamedResponse, TurnResponse
+
+# How streams of chat completions end, after which some servers end those of responses, too.
+_DONE = b"[DONE]"
+
+
+def _data(event: bytes) -> bytes:
+    return b"".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+
+
+_DELTA = json.loads(_data(wire.SSE.event(0, 0)))
+_COMPLETED = json.loads(_data(wire.SSE.completed))
+_TURN = json.loads(wire.TURN)
+
+
+class RewrittenEvents(Events):
+    """The events of a turn and their terminal one, in the writing of another server."""
+
+    def __init__(self, expected: int, latencies: array[int]) -> None:
+        super().__init__(wire.SSE, expected, latencies)
+        self._has_ended = False
+
+    @property
+    def has_ended(self) -> bool:
+        return self._has_ended
+
+    def feed(self, octets: bytes, now_ns: int) -> None:
+        """Take what arrived at ``now_ns``.
+
+        :raises Damaged: it does not say what upstream said.
+        """
+        *events, self._octets = (self._octets + octets).split(b"\n\n")
+        for event in events:
+            data = _data(event)
+            if data and data != _DONE:
+                self._take_members(_members(data), now_ns)
+
+    def _take_members(self, members: dict[str, Any], now_ns: int) -> None:
+        if self.count < self._expected:
+            sent_ns = members.get("sent_ns")
+            sent = {**_DELTA, "sequence_number": self.count, "sent_ns": sent_ns}
+            if not isinstance(sent_ns, int) or not members.items() >= sent.items():
+                raise Damaged("an event that does not say what was sent")
+            self.count += 1
+            self._latencies.append(now_ns - sent_ns)
+        elif self._has_ended or members.get("type") != _COMPLETED["type"]:
+            raise Damaged("an event that was not sent")
+        else:
+            _check(members.get("response"), _COMPLETED["response"])
+            self._has_ended = True
+
+
+class RewrittenResponse(StreamedResponse):
+    """A streamed response in the writing of another server."""
+
+    def __init__(self, events: int, latencies: array[int]) -> None:
+        super().__init__(events, latencies)
+        self.events = RewrittenEvents(events, latencies)
+
+
+class RewrittenTurn(TurnResponse):
+    """A small turn in the writing of another server."""
+
+    def _check(self, content: bytes) -> None:
+        _check(_members(content), _TURN)
+
+
+def _members(octets: bytes) -> dict[str, Any]:
+    try:
+        members = json.loads(octets)
+    except ValueError:
+        raise Damaged("what is no JSON") from None
+    if not isinstance(members, dict):
+        raise Damaged("what is no JSON object")
+    return members
+
+
+def _check(said: Any, sent: Any) -> None:
+    """Refuse a response that lacks what matters to a client: its text, and what it is counted by."""
+    try:
+        is_same = _gist(said) == _gist(sent)
+    except (KeyError, TypeError):
+        is_same = False
+    if not is_same:
+        raise Damaged("a response that does not say what was sent")
+
+
+def _gist(response: Any) -> object:
+    usage = response["usage"]
+    return (
+        response["status"],
+        [part["text"] for item in response["output"] for part in item["content"]],
+        usage["input_tokens"],
+        usage["input_tokens_details"]["cached_tokens"],
+        usage["output_tokens"],
+    )

@@ -1,0 +1,61 @@
+"""A stand-in for programs that the benchmarks measure beside the service: relays, but in a writing of its own.
+
+Started as they are: ``PYTHON rewriting_proxy.py ANSWER ARGUMENTS --host HOST --port PORT``. ANSWER is ``relay`` or, for
+one that does not work, ``refuse``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import requests
+
+BASE_URL = os.environ.get("CHATGPT_API_BASE", "https://chatgpt.com/backend-api/codex")
+#: What either says once for each worker.
+STARTED = "Running on this address\nApplication startup complete.\nApplication startup complete."
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Asks upstream without the client's query, and closes after each answer."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if sys.argv[1] == "refuse":
+            self.send_error(500, "Will not")
+            return
+        with requests.post(f"{BASE_URL}/responses", data=body, stream=True, timeout=10) as upstream:
+            self.send_response(upstream.status_code)
+            self.send_header("Connection", "close")
+            if upstream.headers["Content-Type"] == "application/json":
+                self._send_turn(json.dumps(upstream.json(), indent=1).encode())
+            else:
+                self._send_events(upstream)
+
+    def _send_turn(self, turn: bytes) -> None:
+        self.send_header("Content-Length", str(len(turn)))
+        self.end_headers()
+        self.wfile.write(turn)
+
+    def _send_events(self, upstream: requests.Response) -> None:
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for line in upstream.iter_lines(chunk_size=None):
+            if line.startswith(b"data: "):
+                event = {"model": "another", **json.loads(line.removeprefix(b"data: "))}
+                self._send_chunk(f"data: {json.dumps(event)}\n\n".encode())
+        self._send_chunk(b"data: [DONE]\n\n")
+        self._send_chunk(b"")
+
+    def _send_chunk(self, octets: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(octets), octets))
+
+
+if __name__ == "__main__":
+    with ThreadingHTTPServer((sys.argv[-3], int(sys.argv[-1])), Handler) as server:
+        print(STARTED, flush=True)
+        server.serve_forever()
