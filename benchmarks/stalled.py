@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -47,22 +48,40 @@ def main(clients: int, events: int, rounds: int) -> None:
     starts = [number / STARTS_PER_SECOND for number in range(STREAMS)]
     others = Streams(starts, events, RATE, TIME_LIMIT_SECONDS)
     print(f"{STREAMS} streams of {events} events, {RATE:g} a second each; milliseconds")
-    print(f"{'beside':<38} {'p50':>8} {'p99':>8} {'max':>8} {'first byte p99':>15} {'whole':>6}")
+    print(f"{'beside':<30} {'p50':>8} {'p99':>8} {'max':>8} {'first byte p99':>15}    whole")
     with (
         tempfile.TemporaryDirectory(prefix="ocm-stalled-") as folder,
         run_upstream(processes=_UPSTREAM_PROCESSES, certificate=None) as upstream,
         run_service(upstream, Path(folder)) as server,
     ):
         _play(server.target, Streams(starts, 10, RATE, TIME_LIMIT_SECONDS))  # warms it up
-        for _ in range(rounds):
-            _tell("nobody", _play(server.target, others))
-            with _stalled(server.target, clients) as connections:
-                _await_idle(upstream)
-                _tell(f"{clients} that stopped reading", _play(server.target, others))
-                _require_connected(connections)
-            with _half_requests(server.target, clients) as connections:
-                _tell(f"{clients} with half a request", _play(server.target, others))
-                _require_connected(connections)
+        measured = [_round(server.target, upstream, others, clients) for _ in range(rounds)]
+    if rounds > 1:
+        print(f"Medians of {rounds} rounds")
+        for beside, *same in zip(measured[0], *(each.values() for each in measured), strict=True):
+            _tell(beside, [statistics.median(figures) for figures in zip(*same, strict=True)])
+
+
+def _round(target: Target, upstream: Upstream, others: Streams, clients: int) -> dict[str, list[float]]:
+    """Measure all three, and return their figures."""
+    measured = {}
+
+    def measure(beside: str) -> None:
+        tally = _play(target, others)
+        measured[beside] = _figures(tally)
+        _tell(beside, measured[beside])
+        for failure, count in tally.failures.items():
+            print(f"  {count} failed: {failure}")
+
+    measure("nobody")
+    with _stalled(target, clients) as connections:
+        _await_idle(upstream)
+        measure(f"{clients} that stopped reading")
+        _require_connected(connections)
+    with _half_requests(target, clients) as connections:
+        measure(f"{clients} with half a request")
+        _require_connected(connections)
+    return measured
 
 
 def _play(target: Target, scenario: Streams) -> Tally:
@@ -72,13 +91,16 @@ def _play(target: Target, scenario: Streams) -> Tally:
     return load.tally
 
 
-def _tell(beside: str, tally: Tally) -> None:
+def _figures(tally: Tally) -> list[float]:
+    """Return what is told, in the order of the table."""
     latencies, first_bytes = sorted(tally.latencies), sorted(tally.first_bytes)
     times = [percentile(latencies, 50), percentile(latencies, 99), latencies[-1], percentile(first_bytes, 99)]
-    p50, p99, longest, first_byte = (time_ns / 1e6 for time_ns in times)
-    print(f"{beside:<38} {p50:>8.2f} {p99:>8.2f} {longest:>8.2f} {first_byte:>15.2f} {tally.ended:>6}", flush=True)
-    for failure, count in tally.failures.items():
-        print(f"  {count} failed: {failure}")
+    return [*(time_ns / 1e6 for time_ns in times), tally.ended]
+
+
+def _tell(beside: str, figures: Sequence[float]) -> None:
+    p50, p99, longest, first_byte, whole = figures
+    print(f"{beside:<30} {p50:>8.2f} {p99:>8.2f} {longest:>8.2f} {first_byte:>15.2f} {whole:>8.0f}", flush=True)
 
 
 @contextlib.contextmanager
