@@ -41,11 +41,20 @@ def auth_claims_of(id_token: str | None) -> Mapping[str, Any]:
 
 def expires_at(access_token: str) -> float | None:
     """Return ``exp`` in Unix seconds, or ``None`` when the token has none that can be read."""
-    exp = claims_of(access_token).get("exp")
-    if isinstance(exp, bool) or not isinstance(exp, int | float):
+    return _moment(access_token, "exp")
+
+
+def issued_at(access_token: str) -> float | None:
+    """Return ``iat`` in Unix seconds, or ``None`` when the token has none that can be read."""
+    return _moment(access_token, "iat")
+
+
+def _moment(token: str, claim: str) -> float | None:
+    value = claims_of(token).get(claim)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        seconds = float(exp)
+        seconds = float(value)
     except OverflowError:
         return None
     return seconds if math.isfinite(seconds) else None

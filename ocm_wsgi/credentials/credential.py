@@ -22,6 +22,7 @@ class Credential:
     :ivar is_fedramp: the account belongs to a FedRAMP workspace.
     :ivar plan_type: ``plus``, ``pro``, ``team`` and the like; ``None`` when unknown, and with an API key.
     :ivar expires_at: ``exp`` of the access token in Unix seconds; ``None`` when it has none that can be read.
+    :ivar issued_at: its ``iat``, likewise.
     :ivar last_refresh: when the tokens were obtained, in Unix seconds; ``None`` with an API key.
     """
 
@@ -31,4 +32,15 @@ class Credential:
     is_fedramp: bool = False
     plan_type: str | None = None
     expires_at: float | None = None
+    issued_at: float | None = None
     last_refresh: float | None = None
+
+    @property
+    def ends_at(self) -> float | None:
+        """When the access token ends by our own clock: not before it has lived as long as its issuer gave it.
+
+        By a clock that is far ahead each new token would have ended before it came, and be renewed again at once.
+        """
+        if self.expires_at is None or self.issued_at is None or self.last_refresh is None:
+            return self.expires_at
+        return max(self.expires_at, self.last_refresh + self.expires_at - self.issued_at)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
-from ocm_wsgi.credentials.claims import auth_claims_of, expires_at
+from ocm_wsgi.credentials.claims import auth_claims_of, expires_at, issued_at
 from ocm_wsgi.credentials.credential import Credential, Mode
 from ocm_wsgi.errors import CredentialRejected
 from ocm_wsgi.oauth import Provenance, TokenGrant
@@ -125,6 +125,7 @@ class Document:
             is_fedramp=account.get("chatgpt_account_is_fedramp") is True,
             plan_type=plan_type if isinstance(plan_type, str) else None,
             expires_at=expires_at(access_token),
+            issued_at=issued_at(access_token),
             last_refresh=last_refresh,
         )
 

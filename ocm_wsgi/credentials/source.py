@@ -158,10 +158,11 @@ class CredentialSource:
         credential = snapshot.credential
         if credential.mode is not Mode.CHATGPT or self._renewals.youth_of(snapshot.document):
             return False
-        if credential.expires_at is not None:
-            return credential.expires_at <= self._clock() + REFRESH_BEFORE_SECONDS
+        ends_at = credential.ends_at
+        if ends_at is not None:
+            return ends_at <= self._clock() + REFRESH_BEFORE_SECONDS
         return credential.last_refresh is not None and credential.last_refresh + REFRESH_AGE_SECONDS <= self._clock()
 
     def _has_expired(self, snapshot: Snapshot) -> bool:
-        expires_at = snapshot.credential.expires_at
-        return expires_at is not None and expires_at <= self._clock() and not self._renewals.youth_of(snapshot.document)
+        ends_at = snapshot.credential.ends_at
+        return ends_at is not None and ends_at <= self._clock() and not self._renewals.youth_of(snapshot.document)

@@ -26,6 +26,7 @@ ACCOUNT = {"chatgpt_account_id": "acct-claim", "chatgpt_plan_type": "team", "cha
 ID_TOKEN = jwt(**{"https://api.openai.com/auth": ACCOUNT})
 TOKENS = {"id_token": ID_TOKEN, "access_token": jwt(exp=2_000_000_000), "refresh_token": "rt", "account_id": "acct"}
 REFRESHED = "2026-01-02T03:04:05.123456789Z"
+REFRESHED_AT = 1767323045
 SIGNED_IN = {"auth_mode": "chatgpt", "OPENAI_API_KEY": None, "tokens": TOKENS, "last_refresh": REFRESHED}
 
 
@@ -37,6 +38,25 @@ def test_credential_of_a_sign_in() -> None:
     assert (credential.account_id, credential.plan_type, credential.is_fedramp) == ("acct", "team", True)
     assert credential.expires_at == 2_000_000_000
     assert credential.last_refresh == pytest.approx(1767323045.123456789)
+
+
+@pytest.mark.parametrize(
+    ("claims", "ends_at"),
+    [
+        pytest.param({"exp": REFRESHED_AT + 3600, "iat": REFRESHED_AT}, REFRESHED_AT + 3600, id="clocks-agree"),
+        pytest.param({"exp": REFRESHED_AT - 400, "iat": REFRESHED_AT - 4000}, REFRESHED_AT + 3600, id="ours-is-ahead"),
+        pytest.param(
+            {"exp": REFRESHED_AT + 7200, "iat": REFRESHED_AT + 3600}, REFRESHED_AT + 7200, id="ours-is-behind"
+        ),
+        pytest.param({"exp": REFRESHED_AT + 3600}, REFRESHED_AT + 3600, id="not-told-when-it-was-issued"),
+        pytest.param({"iat": REFRESHED_AT}, None, id="without-an-end"),
+    ],
+)
+def test_end_of_an_access_token(claims: dict[str, Any], ends_at: float | None) -> None:
+    """By our clock it lasts from when it was obtained for as long as its issuer gave it, at the least to its end."""
+    tokens = {**TOKENS, "access_token": jwt(**claims)}
+    credential = Document({**SIGNED_IN, "tokens": tokens}).credential()
+    assert credential.ends_at == (None if ends_at is None else pytest.approx(ends_at, abs=1))
 
 
 def test_account_id_falls_back_to_the_id_token() -> None:
