@@ -105,6 +105,11 @@ _POOL_NOT_LOOKED_AT = Edit(
     "        import urllib3.connectionpool as pools\n\n        pools.is_connection_dropped = lambda conn: False\n"
     "        conn = super()._get_conn(timeout)",
 )
+_WRITTEN_TWICE = Edit(
+    TALLIES,
+    'return statement.on_conflict_do_nothing(index_elements=["id"]).returning(db.turn.c.id)',
+    "return statement.returning(db.turn.c.id)",
+)
 _NOT_RECORDED = Edit(
     "ocm_wsgi/ledger.py",
     "            while not self._recorder().submit(",
@@ -164,14 +169,7 @@ STATE = (
         "test_database_locked_by_another_process[killed]",
         Edit(SPOOL, "        journals = []\n", "        return []\n        journals = []\n"),
     ),
-    Mutation(
-        "test_database_locked_by_another_process[released]",
-        Edit(
-            TALLIES,
-            'return statement.on_conflict_do_nothing(index_elements=["id"]).returning(db.turn.c.id)',
-            "return statement.returning(db.turn.c.id)",
-        ),
-    ),
+    Mutation("test_database_locked_by_another_process[released]", _WRITTEN_TWICE),
     Mutation(
         "test_state_gone_in_the_middle_of_a_turn",
         Edit(RECORDER, '            self._settle(overdue, "spool")', "            pass"),
@@ -498,9 +496,10 @@ WEBSOCKETS = (
         "test_socket_that_reads_nothing[direct]",
         Edit(
             TUNNEL,
-            "self._recording is None and not self._client.unsent\n\n    @property",
-            "self._recording is None\n\n    @property",
+            "self._is_listening = self._end is None and self._recording is None and not self._client.unsent",
+            "self._is_listening = self._end is None and self._recording is None",
         ),
+        (Edit(TUNNEL, "                self._client.unsent or self._recording", "                self._recording"),),
     ),
     Mutation("test_socket_that_breaks_the_protocol[too-many-fragments-direct]", _TOO_LONG_IS_HELD),
     Mutation("test_socket_that_breaks_the_protocol[too-large-direct]", _TOO_LONG_IS_HELD),
@@ -524,4 +523,44 @@ WEBSOCKETS = (
     ),
 )
 
-MUTATIONS = PROCESSES + STATE + CREDENTIAL + OPENAI + CLIENTS + THREADS + WEBSOCKETS
+CLOCK = (
+    Mutation(
+        "test_clock_leaps_under_traffic[hours-ahead]",
+        Edit(
+            "ocm_wsgi/relay/loop.py",
+            "import time\n",
+            "import time as clocks\n\n\nclass time:\n    monotonic = staticmethod(lambda: clocks.time())\n\n\n",
+        ),
+    ),
+    Mutation(
+        "test_clock_leaps_under_traffic[days-behind]",
+        Edit(
+            ACCOUNTING,
+            "duration_ms=_milliseconds(time.monotonic() - request.started)",
+            "duration_ms=_milliseconds(time.time() - request.started_at)",
+        ),
+    ),
+    Mutation(
+        "test_clock_far_ahead_of_the_issuer",
+        Edit(
+            f"{CREDENTIALS}/credential.py",
+            "        return max(self.expires_at, ",
+            "        return min(self.expires_at, ",
+        ),
+    ),
+    Mutation("test_clock_leaps_while_the_credential_is_renewed", _PRESENTED_THOUGH_RENEWED),
+    Mutation(
+        "test_clock_leaps_over_a_limit",
+        Edit(
+            "ocm_wsgi/limits.py",
+            "    start = origin + math.floor((now - origin) / length) * length\n",
+            "    start = origin\n",
+        ),
+    ),
+    Mutation(
+        "test_clock_leaps_over_a_session", Edit("ocm_wsgi/sessions.py", "max_age=LIFETIME_SECONDS", "max_age=None")
+    ),
+    Mutation("test_clock_leaps_while_records_wait", _WRITTEN_TWICE),
+)
+
+MUTATIONS = PROCESSES + STATE + CREDENTIAL + OPENAI + CLIENTS + THREADS + WEBSOCKETS + CLOCK
