@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from tests.soak.endurance import Findings, Plan, run
+from tests.soak.endurance import Plan, run
+from tests.soak.findings import Findings
 from tests.soak.report import lines_of
 
 #: So often progress is told where there is no terminal, in seconds.

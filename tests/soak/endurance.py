@@ -13,18 +13,19 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ocm_wsgi.simulator import Simulator
 from tests.conftest import ALICE, BOB, RunningService, start_service
 from tests.faults.stack import eventually, workers_of
+from tests.soak.findings import Findings, Lap, grown
 from tests.soak.holdings import Holdings, holdings_of
 from tests.soak.load import Load
-from tests.soak.visits import Row, Tally
+from tests.soak.visitor import Row
 
 WORKERS = 2
 USERS = {"alice": ALICE, "bob": BOB, "carol": "sk-ocm-carol-0123456789abcdef"}
@@ -36,13 +37,6 @@ FIRST_RENEWAL_SECONDS = 5.0
 RENEWAL_SECONDS = 35.0
 #: What is let go of is gone within this time: a client that does not close is waited for for two seconds.
 SETTLE_SECONDS = 15.0
-#: Threads of a worker that are not there for a request: four decide about WebSockets' turns, some wait to be needed.
-OWN_THREADS = 12
-#: SQLAlchemy keeps five connections to a database. One to SQLite takes two descriptors, and all together one.
-DATABASE_DESCRIPTORS = 11
-#: What a worker may grow by between the two looks at it, in KiB. In its first two or three minutes under 24 clients it
-#: grows by one to three MiB in all, as it makes its threads and fills its caches, and then hardly any more.
-GROWTH_KIB = 6 * 1024
 _DEFECT = re.compile(r"Traceback|CRITICAL|WORKER TIMEOUT|SIGKILL|SIGABRT")
 
 
@@ -57,37 +51,6 @@ class Plan:
     laps: int
     clients: int
     seed: int
-
-
-@dataclass(frozen=True)
-class Lap:
-    """What each worker held when it was warm, and at the end of the lap."""
-
-    number: int
-    warm: tuple[Holdings, ...]
-    end: tuple[Holdings, ...]
-
-
-@dataclass
-class Findings:
-    """What came of it.
-
-    :ivar problems: what should not be, in words. None: the service has stood it.
-    """
-
-    tally: Tally
-    laps: list[Lap] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    turns: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    recorded: Counter[Row] = field(default_factory=Counter)
-    reloads: int = 0
-    renewals: int = 0
-    seconds: float = 0.0
-
-    def expect(self, what: str, is_so: object) -> None:
-        """Note a problem, unless it is so."""
-        if not is_so:
-            self.problems.append(what)
 
 
 #: Told of the progress, every second.
@@ -193,8 +156,11 @@ class _Soak:
 
     def _holdings(self) -> tuple[Holdings, ...]:
         port, upstream_port = (int(url.rpartition(":")[2]) for url in (self._running.url, self._simulator.url))
-        workers = sorted(workers_of(self._running))
-        return tuple(holdings_of(pid, port=port, upstream_port=upstream_port) for pid in workers)
+        held = []
+        for pid in sorted(workers_of(self._running)):
+            with suppress(OSError):  # Old workers end when their last client has left.
+                held.append(holdings_of(pid, port=port, upstream_port=upstream_port))
+        return tuple(held)
 
     def _is_settled(self) -> bool:
         """Whether no client is connected, and upstream serves nobody: what is open there waits in a worker's pool."""
@@ -235,26 +201,10 @@ class _Soak:
         findings.expect(f"upstream has not seen {_some(seen - findings.turns)}", not seen - findings.turns)
 
 
-def grown(lap: Lap, *, clients: int) -> Iterator[str]:
-    """Tell what a worker holds more of than it should."""
-    for warm, end in zip(lap.warm, lap.end, strict=True):
-        where = f"lap {lap.number}, worker {end.pid}"
-        if warm.pid != end.pid:
-            yield f"{where}: it is another than {warm.pid}"
-        if end.memory - warm.memory > GROWTH_KIB:
-            yield f"{where}: memory grew by {(end.memory - warm.memory) / 1024:.1f} MiB"
-        if end.others > warm.others:
-            yield f"{where}: {end.others} descriptors instead of {warm.others}"
-        if end.database > DATABASE_DESCRIPTORS:
-            yield f"{where}: {end.database} descriptors of the database"
-        if end.threads > clients + OWN_THREADS:
-            yield f"{where}: {end.threads} threads for {clients} clients"
-        if end.upstream > clients:
-            yield f"{where}: {end.upstream} connections to upstream for {clients} clients"
-
-
 def _rows(state_path: Path) -> Counter[Row]:
     """What the ledger holds."""
+    if not (state_path / "ocm.db").exists():
+        return Counter()
     query = 'SELECT "user", transport, status, input_tokens FROM turn'
     with closing(sqlite3.connect(f"file:{state_path / 'ocm.db'}?mode=ro", uri=True)) as connection:
         return Counter(Row(*row) for row in connection.execute(query))

@@ -40,6 +40,8 @@ def holdings_of(pid: int, *, port: int, upstream_port: int) -> Holdings:
     """
     process = Path(f"/proc/{pid}")
     known = dict(_STATUS.findall((process / "status").read_text()))
+    if "RssAnon" not in known:
+        raise ProcessLookupError(pid)  # It has ended, and its parent has yet to hear of it.
     remote = _connections(process, port=port, upstream_port=upstream_port)
     counted = Counter(remote.get(link) or _kind(link) for link in _descriptors(process))
     kinds = {name: counted[name] for name in ("clients", "upstream", "database", "others")}

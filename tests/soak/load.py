@@ -7,7 +7,8 @@ import threading
 from collections.abc import Mapping
 from types import TracebackType
 
-from tests.soak.visits import VISITS, Tally, Visit, Visitor
+from tests.soak.visitor import Tally, Visitor
+from tests.soak.visits import VISITS, Visit
 
 #: Between two visits of one client, in seconds.
 PAUSE_SECONDS = 0.2

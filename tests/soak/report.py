@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from tests.soak.endurance import Findings
+from tests.soak.findings import Findings
 from tests.soak.holdings import Holdings
 
 #: More problems than this say the same again.
@@ -27,7 +27,7 @@ def lines_of(findings: Findings) -> Iterator[str]:
     """Tell all: of each worker when it was warm and at the end of its lap, of turns, and what is wrong."""
     yield _row(_COLUMNS)
     for lap in findings.laps:
-        for warm, end in zip(lap.warm, lap.end, strict=True):
+        for warm, end in zip(lap.warm, lap.end, strict=False):
             yield _line(lap.number, warm, end)
     statuses = Counter[str]()
     for row, count in findings.recorded.items():

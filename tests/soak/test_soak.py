@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.soak.endurance import Findings, Plan, run
+from tests.soak.endurance import Plan, run
+from tests.soak.findings import Findings
 from tests.soak.report import lines_of
 from tests.soak.visits import VISITS
 

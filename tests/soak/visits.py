@@ -7,118 +7,22 @@ once. A turn that ends carries a number of its own as its input tokens, by which
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
-import random
 import socket
 import struct
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
-TIMEOUT_SECONDS = 30.0
-_BODY = json.dumps({"model": "gpt-5.5", "stream": True, "input": "hi"}).encode()
+from tests.soak.visitor import BODY, TIMEOUT_SECONDS, Visitor, Wrong
+
 _CREATE = json.dumps({"type": "response.create", "model": "gpt-5.5", "input": []})
 _TERMINAL_EVENT = b"event: response.completed"
 _SLOW_BUFFER_BYTES = 16 * 1024
 #: A response that its client does not wait for never ends by itself, so there is one way only that it can be recorded.
 _SILENT = {"silence_after": 3}
-
-
-class Row(NamedTuple):
-    """A turn as the ledger has it.
-
-    :ivar input_tokens: the turn's own number; ``None`` where upstream never told the usage.
-    """
-
-    user: str
-    transport: str
-    status: str
-    input_tokens: int | None
-
-
-class Wrong(Exception):
-    """A client got something else than it should have."""
-
-
-@dataclass
-class Tally:
-    """What clients did. Thread-safe by the global lock: each change is one operation of a built-in type.
-
-    :ivar rows: that the ledger must have in the end.
-    :ivar visits: by name.
-    :ivar failures: of visits that went wrong, in words.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    visits: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    def counted(self) -> Counter[str]:
-        """How many visits there were of each kind."""
-        return Counter(self.visits)
-
-
-@dataclass(frozen=True)
-class Visitor:
-    """Who comes to the service, again and again.
-
-    :param choose: its own source of chance.
-    """
-
-    address: tuple[str, int]
-    user: str
-    token: str = field(repr=False)
-    tally: Tally
-    choose: random.Random
-
-    def owes(self, transport: str, status: str, number: int | None = None) -> None:
-        """Note that the ledger must have this turn."""
-        self.tally.rows.append(Row(self.user, transport, status, number))
-
-    def number(self) -> int:
-        """Return a number that no other turn has."""
-        return next(self.tally.numbers)
-
-    def connect(self) -> http.client.HTTPConnection:
-        """Return a connection that the caller closes."""
-        return http.client.HTTPConnection(*self.address, timeout=TIMEOUT_SECONDS)
-
-    def fields(self, plan: Mapping[str, Any]) -> dict[str, str]:
-        """The fields of a request that is to be answered so."""
-        return {"Authorization": f"Bearer {self.token}", "X-Simulate": json.dumps(plan)}
-
-    def ask(
-        self, connection: http.client.HTTPConnection, plan: Mapping[str, Any], path: str = "/v1/responses"
-    ) -> http.client.HTTPResponse:
-        """Send a request and return its response."""
-        connection.request("POST", path, _BODY, self.fields(plan))
-        return connection.getresponse()
-
-    @contextmanager
-    def websocket(self, plan: Mapping[str, Any]) -> Iterator[ClientConnection]:
-        """A WebSocket on which each turn is answered so; compressed or not."""
-        host, port = self.address
-        with connect(
-            f"ws://{host}:{port}/v1/responses",
-            compression=self.choose.choice(["deflate", None]),
-            proxy=None,
-            additional_headers=self.fields(plan),
-            open_timeout=TIMEOUT_SECONDS,
-            close_timeout=5,
-        ) as client:
-            yield client
-
-    def pause(self, least: float, most: float) -> None:
-        """Do nothing for a while, as people do."""
-        threading.Event().wait(self.choose.uniform(least, most))
 
 
 Visit = Callable[[Visitor], None]
@@ -188,14 +92,14 @@ def leaves_in_mid_stream(visitor: Visitor) -> None:
 def leaves_before_the_answer(visitor: Visitor) -> None:
     """A client that goes before upstream has said anything. Nothing can be recorded of it."""
     with closing(visitor.connect()) as connection:
-        connection.request("POST", "/v1/responses", _BODY, visitor.fields({"silence_before_status": True}))
+        connection.request("POST", "/v1/responses", BODY, visitor.fields({"silence_before_status": True}))
         visitor.pause(0, 0.3)
 
 
 def half_request(visitor: Visitor) -> None:
     """A client that never says what it wants."""
     head = f"POST /v1/responses HTTP/1.1\r\nHost: ocm\r\nAuthorization: Bearer {visitor.token}\r\n".encode()
-    beginnings = [b"", head[:20], head, head + b"Content-Length: 5000\r\n\r\n" + _BODY]
+    beginnings = [b"", head[:20], head, head + b"Content-Length: 5000\r\n\r\n" + BODY]
     with socket.create_connection(visitor.address, TIMEOUT_SECONDS) as connection:
         connection.sendall(visitor.choose.choice(beginnings))
         visitor.pause(0.2, 1)
@@ -204,7 +108,7 @@ def half_request(visitor: Visitor) -> None:
 def wrong_token(visitor: Visitor) -> None:
     """A stranger."""
     with closing(visitor.connect()) as connection:
-        connection.request("POST", "/v1/responses", _BODY, {"Authorization": "Bearer sk-ocm-unknown"})
+        connection.request("POST", "/v1/responses", BODY, {"Authorization": "Bearer sk-ocm-unknown"})
         _expect_status(connection.getresponse(), 401)
 
 
