@@ -173,15 +173,8 @@ def _server(folder: Path, listener: socket.socket) -> Iterator[subprocess.Popen[
         server = subprocess.Popen(  # noqa: S603 - our own interpreter and project
             [
                 *(sys.executable, "-m", "ocm_wsgi.tethered", str(os.getpid())),
-                *(
-                    "--config",
-                    str(project / "gunicorn.conf.py"),
-                    "--bind",
-                    f"fd://{listener.fileno()}",
-                    "--graceful-timeout",
-                    "2",
-                    "wsgi:app",
-                ),
+                *("--config", str(project / "gunicorn.conf.py"), "--graceful-timeout", "2"),
+                *("--bind", f"fd://{listener.fileno()}", "wsgi:app"),
             ],
             cwd=project,
             env={**_environment(), "OCM_CONFIG": str(folder / "ocm.json")},

@@ -32,7 +32,6 @@ _EXPIRY_WARNING_DAYS = 14
 _APART_SECONDS = 0.5
 _NGINX = "Use deploy/nginx.conf as it is"
 _FALLBACK = "Codex falls back to HTTP after some seconds"
-_GUNICORN = "gunicorn.conf.py"
 _FORGED = "192.0.2.1"
 
 
@@ -256,7 +255,7 @@ def _websocket(address: Address, authorization: Mapping[str, str]) -> Finding:
 
 def _declined_remedy(status: int) -> str:
     if status == 426:
-        return f"The service's worker has to be its own: leave worker_class to {_GUNICORN}."
+        return "The service's worker has to be its own: leave worker_class to gunicorn.conf.py."
     if status in (401, 403):
         return "flask ocm login"
     if status >= 500:

@@ -17,7 +17,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from ocm_wsgi.checks import websocket
+from ocm_wsgi.checks import Level, address, websocket
 from ocm_wsgi.checks.tickets import ticket
 from ocm_wsgi.simulator import Plan
 
@@ -106,6 +106,17 @@ def test_worker_without_tunnels_is_told(owner: Any, service: Any) -> None:
     found = websocket_finding(owner, running)
     assert (found["level"], "426" in found["text"]) == ("warning", True)
     assert "worker_class" in found["remedy"]
+
+
+def test_silence_is_told(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no answer comes the check goes on after as long as Codex would wait."""
+    monkeypatch.setattr(websocket, "TIMEOUT_SECONDS", 0.5)
+    running = service(workers=1)
+    running.simulator.plan(Plan(upgrade=True, silence_before_status=True))
+    running.state_path.mkdir(exist_ok=True)
+    found = [*address.findings(address.Address.parse(running.url), running.state_path, silence_seconds=0)]
+    (said,) = [each for each in found if each.code == "websocket"]
+    assert (said.level, "takes more than" in said.text) == (Level.WARNING, True)
 
 
 def test_no_turn_over_the_websocket_of_a_check(service: Any) -> None:
