@@ -38,6 +38,9 @@ OPENING_SECONDS = 10
 #: No turn takes longer, in seconds. Those that were under way at a moment are looked for as far back.
 LONGEST_TURN_SECONDS = 3600
 
+#: What was told so long before the last came late, in seconds. Longer: the clock was set back, and this is newer.
+LATE_SECONDS = 300
+
 #: How many rows are read to learn from: the windows that count, and bounded where upstream tells fractions.
 READ_ROWS = 1000
 
@@ -71,14 +74,14 @@ def following(before: Sample | None, period: Period, window: Window, at: float) 
 
     Recognises whether upstream still speaks of the same window.
     """
-    if before is not None and at < before.at:
+    if before is not None and 0 < before.at - at <= LATE_SECONDS:
         return None
     if before is not None and _is_same(before, window):
         return Sample(before.cycle, at, window.used_percent)
     start = window.reset_at - LENGTHS[period] - OPENING_SECONDS
     if before is not None:
         # What was used before upstream began anew is no part of the new window, also when it did so early.
-        start = max(start, before.cycle.end if at >= before.cycle.end else int(before.at))
+        start = max(start, before.cycle.end if at >= before.cycle.end else int(min(before.at, at)))
     return Sample(Cycle(start, window.reset_at), at, window.used_percent)
 
 
@@ -167,7 +170,7 @@ class QuotaHistory:
                 if sample is None or not is_worth_keeping(before, sample):
                     return
                 start = sample.cycle.start
-                seen_at = max(seen_at, start, before.at if before else 0.0)
+                seen_at = max(min(max(seen_at, before.at if before else 0.0), at), start)
                 connection.execute(
                     db.quota_sample.insert(),
                     {
