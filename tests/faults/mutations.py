@@ -561,6 +561,10 @@ CLOCK = (
         "test_clock_leaps_over_a_session", Edit("ocm_wsgi/sessions.py", "max_age=LIFETIME_SECONDS", "max_age=None")
     ),
     Mutation("test_clock_leaps_while_records_wait", _WRITTEN_TWICE),
+    Mutation(
+        "test_clock_leaps_while_upstream_tells_of_its_windows",
+        Edit("ocm_wsgi/quota.py", "0 < before.at - at <= LATE_SECONDS", "0 < before.at - at"),
+    ),
 )
 
 MUTATIONS = PROCESSES + STATE + CREDENTIAL + OPENAI + CLIENTS + THREADS + WEBSOCKETS + CLOCK

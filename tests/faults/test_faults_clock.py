@@ -144,3 +144,15 @@ def test_clock_leaps_while_records_wait(start_stack: Callable[..., Stack], clock
     assert [row[:2] for row in stack.rows_with(answers)] == [("alice", "completed")] * 9
     assert stack.serves()
     assert len(stack.rows_with(answers)) == 9
+
+
+def test_clock_leaps_while_upstream_tells_of_its_windows(start_stack: Callable[..., Stack], clock: WallClock) -> None:
+    """What upstream said while the clock was ahead does not outweigh what it says now: the owner's reserve is kept."""
+    stack = start_stack(workers=1, environment=clock.environment, reserve_5h=20)
+    simulator = stack.simulator
+    primary = simulator.rate_limits["primary"]
+    for ahead, used_percent in ((0, 30), (10 * DAY, 60), (0, 85)):
+        clock.leap(ahead)
+        simulator.rate_limits = {**simulator.rate_limits, "primary": {**primary, "used_percent": used_percent}}
+        assert stack.turn(ALICE).has_ended
+    assert eventually(lambda: stack.turn(ALICE).status == 429, seconds=5)
