@@ -23,7 +23,6 @@ from ocm_wsgi.socketturns import SocketTurn, SocketTurns
 logger = logging.getLogger(__name__)
 
 UPSTREAM_STALLED = "upstream stalled"
-_SILENT = "it was silent for too long"
 
 
 class _Side(Peer):
@@ -97,12 +96,10 @@ class Tunnel:
         if self._recording is not None:
             if now - self._recording_since > limits.record:
                 self._guarded(self._recorded, self._recording)
-        elif self._client.unsent:
-            if now - self._client.took_at > limits.stall:
-                self._finish(CLIENT_STALLED)
-        elif self._upstream.unsent:
-            if now - self._upstream.took_at > limits.stall:
-                self._finish(UPSTREAM_STALLED)
+        elif self._client.unsent and now - self._client.took_at > limits.stall:
+            self._finish(CLIENT_STALLED)
+        elif self._upstream.unsent and now - self._upstream.took_at > limits.stall:
+            self._finish(UPSTREAM_STALLED)
         elif self._conversation.has_open_turn and now - self._heard_at > limits.silence:
             self._guarded(self._give_up_on_upstream)
 
@@ -112,14 +109,14 @@ class Tunnel:
             self._conversation.leave()
             self._guarded(self._go_on)
 
-    def _give_up_on_upstream(self) -> None:
-        """Codex asks again over another connection, as it does when this one is cut."""
-        self._conversation.break_off(INTERNAL_ERROR, f"OpenAI's turn failed: {_SILENT}")
-        self._end_with(f"upstream cut it: {_SILENT}")
-
     def abort(self, end: str) -> None:
         """Give it up."""
         self._finish(end)
+
+    def _give_up_on_upstream(self) -> None:
+        """Codex asks again over another connection, as it does when this one is cut."""
+        self._conversation.break_off(INTERNAL_ERROR, "OpenAI was silent for too long.")
+        self._end_with("upstream cut it: it was silent for too long")
 
     def _begin(self, buffered: bytes, early: bytes) -> None:
         if buffered:
