@@ -82,7 +82,8 @@ def main(
 
     So are ChatMock and LiteLLM where they are installed, but not with WebSockets, and in a quick run only if named.
     Each wants a virtual environment of its own (pip install chatmock, pip install 'litellm[proxy]'), because what they
-    depend on is not what the service depends on; then put its command on PATH, or name it with the option.
+    depend on is not what the service depends on; then put its command on PATH, or name it with the option. ChatMock
+    knows one address of upstream, with TLS, and is measured with TLS in any case.
 
     CPU is that of all processes of a server; latency is that of each event, from when upstream sends it until a
     client has it. The last line of each load is the service as a multiple of nginx. How to read the rest:

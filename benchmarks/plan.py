@@ -164,29 +164,37 @@ def _section(kind: _Kind, rounds: int, upstream: Upstream, folder: Path, status:
     """Measure one kind of load, on servers that have not seen another: they would keep its memory."""
     missing: list[str] = []
     with contextlib.ExitStack() as running:
-
-        def start(name: str, server: contextlib.AbstractContextManager[Server]) -> Meter:
-            status.next_step(f"{name}: starting")
-            with contextlib.ExitStack() as starting:
-                meter = Meter(starting.enter_context(server), upstream)
-                running.enter_context(starting.pop_all())
-            return meter
-
-        meters = [
-            start("direct", contextlib.nullcontext(direct(upstream))),
-            start(nginx.NAME, nginx.run_nginx(upstream, _new(folder / nginx.NAME))),
-        ]
+        relay = running.enter_context(nginx.run_nginx(upstream, _new(folder / nginx.NAME)))
+        subject = running.enter_context(service.run_service(upstream, _new(folder / service.NAME)))
+        meters = [_warm(server, upstream, status) for server in (direct(upstream), relay)]
         for other in kind.others:
             try:
-                meters.append(start(other.kind.name, other.run(upstream, _new(folder / other.kind.name))))
+                meters.append(_start_other(other, upstream, _new(folder / other.kind.name), status, running))
             except ServerFailed as exc:
                 missing.append(f"not measured: {exc}")
-        meters.append(start(service.NAME, service.run_service(upstream, _new(folder / service.NAME))))
+        # Last: until all its workers are up, what it takes when idle is not known.
+        meters.append(_warm(subject, upstream, status))
         measured = [_round(kind, meters, status) for _ in range(rounds)]
     title = f"{kind.title}; medians of {rounds} rounds" if rounds > 1 else kind.title
     return Section(
         kind.name, title, kind.counted, kind.columns, [median(same) for same in zip(*measured, strict=True)], missing
     )
+
+
+def _warm(server: Server, upstream: Upstream, status: Status) -> Meter:
+    status.next_step(f"{server.name}: starting")
+    return Meter(server, upstream)
+
+
+def _start_other(
+    other: Other, upstream: Upstream, folder: Path, status: Status, running: contextlib.ExitStack
+) -> Meter:
+    """Start and warm what may not work, and then does not stay."""
+    status.next_step(f"{other.kind.name}: starting")
+    with contextlib.ExitStack() as starting:
+        meter = Meter(starting.enter_context(other.run(upstream, folder)), upstream)
+        running.enter_context(starting.pop_all())
+    return meter
 
 
 def _round(kind: _Kind, meters: Sequence[Meter], status: Status) -> list[Measurement]:
