@@ -126,11 +126,13 @@ def test_upstream_is_odd(stack: Stack, plan: Plan) -> None:
         stack.simulator.plan(plan)
         answer = stack.turn()
         assert (answer.status, answer.has_ended, answer.is_whole) == (200, True, True)
-        following = [stack.turn(way="direct") for _ in range(4)]
-        assert [(each.status, each.has_ended, b"SECRET" in each.body) for each in following] == [(200, True, False)] * 4
+        # At once, so that both workers have some, and one of these the connection of before.
+        streams = [Background(lambda: stack.turn(way="direct")) for _ in range(8)]
+        following = [stream.answer() for stream in streams]
+        assert [(each.status, each.has_ended, b"SECRET" in each.body) for each in following] == [(200, True, False)] * 8
     requests = stack.simulator.requests
-    assert len(requests) == len(stack.simulator.turns) == 6
-    assert [row[:2] for row in stack.rows_with([answer, *following])] == [("alice", "completed")] * 5
+    assert len(requests) == len(stack.simulator.turns) == 10
+    assert [row[:2] for row in stack.rows_with([answer, *following])] == [("alice", "completed")] * 9
 
 
 @pytest.mark.parametrize("way", ["nginx", "direct"])
