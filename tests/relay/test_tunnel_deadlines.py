@@ -168,6 +168,17 @@ def test_an_upstream_that_takes_nothing(passage: Passage) -> None:
     assert passage.ends_after(LIMITS.stall / 2 + 1) == [UPSTREAM_STALLED]
 
 
+def test_an_upstream_that_takes_nothing_while_the_client_is_slow(passage: Passage) -> None:
+    """A client that is slow, but takes what it gets, does not lengthen upstream's time."""
+    passage.fill(passage.upstream, Peer().text(DELTA))
+    passage.fill(passage.client, passage.speaker.frame(Opcode.PING, b"x" * 125) * 500)
+    passage.clock.ahead = LIMITS.stall / 2
+    passage.client.recv(2**20)
+    passage.fill(passage.upstream, Peer().text(DELTA))
+    assert passage.ends_after(LIMITS.stall / 2 - 5) == []
+    assert passage.ends_after(LIMITS.stall / 2 + 1) == [UPSTREAM_STALLED]
+
+
 def test_an_upstream_that_is_silent_in_a_turn(passage: Passage) -> None:
     """When its time is over the client is told in a Close frame, and the turn is recorded as cut."""
     passage.ask()
