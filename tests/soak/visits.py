@@ -85,7 +85,8 @@ def leaves_in_mid_stream(visitor: Visitor) -> None:
         _expect_begun(visitor.ask(connection, _SILENT))
         visitor.owes("sse", "cut")
         visitor.pause(0, 0.2)
-        if visitor.choose.random() < 0.5:
+        # A connection that will not serve another request belongs to its response alone.
+        if connection.sock is not None and visitor.choose.random() < 0.5:
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
