@@ -99,12 +99,15 @@ class ArrivingResponse:
     def bare(self) -> BareBody | None:
         """Hand out the body as it is on the wire, of which nothing has been read yet, in place of :meth:`stream`.
 
+        The fields are gone then; whoever wants them has taken them.
+
         :return: ``None`` where the connection is none that one could wait for (TLS within TLS).
         """
         connection_socket = None if self._connection is None else self._connection.sock
         if not isinstance(connection_socket, socket.socket):
             return None
         connection_socket.setblocking(False)
+        self.field_lines = []  # The body may be open for long.
         return BareBody(self, connection_socket, self._take_rest())
 
 

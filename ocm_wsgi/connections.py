@@ -41,6 +41,8 @@ from ocm_wsgi.resumption import ResumingContext
 IDLE_LIMIT_SECONDS = 50.0
 #: One block of a request body must be taken within this time.
 SEND_TIMEOUT_SECONDS = 60.0
+#: At most this much is read at once with a head. No TLS record is larger, so nothing stays behind in the TLS layer.
+HEAD_READ_SIZE = 16 * 1024
 #: More interim responses than this before one final response are an attack or a defect.
 INTERIM_RESPONSE_LIMIT = 32
 
@@ -147,7 +149,7 @@ class _Exact:
 
     sock: socket.socket | None
     timeout: float | None
-    _head: RequestHead | None = None
+    _exchange: Exchange | None = None
     _method = ""
     _responses = 0
     _idle_since = 0.0
@@ -162,7 +164,7 @@ class _Exact:
         :param body: ``None``, or something with ``read`` that stands at its beginning.
         """
         head: RequestHead = headers
-        self._head, self._method = head, method
+        self._exchange, self._method = head.exchange, method
         octets = head.octets(method)
         if self.sock is None:
             self.connect()
@@ -183,7 +185,7 @@ class _Exact:
         try:
             head = self._final_head(reader)
         except (ConnectionResetError, BrokenPipeError) as exc:
-            if self._head is not None and self._head.exchange.aborted:
+            if self._exchange is not None and self._exchange.aborted:
                 raise Aborted("the client is gone") from exc
             if self._responses:
                 raise StaleConnection("a pooled connection was closed by upstream") from exc
@@ -208,7 +210,7 @@ class _Exact:
         assert self.sock is not None
         while (head := reader.next_head()) is None:
             try:
-                data = self.sock.recv(BLOCK_SIZE)
+                data = self.sock.recv(HEAD_READ_SIZE)
             except ConnectionResetError as exc:
                 if not reader.has_begun:
                     raise
@@ -223,9 +225,9 @@ class _Exact:
     def rest(self) -> None:
         """Called before the connection goes back to the pool: whoever aborts the exchange now must not hit it."""
         self._idle_since = time.monotonic()
-        if self._head is not None:
-            self._head.exchange.detach()
-            self._head = None
+        if self._exchange is not None:
+            self._exchange.detach()
+            self._exchange = None
 
     @property
     def has_idled_too_long(self) -> bool:

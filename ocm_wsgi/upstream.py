@@ -84,7 +84,8 @@ class UpstreamResponse:
         self.exchange = request.exchange
         self.status: int = response.status_code
         self.reason: str = response.reason or ""
-        self.fields: Fields = forwardable_response_fields(self._raw.field_lines)
+        self._field_lines = self._raw.field_lines
+        self.fields: Fields = forwardable_response_fields(self._field_lines)
         self.is_bodiless = request.method == "HEAD" or self.status in _BODILESS_STATUSES
         if self.is_bodiless:
             self._raw.give_back()
@@ -113,7 +114,7 @@ class UpstreamResponse:
 
         :param rest: octets that came behind its head.
         """
-        return Answer(self.status, self.reason, self._raw.field_lines, rest)
+        return Answer(self.status, self.reason, self._field_lines, rest)
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end; end the request at upstream otherwise."""
