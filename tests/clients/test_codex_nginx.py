@@ -71,7 +71,7 @@ def test_upgrade_refused_with_426(start_stack: Callable[..., Stack], home: Path)
 
 
 def test_upgrade_refused_with_429(start_stack: Callable[..., Stack], home: Path) -> None:
-    """The subscription's limit, told at the upgrade, reaches the user in Codex's friendly words, after one attempt."""
+    """The subscription's limit, told at the upgrade, reaches the user in Codex's own words; nothing is tried again."""
     stack = start_stack()
     resets_at = int(datetime(2030, 3, 17, 17, 46, tzinfo=timezone.utc).timestamp())
     error = {"type": "usage_limit_reached", "message": "not shown", "plan_type": "pro", "resets_at": resets_at}
@@ -80,7 +80,7 @@ def test_upgrade_refused_with_429(start_stack: Callable[..., Stack], home: Path)
     assert result.returncode == 1
     assert "hit your usage limit" in result.stderr
     assert "Mar 17th, 2030 5:46 PM" in result.stderr
-    assert len(stack.simulator.requests) <= 2
+    assert len(stack.simulator.requests) <= 2  # for the prewarm and for the turn
 
 
 def test_limit_used_up(start_stack: Callable[..., Stack], home: Path) -> None:
