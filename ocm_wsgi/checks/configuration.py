@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
@@ -31,13 +30,6 @@ def findings(config: Config) -> Iterator[Finding]:
     else:
         yield _SUBJECT.ok("source", f"Read from {config.source}.")
         yield from _privacy(Path(config.source), config)
-    if urlsplit(config.chatgpt_base_url).path.rstrip("/").endswith("/backend-api"):
-        # So stands the key of this name in Codex's own configuration.
-        yield _SUBJECT.problem(
-            "base_url",
-            "chatgpt_base_url does not end in /codex: users reach all of ChatGPT, the owner's conversations too.",
-            f"{config.chatgpt_base_url.rstrip('/')}/codex",
-        )
     for warning in config.warnings:
         yield _SUBJECT.warning("caution", f"{warning}.", "See docs/configuration.md.")
 

@@ -14,6 +14,7 @@ from ocm_wsgi.config.values import (
     Address,
     AsTuple,
     BaseUrl,
+    ChatgptBaseUrl,
     DatabaseUrl,
     Expected,
     FieldName,
@@ -55,7 +56,7 @@ class Service(Table):
     tls: Annotated[TLS | None, Expected("an object of TLS settings")] = None
     state_path: Location
     database_url: Annotated[DatabaseUrl, Field(repr=False)]
-    chatgpt_base_url: BaseUrl = "https://chatgpt.com/backend-api/codex"
+    chatgpt_base_url: ChatgptBaseUrl = "https://chatgpt.com/backend-api/codex"
     api_base_url: BaseUrl = "https://api.openai.com"
     auth_base_url: BaseUrl = "https://auth.openai.com"
     reserve_5h: Percent = 0

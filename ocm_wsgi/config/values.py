@@ -146,6 +146,13 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _codex_below(value: str) -> str:
+    # So stands the key of this name in Codex's own configuration.
+    if urlsplit(value).path.endswith("/backend-api"):
+        raise wrong(f"{value}/codex: one step above it are the owner's conversations, open to every user")
+    return value
+
+
 _DRIVER_HINT = "postgresql+psycopg://..., with the package installed by: pip install 'ocm-wsgi[postgresql]'"
 
 
@@ -187,6 +194,7 @@ SecretPem = Annotated[
 KeepAlive = Annotated[timedelta, BeforeValidator(_keep_alive), Expected("a duration")]
 RoutingMark = Annotated[int, BeforeValidator(_routing_mark), Expected("a number")]
 BaseUrl = Annotated[str, AfterValidator(_base_url), Expected("an http or https URL")]
+ChatgptBaseUrl = Annotated[BaseUrl, AfterValidator(_codex_below)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url), Expected("an SQLAlchemy URL", secret=True)]
 ZonedTime = Annotated[datetime, BeforeValidator(_zoned_time), Expected("a time with its zone")]
 Amount = Annotated[Decimal, BeforeValidator(_decimal)]

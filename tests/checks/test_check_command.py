@@ -159,9 +159,6 @@ ENVIRONMENTS = [
     pytest.param({"OCM_DETOUR": "socks5h://user:secret@127.0.0.1:9"}, "reachability", "proxy", "problem", id="proxy"),
     pytest.param({"OCM_AUTH_BASE_URL": "http://127.0.0.1:9"}, "reachability", "unreachable", "problem", id="refused"),
     pytest.param({"OCM_AUTH_BASE_URL": "http://none.invalid"}, "reachability", "name", "problem", id="no-such-name"),
-    pytest.param(
-        {"OCM_CHATGPT_BASE_URL": "https://chatgpt.com/backend-api/"}, "configuration", "base_url", "problem", id="all"
-    ),
     pytest.param({"GUNICORN_CMD_ARGS": "-k gevent"}, "server", "worker_class", "warning", id="gevent"),
     pytest.param({"WEB_CONCURRENCY": "999"}, "server", "workers", "note", id="too-many-workers"),
     pytest.param(

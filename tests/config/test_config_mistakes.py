@@ -232,6 +232,11 @@ MISTAKES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
         "$.chatgpt_base_url",
         ("without user name and password",),
     ),
+    "base-url-of-all": (
+        {"chatgpt_base_url": "https://chatgpt.com/backend-api/"},
+        "$.chatgpt_base_url",
+        ("https://chatgpt.com/backend-api/codex: one step above it are the owner's conversations",),
+    ),
     "base-url-port": ({"api_base_url": "https://x:99999"}, "$.api_base_url", ("not a URL",)),
     "database-url-driver": (
         {"database_url": f"postgresql+asyncpg://u:{SECRET}@x/y"},
