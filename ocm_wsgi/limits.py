@@ -177,7 +177,7 @@ def _amount_text(amount: Decimal, unit: Unit) -> str:
     for suffix, factor in (("M", _FACTORS["m"]), ("k", _FACTORS["k"])):
         if unit == "tokens" and amount % factor == 0:
             return f"{_plain(amount / factor)}{suffix} {unit}"
-    return f"{_plain(amount)} {unit}"
+    return f"{_plain(amount)} {unit if amount != 1 else unit[:-1]}"
 
 
 def _plain(amount: Decimal) -> str:

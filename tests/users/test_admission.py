@@ -97,12 +97,12 @@ def test_limit_reached(shared: Shared, limit: str, turn: dict[str, float], anoth
 def test_limit_text(shared: Shared) -> None:
     """The refusal says which limit, until when, and gives Codex what it makes its sentence of."""
     shared.record("alice")
-    error = refusal(shared, limited("1 requests per day"))
+    error = refusal(shared, limited("1 request per day"))
     assert error is not None
     assert (error.status, error.error_type) == (429, "usage_limit_reached")
     assert (
         error.message
-        == "You have used up your limit of 1 requests per day. It starts afresh at 2027-01-16 00:00:00 UTC."
+        == "You have used up your limit of 1 request per day. It starts afresh at 2027-01-16 00:00:00 UTC."
     )
     assert error.members == {
         "plan_type": "business",
@@ -110,13 +110,13 @@ def test_limit_text(shared: Shared) -> None:
         "resets_in_seconds": MIDNIGHT + DAYS - START,
     }
     advice = error.response_fields["x-codex-promo-message"]
-    assert advice == "Your limit here is 1 requests per day; ask the owner of the service for more"
+    assert advice == "Your limit here is 1 request per day; ask the owner of the service for more"
 
 
 def test_limit_of_longest(shared: Shared) -> None:
     """Of several limits that are reached, the one that ends last is told."""
     shared.record("alice")
-    error = refusal(shared, limited("1 requests per day", "1 requests per month", "1 requests per 5h"))
+    error = refusal(shared, limited("1 request per day", "1 request per month", "1 request per 5h"))
     assert error is not None
     assert "per month" in error.message
 
@@ -125,12 +125,12 @@ def test_limit_of_longest(shared: Shared) -> None:
 def test_limit_counts_from_the_edge(shared: Shared, ago: float, counts: bool) -> None:
     """What the window already holds counts from its first second on, also for a limit that was added today."""
     shared.record("alice", ago=ago)
-    assert (refusal(shared, limited("1 requests per day")) is not None) is counts
+    assert (refusal(shared, limited("1 request per day")) is not None) is counts
 
 
 def test_limit_ends_with_the_second(shared: Shared) -> None:
     """A limit holds until the last second of its window, and no longer."""
-    user = limited("1 requests per day")
+    user = limited("1 request per day")
     shared.record("alice")
     shared.clock.now = MIDNIGHT + DAYS - 0.001
     assert refusal(shared, user) is not None
@@ -141,7 +141,7 @@ def test_limit_ends_with_the_second(shared: Shared) -> None:
 @pytest.mark.parametrize("period", ["5h", "week"])
 def test_limit_follows_upstream(shared: Shared, period: str) -> None:
     """Limits per 5 hours and per week end when upstream says that its window does."""
-    user, end = limited(f"1 requests per {period}"), START + 4321
+    user, end = limited(f"1 request per {period}"), START + 4321
     shared.tell(five_hours=(1.0, end), week=(1.0, end))
     shared.record("alice")
     shared.clock.now = end - 1
@@ -228,7 +228,7 @@ def test_admit_without_state(tmp_path: Path) -> None:
     """When the state cannot be read, limited users are refused for now, and others are not."""
     shared = Shared(tmp_path, Database("sqlite:////dev/null/ocm.db"), {"OCM_RESERVE_5H": "15"})
     with pytest.raises(StateError, match="limits cannot be checked") as refused:
-        shared.admission.admit(limited("1 requests per day"), "gpt-5.5")
+        shared.admission.admit(limited("1 request per day"), "gpt-5.5")
     assert refused.value.status == 503
     assert refused.value.retry_after_seconds is not None
     shared.admission.admit(User("bob"), "gpt-5.5").release()
