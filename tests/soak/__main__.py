@@ -19,7 +19,7 @@ _CLEAR_LINE = "\r\033[K"
 
 @click.command()
 @click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long.")
-@click.option("--laps", type=click.IntRange(1), default=3, show_default=True, help="Each begins with a reload.")
+@click.option("--laps", type=click.IntRange(1), default=3, show_default=True, help="A reload between each two.")
 @click.option("--clients", type=click.IntRange(1), default=24, show_default=True, help="How many at once.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what clients choose by chance.")
 def main(minutes: float, laps: int, clients: int, seed: int) -> None:

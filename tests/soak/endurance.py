@@ -1,7 +1,7 @@
 """The service under mixed clients for as long as is wanted, and what must not have grown by the end.
 
-The time goes in laps. Each begins with a reload, which meets clients at work; when the new workers are warm, and again
-at the end of the lap, clients rest, and what the workers hold is looked at.
+The time goes in laps. Each but the first begins with a reload, which meets clients at work. When the new workers are
+warm, and again at the end of the lap, clients rest, and what the workers hold is looked at.
 """
 
 from __future__ import annotations
