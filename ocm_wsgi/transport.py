@@ -18,7 +18,6 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool
 
 from ocm_wsgi.arriving import BLOCK_SIZE
-from ocm_wsgi.arriving import BareBody as BareBody  # until who takes it from here takes it from there
 from ocm_wsgi.connections import SOCKET_OPTIONS, RequestHead, pool_manager
 from ocm_wsgi.targets import Origin
 

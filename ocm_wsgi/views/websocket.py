@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flask import Response, request
 
 from ocm_wsgi import ratelimits
+from ocm_wsgi.arriving import BareBody
 from ocm_wsgi.connections import Exchange
 from ocm_wsgi.conversation import Conversation
 from ocm_wsgi.errors import UpgradeUnavailable
@@ -17,7 +18,6 @@ from ocm_wsgi.handshake import Answer, require_opening_handshake
 from ocm_wsgi.service import Service
 from ocm_wsgi.socketturns import SocketTurn, SocketTurns
 from ocm_wsgi.targets import ApiTarget
-from ocm_wsgi.transport import BareBody
 from ocm_wsgi.upstream import ClientRequest, UpstreamResponse
 from ocm_wsgi.users import User
 from ocm_wsgi.views.access import LateResponse, RequestNote
