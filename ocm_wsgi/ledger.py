@@ -223,7 +223,8 @@ class Ledger:
             # new when its turn is gone.
             self._retention_at = now
             return False
-        if now < self._retention_at:
+        # Further ahead it can only be when the clock was set back.
+        if now < self._retention_at <= now + RETENTION_SECONDS:
             return False
         has_more = self._delete_old_turns(now)
         if not has_more:

@@ -22,7 +22,7 @@ from ocm_wsgi.errors import OcmError
 from ocm_wsgi.limits import LENGTHS, MEASURES, Cycle, Period, period_of
 from ocm_wsgi.ratelimits import DEFAULT_LIMIT, RateLimits, Window
 from ocm_wsgi.shares import Observation, Shares
-from ocm_wsgi.tallies import hour_down, hour_up
+from ocm_wsgi.tallies import LATE_SECONDS, hour_down, hour_up
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,6 @@ OPENING_SECONDS = 10
 
 #: No turn takes longer, in seconds. Those that were under way at a moment are looked for as far back.
 LONGEST_TURN_SECONDS = 3600
-
-#: What was told so long before the last came late, in seconds. Longer: the clock was set back, and this is newer.
-LATE_SECONDS = 300
 
 #: How many rows are read to learn from: the windows that count, and bounded where upstream tells fractions.
 READ_ROWS = 1000

@@ -22,6 +22,9 @@ Dimension = Literal["user", "credential", "model", "service_tier", "context_wind
 HOUR_SECONDS = 3600
 DAY_SECONDS = 86_400
 
+#: What was told so long before the last came late, in seconds. Longer: the clock was set back, and this is newer.
+LATE_SECONDS = 300
+
 #: Counted up in ``meta`` with each change of the sums.
 SUMS_VERSION = "turn_hour_version"
 
@@ -183,13 +186,13 @@ def add_sums(dialect_name: str) -> sa.Insert:
 
 @functools.cache
 def put_quota(dialect_name: str) -> sa.Insert:
-    """Insert rate limits, or replace older ones."""
+    """Insert rate limits, or replace older ones, and those of a time that is yet to come: the clock was set back."""
     statement = db.insert_for(dialect_name, db.quota)
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=["credential"],
         set_={"at": new.at, "rate_limits": new.rate_limits},
-        where=new.at > db.quota.c.at,
+        where=sa.or_(new.at > db.quota.c.at, new.at < db.quota.c.at - LATE_SECONDS),
     )
 
 

@@ -92,7 +92,7 @@ def test_limit_used_up(start_stack: Callable[..., Stack], home: Path) -> None:
     result = say_hi(stack, home, websockets=True)
     assert result.returncode == 1
     assert "hit your usage limit" in result.stderr
-    assert "requests per month; ask the owner" in result.stderr
+    assert "request per month; ask the owner" in result.stderr
     assert (stack.simulator.creates, stack.simulator.turns) == ([], [])
     assert len(stack.simulator.requests) <= 2
 

@@ -296,6 +296,20 @@ def test_retention_after_a_long_rest(database: Database, state_path: Path, clock
     ledger.close()
 
 
+def test_retention_when_the_clock_is_set_back(
+    database: Database, state_path: Path, clock: Clock, make_turn: MakeTurn
+) -> None:
+    """It does not wait until the clock is where it was."""
+    clock.now += 30 * DAY_SECONDS
+    ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
+    ledger.record(make_turn(id="first", started_at=clock() - 4 * DAY_SECONDS))
+    wait_until(lambda: not ledger.recent())
+    clock.now -= 20 * DAY_SECONDS
+    ledger.record(make_turn(id="second", started_at=clock() - 4 * DAY_SECONDS))
+    wait_until(lambda: not ledger.recent())
+    ledger.close()
+
+
 def test_recent(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None:
     """Turns come newest first, page by page, also when many began at the same moment, and can be chosen."""
     turns = [
@@ -355,6 +369,16 @@ def test_quota(ledger: Ledger, database: Database, state_path: Path) -> None:
     other.note_quota("second", {}, at=1.0)
     wait_until(lambda: ledger.quota("second") is not None)
     assert ledger.quota("default") == other.quota("default") == Quota({"primary": {"used_percent": 5}}, 10.0)
+    other.close()
+
+
+def test_quota_when_the_clock_is_set_back(ledger: Ledger, database: Database, state_path: Path) -> None:
+    """What upstream says now counts, although the last was said at a time that is yet to come."""
+    ledger.note_quota("default", {"seen": "before"}, at=5_000.0)
+    wait_until(lambda: Ledger(database, Spool(state_path / "none")).quota("default") is not None)
+    other = Ledger(database, Spool(state_path / "spool"))
+    other.note_quota("default", {"seen": "now"}, at=1_000.0)
+    wait_until(lambda: Ledger(database, Spool(state_path / "none")).quota("default") == Quota({"seen": "now"}, 1_000.0))
     other.close()
 
 
