@@ -38,6 +38,8 @@ CONNECT_TIMEOUT_SECONDS = 15.0
 #: Upstream may be silent for so long, before its response and within it. The longest that the Codex client itself
 #: waits is four times its idle timeout of 300 s, for a compaction.
 SILENCE_TIMEOUT_SECONDS = 1200.0
+#: An opening handshake is answered at once or not at all; Codex itself waits for 15 s.
+HANDSHAKE_TIMEOUT_SECONDS = 30.0
 
 #: Exists on OpenAI's platform only; the backend behind a ChatGPT sign-in has no such endpoint.
 _PLATFORM_ONLY = frozenset({"chat/completions"})
@@ -142,6 +144,7 @@ class Upstream:
         tls: ssl.SSLContext,
         proxy_url: str | None,
         silence_timeout_seconds: float = SILENCE_TIMEOUT_SECONDS,
+        handshake_timeout_seconds: float = HANDSHAKE_TIMEOUT_SECONDS,
     ) -> None:
         self._credentials = credentials
         self._origins = {
@@ -151,6 +154,7 @@ class Upstream:
         self._overrides = overrides
         self._adapter = UpstreamAdapter(tls, proxy_url=proxy_url)
         self._timeout = (CONNECT_TIMEOUT_SECONDS, silence_timeout_seconds)
+        self._handshake_timeout = (CONNECT_TIMEOUT_SECONDS, handshake_timeout_seconds)
 
     def open(self, request: ClientRequest) -> UpstreamResponse:
         """Send a request and return its response as soon as the response's head is there.
@@ -204,7 +208,8 @@ class Upstream:
         head = RequestHead(request.target.below(base_path), fields, request.exchange)
         body = None if request.body is None else request.body.rewound()
         prepared = upstream_request(request.method, origin, head, body)
-        return UpstreamResponse(self._adapter.send(prepared, stream=True, timeout=self._timeout), request)
+        timeout = self._handshake_timeout if request.is_upgrade else self._timeout
+        return UpstreamResponse(self._adapter.send(prepared, stream=True, timeout=timeout), request)
 
     def _fields(self, request: ClientRequest, origin: Origin, credential: Credential) -> Fields:
         account = _account_fields(credential)

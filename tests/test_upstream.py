@@ -316,6 +316,16 @@ def test_failures_before_the_response(simulator: Simulator, plan: Plan, error: t
     upstream.close()
 
 
+def test_silence_before_the_answer_to_a_handshake(simulator: Simulator) -> None:
+    """An opening handshake that upstream does not answer is given up long before a turn would be."""
+    upstream = upstream_for(simulator, handshake_timeout_seconds=0.3)
+    simulator.plan(Plan(upgrade=True, silence_before_status=True))
+    fields = [("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]
+    with pytest.raises(UpstreamTimeout):
+        upstream.open(ClientRequest("GET", api_target("/v1/responses"), fields, None, is_upgrade=True))
+    upstream.close()
+
+
 def test_silence_within_a_response_ends_it(simulator: Simulator) -> None:
     """Upstream that falls silent in mid-stream is cut off after the configured time."""
     upstream = upstream_for(simulator, silence_timeout_seconds=0.3)
