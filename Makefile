@@ -10,7 +10,7 @@ AXE = .cache/axe
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 
-.PHONY: help install demo test check format bench soak docs screenshots
+.PHONY: help install demo test prove check format bench soak docs screenshots
 .DELETE_ON_ERROR:
 
 help:
