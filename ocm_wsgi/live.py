@@ -97,7 +97,8 @@ class LiveRequests:
         """Give those under way, the longest first."""
         found: list[LiveRequest] = []
         for path in self._folder.glob("*.json"):
-            with contextlib.suppress(OSError, ValueError):
+            # A worker of another release, which may be there during a reload, may write something else.
+            with contextlib.suppress(OSError, ValueError, TypeError):
                 if self._clock() - path.stat().st_mtime < STALE_SECONDS:
                     found += [LiveRequest(*entry) for entry in json.loads(path.read_text())]
                 else:

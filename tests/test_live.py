@@ -52,3 +52,13 @@ def test_what_was_left_behind_fades(tmp_path: Path) -> None:
     os.utime(dead, (old, old))
     assert len(live.all()) == 1
     assert not dead.exists()
+
+
+def test_what_another_release_wrote(tmp_path: Path) -> None:
+    """During a reload workers of two releases share the folder: what cannot be read is passed over."""
+    live = LiveRequests(tmp_path)
+    live.begin(TurnOfSocket("alice", "/v1/responses", "gpt-5.5", 0.0))
+    (tmp_path / "1.json").write_text('[["bob", "/v1/responses", 1.0, "gpt-5.5", "more"]]')
+    (tmp_path / "2.json").write_text('[["bob", "/v1/responses", 1.0]]')
+    (tmp_path / "3.json").write_text("{")
+    poll(lambda: sorted(request.user for request in live.all()) == ["alice", "bob"])
