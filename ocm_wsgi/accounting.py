@@ -89,7 +89,7 @@ class Accounting:
             content_encoding=value_of(fields, "content-encoding") or "",
             path=request.endpoint,
         )
-        limits = ratelimits.from_fields(fields)
+        limits, week_start = ratelimits.read_fields(fields)
         if limits is not None:
             self.note(limits)
         transport: Transport = "sse" if "event-stream" in media_type else "json"
@@ -100,7 +100,7 @@ class Accounting:
             observer,
             status=status,
             transport=transport,
-            week_start=ratelimits.week_start(fields),
+            week_start=week_start,
             request_id=request_id[:_REQUEST_ID_LENGTH],
         )
 

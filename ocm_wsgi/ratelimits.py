@@ -106,13 +106,22 @@ class RateLimits:
 
 def from_fields(fields: Iterable[tuple[str, str]]) -> RateLimits | None:
     """Read response fields; ``None`` when none of them is about limits. What is malformed is left out."""
-    return _rate_limits(_about_limits(fields))
+    return read_fields(fields)[0]
+
+
+def read_fields(fields: Iterable[tuple[str, str]]) -> tuple[RateLimits | None, int | None]:
+    """What :func:`from_fields` and :func:`week_start` say, at the cost of one."""
+    return _read(_about_limits(fields))
 
 
 # Most responses say what the one before has said.
 @lru_cache(maxsize=64)
-def _rate_limits(fields: tuple[tuple[str, str], ...]) -> RateLimits | None:
+def _read(fields: tuple[tuple[str, str], ...]) -> tuple[RateLimits | None, int | None]:
     values = dict(fields)
+    return _rate_limits(values), _week_start(values)
+
+
+def _rate_limits(values: Mapping[str, str]) -> RateLimits | None:
     windows: dict[str, dict[str, Window]] = {}
     for field_name in values:
         found = _WINDOW_FIELD.fullmatch(field_name)
@@ -160,7 +169,10 @@ def week_start(fields: Iterable[tuple[str, str]]) -> int | None:
 
     The secondary window's end less its length, of the active limit where that has both, else of ``codex``.
     """
-    values = dict(_about_limits(fields))
+    return read_fields(fields)[1]
+
+
+def _week_start(values: Mapping[str, str]) -> int | None:
     for id_ in (_identifier(values.get("x-codex-active-limit", "")), DEFAULT_LIMIT):
         prefix = f"x-{id_}-secondary-"
         minutes, reset_at = (_integer(values.get(prefix + name)) for name in ("window-minutes", "reset-at"))

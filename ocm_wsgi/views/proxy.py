@@ -24,6 +24,7 @@ from ocm_wsgi.views.access import RequestNote
 from ocm_wsgi.views.relayed import RelayedResponse
 from ocm_wsgi.views.websocket import open_websocket
 from ocm_wsgi.views.wsgi import (
+    Environ,
     announced_length,
     client_fields,
     client_socket,
@@ -56,7 +57,7 @@ def relay(rest: str) -> Response:
     """
     note: RequestNote = g.note
     service: Service = current_app.extensions["ocm"]
-    environ = request.environ
+    environ, method = request.environ, request.method
     fields = client_fields(environ)
     refuse_api_key_fields(fields)
     authenticate = partial(_authenticate, service, fields)
@@ -68,15 +69,17 @@ def relay(rest: str) -> Response:
         return open_websocket(service, authenticate, target, fields, note)
     exchange = Exchange()
     with ExitStack() as undo:
-        body = _read_body(service.config.max_body_bytes)
-        watch = _watch_client(service, exchange)
+        body = _read_body(environ, limit=service.config.max_body_bytes)
+        watch = _watch_client(service, environ, exchange)
         if watch is not None:
             undo.callback(watch.cancel)
         with body or nullcontext():
-            turn = _turn_request(service, user, target, fields, body, note)
+            turn = None
+            if body is not None and method == "POST":
+                turn = _turn_request(service, user, target, fields, body, note)
             if turn is not None:
                 undo.callback(turn.slot.release)
-            upstream = service.upstream.open(ClientRequest(request.method, target, fields, body, exchange))
+            upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange))
         undo.pop_all()
     open_turn = None if turn is None else service.accounting.answered(turn, upstream.status, upstream.fields)
     return RelayedResponse(upstream, open_turn, watch, note)
@@ -87,11 +90,9 @@ def _authenticate(service: Service, fields: Fields) -> User:
 
 
 def _turn_request(
-    service: Service, user: User, target: ApiTarget, fields: Fields, body: Body | None, note: RequestNote
+    service: Service, user: User, target: ApiTarget, fields: Fields, body: Body, note: RequestNote
 ) -> TurnRequest | None:
     """What is asked for, if it is a turn. Whatever makes upstream work is admitted first, or refused."""
-    if body is None or request.method != "POST":
-        return None
     facts = request_facts(body.blocks(), value_of(fields, "content-encoding") or "")
     note.model = facts.model or ""
     slot = service.admission.admit(user, facts.model)
@@ -109,14 +110,13 @@ def _turn_request(
     )
 
 
-def _read_body(limit: int) -> Body | None:
-    environ = request.environ
+def _read_body(environ: Environ, *, limit: int) -> Body | None:
     if not has_body(environ):
         return None
     return read_body(environ["wsgi.input"], announced=announced_length(environ), limit=limit)
 
 
-def _watch_client(service: Service, exchange: Exchange) -> Watch | None:
+def _watch_client(service: Service, environ: Environ, exchange: Exchange) -> Watch | None:
     """Let the exchange end when its client goes, where the server shows us the client's connection."""
-    connection = client_socket(request.environ)
+    connection = client_socket(environ)
     return None if connection is None else service.hangups.watch(connection.fileno(), exchange.abort)
