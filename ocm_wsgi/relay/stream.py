@@ -163,7 +163,7 @@ class Stream:
         try:
             piece = self._framing.feed(data)
         except BadFraming as exc:
-            self._cut(str(exc))
+            self._cut(str(exc), exc.before)
             return
         if self._framing.has_ended:
             self._let_upstream_go()
@@ -224,12 +224,14 @@ class Stream:
         if self._send(self._last, LAST_CHUNK if self._is_chunked else b""):
             self._go_on()
 
-    def _cut(self, detail: str) -> None:
+    def _cut(self, detail: str, before: bytes = b"") -> None:
         """Upstream failed: the client gets what came before, and no end."""
         self._pause()
         self._body.close()
         self._end = f"upstream cut it: {detail}"
-        if not self._head or self._send(b""):
+        if before and self._turn is not None:
+            before = self._turn.feed(before)
+        if not (before or self._head) or self._send(before):
             self._go_on()
 
     def _let_upstream_go(self) -> None:

@@ -85,6 +85,7 @@ def messages(resources: ExitStack, loop: Loop, *buffered: bytes, then: bytes = b
         pytest.param((), chunk(b"late") + b"0\r\n\r\n", [HEAD, chunk(b"late") + b"0\r\n\r\n"], id="nothing-came"),
         pytest.param((b"5",), b"", [HEAD], id="half-a-line-came-and-then-the-end"),
         pytest.param((b"no chunk\r\n",), b"", [HEAD], id="garbage-came"),
+        pytest.param((chunk(b"some"), b"no chunk\r\n"), b"", [HEAD + chunk(b"some")], id="some-and-garbage-came"),
     ],
 )
 def test_the_head_goes_with_what_is_there(
