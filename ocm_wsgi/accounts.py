@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi.errors import UserRejected
 from ocm_wsgi.users import NAME, VERSION_KEY, User, columns_of, from_config, new_token, token_digest, user_of
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi.database import Database
 from ocm_wsgi.records import turn_of
 from ocm_wsgi.tallies import HOUR_SECONDS, hour_down

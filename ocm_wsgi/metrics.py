@@ -23,11 +23,11 @@ from ocm_wsgi.accounting import CREDENTIAL
 from ocm_wsgi.credentials import CredentialSource, Refresher
 from ocm_wsgi.credentials.document import Document
 from ocm_wsgi.credentials.job import RefreshOutcome, Result
-from ocm_wsgi.database import get_meta
 from ocm_wsgi.errors import CredentialError, StateError
 from ocm_wsgi.ledger import Ledger, Quota
 from ocm_wsgi.logs import RequestLine
 from ocm_wsgi.oauth import RefreshReason
+from ocm_wsgi.schema import get_meta
 from ocm_wsgi.status import rate_limits_of
 from ocm_wsgi.tallies import SUMS_VERSION, Sum
 from ocm_wsgi.turns import Turn

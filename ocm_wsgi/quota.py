@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi import shares
 from ocm_wsgi.database import Database
 from ocm_wsgi.errors import OcmError

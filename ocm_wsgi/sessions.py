@@ -19,7 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi.database import Database
 from ocm_wsgi.errors import AuthenticationFailed, SignInThrottled, StateError
 from ocm_wsgi.users import User, UserDirectory, token_digest

@@ -22,7 +22,7 @@ from pathlib import Path
 import filelock
 import sqlalchemy as sa
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi import usagefile
 from ocm_wsgi.database import Database
 from ocm_wsgi.errors import StateError

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
-from ocm_wsgi import database as db
 from ocm_wsgi import limits
+from ocm_wsgi import schema as db
 from ocm_wsgi.errors import AuthenticationFailed, StateError
 from ocm_wsgi.limits import Limit
 

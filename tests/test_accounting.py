@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi.database import Database
 from ocm_wsgi.simulator import Simulator
 from tests.conftest import ALICE, BOB, RunningService, ServiceFactory, start_service

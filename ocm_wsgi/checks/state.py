@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ocm_wsgi import database
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
+from ocm_wsgi.database import Database
 from ocm_wsgi.errors import StateError
+from ocm_wsgi.schema import get_meta
 
 _SUBJECT = Subject("state")
 # A record takes some hundred bytes; the database makes copies of its pages while it writes.
@@ -64,14 +65,14 @@ def _room(folder: Path) -> Iterator[Finding]:
 
 
 def _database(url: str) -> Iterator[Finding]:
-    opened = database.Database(url)
+    opened = Database(url)
     if opened.path is not None and not opened.path.exists():
         yield _SUBJECT.note("no_database", f"{opened.path} is not there yet; the service makes it.")
         return
     name = opened.url.render_as_string(hide_password=True)
     try:
         with opened.read() as connection:
-            version = database.get_meta(connection, "schema_version")
+            version = get_meta(connection, "schema_version")
     except StateError as exc:
         text = f"{exc.message} It is {name}{f': {exc.detail}' if exc.detail else ''}."
         yield _SUBJECT.problem("database", text, "See the service's log; the relay goes on meanwhile.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi import tallies
 from ocm_wsgi.accounts import Accounts
 from ocm_wsgi.database import Database

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from ocm_wsgi.database import Database, get_meta
+from ocm_wsgi.database import Database
 from ocm_wsgi.ledger import Ledger
+from ocm_wsgi.schema import get_meta
 from ocm_wsgi.snapshot import Snapshot
 from ocm_wsgi.spool import Spool
 from ocm_wsgi.turns import Turn, Usage

@@ -12,8 +12,9 @@ from subprocess import Popen
 import pytest
 import sqlalchemy as sa
 
-from ocm_wsgi.database import Database, add_event, event, get_meta, increase_meta, set_meta, user
+from ocm_wsgi.database import Database
 from ocm_wsgi.errors import StateError, StateTooNew
+from ocm_wsgi.schema import add_event, event, get_meta, increase_meta, set_meta, user
 
 
 def test_database_unused(database: Database, state_path: Path) -> None:

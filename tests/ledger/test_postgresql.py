@@ -17,8 +17,8 @@ from typing import Protocol
 import pytest
 import sqlalchemy as sa
 
-from ocm_wsgi import database as db
 from ocm_wsgi import history, tallies
+from ocm_wsgi import schema as db
 from ocm_wsgi.accounts import Accounts
 from ocm_wsgi.database import Database
 from ocm_wsgi.ledger import Ledger

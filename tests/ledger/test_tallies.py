@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi import tallies
 from ocm_wsgi.database import Database
 from ocm_wsgi.records import record_of

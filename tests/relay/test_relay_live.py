@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 import trustme
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi.database import Database
 from ocm_wsgi.simulator import Gate, Plan, Simulator
 from tests.conftest import ALICE, RunningService, ServiceFactory, start_service

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi.accounts import Accounts
 from ocm_wsgi.database import Database
 from ocm_wsgi.simulator import Plan

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from ocm_wsgi import database as db
+from ocm_wsgi import schema as db
 from ocm_wsgi import users
 from ocm_wsgi.accounts import Accounts
 from ocm_wsgi.config import UserConfig
