@@ -77,11 +77,15 @@ def _echo_table(sums: Sequence[Sum], groups: Sequence[_Dimension]) -> None:
     headers = (*(group.upper() for group in groups), *_HEADERS)
     click.echo(table(headers, rows, terminal_width(), right=_HEADERS))
     if total.turns_unpriced:
-        echo_paragraph(f"* {total.turns_unpriced} turns of models without a price: not in the cost (see `prices`).")
+        echo_paragraph(f"* {_turns(total.turns_unpriced)} of models without a price: not in the cost (see `prices`).")
     if total.turns_without_usage:
         echo_paragraph(
-            f"{total.turns_without_usage} turns of which OpenAI told no tokens, such as those cut or refused."
+            f"{_turns(total.turns_without_usage)} of which OpenAI told no tokens, such as those cut or refused."
         )
+
+
+def _turns(count: int) -> str:
+    return f"{count:,} turn{'' if count == 1 else 's'}"
 
 
 def _group_texts(sum_: Sum, groups: Sequence[_Dimension]) -> list[str]:

@@ -63,8 +63,8 @@ def test_usage_table(run: Run) -> None:
     assert lines[1] == ["alice", "2", "1,010", "400", "55", "12.35*"]
     assert lines[2] == ["bob", "1", "0", "0", "0", "0.00"]
     assert lines[3] == ["all", "3", "1,010", "400", "55", "12.35*"]
-    assert "* 1 turns of models without a price" in output
-    assert "1 turns of which OpenAI told no tokens" in output
+    assert "* 1 turn of models without a price" in output
+    assert "1 turn of which OpenAI told no tokens" in output
 
 
 @pytest.mark.usefixtures("used")
