@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import requests
 
 from ocm_wsgi.simulator import Gate, Plan, Simulator
-from tests.faults.stack import WAIT_SECONDS, Background, Stack, bystander, eventually, upstream_connections
+from tests.faults.stack import WAIT_SECONDS, Background, Stack, bystander, eventually, upstream_connections, workers_of
 
 TOKEN_ENDPOINT = "/oauth/token"
 
@@ -135,6 +136,11 @@ def test_refresh_cut_after_the_rotation(start_stack: Callable[..., Stack], simul
     assert {stream.answer().status for stream in streams} <= {400, 503}
     # Each worker has its own pause; of twelve answers in a row some are the other's.
     assert eventually(lambda: {stack.turn(way="direct").status for _ in range(12)} == {400}, seconds=30)
+    # Workers that come later were not there when it was refused.
+    before = set(workers_of(stack.running))
+    stack.running.process.send_signal(signal.SIGHUP)
+    assert eventually(lambda: not before & (now := set(workers_of(stack.running))) and len(now) == 2)
+    assert {stack.turn(way="direct").status for _ in range(4)} == {400}
     assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated", "reused"]
     put(stack.running.credential_path, json.dumps(simulator.credential()))
     assert stack.serves()
