@@ -37,7 +37,7 @@ from ocm_wsgi.relay.tunnel import Tunnel
 from ocm_wsgi.upstream import SILENCE_TIMEOUT_SECONDS
 from ocm_wsgi.views.relayed import HandOver
 from ocm_wsgi.views.websocket import OpenedTunnel
-from ocm_wsgi.views.wsgi import CLIENT_STALL_SECONDS, Environ
+from ocm_wsgi.views.wsgi import CLIENT_STALL_SECONDS, Environ, wants_websocket
 
 #: What is still open so long before gunicorn would kill the worker is cut, and recorded as cut.
 CUT_MARGIN_SECONDS = 2.0
@@ -265,6 +265,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             is_chunked=response.chunked,
             turn=relayed.turn,
             limits=_LIMITS,
+            head_waits=wants_websocket(outgoing.environ),
             defer=self.loop.defer,
             on_end=ended,
         )

@@ -52,6 +52,8 @@ class Stream:
     """Moves a response's body, and keeps its end back until its turn is recorded.
 
     :param head: of the response; sent with the first of the body, or at once when nothing of that is there.
+    :param head_waits: it is never sent at once. Of an answer that refuses a WebSocket, Codex reads only the part of
+        the body that comes with the head.
     :param is_chunked: whether the head promises the chunked coding.
     :param turn: what the response is accounted as, or ``None``.
     :param defer: has something called soon, in the loop's thread; callable from any thread.
@@ -69,6 +71,7 @@ class Stream:
         is_chunked: bool,
         turn: OpenTurn | None,
         limits: Limits,
+        head_waits: bool = False,
         defer: Callable[[Callable[[], None]], None],
         on_end: Callable[[str], None],
     ) -> None:
@@ -79,6 +82,7 @@ class Stream:
         self._upstream = Peer(loop, body.socket, self._on_upstream)
         self._framing: Framing = framing_of(is_chunked=body.is_chunked, length=body.length)
         self._head = head
+        self._head_waits = head_waits
         self._is_chunked = is_chunked
         self._turn = turn
         self._limits = limits
@@ -99,7 +103,7 @@ class Stream:
             self._guarded(self._take, buffered)
         elif self._framing.has_ended:
             self._guarded(self._take, b"")
-        elif self._send(b""):
+        elif self._head_waits or self._send(b""):
             self._go_on()
 
     def check(self, now: float) -> None:

@@ -49,7 +49,9 @@ def loop(resources: ExitStack) -> Loop:
     return loop
 
 
-def messages(resources: ExitStack, loop: Loop, *buffered: bytes, then: bytes = b"") -> list[bytes]:
+def messages(
+    resources: ExitStack, loop: Loop, *buffered: bytes, then: bytes = b"", head_waits: bool = False
+) -> list[bytes]:
     """What a client is sent, send by send, when this has come with upstream's head, and that after it."""
     upstream, far_upstream = map(resources.enter_context, socket.socketpair())
     # Each read of it gives what one write has sent.
@@ -62,6 +64,7 @@ def messages(resources: ExitStack, loop: Loop, *buffered: bytes, then: bytes = b
         is_chunked=True,
         turn=None,
         limits=Limits(stall=1, silence=1),
+        head_waits=head_waits,
         defer=loop.defer,
         on_end=lambda _end: client.close(),
     )
@@ -93,6 +96,12 @@ def test_the_head_goes_with_what_is_there(
 ) -> None:
     """A head waits for nothing, but what has come with it goes out in the same send."""
     assert messages(resources, loop, *buffered, then=then) == expected
+
+
+def test_the_head_of_a_refused_websocket_waits_for_the_body(resources: ExitStack, loop: Loop) -> None:
+    """A client that reads a refusal only as far as it came with the head gets the whole."""
+    body = chunk(b"late") + b"0\r\n\r\n"
+    assert messages(resources, loop, then=body, head_waits=True) == [HEAD + body]
 
 
 def test_other_threads_have_something_called(loop: Loop) -> None:
