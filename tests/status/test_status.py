@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +37,11 @@ def get(running: RunningService, target: str, token: str | None = ADMIN, **param
         session.trust_env = False
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return session.get(running.url + target, params=parameters, headers=headers, timeout=20)
+
+
+def timeless(answer: requests.Response) -> str:
+    """What an answer says, but for the seconds until a reset: they pass between two questions."""
+    return re.sub(r'(?<="reset_after_seconds":)\d+', "some", answer.text)
 
 
 def take_turn(running: RunningService, token: str) -> None:
@@ -197,7 +203,7 @@ def test_a_user_never_sees_another(running: RunningService, path: str, parameter
     assert '"service"' not in answer.text
     if parameters.get("user") in ("bob-the-second", "root"):
         other = get(running, path, ALICE, **{**parameters, "user": "carol"})
-        assert (other.status_code, other.content) == (answer.status_code, answer.content)
+        assert (other.status_code, timeless(other)) == (answer.status_code, timeless(answer))
 
 
 @pytest.mark.parametrize("path", ["/ocm/v1/status", "/ocm/v1/usage", *CODEX_PATHS])
