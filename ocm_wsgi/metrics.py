@@ -27,9 +27,8 @@ from ocm_wsgi.errors import CredentialError, StateError
 from ocm_wsgi.ledger import Ledger, Quota
 from ocm_wsgi.logs import RequestLine
 from ocm_wsgi.oauth import RefreshReason
-from ocm_wsgi.schema import get_meta
 from ocm_wsgi.status import rate_limits_of
-from ocm_wsgi.tallies import SUMS_VERSION, Sum
+from ocm_wsgi.tallies import Sum
 from ocm_wsgi.turns import Turn
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ class StateCollector(Collector):
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._known: tuple[str | None, list[Sum]] | None = None
+        self._known: tuple[int, list[Sum]] | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Give the metrics. Those of a database that cannot be read are left out."""
@@ -180,10 +179,10 @@ class StateCollector(Collector):
     def _sums(self) -> list[Sum]:
         """Add all turns up, by user and model, unless none has come since that was last done."""
         with self._service.database.read() as connection:
-            version = get_meta(connection, SUMS_VERSION)
-            if self._known is None or self._known[0] != version or version is None:
+            turns = tallies.turns_summed(connection)
+            if self._known is None or self._known[0] != turns:
                 sums = tallies.sums(connection, None, None, ("user", "model"), user=None, utc_offset_seconds=0)
-                self._known = version, sums
+                self._known = turns, sums
             return self._known[1]
 
 

@@ -198,11 +198,6 @@ def set_meta(connection: sa.Connection, key: str, value: str) -> None:
     connection.execute(_put_meta(connection.dialect.name), {"key": key, "value": value})
 
 
-def increase_meta(connection: sa.Connection, key: str) -> None:
-    """Add 1 to a counter of ``meta``, which starts at 0. Call it last: PostgreSQL holds others up at that row."""
-    run_prepared(connection, _increase_meta(connection.dialect.name), {"key": key, "value": "1"})
-
-
 def add_event(
     connection: sa.Connection, at: float, actor: str, kind: str, subject: str, detail: object | None = None
 ) -> None:
@@ -215,17 +210,7 @@ def add_event(
     connection.execute(event.insert(), row)
 
 
-# Making a statement costs several times what running it does, so each is made once.
-
-
 @functools.cache
 def _put_meta(dialect_name: str) -> sa.Insert:
     statement = insert_for(dialect_name, meta)
     return statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
-
-
-@functools.cache
-def _increase_meta(dialect_name: str) -> sa.Insert:
-    increased = sa.cast(sa.cast(meta.c.value, sa.BigInteger) + sa.literal_column("1"), sa.Text)
-    statement = insert_for(dialect_name, meta)
-    return statement.on_conflict_do_update(index_elements=["key"], set_={"value": increased})

@@ -23,10 +23,9 @@ import filelock
 import sqlalchemy as sa
 
 from ocm_wsgi import schema as db
-from ocm_wsgi import usagefile
+from ocm_wsgi import tallies, usagefile
 from ocm_wsgi.database import Database
 from ocm_wsgi.errors import StateError
-from ocm_wsgi.tallies import SUMS_VERSION
 from ocm_wsgi.usagefile import Combination, Entry, Statistics
 
 logger = logging.getLogger(__name__)
@@ -101,8 +100,7 @@ class Snapshot:
         with filelock.FileLock(f"{target}.lock", mode=0o600, fallback_to_soft=False).acquire(timeout_seconds):
             opening = self._opening_balance(target)
             with self._database.read() as connection:
-                version = db.get_meta(connection, SUMS_VERSION) or "0"
-                written = json.dumps([str(target), version])
+                written = json.dumps([str(target), tallies.turns_summed(connection)])
                 if only_changes and db.get_meta(connection, _WRITTEN) == written and target.exists():
                     return False
                 entries = usagefile.merged([*opening, *_entries(connection)])

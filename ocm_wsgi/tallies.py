@@ -25,9 +25,6 @@ DAY_SECONDS = 86_400
 #: What was told so long before the last came late, in seconds. Longer: the clock was set back, and this is newer.
 LATE_SECONDS = 300
 
-#: Counted up in ``meta`` with each change of the sums.
-SUMS_VERSION = "turn_hour_version"
-
 _KEY = ("user", "hour", "credential", "model", "service_tier", "context_window", "week_start")
 _TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cache_write_tokens")
 _COUNTS = ("turns", "turns_without_usage", "turns_unpriced", *_TOKENS, "cost_micro_usd")
@@ -86,7 +83,11 @@ def store_records(connection: sa.Connection, records: Iterable[Record]) -> None:
     inserted = [record for record in complete.values() if db.run_prepared(connection, insert, record)]
     if inserted:
         _add_to_sums(connection, inserted)
-        db.increase_meta(connection, SUMS_VERSION)
+
+
+def turns_summed(connection: sa.Connection) -> int:
+    """Say how many turns have been added to the sums so far; while that is the same, so are they."""
+    return int(connection.execute(sa.select(_total(db.turn_hour.c.turns))).scalar_one())
 
 
 def sums(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from ocm_wsgi.database import Database
 from ocm_wsgi.errors import StateError, StateTooNew
-from ocm_wsgi.schema import add_event, event, get_meta, increase_meta, set_meta, user
+from ocm_wsgi.schema import add_event, event, get_meta, set_meta, user
 
 
 def test_database_unused(database: Database, state_path: Path) -> None:
@@ -156,14 +156,6 @@ def test_database_removed_while_writing(database: Database, state_path: Path) ->
 
     with pytest.raises(StateError, match="removed or replaced"):
         work()
-
-
-def test_increase_meta(database: Database) -> None:
-    """A counter starts at 0 and counts."""
-    with database.write() as connection:
-        increase_meta(connection, "users_version")
-        increase_meta(connection, "users_version")
-        assert get_meta(connection, "users_version") == "2"
 
 
 def test_add_event(database: Database) -> None:
