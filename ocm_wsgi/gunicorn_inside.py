@@ -16,6 +16,9 @@ _METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (gthread.ThreadWorker, "run", ("self",)),
     (gthread.ThreadWorker, "notify", ("self",)),
     (gthread.ThreadWorker, "wait_for_and_dispatch_events", ("self", "timeout")),
+    (gthread.ThreadWorker, "get_thread_pool", ("self",)),
+    (gthread.ThreadWorker, "set_accept_enabled", ("self", "enabled")),
+    (gthread.ThreadWorker, "accept", ("self", "listener")),
     (gthread.ThreadWorker, "enqueue_req", ("self", "conn")),
     (gthread.ThreadWorker, "handle", ("self", "conn")),
     (gthread.ThreadWorker, "handle_request", ("self", "req", "conn")),
@@ -32,7 +35,7 @@ _METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (Unreader, "take_buffered", ("self",)),
 )
 _ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
-    (gthread.ThreadWorker, frozenset({"nr_conns", "poller", "method_queue", "keepalived_conns"})),
+    (gthread.ThreadWorker, frozenset({"nr_conns", "poller", "method_queue", "_accepting", "worker_connections"})),
     (Body, frozenset({"reader"})),
     (LengthReader, frozenset({"length"})),
     (gthread.TConn, frozenset({"sock", "parser", "data_ready", "is_http2"})),

@@ -19,7 +19,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -34,6 +34,7 @@ from ocm_wsgi.relay.lingering import Lingering, reset
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.stream import CLIENT_LEFT, Limits, Stream
 from ocm_wsgi.relay.tunnel import Tunnel
+from ocm_wsgi.threadpool import ThreadPool
 from ocm_wsgi.upstream import SILENCE_TIMEOUT_SECONDS
 from ocm_wsgi.views.relayed import HandOver
 from ocm_wsgi.views.websocket import OpenedTunnel
@@ -50,6 +51,10 @@ DESCRIPTOR_LIMIT = 65536
 
 #: Threads that read what clients ask for over WebSockets, and admit it.
 DECIDING_THREADS = 4
+
+#: What gunicorn is told of a request after which its connection can serve another.
+_SERVES_ANOTHER: Future[bool] = Future()
+_SERVES_ANOTHER.set_result(True)
 
 _LIMITS = Limits(stall=CLIENT_STALL_SECONDS, silence=SILENCE_TIMEOUT_SECONDS)
 
@@ -83,6 +88,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
     """
 
     wsgi: Any
+    poller: Any
 
     def init_process(self) -> None:
         """Called in the new process; returns at its end."""
@@ -92,7 +98,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._arrivals: set[Arrival] = set()
         self._streams: set[Stream] = set()
         self._tunnels: set[Tunnel] = set()
-        self._deciding = ThreadPoolExecutor(DECIDING_THREADS, "ocm-deciding")
+        self._deciding = ThreadPool(DECIDING_THREADS, "ocm-deciding")
         self._stopping_since: float | None = None
         self._is_cutting = False
         self._notify_at = 0.0
@@ -101,7 +107,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
     def run(self) -> None:
         """Serve until told to stop, and then until all is done or the time is up."""
-        self.loop.watch(self.poller.fileno(), select.EPOLLIN, self.loop.interrupt)
+        self.poller.close()
+        self.poller = _Poller(self.loop)
         self.loop.add(self)
         self.wsgi = HandingOver(self.wsgi)
         pricing.load()
@@ -110,7 +117,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         gc.freeze()
         super().run()
         self._cut_all()
-        self._deciding.shutdown(wait=False, cancel_futures=True)
+        self._deciding.shutdown(cancel_futures=True)
 
     def notify(self) -> None:
         """Tell the master that we live: gunicorn would at each request, and it is a system call on a file."""
@@ -120,9 +127,19 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             super().notify()
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Serve our sockets until gunicorn's are ready."""
+        """Serve gunicorn's sockets and our own."""
         self.loop.run(timeout)
-        super().wait_for_and_dispatch_events(0)
+
+    def accept(self, listener: socket.socket) -> None:
+        """Called in the main thread when somebody has connected."""
+        try:
+            super().accept(listener)
+        except OSError as exc:
+            # No descriptor or memory left. Whoever waits is accepted when something was given back, or after a second.
+            self.log.warning("A connection cannot be accepted: %s", exc)
+            self.set_accept_enabled(False)
+        if self.nr_conns >= self.worker_connections:
+            self.loop.interrupt()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Called on TERM: let what runs come to its end."""
@@ -180,7 +197,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             if received:
                 conn.init()
                 conn.parser.unreader.unread(received)
-            super(RelayWorker, self).enqueue_req(conn)
+            self.tpool.submit(partial(self._serve, conn))
 
         def gone() -> None:
             self._arrivals.discard(arrival)
@@ -190,8 +207,20 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._arrivals.add(arrival)
         arrival.start()
 
+    def get_thread_pool(self) -> ThreadPool:
+        """Called once, in the new process."""
+        return ThreadPool(self.cfg.threads, "ocm-request")
+
+    def _serve(self, conn: Any) -> None:
+        """In a thread: handle a request, and leave the rest to the main thread."""
+        result = False
+        try:
+            result = self.handle(conn)
+        finally:
+            self.loop.defer(partial(self._finish, conn, result))
+
     def handle(self, conn: Any) -> Any:
-        """Handle a request, in a thread. What is returned goes to :meth:`finish_request`."""
+        """Handle a request, in a thread. What is returned goes to :meth:`_finish`."""
         began = datetime.now()
         self.deadlines[conn] = time.monotonic() + HEAD_SECONDS
         try:
@@ -235,15 +264,14 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             raise
         return _Switched(opened, handed.response, handed.environ, began)
 
-    def finish_request(self, conn: Any, fs: Any) -> None:
-        """Called in the main thread when a request's thread is done with it."""
-        result = fs.result() if not fs.cancelled() and fs.exception() is None else False
+    def _finish(self, conn: Any, result: Any) -> None:
+        """In the main thread: go on with what a request's thread has come to."""
         if isinstance(result, _Outgoing):
             self._start_stream(conn, result)
         elif isinstance(result, _Switched):
             self._start_tunnel(conn, result)
         elif result:
-            super().finish_request(conn, fs)
+            self.finish_request(conn, _SERVES_ANOTHER)
         else:
             self._close_gracefully(conn)
 
@@ -292,7 +320,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             client=conn.sock,
             early=conn.parser.unreader.take_buffered(),
             limits=_LIMITS,
-            executor=self._deciding,
+            submit=self._deciding.submit,
             defer=self.loop.defer,
             on_end=ended,
         )
@@ -303,9 +331,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
     def _stream_ended(self, conn: Any, outgoing: _Outgoing, *, is_whole: bool) -> None:
         if is_whole and outgoing.keeps_alive:
-            done: Future[bool] = Future()
-            done.set_result(True)
-            super().finish_request(conn, done)
+            self.finish_request(conn, _SERVES_ANOTHER)
         elif is_whole or _is_framed(outgoing.response):
             self._close_gracefully(conn)
         else:
@@ -325,8 +351,32 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
     def _forget_connection(self) -> None:
         self.nr_conns -= 1
-        # gunicorn's own loop may wait for this: to accept again, or to end.
-        self.loop.interrupt()
+        if not self._accepting:
+            # gunicorn's own loop waits for this: to accept again, or to end.
+            self.loop.interrupt()
+
+
+class _Poller:
+    """gunicorn's way to wait for sockets, by our own: as one epoll within another each of them was waited for twice."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._descriptors: dict[Any, int] = {}
+
+    def register(self, waited: Any, _events: int, on_readable: Callable[[Any], None]) -> None:
+        """Call with what is waited for, as often as it can be read."""
+        fd = self._descriptors[waited] = waited if isinstance(waited, int) else waited.fileno()
+        self._loop.watch(fd, select.EPOLLIN, lambda _mask: on_readable(waited))
+
+    def unregister(self, waited: Any) -> None:
+        """Wait no longer.
+
+        :raises KeyError: nobody did.
+        """
+        self._loop.forget(self._descriptors.pop(waited))
+
+    def close(self) -> None:
+        """The loop has a life of its own."""
 
 
 class _MethodQueue(gthread.PollableMethodQueue):  # type: ignore[misc]  # gunicorn has no types

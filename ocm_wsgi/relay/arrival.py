@@ -45,15 +45,13 @@ class Arrival:
         self._until = loop.now + HEAD_SECONDS
 
     def start(self) -> None:
-        """Begin. What is there already is taken at once."""
+        """Begin. What is there already is taken at once; mostly that is all, and the loop need not be asked."""
         self._socket.setblocking(False)
         if _END in self._received:
             self._on_arrived(bytes(self._received))
-            return
-        self._loop.add(self)
-        self._loop.watch(self._fd, select.EPOLLIN | select.EPOLLRDHUP, self._on_ready)
-        if not self._is_opaque:
-            self._on_ready()
+        elif self._is_opaque or not self._read():
+            self._loop.add(self)
+            self._loop.watch(self._fd, select.EPOLLIN | select.EPOLLRDHUP, self._on_ready)
 
     def hurry(self, until: float) -> None:
         """Wait no longer than this."""
@@ -65,27 +63,33 @@ class Arrival:
             self._leave()
             self._on_gone()
 
-    def _on_ready(self, _mask: int = 0) -> None:
+    def _on_ready(self, _mask: int) -> None:
         if self._is_opaque:
             self._leave()
             self._on_arrived(b"")
-            return
+        else:
+            self._read()
+
+    def _read(self) -> bool:
+        """Read once; return whether it is over with that."""
         try:
             data = self._socket.recv(_READ_SIZE)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             self._leave()
             self._on_gone()
-            return
+            return True
         # The end may lie across two reads.
         searched = max(len(self._received) - len(_END), 0)
         self._received += data
-        if self._received.find(_END, searched) >= 0 or len(self._received) > _HELD_BYTES:
-            self._leave()
-            self._on_arrived(bytes(self._received))
+        if self._received.find(_END, searched) < 0 and len(self._received) <= _HELD_BYTES:
+            return False
+        self._leave()
+        self._on_arrived(bytes(self._received))
+        return True
 
     def _leave(self) -> None:
         self._loop.discard(self)

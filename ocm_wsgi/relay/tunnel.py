@@ -8,7 +8,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
+from functools import partial
 
 from ocm_wsgi.connections import SOCKET_OPTIONS
 from ocm_wsgi.conversation import Conversation, LimitsTold, TurnEnded
@@ -37,7 +37,7 @@ class Tunnel:
 
     :param upstream: its ``buffered`` octets came behind the answer to the handshake.
     :param early: octets of the client that came behind its handshake.
-    :param executor: for decisions, which may take a while.
+    :param submit: has something done in another thread: decisions may take a while.
     :param defer: has something called soon, in the loop's thread; callable from any thread.
     :param on_end: called once, with how it ended, ``""`` being well. The client's socket is its caller's again.
     :ivar octets: that went to the client.
@@ -53,7 +53,7 @@ class Tunnel:
         client: socket.socket,
         early: bytes,
         limits: Limits,
-        executor: Executor,
+        submit: Callable[[Callable[[], None]], None],
         defer: Callable[[Callable[[], None]], None],
         on_end: Callable[[str], None],
     ) -> None:
@@ -66,7 +66,7 @@ class Tunnel:
         self._client = _Side(loop, client, self._on_client)
         self._early = early
         self._limits = limits
-        self._executor = executor
+        self._submit = submit
         self._defer = defer
         self._on_end = on_end
         self._heard_at = loop.now  # when upstream last said something, or could not be listened to
@@ -195,7 +195,7 @@ class Tunnel:
         for item in items:
             if isinstance(item, HeldMessage):
                 self._is_deciding = True
-                self._executor.submit(self._decide, item)
+                self._submit(partial(self._decide, item))
             elif not self._send(self._upstream, item):
                 return
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import time
 from collections import Counter
@@ -91,3 +93,27 @@ def test_clients_that_read_nothing_are_gone_at_their_deadline(running: RunningSe
         assert eventually(lambda: are_gone(running), seconds=60)
         assert running.simulator.wait_for(lambda: running.simulator.open_streams == 0)
         assert eventually(lambda: recorded(running) == Counter(cut=CLIENTS, completed=2))
+
+
+def test_a_worker_without_descriptors_accepts_again(service: ServiceFactory) -> None:
+    """Where the system gives no descriptor for a connection, the worker stays, says so, and goes on when it does."""
+    running = service(workers=1)
+    assert post(running).status_code == 200
+    (worker,) = workers_of(running)
+    _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{worker}/fd")) + 20, hard))
+    with standing_still(running, b""):
+        assert eventually(lambda: "A connection cannot be accepted: [Errno 24]" in running.log_text())
+    assert post(running).status_code == 200
+    assert workers_of(running) == [worker]
+
+
+def test_a_worker_that_is_full_accepts_again(service: ServiceFactory) -> None:
+    """More clients than ``worker_connections`` wait to be accepted, until others leave."""
+    running = service(workers=1, arguments=("--worker-connections", "140"))
+    with standing_still(running, b""), standing_still(running, b""), connected(running) as client:
+        client.sendall(head(**LENGTH) + BODY)
+        client.settimeout(1)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+    assert post(running).status_code == 200

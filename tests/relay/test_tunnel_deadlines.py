@@ -5,9 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 from websockets.frames import Opcode
@@ -61,16 +59,6 @@ class Ledger:
         return True
 
 
-class AtOnce(Executor):
-    """Does what it is given in the caller's own thread."""
-
-    def submit(self, step: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        """Do it."""
-        future: Future[Any] = Future()
-        future.set_result(step(*arguments, **options))
-        return future
-
-
 class Clock:
     """The loop's clock, which can be put forward."""
 
@@ -103,7 +91,7 @@ class Passage:
             client=client,
             early=b"",
             limits=LIMITS,
-            executor=AtOnce(),
+            submit=lambda step: step(),
             defer=lambda callback: callback(),
             on_end=self.ends.append,
         )
