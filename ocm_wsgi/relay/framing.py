@@ -30,10 +30,12 @@ class Framing(Protocol):
 
     :ivar has_ended: the body is complete.
     :ivar excess: octets came behind its end.
+    :ivar was_one_chunk: what was fed last was one whole chunk as ``chunk`` makes it, so it can be sent as it came.
     """
 
     has_ended: bool
     excess: bool
+    was_one_chunk: bool
 
     def feed(self, data: bytes) -> bytes:
         """Return the octets of the body that are in what arrived.
@@ -61,6 +63,7 @@ class Chunked:
     def __init__(self) -> None:
         self.has_ended = False
         self.excess = False
+        self.was_one_chunk = False
         self._left = 0  # octets of the chunk that are still to come
         self._is_behind_data = False
         self._is_in_trailer = False
@@ -68,6 +71,14 @@ class Chunked:
         self._partial = b""  # a line that is not complete
 
     def feed(self, data: bytes) -> bytes:
+        self.was_one_chunk = False
+        if not (self._left or self._partial or self._is_behind_data or self._is_in_trailer):
+            # As most times: an event of a stream is one chunk, and arrives alone.
+            size_ends = data.find(b"\r\n", 1, 16)
+            size = len(data) - size_ends - 4
+            if size > 0 and data.startswith(b"%x\r\n" % size) and data.endswith(b"\r\n"):
+                self.was_one_chunk = True
+                return data[size_ends + 2 : -2]
         pieces: list[bytes] = []
         try:
             self._take(data, pieces)
@@ -127,6 +138,8 @@ class Chunked:
 class OfLength:
     """A body of announced length, in octets."""
 
+    was_one_chunk = False
+
     def __init__(self, length: int) -> None:
         self.has_ended = not length
         self.excess = False
@@ -146,6 +159,8 @@ class OfLength:
 
 class ToTheEnd:
     """A body that ends with its connection."""
+
+    was_one_chunk = False
 
     def __init__(self) -> None:
         self.has_ended = False

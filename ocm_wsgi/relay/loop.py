@@ -93,7 +93,12 @@ class Loop:
                 # Serving one may have ended the interest in another.
                 on_ready = handlers.get(fd)
                 if on_ready is not None:
-                    self._serve(fd, mask, on_ready)
+                    try:
+                        on_ready(mask)
+                    except Exception:
+                        # A defect: it must not end the others, nor come again at once.
+                        logger.exception("A connection could not be served")
+                        self.forget(fd)
             if self.now >= self._tick_at:
                 self._tick()
             if self.now >= until:
@@ -103,14 +108,6 @@ class Loop:
         """Give the descriptors back. Nothing may be deferred any more."""
         self._epoll.close()
         os.close(self._wake_fd)
-
-    def _serve(self, fd: int, mask: int, on_ready: Callable[[int], None]) -> None:
-        try:
-            on_ready(mask)
-        except Exception:
-            # A defect: it must not end the others, nor come again at once.
-            logger.exception("A connection could not be served")
-            self.forget(fd)
 
     def _run_deferred(self, _mask: int) -> None:
         os.eventfd_read(self._wake_fd)

@@ -131,12 +131,13 @@ class Stream:
         if data is None:
             return
         self._active_at = self._loop.now
-        if data:
-            self._guarded(self._take, data)
-        elif self._framing.close():
-            self._guarded(self._take, b"")
-        else:
-            self._cut("it ended before its end")
+        try:
+            if data or self._framing.close():
+                self._take(data)
+            else:
+                self._cut("it ended before its end")
+        except Exception:
+            self._fail()
 
     def _on_client(self, mask: int) -> None:
         if mask & GONE:
@@ -159,35 +160,44 @@ class Stream:
         try:
             step(data)
         except Exception:
-            logger.exception("A stream failed")
-            self._finish("failed")
+            self._fail()
+
+    def _fail(self) -> None:
+        logger.exception("A stream failed")
+        self._finish("failed")
 
     def _take(self, data: bytes) -> None:
         """Pass on what upstream sent."""
+        framing, turn = self._framing, self._turn
         try:
-            piece = self._framing.feed(data)
+            piece = framing.feed(data)
         except BadFraming as exc:
             self._cut(str(exc), exc.before)
             return
-        if self._framing.has_ended:
+        if framing.has_ended:
             self._let_upstream_go()
-        if piece and self._turn is not None:
-            piece = self._turn.feed(piece)
-        if self._framing.has_ended:
-            self._last = piece
+        passing = turn.feed(piece) if piece and turn is not None else piece
+        if framing.has_ended:
+            self._last = passing
             self._complete()
             return
-        if (piece or self._head) and not self._send(piece):
-            return
-        if self._turn is not None and self._turn.is_due:
-            self._record(self._turn)
-        else:
+        if passing or self._head:
+            as_it_came = framing.was_one_chunk and passing is piece
+            if not self._send(passing, framed=data if as_it_came and self._is_chunked else b""):
+                return
+        if turn is not None and turn.is_due:
+            self._record(turn)
+        elif self._client.unsent or not self._is_reading:
             self._go_on()
 
-    def _send(self, piece: bytes, last: bytes = b"") -> bool:
-        """Send a piece of the body, behind the head if that is still here; return whether the client is too."""
+    def _send(self, piece: bytes, last: bytes = b"", *, framed: bytes = b"") -> bool:
+        """Send a piece of the body, behind the head if that is still here; return whether the client is too.
+
+        :param framed: the piece as a chunk, where it is at hand.
+        """
         self.octets += len(piece)
-        framed = chunk(piece) if piece and self._is_chunked else piece
+        if not framed:
+            framed = chunk(piece) if piece and self._is_chunked else piece
         if last:
             framed += last
         if self._head:

@@ -28,6 +28,29 @@ def test_a_chunked_body_is_what_was_chunked(pieces: list[bytes], cuts: list[int]
     assert not framing.excess
 
 
+@given(pieces=PIECES, cuts=st.lists(st.integers(0, 10_000)), trailer=st.sampled_from([b"", b"X-A: b\r\n"]))
+def test_a_read_that_is_one_chunk_is_known(pieces: list[bytes], cuts: list[int], trailer: bytes) -> None:
+    """A read is said to be one chunk when it was at the beginning of one and is what would be sent, and only then."""
+    wire = b"".join(map(chunk, pieces)) + b"0\r\n" + trailer + b"\r\n"
+    starts = {len(b"".join(map(chunk, pieces[:i]))) for i in range(len(pieces))}
+    framing, at = Chunked(), 0
+    for read in split(wire, cuts):
+        piece = framing.feed(read)
+        assert framing.was_one_chunk == (at in starts and bool(piece) and read == chunk(piece))
+        at += len(read)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [b"A\r\n0123456789\r\n", b"0a\r\n0123456789\r\n", b"a;b\r\n0123456789\r\n", b"a \r\n0123456789\r\n", LAST_CHUNK],
+)
+def test_what_would_be_sent_otherwise_is_not_sent_as_it_came(wire: bytes) -> None:
+    """Other ways to write a chunk, and the last one."""
+    framing = Chunked()
+    assert framing.feed(wire) in (b"0123456789", b"")
+    assert not framing.was_one_chunk
+
+
 @pytest.mark.parametrize(
     ("wire", "body"),
     [
