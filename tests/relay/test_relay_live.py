@@ -144,7 +144,8 @@ def test_clients_that_do_nothing_hold_up_nobody(service: ServiceFactory, beginni
         started = time.monotonic()
         for _ in range(5):
             assert post(running).status_code == 200
-        assert time.monotonic() - started < 3
+        # One that is held up waits for a deadline of 30 s, or 2 s for each of those that do not close.
+        assert time.monotonic() - started < 20
 
 
 def test_a_stalled_client_holds_up_nobody(service: ServiceFactory) -> None:
