@@ -17,6 +17,7 @@ from typing import Any
 import filelock
 import sqlalchemy as sa
 
+from ocm_wsgi.direct import Direct
 from ocm_wsgi.errors import StateError, StateTooNew
 from ocm_wsgi.schema import SCHEMA_VERSION, get_meta, metadata, set_meta
 
@@ -76,6 +77,16 @@ class Database:
                 connection = connection.execution_options(ocm_writes=True)
                 with connection.begin():
                     yield connection
+            process.require_same_file()
+
+    @contextmanager
+    def write_directly(self) -> Iterator[Direct]:
+        """As :meth:`write`, past SQLAlchemy, for what happens at each turn. What fails is always a ``StateError``."""
+        process = self._process()
+        with _mapped_errors():
+            engine = process.engine()
+            with _mapped_driver_errors(engine), _direct_transaction(engine) as direct:
+                yield direct
             process.require_same_file()
 
     def close(self) -> None:
@@ -178,10 +189,29 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         writes = connection.get_execution_options().get("ocm_writes", False)
-        # Past SQLAlchemy, as in run_prepared.
+        # Past SQLAlchemy, as in Direct.
         connection.connection.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+@contextmanager
+def _direct_transaction(engine: sa.Engine) -> Iterator[Direct]:
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        if engine.name == "sqlite":
+            cursor.execute("BEGIN IMMEDIATE")
+        yield Direct(cursor, engine.dialect)
+        connection.commit()
+    except BaseException:
+        # Without it, SQLite would stay in the transaction until the last cursor is gone.
+        with contextlib.suppress(_driver_error(engine)):
+            connection.rollback()
+        # Not used again: it may be the connection itself that has failed.
+        connection.invalidate()
+        raise
+    connection.close()
 
 
 def _create_private_file(path: Path) -> None:
@@ -251,9 +281,13 @@ def _mapped_errors() -> Iterator[None]:
 @contextmanager
 def _mapped_driver_errors(engine: sa.Engine) -> Iterator[None]:
     """As :func:`_mapped_errors`, for what is done past SQLAlchemy."""
-    driver = engine.dialect.dbapi
-    assert driver is not None
     try:
         yield
-    except driver.Error as exc:
+    except _driver_error(engine) as exc:
         raise StateError(_UNUSABLE, detail=str(exc)) from exc
+
+
+def _driver_error(engine: sa.Engine) -> type[Exception]:
+    driver = engine.dialect.dbapi
+    assert driver is not None
+    return driver.Error

@@ -212,8 +212,8 @@ class Ledger:
         )
 
     def _store(self, records: Sequence[Record]) -> None:
-        with self._database.write() as connection:
-            tallies.store_records(connection, records)
+        with self._database.write_directly() as direct:
+            tallies.store_records(direct, records)
 
     def _do_chores(self) -> bool:
         self._write_quotas()

@@ -7,13 +7,9 @@ the users.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.sql.compiler import SQLCompiler
 
 #: Raised when a column or its meaning changes, not when a table is added.
 SCHEMA_VERSION = 1
@@ -146,45 +142,6 @@ meta = sa.Table(
 def insert_for(dialect_name: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
     """Give the dialect's own INSERT, which knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
     return postgresql.insert(table) if dialect_name == "postgresql" else sqlite.insert(table)
-
-
-def run_prepared(connection: sa.Connection, statement: sa.Insert, values: Mapping[str, Any]) -> list[Any]:
-    """Run a statement as the driver would, and give the rows that it returns.
-
-    SQLAlchemy's own way costs several times what SQLite itself does, and this is for what happens at each turn. The
-    statement must be one object throughout, and each of its values what the driver takes as it is.
-    """
-    prepared = _prepared(statement, connection.dialect)
-    cursor = connection.connection.cursor()
-    try:
-        if prepared.positions is None:
-            cursor.execute(prepared.text, {name: values[name] for name in prepared.names})
-        else:
-            cursor.execute(prepared.text, [values[name] for name in prepared.positions])
-        return list(cursor.fetchall()) if prepared.returns_rows else []
-    finally:
-        cursor.close()
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A statement in a driver's own form.
-
-    :ivar positions: the names of its values in order, or ``None`` for a driver that takes them by name.
-    """
-
-    text: str
-    names: tuple[str, ...]
-    positions: tuple[str, ...] | None
-    returns_rows: bool
-
-
-@functools.cache
-def _prepared(statement: sa.Insert, dialect: sa.Dialect) -> _Prepared:
-    compiled = statement.compile(dialect=dialect)
-    assert isinstance(compiled, SQLCompiler)
-    positions = None if compiled.positiontup is None else tuple(compiled.positiontup)
-    return _Prepared(compiled.string, tuple(compiled.params), positions, bool(compiled.effective_returning))
 
 
 def get_meta(connection: sa.Connection, key: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from ocm_wsgi import schema as db
+from ocm_wsgi.direct import Direct
 from ocm_wsgi.records import Record, completed, turn_of
 from ocm_wsgi.turns import Turn
 
@@ -74,15 +75,11 @@ class Window:
     cost_micro_usd: int
 
 
-def store_records(connection: sa.Connection, records: Iterable[Record]) -> None:
+def store_records(direct: Direct, records: Iterable[Record]) -> None:
     """Insert turns that are not there yet, and add just those to the sums."""
     complete = {record["id"]: record for record in map(completed, records) if record is not None}
-    if not complete:
-        return
-    insert = insert_turns(connection.dialect.name)
-    inserted = [record for record in complete.values() if db.run_prepared(connection, insert, record)]
-    if inserted:
-        _add_to_sums(connection, inserted)
+    insert = insert_turns(direct.dialect.name)
+    _add_to_sums(direct, [record for record in complete.values() if direct.run(insert, record)])
 
 
 def turns_summed(connection: sa.Connection) -> int:
@@ -171,10 +168,9 @@ def read_quota(connection: sa.Connection, credential: str) -> tuple[Mapping[str,
 
 
 @functools.cache
-def insert_turns(dialect_name: str) -> sa.sql.dml.ReturningInsert[tuple[str]]:
-    """Insert turns, pass over those that are there, and return the identifiers of the others."""
-    statement = db.insert_for(dialect_name, db.turn)
-    return statement.on_conflict_do_nothing(index_elements=["id"]).returning(db.turn.c.id)
+def insert_turns(dialect_name: str) -> sa.Insert:
+    """Insert turns, and pass over those that are there."""
+    return db.insert_for(dialect_name, db.turn).on_conflict_do_nothing(index_elements=["id"])
 
 
 @functools.cache
@@ -207,7 +203,7 @@ def hour_up(time: float) -> int:
     return math.ceil(time / HOUR_SECONDS) * HOUR_SECONDS
 
 
-def _add_to_sums(connection: sa.Connection, records: Iterable[Record]) -> None:
+def _add_to_sums(direct: Direct, records: Iterable[Record]) -> None:
     rows: dict[tuple[Any, ...], Record] = {}
     for record in records:
         hour, week_start = hour_down(record["started_at"]), record["week_start"] or 0
@@ -219,7 +215,7 @@ def _add_to_sums(connection: sa.Connection, records: Iterable[Record]) -> None:
             row[name] += value
     # In one order everywhere, so that two writers on PostgreSQL cannot each wait for the other's row.
     for identity in sorted(rows):
-        db.run_prepared(connection, add_sums(connection.dialect.name), rows[identity])
+        direct.run(add_sums(direct.dialect.name), rows[identity])
 
 
 def _counts(record: Record) -> dict[str, int]:

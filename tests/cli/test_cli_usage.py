@@ -50,8 +50,8 @@ def used(database: Database) -> None:
         turn(2, "alice", "new-model", Usage(10, 0, 5), None, 0),
         turn(3, "bob", "gpt-5.5", None, None, 1),
     ]
-    with database.write() as connection:
-        tallies.store_records(connection, [record_of(turn) for turn in turns])
+    with database.write_directly() as direct:
+        tallies.store_records(direct, [record_of(turn) for turn in turns])
 
 
 @pytest.mark.usefixtures("used")

@@ -107,8 +107,8 @@ _POOL_NOT_LOOKED_AT = Edit(
 )
 _WRITTEN_TWICE = Edit(
     TALLIES,
-    'return statement.on_conflict_do_nothing(index_elements=["id"]).returning(db.turn.c.id)',
-    "return statement.returning(db.turn.c.id)",
+    'return db.insert_for(dialect_name, db.turn).on_conflict_do_nothing(index_elements=["id"])',
+    "return db.insert_for(dialect_name, db.turn)",
 )
 _NOT_RECORDED = Edit(
     "ocm_wsgi/ledger.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from ocm_wsgi.database import Database
 from ocm_wsgi.errors import StateError, StateTooNew
-from ocm_wsgi.schema import add_event, event, get_meta, set_meta, user
+from ocm_wsgi.schema import add_event, event, get_meta, meta, set_meta, user
 
 
 def test_database_unused(database: Database, state_path: Path) -> None:
@@ -101,6 +102,38 @@ def test_write_rolls_back(database: Database) -> None:
         work()
     with database.read() as connection:
         assert get_meta(connection, "key") is None
+
+
+def test_write_directly_is_whole(database: Database) -> None:
+    """Past SQLAlchemy too all is written or nothing, alone, and what fails is a failure of the state."""
+    insert = meta.insert()
+
+    def write(*values: str | None) -> None:
+        with database.write_directly() as direct, contextlib.closing(sqlite3.connect(database.path or "")) as other:
+            other.execute("PRAGMA busy_timeout = 0")
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+            for value in values:
+                assert direct.run(insert, {"key": value, "value": value}) == 1
+                assert other.execute("SELECT * FROM meta WHERE key = ?", (value,)).fetchall() == []
+
+    with pytest.raises(StateError) as caught:
+        write("first", None)
+    assert "NOT NULL" in (caught.value.detail or "")
+    write("first", "second")
+    with database.read() as connection:
+        assert get_meta(connection, "second") == "second"
+
+
+def test_write_directly_removed_while_writing(database: Database, state_path: Path) -> None:
+    """A commit into a file that is gone by then is not called one past SQLAlchemy either."""
+
+    def work() -> None:
+        with database.write_directly():
+            (state_path / "ocm.sqlite3").unlink()
+
+    with pytest.raises(StateError, match="removed or replaced"):
+        work()
 
 
 def test_write_integrity_error(database: Database) -> None:

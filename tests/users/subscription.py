@@ -67,8 +67,8 @@ class Shared:
             first_byte_ms=10,
             duration_ms=round(duration * 1000),
         )
-        with self.database.write() as connection:
-            tallies.store_records(connection, [record_of(turn)])
+        with self.database.write_directly() as direct:
+            tallies.store_records(direct, [record_of(turn)])
 
     def tell(self, *, five_hours: tuple[float, int] | None = None, week: tuple[float, int] | None = None) -> None:
         """Let a response tell how full upstream's windows are: percent, and Unix seconds of the end."""
