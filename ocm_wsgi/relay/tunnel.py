@@ -196,8 +196,8 @@ class Tunnel:
             if isinstance(item, HeldMessage):
                 self._is_deciding = True
                 self._submit(partial(self._decide, item))
-            elif not self._send(self._upstream, item):
-                return
+            else:
+                self._ask(item)
 
     def _decide(self, message: HeldMessage) -> None:
         """Called in another thread."""
@@ -230,7 +230,7 @@ class Tunnel:
             self._unanswered.answered = self._loop.now
             self._unanswered = None
         happened = self._conversation.from_server(data)
-        if happened == [data]:
+        if len(happened) == 1 and happened[0] is data:
             self._tell(data)
         else:
             self._waiting.extend(happened)
@@ -262,23 +262,25 @@ class Tunnel:
         self._go_on()
 
     def _tell(self, data: bytes) -> None:
-        if data:
-            self.octets += len(data)
-            self._send(self._client, data)
-
-    def _send(self, peer: _Side, data: bytes) -> bool:
-        """Send; return whether the tunnel still stands."""
-        if not peer.unsent:
-            peer.took_at = self._loop.now
+        client = self._client
+        if not client.unsent:
+            client.took_at = self._loop.now
+        self.octets += len(data)
         try:
-            peer.send(data)
+            if data:
+                client.send(data)
+        except OSError:
+            self._finish(CLIENT_LEFT)
+
+    def _ask(self, data: bytes) -> None:
+        upstream = self._upstream
+        if not upstream.unsent:
+            upstream.took_at = self._loop.now
+        try:
+            upstream.send(data)
         except OSError as exc:
-            if peer is self._client:
-                self._finish(CLIENT_LEFT)
-                return False
             # What it said before may still be there to be read.
             logger.debug("upstream takes nothing more: %s", exc)
-        return True
 
     def _end_with(self, end: str) -> None:
         """Nothing more comes from upstream: the client gets what came before."""
