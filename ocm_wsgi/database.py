@@ -56,10 +56,9 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Give a connection that changes nothing, and on SQLite sees one moment of the database throughout."""
-        with _mapped_errors():
-            engine = self._process().engine()
-            with _mapped_driver_errors(engine), engine.connect() as connection, connection.begin():
-                yield connection
+        process = self._process()
+        with process.mapped_errors(), process.opened().engine.connect() as connection, connection.begin():
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -71,23 +70,36 @@ class Database:
         :raises StateError: nothing was written, or (rarely, on a failing commit) that is not known.
         """
         process = self._process()
-        with _mapped_errors():
-            engine = process.engine()
-            with _mapped_driver_errors(engine), engine.connect() as connection:
+        with process.mapped_errors():
+            opened = process.opened()
+            with opened.engine.connect() as connection:
                 connection = connection.execution_options(ocm_writes=True)
                 with connection.begin():
                     yield connection
-            process.require_same_file()
+            opened.require_same_file()
 
     @contextmanager
     def write_directly(self) -> Iterator[Direct]:
         """As :meth:`write`, past SQLAlchemy, for what happens at each turn. What fails is always a ``StateError``."""
         process = self._process()
-        with _mapped_errors():
-            engine = process.engine()
-            with _mapped_driver_errors(engine), _direct_transaction(engine) as direct:
-                yield direct
-            process.require_same_file()
+        with process.mapped_errors():
+            opened = process.opened()
+            connection = opened.direct_connection()
+            try:
+                cursor = connection.cursor()
+                if opened.is_sqlite:
+                    cursor.execute("BEGIN IMMEDIATE")
+                yield Direct(cursor, opened.engine.dialect)
+                connection.commit()
+                opened.require_same_file()
+            except BaseException:
+                # Without it, SQLite would stay in the transaction until the last cursor is gone.
+                with contextlib.suppress(process.driver_error):
+                    connection.rollback()
+                # Not used again: it may be the connection itself that has failed.
+                connection.invalidate()
+                raise
+            opened.keep(connection)
 
     def close(self) -> None:
         """Close this process's connections. The next use opens new ones."""
@@ -100,52 +112,47 @@ class Database:
 
 
 class _Process:
-    """The engine of one process."""
+    """What one process has opened."""
 
     def __init__(self, url: sa.URL, path: Path | None) -> None:
         self._url = url
         self._path = path
         self._lock = threading.Lock()
-        self._engine: sa.Engine | None = None
-        self._file: tuple[int, int] | None = None
+        self._opened: _Opened | None = None
+        self.driver_error: type[Exception] = url.get_dialect().import_dbapi().Error
 
-    def engine(self) -> sa.Engine:
+    def opened(self) -> _Opened:
         """Open, or open again where the file has been removed or replaced under us."""
-        engine = self._engine
-        if engine is not None and self._file == self._identity():
-            return engine
+        opened = self._opened
+        if opened is not None and opened.is_same_file():
+            return opened
         with self._lock:
-            if self._engine is not None and self._file != self._identity():
-                self._dispose()
-            if self._engine is None:
-                self._open()
-            assert self._engine is not None
-            return self._engine
+            if self._opened is not None and not self._opened.is_same_file():
+                self._close()
+            if self._opened is None:
+                self._opened = _Opened(self._open(), self._path)
+            return self._opened
 
-    def require_same_file(self) -> None:
-        """Refuse to call a commit durable that went into a file which is no longer there."""
-        if self._file != self._identity():
-            raise StateError("The state database was removed or replaced while it was written to.")
+    @contextmanager
+    def mapped_errors(self) -> Iterator[None]:
+        """Make ours what goes wrong with the database itself, as against with a caller's rows."""
+        try:
+            yield
+        except sa.exc.IntegrityError:
+            raise
+        except (sa.exc.SQLAlchemyError, self.driver_error) as exc:
+            raise StateError(_UNUSABLE, detail=str(getattr(exc, "orig", None) or exc)) from exc
 
     def close(self) -> None:
         with self._lock:
-            self._dispose()
+            self._close()
 
-    def _dispose(self) -> None:
-        if self._engine is not None:
-            self._engine.dispose()
-        self._engine = None
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+        self._opened = None
 
-    def _identity(self) -> tuple[int, int] | None:
-        if self._path is None:
-            return None
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
-    def _open(self) -> None:
+    def _open(self) -> sa.Engine:
         if self._path is not None:
             _create_private_file(self._path)
         engine = _sqlite_engine(self._url) if self._url.get_backend_name() == "sqlite" else _server_engine(self._url)
@@ -158,8 +165,7 @@ class _Process:
         except BaseException:
             engine.dispose()
             raise
-        self._file = self._identity()
-        self._engine = engine
+        return engine
 
     def _creation_lock(self) -> AbstractContextManager[Any]:
         # SQLite answers "locked" at once, without waiting, to some of those who turn on WAL at the same moment.
@@ -168,6 +174,57 @@ class _Process:
         return filelock.FileLock(
             f"{self._path}.lock", timeout=CREATION_TIMEOUT_SECONDS, mode=0o600, fallback_to_soft=False
         ).acquire(poll_interval=0.01)
+
+
+class _Opened:
+    """The engine for one file, or for a server."""
+
+    def __init__(self, engine: sa.Engine, path: Path | None) -> None:
+        self.engine = engine
+        self.is_sqlite = engine.name == "sqlite"
+        self._path = path
+        self._file = _identity(path)
+        # The pool takes longer to give and to take a connection than SQLite for a transaction. A server's goes there
+        # all the same: the pool looks whether the server is still there.
+        self._keeps = self.is_sqlite
+        self._kept: list[sa.PoolProxiedConnection] = []
+
+    def is_same_file(self) -> bool:
+        return self._file == _identity(self._path)
+
+    def require_same_file(self) -> None:
+        """Refuse to call a commit durable that went into a file which is no longer there."""
+        if not self.is_same_file():
+            raise StateError("The state database was removed or replaced while it was written to.")
+
+    def direct_connection(self) -> sa.PoolProxiedConnection:
+        """Give a connection past the engine's own ways. The caller gives it to :meth:`keep`, or invalidates it."""
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return self.engine.raw_connection()
+
+    def keep(self, connection: sa.PoolProxiedConnection) -> None:
+        if self._keeps:
+            self._kept.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        self._keeps = False
+        while self._kept:
+            self._kept.pop().close()
+        self.engine.dispose()
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    if path is None:
+        return None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _server_engine(url: sa.URL) -> sa.Engine:
@@ -193,25 +250,6 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         connection.connection.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
-
-
-@contextmanager
-def _direct_transaction(engine: sa.Engine) -> Iterator[Direct]:
-    connection = engine.raw_connection()
-    try:
-        cursor = connection.cursor()
-        if engine.name == "sqlite":
-            cursor.execute("BEGIN IMMEDIATE")
-        yield Direct(cursor, engine.dialect)
-        connection.commit()
-    except BaseException:
-        # Without it, SQLite would stay in the transaction until the last cursor is gone.
-        with contextlib.suppress(_driver_error(engine)):
-            connection.rollback()
-        # Not used again: it may be the connection itself that has failed.
-        connection.invalidate()
-        raise
-    connection.close()
 
 
 def _create_private_file(path: Path) -> None:
@@ -265,29 +303,3 @@ def _stored_version(engine: sa.Engine) -> int | None:
             return None
         version = get_meta(connection, "schema_version")
         return None if version is None else int(version)
-
-
-@contextmanager
-def _mapped_errors() -> Iterator[None]:
-    """Make ours what goes wrong with the database itself, as against with a caller's rows."""
-    try:
-        yield
-    except sa.exc.IntegrityError:
-        raise
-    except sa.exc.SQLAlchemyError as exc:
-        raise StateError(_UNUSABLE, detail=str(getattr(exc, "orig", None) or exc)) from exc
-
-
-@contextmanager
-def _mapped_driver_errors(engine: sa.Engine) -> Iterator[None]:
-    """As :func:`_mapped_errors`, for what is done past SQLAlchemy."""
-    try:
-        yield
-    except _driver_error(engine) as exc:
-        raise StateError(_UNUSABLE, detail=str(exc)) from exc
-
-
-def _driver_error(engine: sa.Engine) -> type[Exception]:
-    driver = engine.dialect.dbapi
-    assert driver is not None
-    return driver.Error

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from subprocess import Popen
 
@@ -125,17 +126,6 @@ def test_write_directly_is_whole(database: Database) -> None:
         assert get_meta(connection, "second") == "second"
 
 
-def test_write_directly_removed_while_writing(database: Database, state_path: Path) -> None:
-    """A commit into a file that is gone by then is not called one past SQLAlchemy either."""
-
-    def work() -> None:
-        with database.write_directly():
-            (state_path / "ocm.sqlite3").unlink()
-
-    with pytest.raises(StateError, match="removed or replaced"):
-        work()
-
-
 def test_write_integrity_error(database: Database) -> None:
     """A row that breaks a rule is the caller's business, as SQLAlchemy reports it."""
     row = {"name": "alice", "token_sha256": "0", "created_at": 0.0, "updated_at": 0.0}
@@ -179,16 +169,26 @@ def test_database_removed(database: Database, state_path: Path, is_replaced: boo
         assert get_meta(connection, "key") == ("new" if is_replaced else None)
 
 
-def test_database_removed_while_writing(database: Database, state_path: Path) -> None:
-    """A commit into a file that is gone by then is not called one."""
+@pytest.mark.parametrize("is_made_again", [False, True])
+@pytest.mark.parametrize("way", [Database.write, Database.write_directly])
+def test_database_removed_while_writing(
+    database: Database, state_path: Path, way: Callable[[Database], AbstractContextManager[object]], is_made_again: bool
+) -> None:
+    """A commit into a file that is gone by then is not called one, also when another thread has made a new one."""
 
     def work() -> None:
-        with database.write() as connection:
-            set_meta(connection, "key", "value")
+        with way(database):
             (state_path / "ocm.sqlite3").unlink()
+            if is_made_again:
+                with database.read():
+                    pass
 
     with pytest.raises(StateError, match="removed or replaced"):
         work()
+    with database.write_directly() as direct:
+        direct.run(meta.insert(), {"key": "key", "value": "new"})
+    with database.read() as connection:
+        assert get_meta(connection, "key") == "new"
 
 
 def test_add_event(database: Database) -> None:
