@@ -102,14 +102,10 @@ class Answer:
         except deflate.NotUnderstood as exc:
             raise UpstreamError("OpenAI negotiated a WebSocket that is not known here.", detail=str(exc)) from exc
 
-    def forwardable_fields(self) -> Fields:
-        """The fields of an accepting answer for the client."""
-        fields = forwardable_response_fields(self.fields)
-        return [("Upgrade", "websocket"), ("Connection", "Upgrade"), *fields]
-
     def head(self) -> bytes:
         """The octets of an accepting answer for the client."""
-        lines = (f"{name}: {value}" for name, value in self.forwardable_fields())
+        fields = [("Upgrade", "websocket"), ("Connection", "Upgrade"), *forwardable_response_fields(self.fields)]
+        lines = (f"{name}: {value}" for name, value in fields)
         return "\r\n".join([f"HTTP/1.1 {self.status} {self.reason}", *lines, "", ""]).encode("latin-1")
 
 

@@ -68,9 +68,9 @@ class TunnelResponse(LateResponse):
         self._tunnel = tunnel
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
-        """Answer as a WSGI application."""
+        """Answer as a WSGI application; the fields are left to the server, which sends upstream's answer as it is."""
         answer = self._tunnel.answer
-        start_response(f"{answer.status} {answer.reason}", answer.forwardable_fields())
+        start_response(f"{answer.status} {answer.reason}", [])
         return self._tunnel
 
 
@@ -93,14 +93,14 @@ def open_websocket(
         if watch is not None:
             undo.callback(watch.cancel)
         upstream = service.upstream.open(ClientRequest("GET", target, fields, None, exchange, is_upgrade=True))
-        limits = ratelimits.from_fields(upstream.fields)
+        limits, week_start = ratelimits.read_fields(upstream.fields)
         if limits is not None:
             service.accounting.note(limits)
         if not upstream.answer(b"").is_accepting:
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, note)
         undo.callback(upstream.close)
-        tunnel = _opened(service, authenticate, upstream, note)
+        tunnel = _opened(service, authenticate, upstream, note, week_start)
         undo.pop_all()
     if watch is not None:
         watch.cancel()
@@ -108,7 +108,11 @@ def open_websocket(
 
 
 def _opened(
-    service: Service, authenticate: Callable[[], User], upstream: UpstreamResponse, note: RequestNote
+    service: Service,
+    authenticate: Callable[[], User],
+    upstream: UpstreamResponse,
+    note: RequestNote,
+    week_start: int | None,
 ) -> OpenedTunnel:
     answer, body = _switched(upstream)
     turns = SocketTurns(
@@ -118,7 +122,7 @@ def _opened(
         user=note.user,
         path=note.path,
         request_id=note.request_id,
-        week_start=ratelimits.week_start(answer.fields),
+        week_start=week_start,
         take_up=note.take_up,
     )
     return OpenedTunnel(answer, body, Conversation(answer.deflate()), turns, note)
