@@ -99,7 +99,76 @@ class RateLimits:
         return self.current.secondary if self.current else None
 
     @property
-    def _week_start(values: Mapping[str, str]) -> int | None:
+    def week_start(self) -> int | None:
+        """Unix seconds of the start of the weekly window; as ``read_fields`` gives it for fields."""
+        return self.secondary.start if self.secondary else None
+
+
+def from_fields(fields: Iterable[tuple[str, str]]) -> RateLimits | None:
+    """Read response fields; ``None`` when none of them is about limits. What is malformed is left out."""
+    return read_fields(fields)[0]
+
+
+def read_fields(fields: Iterable[tuple[str, str]]) -> tuple[RateLimits | None, int | None]:
+    """Read response fields, and when the subscription's weekly window started, in Unix seconds.
+
+    That is derived as sing-box does: the secondary window's end less its length, of the active limit where that has
+    both, else of ``codex``.
+    """
+    return _read(_about_limits(fields))
+
+
+# Most responses say what the one before has said.
+@lru_cache(maxsize=64)
+def _read(fields: tuple[tuple[str, str], ...]) -> tuple[RateLimits | None, int | None]:
+    values = dict(fields)
+    return _rate_limits(values), _week_start(values)
+
+
+def _rate_limits(values: Mapping[str, str]) -> RateLimits | None:
+    windows: dict[str, dict[str, Window]] = {}
+    for field_name in values:
+        found = _WINDOW_FIELD.fullmatch(field_name)
+        if found and (window := _window_of_fields(values, found[1], found[2])):
+            windows.setdefault(_identifier(found[1]), {})[found[2]] = window
+    limits = tuple(
+        Limit(id_, both.get("primary"), both.get("secondary"), label(values.get(f"x-{id_}-limit-name")))
+        for id_, both in sorted(windows.items())
+    )
+    found_limits = RateLimits(
+        limits,
+        _identifier(values.get("x-codex-active-limit", "")) or None,
+        _credits(*(values.get(f"x-codex-credits-{name}") for name in ("has-credits", "unlimited", "balance"))),
+        label(values.get("x-codex-plan-type")),
+        label(values.get("x-codex-rate-limit-reached-type")),
+    )
+    return None if found_limits == RateLimits() else found_limits
+
+
+def from_message(text: bytes | str) -> RateLimits | None:
+    """Read one WebSocket message; ``None`` when it is not ``codex.rate_limits``. Others are not parsed."""
+    named = _MESSAGE_TYPE in text if isinstance(text, str) else _MESSAGE_TYPE.encode() in text
+    message = parse_json(text) if named else None
+    if not isinstance(message, dict) or message.get("type") != _MESSAGE_TYPE:
+        return None
+    id_ = _identifier(label(message.get("metered_limit_name")) or DEFAULT_LIMIT)
+    details = _mapping(message.get("rate_limits"))
+    limit = Limit(
+        id_,
+        _window_of_object(details.get("primary")),
+        _window_of_object(details.get("secondary")),
+        label(message.get("limit_name")),
+    )
+    bought = _mapping(message.get("credits"))
+    return RateLimits(
+        (limit,),
+        id_,
+        _credits(*(bought.get(name) for name in ("has_credits", "unlimited", "balance"))),
+        label(message.get("plan_type")),
+    )
+
+
+def _week_start(values: Mapping[str, str]) -> int | None:
     for id_ in (_identifier(values.get("x-codex-active-limit", "")), DEFAULT_LIMIT):
         prefix = f"x-{id_}-secondary-"
         minutes, reset_at = (_integer(values.get(prefix + name)) for name in ("window-minutes", "reset-at"))
