@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -109,6 +110,8 @@ def database(server: Server) -> Iterator[Database]:
 def turns(database: Database) -> Counter[str]:
     """How many turns there are, by user; the sums must agree."""
     with database.read() as connection:
+        # Else each query would see what has been committed by its own beginning.
+        connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         query = sa.select(db.turn.c.user, sa.func.count()).group_by(db.turn.c.user)
         counted = Counter({row[0]: row[1] for row in connection.execute(query)})
         query = sa.select(db.turn_hour.c.user, sa.func.sum(db.turn_hour.c.turns)).group_by(db.turn_hour.c.user)
@@ -203,8 +206,7 @@ def test_the_service_when_the_server_goes_and_comes(server: Server, service: Ser
     finally:
         server.start()
     deadline = time.monotonic() + 30
-    database = Database(url)
-    while turns(database) != {"alice": 8}:
-        assert time.monotonic() < deadline, turns(database)
-        threading.Event().wait(0.1)
-    database.close()
+    with contextlib.closing(Database(url)) as database:
+        while turns(database) != {"alice": 8}:
+            assert time.monotonic() < deadline, turns(database)
+            threading.Event().wait(0.1)
