@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
+from genai_prices.types import ModelInfo, TieredPrices
 
 from ocm_wsgi.turns import Usage
 
@@ -113,22 +113,74 @@ def rates_for(
     override = _override(model, overrides) if overrides else None
     if override is not None:
         return Rates(override.input, override.cached_input, override.input, override.output)
-    known = _find(model)
-    if known is None:
-        return None
-    tier = (service_tier or "").strip().lower()
-    if tier in _STANDARD_TIERS or not _has_tier(known, tier, at):
-        tier = "default"
-    return _rates(known, known.get_prices(at, {"service_tier": tier}), tier, input_tokens)
+    tariff = _tariff(model, (service_tier or "").strip().lower(), at.replace(second=0, microsecond=0))
+    return None if tariff is None else tariff.rates(input_tokens)
 
 
 def _override(model: str, overrides: Mapping[str, Override]) -> Override | None:
     return overrides.get(model) or overrides.get(_SNAPSHOT_DATE.sub("", model))
 
 
+@dataclass(frozen=True)
+class _Tariff:
+    """What the data has for a model, tier and time; each price for whatever length of input.
+
+    :ivar longest: input that the model takes, in tokens.
+    """
+
+    input: Decimal | TieredPrices
+    cached_input: Decimal | TieredPrices
+    cache_write: Decimal | TieredPrices
+    output: Decimal | TieredPrices
+    longest: int
+    service_tier: str
+
+    def rates(self, input_tokens: int) -> Rates:
+        """What applies to a request with so much input."""
+        return Rates(
+            _rate(self.input, input_tokens),
+            _rate(self.cached_input, input_tokens),
+            _rate(self.cache_write, input_tokens),
+            _rate(self.output, input_tokens),
+            _context_window(self.input, self.longest, input_tokens),
+            self.service_tier,
+        )
+
+
+# Turns come with the same model and tier again and again.
+@lru_cache(maxsize=1024)
+def _tariff(model: str, tier: str, minute: datetime) -> _Tariff | None:
+    """What the data has for a model of OpenAI's, or ``None`` for one without a price.
+
+    So is a model that is priced by more than text tokens: sound and images are not told apart in usage.
+
+    :param minute: prices change at whole ones.
+    """
+    known = _find(model)
+    if known is None:
+        return None
+    if tier in _STANDARD_TIERS or not _has_tier(known, tier, minute):
+        tier = "default"
+    prices = known.get_prices(minute, {"service_tier": tier})
+    named = {name for name, value in vars(prices).items() if value is not None and name not in _PER_CALL}
+    input_price, output_price = prices.input_mtok, prices.output_mtok
+    if input_price is None or output_price is None or not named <= _PER_TOKEN:
+        return None
+    cached_price, write_price = prices.cache_read_mtok, prices.cache_write_mtok
+    return _Tariff(
+        input_price,
+        # What the data prices only as input costs as much as input.
+        input_price if cached_price is None else cached_price,
+        input_price if write_price is None else write_price,
+        output_price,
+        known.context_window or 0,
+        tier,
+    )
+
+
 @lru_cache(maxsize=1024)
 def _find(model: str) -> ModelInfo | None:
-    """What the data knows of a model of OpenAI's. A look-up takes some 50 microseconds, so it is remembered."""
+    """What the data knows of a model. A look-up takes some 50 microseconds."""
     for name in dict.fromkeys((model, _SNAPSHOT_DATE.sub("", model))):
         try:
             return get_snapshot().find_provider_model(name, None, "openai", None)[1]
@@ -141,24 +193,6 @@ def _has_tier(model: ModelInfo, tier: str, at: datetime) -> bool:
     return any(
         variant.when == {"service_tier": tier} and (variant.constraint is None or variant.constraint.active(at))
         for variant in model.price_variants or ()
-    )
-
-
-def _rates(model: ModelInfo, prices: ModelPrice, tier: str, input_tokens: int) -> Rates | None:
-    """``None`` for a model that is priced by more than text tokens: sound and images are not told apart in usage."""
-    named = {name for name, value in vars(prices).items() if value is not None and name not in _PER_CALL}
-    input_price, output_price = prices.input_mtok, prices.output_mtok
-    if input_price is None or output_price is None or not named <= _PER_TOKEN:
-        return None
-    cached_price, write_price = prices.cache_read_mtok, prices.cache_write_mtok
-    return Rates(
-        _rate(input_price, input_tokens),
-        # What the data prices only as input costs as much as input.
-        _rate(input_price if cached_price is None else cached_price, input_tokens),
-        _rate(input_price if write_price is None else write_price, input_tokens),
-        _rate(output_price, input_tokens),
-        _context_window(input_price, model.context_window or 0, input_tokens),
-        tier,
     )
 
 
