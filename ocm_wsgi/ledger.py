@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import filelock
@@ -87,17 +87,13 @@ class Ledger:
         :return: ``database`` or ``spool``: it survives ``kill -9`` of every process, and is or will be in the
             database once. ``memory``: neither could take it; this process goes on trying.
         """
-        places: list[Place] = []
-        is_told = threading.Event()
-
-        def told(place: Place) -> None:
-            places.append(place)
-            is_told.set()
-
-        self.record_async(turn, told, timeout_seconds=timeout_seconds)
-        # Only a disk that does not answer at all keeps the recorder from telling in time.
-        is_told.wait(timeout_seconds + 0.5)
-        return places[0] if places else "memory"
+        places: SimpleQueue[Place] = SimpleQueue()
+        self.record_async(turn, places.put, timeout_seconds=timeout_seconds)
+        try:
+            return places.get(timeout=timeout_seconds + 0.5)
+        except Empty:
+            # Only a disk that does not answer at all keeps the recorder from telling in time.
+            return "memory"
 
     def record_async(self, turn: Turn, told: Told, *, timeout_seconds: float = 1.0) -> None:
         """As ``record``, without waiting: ``told`` is called once with the place, from a thread of the recorder.
