@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -29,6 +30,7 @@ LATE_SECONDS = 300
 _KEY = ("user", "hour", "credential", "model", "service_tier", "context_window", "week_start")
 _TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cache_write_tokens")
 _COUNTS = ("turns", "turns_without_usage", "turns_unpriced", *_TOKENS, "cost_micro_usd")
+_COLUMNS = _KEY + _COUNTS
 
 
 @dataclass(frozen=True)
@@ -204,29 +206,33 @@ def hour_up(time: float) -> int:
 
 
 def _add_to_sums(direct: Direct, records: Iterable[Record]) -> None:
-    rows: dict[tuple[Any, ...], Record] = {}
+    rows: dict[tuple[Any, ...], tuple[int, ...]] = {}
     for record in records:
-        hour, week_start = hour_down(record["started_at"]), record["week_start"] or 0
-        key = {name: record[name] for name in _KEY if name not in ("hour", "week_start")}
-        key |= {"hour": hour, "week_start": week_start}
-        identity = tuple(key[name] for name in _KEY)
-        row = rows.setdefault(identity, {**key, **dict.fromkeys(_COUNTS, 0)})
-        for name, value in _counts(record).items():
-            row[name] += value
+        key, counts = _key(record), _counts(record)
+        rows[key] = tuple(map(add, rows[key], counts)) if key in rows else counts
     # In one order everywhere, so that two writers on PostgreSQL cannot each wait for the other's row.
-    for identity in sorted(rows):
-        direct.run(add_sums(direct.dialect.name), rows[identity])
+    for key in sorted(rows):
+        direct.run(add_sums(direct.dialect.name), dict(zip(_COLUMNS, key + rows[key], strict=True)))
 
 
-def _counts(record: Record) -> dict[str, int]:
-    has_usage = record["input_tokens"] is not None
-    return {
-        "turns": 1,
-        "turns_without_usage": int(not has_usage),
-        "turns_unpriced": int(has_usage and record["cost_micro_usd"] is None),
-        **{name: record[name] or 0 for name in _TOKENS},
-        "cost_micro_usd": record["cost_micro_usd"] or 0,
-    }
+def _key(record: Record) -> tuple[Any, ...]:
+    """Give the values of ``_KEY``."""
+    return (
+        record["user"],
+        hour_down(record["started_at"]),
+        record["credential"],
+        record["model"],
+        record["service_tier"],
+        record["context_window"],
+        record["week_start"] or 0,
+    )
+
+
+def _counts(record: Record) -> tuple[int, ...]:
+    """Give the values of ``_COUNTS``."""
+    has_usage, cost = record["input_tokens"] is not None, record["cost_micro_usd"]
+    tokens = (record[name] or 0 for name in _TOKENS)
+    return 1, int(not has_usage), int(has_usage and cost is None), *tokens, cost or 0
 
 
 def _group(dimension: Dimension, utc_offset_seconds: int) -> sa.ColumnElement[Any]:
