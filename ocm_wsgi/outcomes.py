@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import from_json
+
 from ocm_wsgi.turns import Outcome, TurnStatus, Usage
 
 #: The events that end a turn, by the ``type`` in their JSON.
@@ -44,6 +46,11 @@ _OBJECT_STATUS: Mapping[str, TurnStatus] = {
 def parse_json(data: bytes | bytearray | str) -> Any:
     """Parse JSON from upstream; ``None`` for what is none. Bad UTF-8 is replaced, as SSE clients do."""
     text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+    try:
+        # A request of 40 KB takes it 15 to 100 microseconds, and json 60 to 200. Only keys are worth remembering.
+        return from_json(text, cache_strings="keys")
+    except ValueError:
+        pass  # It may still be what json takes: a surrogate that stands alone, or more than 200 levels.
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
