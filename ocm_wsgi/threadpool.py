@@ -78,7 +78,8 @@ class ThreadPool:
         while work is not None:
             try:
                 work()
-            except Exception:
+            except BaseException:
+                # Of whatever kind it is: a thread that ended with it would be missing for good.
                 logger.exception("A thread's work failed")
             work = self._next(seat)
 

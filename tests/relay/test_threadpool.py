@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -92,10 +93,11 @@ def test_more_than_there_are_threads_for_wait(crew: Crew) -> None:
     assert Counter(names) == {"first": 3} | {f"later-{number}": 1 for number in range(20)}
 
 
-def test_work_that_fails_is_logged(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("work", [partial(int, "no number"), sys.exit])
+def test_work_that_fails_is_logged(crew: Crew, caplog: pytest.LogCaptureFixture, work: Callable[[], None]) -> None:
     """It ends neither its thread nor what waits behind it."""
     (before,) = crew.all_at_work(1)
-    crew.pool.submit(partial(int, "no number"))
+    crew.pool.submit(work)
     crew.rest(1)
     crew.do("next")
     assert crew.results(1) == [("next", before)]
