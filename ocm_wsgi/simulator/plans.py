@@ -61,6 +61,11 @@ class Gate:
     def released(self) -> bool:
         return self._released
 
+    @property
+    def standing(self) -> int:
+        """How many responses stand at the gate."""
+        return len(self._wakers)
+
     def release(self) -> None:
         """Open the gate for good and wake whoever stands at it."""
         with self._lock:

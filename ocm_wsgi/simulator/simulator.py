@@ -207,7 +207,7 @@ class Simulator:
         """The number of TCP connections that are open now."""
         return self._journal.open_connections
 
-    def wait_for(self, condition: Callable[[], object], timeout: float = 10.0) -> bool:
+    def wait_for(self, condition: Callable[[], object], timeout: float = 30.0) -> bool:
         """Wait until ``condition()`` is true, asked after each change of what was seen; return whether it is."""
         return self._journal.wait_for(condition, timeout)
 
