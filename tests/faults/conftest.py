@@ -20,6 +20,8 @@ KEPT_OPEN = 2 * 9
 def lasting_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One for all tests of a module after which it must serve on."""
     with Simulator() as simulator, run_stack(simulator, tmp_path_factory.mktemp("faults")) as stack:
+        # A worker that is still starting grows, and knows no credential that it could go on with.
+        assert stack.each_worker_serves()
         yield stack
 
 

@@ -49,19 +49,6 @@ def presented_once(simulator: Simulator) -> bool:
     return all(count == 1 for count in counts.values())
 
 
-def each_worker_serves(stack: Stack) -> bool:
-    """Ask until each worker has answered once more."""
-    before = len(stack.running.log_text())
-
-    def have_answered() -> bool:
-        for stream in [Background(lambda: stack.turn(way="direct")) for _ in range(4)]:
-            stream.answer()
-        lines = stack.running.log_text()[before:]
-        return all(f"[{pid}] [INFO] alice POST /v1/responses 200 " in lines for pid in workers_of(stack.running))
-
-    return eventually(have_answered)
-
-
 @pytest.mark.parametrize(
     ("break_it", "statuses"),
     [(truncate, {200}), (Path.unlink, {503}), (make_unreadable, {200})],
@@ -72,7 +59,7 @@ def test_credential_broken_in_mid_traffic(stack: Stack, break_it: Callable[[Path
     path = stack.running.credential_path
     good = path.read_text()
     # A worker that has never seen a good file, or has seen since that there is none, cannot go on with the last one.
-    assert each_worker_serves(stack)
+    assert stack.each_worker_serves()
     with bystander(stack):
         try:
             break_it(path)

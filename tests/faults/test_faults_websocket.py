@@ -180,7 +180,7 @@ def test_socket_that_reads_nothing(stack: Stack, way: str) -> None:
         assert stack.serves()
         with socket_bystander(stack):
             assert not eventually(lambda: peak_kib(stack) - before > 48 * 1024, seconds=1)
-        assert simulator.open_streams == 4
+        assert simulator.wait_for(lambda: simulator.open_streams == 4)
         for each in talks:
             each.client.socket.shutdown(2)
     assert eventually(lambda: statuses(stack, *talks) == ["cut"] * 4)

@@ -23,6 +23,7 @@ from tests.faults.stack import (
     upstream_connections,
     workers_of,
 )
+from tests.soak.holdings import holdings_of
 
 STEPS = {
     "before-the-body-is-read": "body",
@@ -33,6 +34,12 @@ STEPS = {
     "before-the-terminal-event": LAST_EVENT - 1,
     "after-the-terminal-event": LAST_EVENT,
 }
+
+
+def clients_of(stack: Stack) -> int:
+    """How many clients are connected to a worker."""
+    ports = {"port": stack.running.address[1], "upstream_port": int(stack.simulator.url.rpartition(":")[2])}
+    return sum(holdings_of(pid, **ports).clients for pid in workers_of(stack.running))
 
 
 def start_elsewhere(stack: Stack, victim: int, gate: Gate, open_ends: ExitStack) -> list[Background]:
@@ -95,6 +102,8 @@ def test_workers_killed_while_the_credential_is_renewed(
     before = json.loads(stack.running.credential_path.read_text())["tokens"]["refresh_token"]
     streams = [Background(lambda: stack.turn()) for _ in range(8)]
     assert gate.reached.wait(WAIT_SECONDS)
+    # Who is not accepted before its end comes to the next worker.
+    assert eventually(lambda: clients_of(stack) == len(streams))
     for pid in workers_of(stack.running):
         os.kill(pid, signal.SIGKILL)
     answers = [stream.answer() for stream in streams]
