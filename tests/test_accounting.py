@@ -27,6 +27,8 @@ from tests.conftest import ALICE, BOB, RunningService, ServiceFactory, start_ser
 
 TOKENS = {"alice": ALICE, "bob": BOB}
 MODELS = ["gpt-5.5", "gpt-5.4-mini", "a-model-nobody-knows"]
+#: So many workers are killed, one after another.
+KILLS = 25
 COUNTS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 
@@ -193,15 +195,14 @@ def test_no_turn_is_lost_or_doubled_by_kill(service: ServiceFactory) -> None:
     running = service(workers=4)
     chooser = random.Random(9)
     with Load(running, clients=12) as load:
-        over_at = time.monotonic() + 30
-        while time.monotonic() < over_at:
+        for _ in range(KILLS):
             ended = len(load.ended)
-            assert running.simulator.wait_for(lambda ended=ended: len(load.ended) > ended + 40, timeout=30)  # type: ignore[misc]
+            assert running.simulator.wait_for(lambda ended=ended: len(load.ended) > ended + 40, timeout=60)  # type: ignore[misc]
             os.kill(chooser.choice(workers_of(running)), signal.SIGKILL)
-    assert len(load.ended) > 800
-    # A record that waited in the spool of a dead worker is taken up by the next one that starts.
     assert running.stop() == 0
-    assert unrecorded(load, running.state_path) == []
+    # A record that waited in the spool of a dead worker is taken up by the next one that starts.
+    service(workers=1, state_path=str(running.state_path))
+    wait_until_recorded(load, running.state_path)
     assert max(recorded(running.state_path).values()) == 1
 
 
@@ -242,16 +243,21 @@ def test_no_turn_is_lost_when_the_disk_is_full(service: ServiceFactory, tmp_path
         assert running.stop() == 0
         # What waits on disk when a service ends is written by the next one.
         service(workers=1, state_path=str(state))
-        deadline = time.monotonic() + 30
-        while unrecorded(load, state) and time.monotonic() < deadline:
-            threading.Event().wait(0.05)
-        assert unrecorded(load, state) == []
+        wait_until_recorded(load, state)
 
 
 def unrecorded(load: Load, state_path: Path) -> list[str]:
     """Turns that a client saw end and that are not in the ledger exactly once."""
     found = recorded(state_path)
     return [turn for turn in load.ended if found[turn] != 1]
+
+
+def wait_until_recorded(load: Load, state_path: Path) -> None:
+    """Wait for the turns that a client saw end to be in the ledger, each once."""
+    deadline = time.monotonic() + 30
+    while missing := unrecorded(load, state_path):
+        assert time.monotonic() < deadline, missing
+        threading.Event().wait(0.05)
 
 
 def test_the_usage_file_is_written_at_the_end(service: ServiceFactory, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from ocm_wsgi.spool import Spool
 from ocm_wsgi.turns import Turn, Usage
 
 THREADS = 4
+#: So many turns are tortured at least.
+LEAST = 100
 
 
 def open_database(state_path: Path) -> Database:
@@ -119,7 +121,8 @@ def hold(state_path: Path) -> None:
 def torture(state_path: Path, seconds: str, holds: str) -> None:
     """Kill recording processes at random moments, again and again, and print the turns that were called safe.
 
-    With ``holds``, the database is locked half of the time, so that many of them die while they use the spool.
+    With ``holds``, the database is locked half of the time, so that many of them die while they use the spool. It takes
+    so many seconds, or longer where a busy machine has not recorded much by then.
     """
     ends_at = time.monotonic() + float(seconds)
     reading, writing = os.pipe()
@@ -130,7 +133,7 @@ def torture(state_path: Path, seconds: str, holds: str) -> None:
     collector.start()
     if holds == "holds":
         holder.start()
-    while time.monotonic() < ends_at:
+    while time.monotonic() < ends_at or len(safe) <= LEAST:
         signal.sigtimedwait([], random.uniform(0.02, 0.2))
         victim = random.randrange(len(children))
         _kill(children[victim])
@@ -246,7 +249,7 @@ def _fill(filler: Path) -> None:
 
 def _settled(ledger: Ledger, state_path: Path) -> Ledger:
     """Wait until nothing is left in the spool of the dead."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 50
     while set((state_path / "spool").glob("*.journal")) - set((state_path / "spool").glob(f"{os.getpid()}-*")):
         assert time.monotonic() < deadline, "the spool was not emptied"
         signal.sigtimedwait([], 0.02)
