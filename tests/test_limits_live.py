@@ -59,7 +59,7 @@ def test_a_model_that_is_not_allowed(service: ServiceFactory) -> None:
 
 def test_a_limit_that_is_reached(service: ServiceFactory) -> None:
     """The request after the last one allowed gets a 429 that Codex takes for final, in every worker."""
-    running = service(workers=3, user_entries=users(limits=[{"per": "day", "requests": 5}]))
+    running = service(workers=3, user_entries=users(limits=[{"per": "month", "requests": 5}]))
     assert [take_turn(running).status_code for _ in range(5)] == [200] * 5
     for _ in range(6):
         answer = take_turn(running)
@@ -67,7 +67,7 @@ def test_a_limit_that_is_reached(service: ServiceFactory) -> None:
         error = answer.json()["error"]
         assert error["type"] == "usage_limit_reached"
         assert error["plan_type"]
-        assert 0 < error["resets_at"] - time.time() <= 86400
+        assert 0 < error["resets_at"] - time.time() <= 31 * 86400
     assert take_turn(running, BOB).status_code == 200
     assert len(running.simulator.requests) == 6
 
@@ -80,7 +80,7 @@ def test_the_reserve_is_the_owners(service: ServiceFactory, simulator: Simulator
     window = {"used_percent": 85, "window_minutes": 10080, "reset_at": reset_at}
     simulator.rate_limits = {**simulator.rate_limits, "secondary": window}
     assert take_turn(running).status_code == 200
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (answer := take_turn(running)).status_code == 200 and time.monotonic() < deadline:
         pass  # What upstream said is in the database a moment after it was said.
     assert answer.status_code == 429

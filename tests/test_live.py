@@ -23,7 +23,7 @@ def test_turns_under_way(service: ServiceFactory) -> None:
         ask(idle)
         running.simulator.plan(Plan(gate=gates[0]))
         say(busy)
-        assert gates[0].reached.wait(10)
+        assert gates[0].reached.wait(30)
         running.simulator.plan(Plan(gate=gates[1]))
         request = {"model": "gpt-5.4", "stream": True, "input": []}
         headers = {"Authorization": f"Bearer {BOB}"}

@@ -20,7 +20,7 @@ HELPER = b"ocm_wsgi.credentials.refresh"
 PATIENCE = Patience(lock=20, exchange=20, adoption=0.0)
 
 
-def eventually(condition: Callable[[], Any], *, seconds: float = 15.0) -> Any:
+def eventually(condition: Callable[[], Any], *, seconds: float = 30.0) -> Any:
     """Return the first true value of ``condition``, asked again and again; for what another process does."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -154,7 +154,7 @@ def test_codex_comes_while_we_refresh(home: Home, start: Start) -> None:
     assert [early.heard(), late.heard()] == ["loaded", "loaded"]
     (worker,) = start_workers(start, home, 1)
     worker.tell()
-    assert gate.reached.wait(10)
+    assert gate.reached.wait(30)
     early.tell()
     assert early.heard() == "refused"
     gate.release()
@@ -251,7 +251,7 @@ def test_renewing_process_killed_before_the_rotation(home: Home, start: Start) -
     end = watch_whole(home)
     (worker,) = start_workers(start, home, 1)
     worker.tell()
-    assert gate.reached.wait(10)
+    assert gate.reached.wait(30)
     os.kill(helper_of(worker.process.pid), signal.SIGKILL)
     (result,) = worker.results()
     assert result["status"] == 503
@@ -272,7 +272,7 @@ def test_waiting_for_the_renewing_process_is_bounded(home: Home) -> None:
     with pytest.raises(Exception, match="could not renew") as caught:
         source.current()
     assert caught.value.detail == "renewal: process"  # type: ignore[attr-defined]
-    assert gate.reached.wait(10)
+    assert gate.reached.wait(30)
     gate.release()
     eventually(lambda: home.access_token() != before)
     assert source.current().access_token == home.access_token()

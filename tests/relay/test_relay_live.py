@@ -22,6 +22,7 @@ from ocm_wsgi import schema as db
 from ocm_wsgi.database import Database
 from ocm_wsgi.simulator import Gate, Plan, Simulator
 from tests.conftest import ALICE, RunningService, ServiceFactory, start_service
+from tests.faults.stack import GONE_SECONDS
 from tests.test_proxy import BODY, LENGTH, connected, head, post, read_response, receive_until
 
 REQUEST = head(**LENGTH) + BODY
@@ -253,7 +254,7 @@ def test_a_client_that_leaves_over_tls_ends_the_upstream_request(
         connection.sendall(REQUEST)
         receive_until(connection, b"response.created")
         idle = simulator.open_connections - 1
-    assert simulator.wait_for(lambda: simulator.open_connections <= idle, timeout=1)
+    assert simulator.wait_for(lambda: simulator.open_connections <= idle, GONE_SECONDS)
 
 
 def test_half_a_handshake_holds_up_nobody(secure: tuple[RunningService, ssl.SSLContext]) -> None:

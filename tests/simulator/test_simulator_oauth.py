@@ -166,7 +166,7 @@ def test_refresh_can_be_held_before_and_after_the_rotation(sim: Simulator, point
     token = sim.credential()["tokens"]["refresh_token"]
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(refresh, sim, token)
-        assert gate.reached.wait(10)
+        assert gate.reached.wait(30)
         assert refresh(sim, token).status == (401 if used_up else 200)
         assert not held.done()
         gate.release()

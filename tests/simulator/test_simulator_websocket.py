@@ -222,7 +222,7 @@ def test_gate_holds_the_next_message(sim: Simulator) -> None:
         connection.send(json.dumps({"type": "response.create", "model": "m"}))
         first = [json.loads(connection.recv(TIMEOUT))["type"] for _ in range(2)]
         assert first == ["codex.rate_limits", "response.created"]
-        assert gate.reached.wait(10)
+        assert gate.reached.wait(30)
         assert connection.ping().wait(10)
         with pytest.raises(TimeoutError):
             connection.recv(0)

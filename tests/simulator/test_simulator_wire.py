@@ -103,7 +103,7 @@ def test_encoded_events_can_be_decoded_as_they_come(sim: Simulator) -> None:
     sim.plan(Plan(encoding="zstd", gate=gate))
     with dial(sim) as sock:
         sock.sendall(_closing(turn_bytes(sim)))
-        assert gate.reached.wait(10)
+        assert gate.reached.wait(30)
         raw = read_until(sock, b"\r\n\r\n")
         while not _chunks(raw):
             raw += sock.recv(65536)
@@ -166,7 +166,7 @@ def test_gate_before_status_holds_the_head(sim: Simulator) -> None:
     sim.plan(Plan(gate=gate))
     with ThreadPoolExecutor(1) as pool:
         reply = pool.submit(take_turn, sim)
-        assert gate.reached.wait(10)
+        assert gate.reached.wait(30)
         assert not reply.done()
         gate.release()
         assert reply.result(10).status == 200
@@ -280,7 +280,7 @@ def test_gate_before_the_body_leaves_it_unread(sim: Simulator) -> None:
     fields = owner_fields(sim.credential())
     with ThreadPoolExecutor(1) as pool:
         reply = pool.submit(call, sim, "POST", TARGET, body=body, fields=fields)
-        assert gate.reached.wait(10)
+        assert gate.reached.wait(30)
         assert sim.requests == []
         gate.release()
         assert reply.result(10).status == 200
