@@ -185,8 +185,8 @@ class _Opened:
         self._path = path
         self._file = _identity(path)
         # The pool takes longer to give and to take a connection than SQLite for a transaction. A server's goes there
-        # all the same: the pool looks whether the server is still there.
-        self._keeps = self.is_sqlite
+        # all the same: the pool looks whether the server is still there. One in memory belongs to its thread.
+        self._keeps = path is not None
         self._kept: list[sa.PoolProxiedConnection] = []
 
     def is_same_file(self) -> bool:

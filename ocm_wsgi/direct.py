@@ -28,11 +28,6 @@ class Direct:
     cursor: Any
     dialect: sa.Dialect
 
-    @classmethod
-    def of(cls, connection: sa.Connection) -> Direct:
-        """Give the way past a connection that is in a transaction."""
-        return cls(connection.connection.cursor(), connection.dialect)
-
     def run(self, statement: sa.Insert, values: Values) -> int:
         """Run a statement that returns no rows, and say how many it has written.
 
