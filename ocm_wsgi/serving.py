@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def worker_class() -> str:
 
 def on_starting(arbiter: Any) -> None:
     """Log the warnings, and open the listening socket (gunicorn opens its own only where there is none yet)."""
+    hold_endings_at_fork()
     _warn(arbiter)
     if decides_address(arbiter):
         arbiter.LISTENERS = [_listener(arbiter)]
@@ -208,6 +210,20 @@ def _listen_fields(loaded: Config) -> tuple[Any, ...]:
         loaded.disable_tcp_keep_alive,
         loaded.tcp_keep_alive,
         loaded.tcp_keep_alive_interval,
+    )
+
+
+def hold_endings_at_fork() -> None:
+    """Have no ending lost that comes to a worker before it has taken its first step.
+
+    Python forgets, in the child of a fork, which signals have come by then (``PyOS_AfterFork_Child``). Held back until
+    that is done, they come to the handlers that the child has from its parent.
+    """
+    release = partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _ENDINGS)
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _ENDINGS),
+        after_in_parent=release,
+        after_in_child=release,
     )
 
 

@@ -60,3 +60,30 @@ def test_new_worker_hears_of_the_end(tmp_path: Path, moment: str, number: str) -
 def test_new_worker_serves_on(tmp_path: Path) -> None:
     """Other signals do not end it."""
     assert run(tmp_path, NEW_WORKER.format(before="", after="")).stdout == "it serves on\n"
+
+
+FORKING = """
+import os, signal
+from ocm_wsgi import serving
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append("it"))
+serving.hold_endings_at_fork()
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that the parent goes on first
+for _ in range(100):
+    child = os.fork()
+    if not child:
+        for _ in range(1000):
+            if heard:
+                os._exit(0)
+            signal.sigtimedwait([], 0.01)
+        os._exit(1)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitpid(child, 0)[1] == 0
+assert not heard
+print("all heard it")
+"""
+
+
+def test_new_worker_hears_of_the_end_before_its_first_step(tmp_path: Path) -> None:
+    """A signal that comes between a worker's fork and its first step is not forgotten."""
+    assert run(tmp_path, FORKING).stdout == "all heard it\n"
