@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ocm_wsgi.simulator import Simulator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# How long an example takes is for the machine to say, and for whatever else it does.
+settings.register_profile("busy-machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy-machine")
 #: A worker that drains must be done by then, in seconds.
-STOP_TIMEOUT_SECONDS = 30
+STOP_TIMEOUT_SECONDS = 60
 
 ALICE = "sk-ocm-alice-0123456789abcdef"
 BOB = "sk-ocm-bob-0123456789abcdef"

@@ -72,11 +72,11 @@ def upstream_at(server: Scripted) -> Iterator[Upstream]:
         overrides={},
         tls=ssl.create_default_context(),
         proxy_url=None,
-        silence_timeout_seconds=5,
+        silence_timeout_seconds=30,
     )
     yield upstream
     upstream.close()
-    server.join(10)
+    server.join(30)
     assert not server.is_alive()
 
 

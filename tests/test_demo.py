@@ -56,7 +56,7 @@ def printed_until(process: subprocess.Popen[str], marker: str) -> str:
 def answers(url: str) -> bool:
     """Whether anybody answers there."""
     try:
-        requests.get(url, timeout=5)
+        requests.get(url, timeout=20)
     except requests.ConnectionError:
         return False
     return True

@@ -307,7 +307,7 @@ def test_a_truncated_response_is_noticed(simulator: Simulator, upstream: Upstrea
 )
 def test_failures_before_the_response(simulator: Simulator, plan: Plan, error: type[OcmError]) -> None:
     """Every failure before the response is one of ours, with a fixed sentence."""
-    upstream = upstream_for(simulator, silence_timeout_seconds=0.3)
+    upstream = upstream_for(simulator, silence_timeout_seconds=0.3 if error is UpstreamTimeout else 30)
     simulator.plan(plan)
     with pytest.raises(error) as raised:
         upstream.open(post())
@@ -328,7 +328,7 @@ def test_silence_before_the_answer_to_a_handshake(simulator: Simulator) -> None:
 
 def test_silence_within_a_response_ends_it(simulator: Simulator) -> None:
     """Upstream that falls silent in mid-stream is cut off after the configured time."""
-    upstream = upstream_for(simulator, silence_timeout_seconds=0.3)
+    upstream = upstream_for(simulator, silence_timeout_seconds=3)
     simulator.plan(Plan(silence_after=2))
     response = upstream.open(post())
     with pytest.raises(UpstreamCut):

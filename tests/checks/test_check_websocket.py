@@ -20,6 +20,7 @@ from websockets.sync.client import connect
 from ocm_wsgi.checks import Level, address, websocket
 from ocm_wsgi.checks.tickets import ticket
 from ocm_wsgi.simulator import Plan
+from tests.faults.stack import eventually
 
 TIMEOUT_SECONDS = 10.0
 PONG = b"\x8a\x03ocm"
@@ -79,7 +80,9 @@ def test_websocket_goes_all_the_way(owner: Any, service: Any) -> None:
     assert "check-" not in (handshake.field("authorization") or "")
     assert running.simulator.turns == []
     # It ended well: the line of one that was cut says so.
-    assert re.search(r"GET /ocm/v1/check/websocket 101 \d+ B [\d.]+ s\n", running.log_text())
+    assert eventually(
+        lambda: re.search(r"GET /ocm/v1/check/websocket 101 \d+ B [\d.]+ s\n", running.log_text()) is not None
+    )
 
 
 @pytest.mark.parametrize(
