@@ -77,7 +77,7 @@ def test_usage_table(run: Run) -> None:
         (["--by", "day", "--by", "user"], [["2027-01-15", "alice"], ["2027-01-16", "bob"]]),
         (["--since", "2027-01-16"], [["bob"]]),
         (["--user", "alice"], [["alice"]]),
-        (["--since", "1h"], [["alice"], ["bob"]]),
+        (["--since", "9999d"], [["alice"], ["bob"]]),
         (["--since", "2033-01-01"], []),
     ],
 )
