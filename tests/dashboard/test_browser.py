@@ -133,7 +133,7 @@ def test_live_streams(service: ServiceFactory, tmp_path: Path) -> None:
     running = service(user_entries=USERS)
     with chromium(tmp_path / "owner") as owner, requests.Session() as session:
         sign_in(owner, running, ROOT)
-        assert "Nothing is under way." in text(owner, "#live")
+        until(lambda: "Nothing is under way." in text(owner, "#live"))
         gate = Gate().after(1)
         running.simulator.default_plan = Plan(gate=gate)
         session.trust_env = False

@@ -36,7 +36,7 @@ WARM_UP = 0.5
 FIRST_RENEWAL_SECONDS = 5.0
 RENEWAL_SECONDS = 35.0
 #: What is let go of is gone within this time: a client that does not close is waited for for two seconds.
-SETTLE_SECONDS = 15.0
+SETTLE_SECONDS = 60.0
 _DEFECT = re.compile(r"Traceback|CRITICAL|WORKER TIMEOUT|SIGKILL|SIGABRT")
 
 
