@@ -12,6 +12,7 @@ requests and urllib3 are made for people who fetch documents. A relay needs othe
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import socket
 import ssl
@@ -243,11 +244,23 @@ class _Resuming(_Exact):
     """Mixed into urllib3's TLS connections: the next one need not shake hands anew."""
 
     ssl_context: ssl.SSLContext | None
+    _is_sent = False
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        self._is_sent = False
+        try:
+            super().request(*arguments, **options)
+        except ssl.SSLEOFError as exc:
+            # What Python 3.10 to 3.12 make of a connection that broke while it was written to. Of a broken pipe urllib3
+            # knows that a response may be there.
+            raise BrokenPipeError(errno.EPIPE, "the connection broke within the request") from exc
+        self._is_sent = True
 
     def getresponse(self) -> Any:
         response = super().getresponse()
         if (
             self._responses == 1
+            and self._is_sent
             and isinstance(self.ssl_context, ResumingContext)
             and isinstance(self.sock, ssl.SSLSocket)
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+from gunicorn.glogging import Logger
 from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.parser import Parser
 from gunicorn.http.unreader import Unreader
@@ -41,6 +42,7 @@ _ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (gthread.TConn, frozenset({"sock", "parser", "data_ready", "is_http2"})),
     (Response, frozenset({"chunked", "response_length", "sent", "sock"})),
 )
+_PROPERTIES: tuple[tuple[type, str], ...] = ((Logger, "access_log_enabled"),)
 
 
 def unmet_needs() -> list[str]:
@@ -53,4 +55,5 @@ def unmet_needs() -> list[str]:
     for owner, names in _ATTRIBUTES:
         code = inspect.getattr_static(owner, "__init__").__code__
         missing += [f"{owner.__name__}.{name}" for name in sorted(names - set(code.co_names))]
+    missing += [f"{owner.__name__}.{name}" for owner, name in _PROPERTIES if not hasattr(owner, name)]
     return missing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from typing import Any
@@ -44,7 +45,27 @@ class ResumingContext(ssl.SSLContext):
             raise
 
     def keep_session(self, connection: ssl.SSLSocket) -> None:
-        """Keep what a full handshake agreed. To be called when something was received: tickets come behind it."""
+        """Keep what a full handshake agreed, and let go of what its tickets were read with.
+
+        To be called when something was received: tickets come behind the handshake.
+
+        :param connection: with nothing left to send.
+        """
         session = None if connection.session_reused else connection.session
         if session is not None and session.has_ticket:
             self._sessions[connection.server_hostname] = session
+        _release_write_buffer(connection)
+
+
+def _release_write_buffer(connection: ssl.SSLSocket) -> None:
+    """Give back 17 KiB that would be kept until the next write: for a stream, to its end.
+
+    OpenSSL 3.0 makes room to answer whatever message of a handshake it reads, and a ticket is one that is not
+    answered. To write nothing sends nothing (SSL_write_ex(3)). But where a write has failed half-way it would break
+    the connection, from which the response may still be read.
+    """
+    timeout = connection.gettimeout()
+    connection.setblocking(False)  # It would wait until there is room to send.
+    with contextlib.suppress(OSError):
+        connection.send(b"")
+    connection.settimeout(timeout)

@@ -81,6 +81,7 @@ class ThreadPool:
             except BaseException:
                 # Of whatever kind it is: a thread that ended with it would be missing for good.
                 logger.exception("A thread's work failed")
+            work = None  # Or what it holds would be held until the next comes.
             work = self._next(seat)
 
     def _next(self, seat: _Seat) -> Callable[[], None] | None:

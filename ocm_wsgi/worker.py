@@ -11,6 +11,7 @@ All that this service needs of gunicorn's inside is here; ``gunicorn_inside`` kn
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import math
 import resource
@@ -56,6 +57,9 @@ DECIDING_THREADS = 4
 _SERVES_ANOTHER: Future[bool] = Future()
 _SERVES_ANOTHER.set_result(True)
 
+# malloc.h; mallopt(3).
+_M_ARENA_MAX = -8
+
 _LIMITS = Limits(stall=CLIENT_STALL_SECONDS, silence=SILENCE_TIMEOUT_SECONDS)
 
 
@@ -68,6 +72,7 @@ class _Outgoing:
     response: Any
     environ: Environ
     keeps_alive: bool
+    head_waits: bool
     began: datetime
 
 
@@ -103,6 +108,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._is_cutting = False
         self._notify_at = 0.0
         _raise_descriptor_limit()
+        _share_heap()
         super().init_process()
 
     def run(self) -> None:
@@ -251,7 +257,12 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             if isinstance(exc, OSError):
                 return False
             raise
-        return _Outgoing(relayed, head.octets, response, handed.environ, keeps_alive, began)
+        head_waits = wants_websocket(handed.environ)
+        if not self.log.access_log_enabled:
+            # Only gunicorn's own log would look at these again, and a stream may be open for long.
+            handed.environ.clear()
+            response.headers.clear()
+        return _Outgoing(relayed, head.octets, response, handed.environ, keeps_alive, head_waits, began)
 
     def _switch(self, conn: Any, opened: OpenedTunnel, handed: HandedOver, began: datetime) -> Any:
         """Send upstream's answer as it is: gunicorn would add fields of its own."""
@@ -293,7 +304,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             is_chunked=response.chunked,
             turn=relayed.turn,
             limits=_LIMITS,
-            head_waits=wants_websocket(outgoing.environ),
+            head_waits=outgoing.head_waits,
             defer=self.loop.defer,
             on_end=ended,
         )
@@ -403,6 +414,12 @@ def _shut_down(connection: socket.socket) -> None:
     """Wake whoever reads from a connection, under TLS too."""
     with contextlib.suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def _share_heap() -> None:
+    """Have all threads allocate from one heap: of its own each would keep what its largest request took."""
+    with contextlib.suppress(AttributeError):  # Not every C library has it.
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _raise_descriptor_limit() -> None:

@@ -164,3 +164,14 @@ def test_json_lines_of_the_whole_service(service: ServiceFactory) -> None:
     assert turn["request_id"] == seen.field("X-Client-Request-Id") == "req-of-client"
     assert (refused["status"], refused["end"]) == (401, "invalid_bearer_token")
     assert "user" not in refused
+
+
+def test_gunicorns_own_access_log(service: ServiceFactory) -> None:
+    """Where it is asked for it knows the fields of a streamed turn's request and response."""
+    form = "own line %(r)s %({x-asked}i)s %({x-codex-plan-type}o)s"
+    running = service(workers=1, arguments=("--access-logfile", "-", "--access-logformat", form))
+    fields = {"Authorization": f"Bearer {ALICE}", "X-Asked": "by-alice"}
+    body = {"model": "gpt-5.5", "stream": True, "input": "hi"}
+    requests.post(f"{running.url}/v1/responses", json=body, headers=fields, timeout=20).close()
+    assert running.stop() == 0
+    assert "own line POST /v1/responses HTTP/1.1 by-alice plus" in running.log_text()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import io
+import select
 import socket
 import socketserver
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import trustme
 
 from ocm_wsgi import tls
+from ocm_wsgi.bodies import read_body
 from ocm_wsgi.config.tls import Certificate
 from ocm_wsgi.credentials.credential import Credential, Mode
 from ocm_wsgi.errors import UpstreamUnreachable
@@ -24,18 +28,22 @@ NAMES = ("localhost", "127.0.0.1")
 
 
 class Handler(socketserver.BaseRequestHandler):
-    """Answers one request with whether its connection resumed a session, and closes."""
+    """Answers one request with whether its connection resumed a session, and closes. It reads no body."""
 
     server: Server
 
     def handle(self) -> None:
         if self.server.is_refusing:
             return
+        # What still waited for an acknowledgement would be lost with the rest of a request that was not read.
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self.server.context.wrap_socket(self.request, server_side=True) as connection:
-            while not connection.recv(65536).endswith(b"\r\n\r\n"):
-                pass
+            received = b""
+            while b"\r\n\r\n" not in received:
+                received += connection.recv(65536)
             body = b"resumed" if connection.session_reused else b"full"
-            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body))
+            connection.sendall(body)
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -92,7 +100,7 @@ def trusting(authority: trustme.CA) -> ResumingContext:
     return tls.build_upstream_context(Certificate(certificate=authority.cert_pem.bytes().decode()), {})
 
 
-@contextmanager
+@contextlib.contextmanager
 def client_of(server: Server, authority: trustme.CA) -> Iterator[Upstream]:
     """Upstream as the service makes it, towards the server."""
     upstream = Upstream(
@@ -110,6 +118,14 @@ def client_of(server: Server, authority: trustme.CA) -> Iterator[Upstream]:
 def ask(upstream: Upstream) -> bytes:
     """What the server says of a new connection."""
     return b"".join(upstream.open(ClientRequest("GET", api_target("/v1/models"), [], None)).pieces())
+
+
+def test_an_answer_before_the_end_of_the_request(server: Server, authority: trustme.CA) -> None:
+    """It is read, though the request broke off and OpenSSL has a part of it left."""
+    content = io.BytesIO(bytes(16 * 1024 * 1024))
+    with client_of(server, authority) as upstream, read_body(content, announced=None, limit=2**25) as body:
+        answer = b"".join(upstream.open(ClientRequest("POST", api_target("/v1/responses"), [], body)).pieces())
+    assert answer == b"full"
 
 
 def test_later_connections_resume(server: Server, authority: trustme.CA) -> None:
@@ -153,3 +169,51 @@ def test_a_session_is_for_one_name(server: Server, authority: trustme.CA) -> Non
             reused.append(secured.session_reused)
             context.keep_session(secured)
     assert reused == [False, False, True, True]
+
+
+class Heap(ctypes.Structure):
+    """What glibc tells of its heaps (mallinfo2(3)), as far as is asked here."""
+
+    _fields_ = (("_others", ctypes.c_size_t * 7), ("used", ctypes.c_size_t), ("_more", ctypes.c_size_t * 2))
+
+
+heap = ctypes.CDLL(None).mallinfo2
+heap.restype = Heap
+
+
+def shake_hands(*sides: ssl.SSLSocket) -> None:
+    """Let two ends of a connection, which do not block, shake hands."""
+    waiting = set(sides)
+    while waiting:
+        for side in tuple(waiting):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+                waiting.remove(side)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_response_that_has_begun_holds_no_buffer(authority: trustme.CA, version: ssl.TLSVersion) -> None:
+    """When a response has begun OpenSSL has let its buffers go, and upstream was sent nothing for it."""
+    context, server_context = trusting(authority), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.maximum_version = version
+    authority.issue_cert(*NAMES).configure_cert(server_context)
+    for is_resumed in (False, True):
+        ends = socket.socketpair()
+        for end in ends:
+            end.setblocking(False)
+        with (
+            context.wrap_socket(ends[0], do_handshake_on_connect=False, server_hostname="localhost") as client,
+            server_context.wrap_socket(ends[1], True, do_handshake_on_connect=False) as server,
+        ):
+            shake_hands(client, server)
+            client.send(b"request")
+            assert server.recv(100) == b"request"
+            server.send(b"response")
+            before = heap().used
+            assert client.recv(100) == b"response"
+            client.settimeout(5)
+            context.keep_session(client)
+            assert heap().used - before < 12 * 1024
+            assert client.gettimeout() == 5
+            assert client.session_reused == is_resumed
+            assert not select.select([server], [], [], 0)[0]
