@@ -94,10 +94,12 @@ class Meter:
     def __init__(self, server: Server, upstream: Upstream) -> None:
         self._server = server
         self._upstream = upstream
-        warm_up = self._play(_WARM_UP, lambda progress: None)
-        if warm_up.tally.failures:
-            reason = next(iter(warm_up.tally.failures))
-            raise ServerFailed(f"{server.name} does not work: {reason}\n{server.log_text()}".strip())
+        # Twice: of the first, one worker may take every connection, and the other's first request costs memory, too.
+        for _ in range(2):
+            warm_up = self._play(_WARM_UP, lambda progress: None)
+            if warm_up.tally.failures:
+                reason = next(iter(warm_up.tally.failures))
+                raise ServerFailed(f"{server.name} does not work: {reason}\n{server.log_text()}".strip())
         self._idle_memory = server.tree.memory_bytes() if server.tree else 0
 
     @property
