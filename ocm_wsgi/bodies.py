@@ -6,6 +6,7 @@ slow client must not hold an upstream connection; and a request that upstream an
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Protocol
@@ -62,7 +63,11 @@ def read_body(stream: Input, *, announced: int | None, limit: int) -> Body:
     """
     if announced is not None and announced > limit:
         raise _too_large(limit)
-    content: IO[bytes] = tempfile.SpooledTemporaryFile(MEMORY_LIMIT_BYTES)  # noqa: SIM115 - Body closes it
+    content: IO[bytes] = (
+        io.BytesIO()
+        if announced is not None and announced <= MEMORY_LIMIT_BYTES
+        else tempfile.SpooledTemporaryFile(MEMORY_LIMIT_BYTES)  # noqa: SIM115 - Body closes it
+    )
     try:
         length = _copy(stream, content, announced=announced, limit=limit)
     except BaseException:
