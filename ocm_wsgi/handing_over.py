@@ -5,7 +5,6 @@ With these the handling of a request stays gunicorn's own up to the moment when 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -67,13 +66,19 @@ class TimedBody:
 
     def read(self, size: int | None = None) -> bytes:
         """As any body's."""
-        with self._bounded():
+        self._deadlines[self._conn] = time.monotonic() + BLOCK_SECONDS
+        try:
             return bytes(self._body.read(size))
+        finally:
+            self._deadlines[self._conn] = math.inf
 
     def readline(self, size: int | None = None) -> bytes:
         """As any body's."""
-        with self._bounded():
+        self._deadlines[self._conn] = time.monotonic() + BLOCK_SECONDS
+        try:
             return bytes(self._body.readline(size))
+        finally:
+            self._deadlines[self._conn] = math.inf
 
     def drain(self) -> bool:
         """Read away what nobody read; return whether the connection can serve another request.
@@ -88,14 +93,6 @@ class TimedBody:
             return bool(self._conn.parser.finish_body(deadline=time.monotonic() + DRAIN_SECONDS))
         except (OSError, ParseException):
             return False
-
-    @contextlib.contextmanager
-    def _bounded(self) -> Iterator[None]:
-        self._deadlines[self._conn] = time.monotonic() + BLOCK_SECONDS
-        try:
-            yield
-        finally:
-            self._deadlines[self._conn] = math.inf
 
 
 class HandingOver:
