@@ -107,6 +107,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._stopping_since: float | None = None
         self._is_cutting = False
         self._notify_at = 0.0
+        # gunicorn asks for some thirty settings a request, each by way of two functions.
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         _raise_descriptor_limit()
         _share_heap()
         super().init_process()
