@@ -257,6 +257,21 @@ def test_a_client_that_leaves_over_tls_ends_the_upstream_request(
     assert simulator.wait_for(lambda: simulator.open_connections <= idle, GONE_SECONDS)
 
 
+def test_a_client_that_leaves_is_noticed_within_a_second(service: ServiceFactory) -> None:
+    """Upstream, which is silent, knows within a second, at the first try that a busy machine leaves time for."""
+    running = service(workers=1)
+    simulator, waits = running.simulator, []
+    while not waits or (waits[-1] >= 1 and len(waits) < 10):
+        simulator.plan(Plan(silence_after=2))
+        with connected(running) as connection:
+            connection.sendall(REQUEST)
+            receive_until(connection, b"response.created")
+        left = time.monotonic()
+        assert simulator.wait_for(lambda: simulator.open_streams == 0)
+        waits.append(time.monotonic() - left)
+    assert waits[-1] < 1
+
+
 def test_half_a_handshake_holds_up_nobody(secure: tuple[RunningService, ssl.SSLContext]) -> None:
     """Clients that connect and do not speak TLS take no thread."""
     with ExitStack() as connections:
