@@ -1,25 +1,22 @@
 """gunicorn's threaded worker, with the bytes of responses moved by one event loop.
 
 Threads decide, the loop moves: once upstream has answered, a request's thread sends the response's head and is free,
-and the rest of the response is the loop's. The loop runs in the worker's main thread, around gunicorn's own poller;
-it also waits for the heads of requests and closes connections, so that no client holds a thread or the main thread
-by doing nothing.
+and the rest of the response is the loop's. The loop runs in the worker's main thread and does gunicorn's own waiting,
+too (``gunicorn_loop``); it waits for the heads of requests and closes connections, so that no client holds a thread or
+the main thread by doing nothing.
 
-All that this service needs of gunicorn's inside is here; ``gunicorn_inside`` knows whether a release still has it.
+What this service needs of gunicorn's inside is here, in ``gunicorn_loop`` and in ``handing_over``; ``gunicorn_inside``
+knows whether a release still has it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import math
-import resource
-import select
 import signal
 import socket
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +25,8 @@ from typing import Any
 
 from gunicorn.workers import gthread
 
-from ocm_wsgi import pricing
+from ocm_wsgi import pricing, process
+from ocm_wsgi.gunicorn_loop import MethodQueue, Poller
 from ocm_wsgi.handing_over import HandedOver, HandingOver, Head, TimedBody
 from ocm_wsgi.relay.arrival import HEAD_SECONDS, Arrival
 from ocm_wsgi.relay.lingering import Lingering, reset
@@ -47,8 +45,6 @@ CUT_MARGIN_SECONDS = 2.0
 LAST_REQUEST_SECONDS = 2.0
 #: The master need not hear of us more often; it waits for ``timeout``.
 NOTIFY_SECONDS = 1.0
-#: Connections, two for each stream, are descriptors. The usual limit of 1024 is there for programs that use select().
-DESCRIPTOR_LIMIT = 65536
 
 #: Threads that read what clients ask for over WebSockets, and admit it.
 DECIDING_THREADS = 4
@@ -56,9 +52,6 @@ DECIDING_THREADS = 4
 #: What gunicorn is told of a request after which its connection can serve another.
 _SERVES_ANOTHER: Future[bool] = Future()
 _SERVES_ANOTHER.set_result(True)
-
-# malloc.h; mallopt(3).
-_M_ARENA_MAX = -8
 
 _LIMITS = Limits(stall=CLIENT_STALL_SECONDS, silence=SILENCE_TIMEOUT_SECONDS)
 
@@ -98,7 +91,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
     def init_process(self) -> None:
         """Called in the new process; returns at its end."""
         self.loop = Loop()
-        self.method_queue = _MethodQueue(self.loop)
+        self.method_queue = MethodQueue(self.loop)
         self.deadlines: dict[Any, float] = {}
         self._arrivals: set[Arrival] = set()
         self._streams: set[Stream] = set()
@@ -109,14 +102,14 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._notify_at = 0.0
         # gunicorn asks for some thirty settings a request, each by way of two functions.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
-        _raise_descriptor_limit()
-        _share_heap()
+        process.raise_descriptor_limit()
+        process.share_heap()
         super().init_process()
 
     def run(self) -> None:
         """Serve until told to stop, and then until all is done or the time is up."""
         self.poller.close()
-        self.poller = _Poller(self.loop)
+        self.poller = Poller(self.loop)
         self.loop.add(self)
         self.wsgi = HandingOver(self.wsgi)
         pricing.load()
@@ -369,44 +362,6 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self.loop.interrupt()
 
 
-class _Poller:
-    """gunicorn's way to wait for sockets, by our own: as one epoll within another each of them was waited for twice."""
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._descriptors: dict[Any, int] = {}
-
-    def register(self, waited: Any, _events: int, on_readable: Callable[[Any], None]) -> None:
-        """Call with what is waited for, as often as it can be read."""
-        fd = self._descriptors[waited] = waited if isinstance(waited, int) else waited.fileno()
-        self._loop.watch(fd, select.EPOLLIN, lambda _mask: on_readable(waited))
-
-    def unregister(self, waited: Any) -> None:
-        """Wait no longer.
-
-        :raises KeyError: nobody did.
-        """
-        self._loop.forget(self._descriptors.pop(waited))
-
-    def close(self) -> None:
-        """The loop has a life of its own."""
-
-
-class _MethodQueue(gthread.PollableMethodQueue):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's way to have something called in the main thread, by our own: it takes one wake-up and not three."""
-
-    def __init__(self, loop: Loop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def defer(self, callback: Callable[..., Any], *args: Any) -> None:
-        """As gunicorn's; other threads use it to the very end."""
-        self._loop.defer(partial(callback, *args))
-
-    def close(self) -> None:
-        """Leave it open: the process ends soon, and what a late thread wrote would be in another's descriptor."""
-
-
 def _is_framed(response: Any) -> bool:
     """Whether a client can tell a cut body from a whole one."""
     return bool(response.chunked) or response.response_length is not None
@@ -416,16 +371,3 @@ def _shut_down(connection: socket.socket) -> None:
     """Wake whoever reads from a connection, under TLS too."""
     with contextlib.suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-
-def _share_heap() -> None:
-    """Have all threads allocate from one heap: of its own each would keep what its largest request took."""
-    with contextlib.suppress(AttributeError):  # Not every C library has it.
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTOR_LIMIT if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTOR_LIMIT)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
