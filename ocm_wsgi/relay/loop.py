@@ -61,6 +61,12 @@ class Loop:
         self._masks[fd] = mask
         self._handlers[fd] = on_ready
 
+    def look_again(self, fd: int) -> None:
+        """See ``peer.Poll``."""
+        mask = self._masks.get(fd)
+        if mask is not None:
+            self._epoll.modify(fd, mask)
+
     def forget(self, fd: int) -> None:
         """See ``peer.Poll``. To be called before the descriptor is closed: its number may soon be another's."""
         if self._masks.pop(fd, None) is not None:

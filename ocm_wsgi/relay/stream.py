@@ -117,12 +117,14 @@ class Stream:
                 self._finish(CLIENT_STALLED)
         elif waited > self._limits.silence:
             self._cut("it was silent for too long")
+        elif self._is_reading:
+            self._upstream.acknowledge_later()
 
     def abort(self, end: str) -> None:
         """Give the stream up."""
         self._finish(end)
 
-    def _on_upstream(self, _mask: int) -> None:
+    def _on_upstream(self, mask: int) -> None:
         try:
             data = self._upstream.receive()
         except OSError as exc:
@@ -132,7 +134,10 @@ class Stream:
             return
         self._active_at = self._loop.now
         try:
-            if data or self._framing.close():
+            if data:
+                self._take(data)
+                self._upstream.look_again(mask, data)
+            elif self._framing.close():
                 self._take(data)
             else:
                 self._cut("it ended before its end")

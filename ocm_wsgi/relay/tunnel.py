@@ -102,6 +102,8 @@ class Tunnel:
             self._finish(UPSTREAM_STALLED)
         elif self._conversation.has_open_turn and now - self._heard_at > limits.silence:
             self._guarded(self._give_up_on_upstream)
+        elif self._is_listening and self._conversation.has_open_turn:
+            self._upstream.acknowledge_later()
 
     def leave(self) -> None:
         """End it between two turns; Codex goes on over another connection."""
@@ -155,6 +157,7 @@ class Tunnel:
             return
         if data:
             self._from_upstream(data)
+            self._upstream.look_again(mask, data)
             if mask == select.EPOLLIN and not (
                 self._client.unsent or self._recording is not None or self._conversation.has_own
             ):
@@ -177,6 +180,7 @@ class Tunnel:
             return
         if data:
             self._from_client(data)
+            self._client.look_again(mask, data)
         elif data == b"" or mask & GONE:
             self._finish("" if self._conversation.close_code is not None else CLIENT_LEFT)
             return

@@ -37,14 +37,19 @@ class Body:
 
 
 class Pipe:
-    """A stream between two socket pairs, and its far ends."""
+    """A stream between two socket pairs, and its far ends.
 
-    def __init__(self, resources: ExitStack, *, length: int | None = None) -> None:
+    :param upstream: the connection to upstream, where it is to be another.
+    """
+
+    def __init__(
+        self, resources: ExitStack, *, length: int | None = None, upstream: socket.socket | None = None
+    ) -> None:
         self.loop = Loop()
         resources.callback(self.loop.close)
-        upstream, self.upstream = map(resources.enter_context, socket.socketpair())
+        near, self.upstream = map(resources.enter_context, socket.socketpair())
         client, self.client = map(resources.enter_context, socket.socketpair())
-        self.body = Body(upstream, length=length)
+        self.body = Body(upstream or near, length=length)
         self.ends: list[str] = []
         self.stream = Stream(
             self.loop,

@@ -71,16 +71,25 @@ class Clock:
 
 
 class Passage:
-    """A tunnel between two socket pairs, and its far ends."""
+    """A tunnel between two socket pairs, and its far ends.
 
-    def __init__(self, resources: ExitStack, clock: Clock) -> None:
-        self.clock = clock
+    :param upstream: both ends of the connection to upstream, where it is to be another.
+    """
+
+    def __init__(
+        self,
+        resources: ExitStack,
+        clock: Clock | None = None,
+        *,
+        upstream: tuple[socket.socket, socket.socket] | None = None,
+    ) -> None:
+        self.clock = clock or Clock()
         self.loop = Loop()
         resources.callback(self.loop.close)
-        upstream, self.upstream = map(resources.enter_context, socket.socketpair())
+        near, self.upstream = map(resources.enter_context, upstream or socket.socketpair())
         client, self.client = map(resources.enter_context, socket.socketpair())
         self.speaker = Peer(is_client=True)
-        self.body = Body(upstream)
+        self.body = Body(near)
         self.ledger = Ledger()
         self.ends: list[str] = []
         self.tunnel = Tunnel(
