@@ -243,8 +243,23 @@ class _ExactHTTPConnection(_Exact, HTTPConnection):
 class _Resuming(_Exact):
     """Mixed into urllib3's TLS connections: the next one need not shake hands anew."""
 
+    host: str
+    is_verified: bool
+    proxy: Any
     ssl_context: ssl.SSLContext | None
     _is_sent = False
+
+    def connect(self) -> None:
+        if self.proxy is not None:
+            super().connect()
+            return
+        # As urllib3 does for a context that verifies. But it sets the context's mode and ALPN again for each connection
+        # while other threads are making theirs from it, and that takes as long as a quarter of a handshake.
+        self._responses = 0
+        assert self.ssl_context is not None
+        connection: socket.socket = self._new_conn()  # type: ignore[attr-defined]
+        self.sock = self.ssl_context.wrap_socket(connection, server_hostname=self.host)
+        self.is_verified = True
 
     def request(self, *arguments: Any, **options: Any) -> None:
         self._is_sent = False

@@ -6,7 +6,7 @@ import hashlib
 import io
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -437,6 +437,42 @@ def test_tls_is_verified_and_reused(secure_simulator: Simulator, authority: trus
         body = whole(upstream.open(post()))
         assert hashlib.sha256(body).hexdigest() == secure_simulator.sent[-1].body_sha256
     assert len({seen.connection_id for seen in secure_simulator.requests}) == 1
+    upstream.close()
+
+
+def test_a_certificate_for_another_name_is_refused(authority: trustme.CA) -> None:
+    """However much it is trusted."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("elsewhere.test").configure_cert(context)
+    with Simulator("localhost", ssl_context=context) as simulator:
+        upstream = upstream_for(simulator, tls=trusting(authority))
+        with pytest.raises(UpstreamUnreachable, match="TLS failed"):
+            upstream.open(post())
+        assert simulator.requests == []
+        upstream.close()
+
+
+class Finished(ssl.SSLContext):
+    """A context that is not to be changed any more."""
+
+    is_finished = False
+
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        assert not self.is_finished, "other threads are shaking hands with it"
+        super().set_alpn_protocols(alpn_protocols)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        assert not self.is_finished, f"{name}: other threads are shaking hands with it"
+        super().__setattr__(name, value)
+
+
+def test_the_context_is_left_as_it_is(secure_simulator: Simulator, authority: trustme.CA) -> None:
+    """Connections are made from it in many threads at once."""
+    context = Finished(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    context.is_finished = True
+    upstream = upstream_for(secure_simulator, tls=context)
+    assert b"response.completed" in whole(upstream.open(post()))
     upstream.close()
 
 

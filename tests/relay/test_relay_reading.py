@@ -37,7 +37,7 @@ def acknowledges_at_once(connection: socket.socket) -> bool:
 def test_events_of_a_stream_are_acknowledged_later(
     resources: ExitStack, upstream: tuple[socket.socket, socket.socket]
 ) -> None:
-    """The kernel acknowledges every other; also when it has gone back to acknowledging all, as it does after a pause."""
+    """Every other; also when the kernel has gone back to acknowledging all, as it does after a pause."""
     near, far = upstream
     pipe = Pipe(resources, upstream=near)
     pipe.stream.start()
