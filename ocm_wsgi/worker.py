@@ -103,6 +103,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         # gunicorn asks for some thirty settings a request, each by way of two functions.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         process.raise_descriptor_limit()
+        process.make_room_for_descriptors(2 * self.cfg.worker_connections + self.cfg.threads)
         process.share_heap()
         super().init_process()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import socket
 import time
@@ -105,6 +106,17 @@ def test_a_worker_without_descriptors_accepts_again(service: ServiceFactory) -> 
         assert eventually(lambda: "A connection cannot be accepted: [Errno 24]" in running.log_text())
     assert post(running).status_code == 200
     assert workers_of(running) == [worker]
+
+
+def test_a_worker_has_room_for_its_descriptors(service: ServiceFactory) -> None:
+    """The kernel never makes their table longer in mid-traffic, for which all threads of the worker would wait."""
+    running = service(workers=1)
+    assert post(running).status_code == 200
+    (worker,) = workers_of(running)
+    soft, _ = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    (size,) = re.findall(r"^FDSize:\s+(\d+)$", Path(f"/proc/{worker}/status").read_text(), re.MULTILINE)
+    assert int(size) >= min(soft, 2 * 4096)
+    assert len(os.listdir(f"/proc/{worker}/fd")) < 64
 
 
 def test_a_worker_that_is_full_accepts_again(service: ServiceFactory) -> None:
