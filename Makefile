@@ -80,7 +80,7 @@ $(CODEX)/installed: tests/clients/package.json
 	@touch $@
 
 # What looks for barriers in the dashboard's pages.
-$(AXE)/installed: tests/dashboard/package.json
+$(AXE)/installed: tests/views/dashboard/package.json
 	@scripts/debian-packages nodejs npm
 	@echo 'Installing axe-core into $(AXE) ...'
 	@mkdir -p $(AXE) && cp $< $(AXE)/

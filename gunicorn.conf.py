@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 
-from ocm_wsgi import metricfiles, serving
+from ocm_wsgi.server import hooks
+from ocm_wsgi.telemetry import multiprocess
 
-serving.reload()
-metricfiles.prepare()
+hooks.reload()
+multiprocess.prepare()
 
-bind = [serving.bind()]
-certfile = serving.certfile()
-ssl_context = serving.ssl_context
+bind = [hooks.bind()]
+certfile = hooks.certfile()
+ssl_context = hooks.ssl_context
 
-logger_class = serving.Logger
+logger_class = hooks.Logger
 
-worker_class = serving.worker_class()
+worker_class = hooks.worker_class()
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 # A thread carries a request until upstream has answered it; the rest is the event loop's (docs/relay.md).
 threads = 128
@@ -53,11 +54,11 @@ secure_scheme_headers: dict[str, str] = {}
 # On by default, at one path for all instances of a user: the second would take away the first's.
 control_socket_disable = True
 
-on_starting = serving.on_starting
-when_ready = serving.when_ready
-on_reload = serving.on_reload
-pre_request = serving.pre_request
-post_fork = serving.post_fork
-post_worker_init = serving.post_worker_init
-child_exit = serving.child_exit
-on_exit = serving.on_exit
+on_starting = hooks.on_starting
+when_ready = hooks.when_ready
+on_reload = hooks.on_reload
+pre_request = hooks.pre_request
+post_fork = hooks.post_fork
+post_worker_init = hooks.post_worker_init
+child_exit = hooks.child_exit
+on_exit = hooks.on_exit

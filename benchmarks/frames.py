@@ -12,10 +12,10 @@ import zlib
 
 from benchmarks import wire
 from benchmarks.observer import READ_SIZE
-from ocm_wsgi.conversation import Conversation
-from ocm_wsgi.deflate import DeflateParameters
-from ocm_wsgi.frames import server_text
-from ocm_wsgi.gate import HeldMessage
+from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
+from ocm_wsgi.protocol.websocket.frames import server_text
+from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
+from ocm_wsgi.protocol.websocket.session import Conversation
 
 ROUNDS = 5
 COMPRESSIONS = {

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from ocm_wsgi.sse_observer import SseObserver
+from ocm_wsgi.protocol.responses.sse_observer import SseObserver
 
 READ_SIZE = 64 * 1024
 ROUNDS = 5

@@ -15,13 +15,13 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ocm_wsgi import tallies
-from ocm_wsgi.database import Database
-from ocm_wsgi.ledger import Ledger
-from ocm_wsgi.records import record_of
-from ocm_wsgi.spool import Spool
-from ocm_wsgi.tallies import DAY_SECONDS, HOUR_SECONDS
-from ocm_wsgi.turns import Turn, Usage
+from ocm_wsgi.accounting import queries
+from ocm_wsgi.accounting.ledger import Ledger
+from ocm_wsgi.accounting.queries import DAY_SECONDS, HOUR_SECONDS
+from ocm_wsgi.accounting.spool import Spool
+from ocm_wsgi.accounting.turn_record import record_of
+from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.storage.database import Database
 
 ROWS = 1_000_000
 BATCH = 10_000
@@ -89,7 +89,7 @@ def fill(database: Database, rows: int, now: float) -> None:
     """Write rows as the ledger does, in larger batches."""
     for batch in _batches(rows, now):
         with database.write_directly() as direct:
-            tallies.store_records(direct, [record_of(each) for each in batch])
+            queries.store_records(direct, [record_of(each) for each in batch])
 
 
 def _batches(rows: int, now: float) -> Iterator[list[Turn]]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ocm_wsgi.frames import server_close, server_text, unmask
+from ocm_wsgi.protocol.websocket.frames import server_close, server_text, unmask
 
 #: The target of a request, as upstream is asked for it and as a client asks for it.
 UPSTREAM_PATH = "/backend-api/codex/responses"

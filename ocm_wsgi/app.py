@@ -8,11 +8,11 @@ from typing import Any
 
 from flask import Flask
 
-from ocm_wsgi import serving
 from ocm_wsgi.config import Config
-from ocm_wsgi.logs import configure_logging
+from ocm_wsgi.server import hooks
 from ocm_wsgi.service import Service
-from ocm_wsgi.views import access, checks, dashboard, errors, health, metrics, proxy, status
+from ocm_wsgi.telemetry.logs import configure_logging
+from ocm_wsgi.views import access, check_endpoints, dashboard, errors, health, metrics, proxy, status
 
 
 class _App(Flask):
@@ -29,16 +29,16 @@ def create_app(config: Config | None = None) -> Flask:
     :param config: the configuration to use; read from the file and the environment when left out, which ends the
         process with a list of all mistakes if there are any.
     """
-    config = serving.config() if config is None else config
+    config = hooks.config() if config is None else config
     configure_logging(config.log_format)
-    app = _App("ocm_wsgi", static_folder=None)
+    app = _App("ocm_wsgi", static_folder=None, template_folder="views/templates")
     service = Service.from_config(config)
     app.extensions["ocm"] = service
     atexit.register(service.close)
     access.init_app(app)
     errors.init_app(app)
     proxy.init_app(app)
-    checks.init_app(app)
+    check_endpoints.init_app(app)
     metrics.init_app(app)
     status.init_app(app)
     health.init_app(app)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ocm_wsgi import metrics, tls
-from ocm_wsgi.accounting import Accounting
-from ocm_wsgi.admission import Admission
+from ocm_wsgi.accounting.ledger import Ledger
+from ocm_wsgi.accounting.spool import Spool
+from ocm_wsgi.accounting.turn_accounting import Accounting
+from ocm_wsgi.accounting.usages_export import Snapshot
+from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import CredentialSource
-from ocm_wsgi.database import Database
-from ocm_wsgi.hangups import HangupMonitor
-from ocm_wsgi.ledger import Ledger
-from ocm_wsgi.metrics import MeteredRefresher
-from ocm_wsgi.quota import QuotaHistory
-from ocm_wsgi.snapshot import Snapshot
-from ocm_wsgi.spool import Spool
-from ocm_wsgi.upstream import Upstream
-from ocm_wsgi.users import UserDirectory
+from ocm_wsgi.relay.disconnects import HangupMonitor
+from ocm_wsgi.reporting import prometheus
+from ocm_wsgi.reporting.prometheus import MeteredRefresher
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.tls import contexts
+from ocm_wsgi.upstream.client import Upstream
+from ocm_wsgi.users.directory import UserDirectory
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Service:
                 chatgpt_base_url=config.chatgpt_base_url,
                 api_base_url=config.api_base_url,
                 overrides=config.headers,
-                tls=tls.upstream_context(config.certificate),
+                tls=contexts.upstream_context(config.certificate),
                 proxy_url=proxy_url,
             ),
             hangups=HangupMonitor(),
@@ -79,7 +80,7 @@ class Service:
     def start(self) -> None:
         """Finish at once what an earlier process left undone, instead of at the first record."""
         self.ledger.start()
-        metrics.start_sampling(self.ledger)
+        prometheus.start_sampling(self.ledger)
         if self.snapshot is not None:
             self.snapshot.start()
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 
-from ocm_wsgi.pricing import Rates, rates_for
+from ocm_wsgi.accounting.pricing import Rates, rates_for
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "prices.md"
 

@@ -18,8 +18,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ocm_wsgi.simulator import Simulator
+from ocm_wsgi.storage.database import Database
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+STATE_PROCESS = Path(__file__).with_name("state_process.py")
 # How long an example takes is for the machine to say, and for whatever else it does.
 settings.register_profile("busy-machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy-machine")
@@ -82,6 +84,40 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.fixture
+def state_path(tmp_path: Path) -> Path:
+    """A folder that does not exist yet."""
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def database(state_path: Path) -> Iterator[Database]:
+    """A database that does not exist yet."""
+    database = Database(f"sqlite:///{state_path}/ocm.sqlite3")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def process(state_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start another process on the same state: ``process("record", "100", "alice")``.
+
+    A ``wrapper`` is a command that runs it.
+    """
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, wrapper: str = "") -> subprocess.Popen[str]:
+        command = [*wrapper.split(), sys.executable, "-W", "error", str(STATE_PROCESS), str(state_path), *arguments]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from ocm_wsgi.deflate import DeflateParameters
+from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
 
 
 class Peer:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ocm_wsgi import tls
 from ocm_wsgi.checks import websocket
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.checks.tickets import ticket
 from ocm_wsgi.config import Certificate
+from ocm_wsgi.tls import contexts
 
 _SUBJECT = Subject("address")
 _TIMEOUT_SECONDS = 30.0
@@ -56,7 +56,7 @@ class Address:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("write it as https://ocm.example.org")
         is_tls = parts.scheme == "https"
-        context = tls.upstream_context(Certificate()) if is_tls else None
+        context = contexts.upstream_context(Certificate()) if is_tls else None
         return cls(parts.hostname, parts.port or (443 if is_tls else 80), context)
 
     def connect(self, timeout_seconds: float = _TIMEOUT_SECONDS) -> HTTPConnection:

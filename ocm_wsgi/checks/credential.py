@@ -12,12 +12,12 @@ from pathlib import Path
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import Mode, Refresher
-from ocm_wsgi.credentials.document import Document
-from ocm_wsgi.credentials.reading import FileGone, FileProblem, FileUnreadable, read_whole
-from ocm_wsgi.credentials.writing import is_mount_point
+from ocm_wsgi.credentials.auth_file import Document
+from ocm_wsgi.credentials.auth_file_reader import FileGone, FileProblem, FileUnreadable, read_whole
+from ocm_wsgi.credentials.auth_file_writer import is_mount_point
+from ocm_wsgi.credentials.sign_in import holder_of
 from ocm_wsgi.errors import CredentialError
-from ocm_wsgi.login import holder_of
-from ocm_wsgi.oauth import REFUSALS
+from ocm_wsgi.oauth.refresh import REFUSALS
 
 _SUBJECT = Subject("credential")
 _LOGIN = "flask ocm login"

@@ -15,14 +15,14 @@ from email.utils import parsedate_to_datetime
 import requests
 from urllib3.exceptions import HTTPError, NameResolutionError
 
-from ocm_wsgi import tls
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
-from ocm_wsgi.connections import Exchange, RequestHead
 from ocm_wsgi.errors import ConfigurationError
-from ocm_wsgi.fields import Fields, value_of
-from ocm_wsgi.targets import Origin
-from ocm_wsgi.transport import UpstreamAdapter, upstream_request
+from ocm_wsgi.protocol.http.fields import Fields, value_of
+from ocm_wsgi.protocol.http.targets import Origin
+from ocm_wsgi.tls import contexts
+from ocm_wsgi.upstream.adapter import UpstreamAdapter, upstream_request
+from ocm_wsgi.upstream.connections import Exchange, RequestHead
 
 _SUBJECT = Subject("reachability")
 _CLOCK = Subject("clock")
@@ -52,7 +52,7 @@ def findings(config: Config, *, is_chatgpt: bool = True) -> Iterator[Finding]:
     )
     issuer = _Place("OpenAI's sign-in", "auth_base_url", config.auth_base_url, "/oauth/token")
     try:
-        context = tls.upstream_context(config.certificate)
+        context = contexts.upstream_context(config.certificate)
     except ConfigurationError as exc:
         yield _SUBJECT.problem("certificate", exc.message, "Mend `certificate`.")
         return

@@ -11,9 +11,9 @@ from typing import Any
 
 from gunicorn.app.wsgiapp import WSGIApplication
 
-from ocm_wsgi import metricfiles
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
+from ocm_wsgi.telemetry import multiprocess
 
 _SUBJECT = Subject("server")
 _FILE = "gunicorn.conf.py"
@@ -43,14 +43,14 @@ class _Settings(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
 
         The file makes a folder for metrics; if one is named, it is a running service's, and would be emptied.
         """
-        named = os.environ.pop(metricfiles.VARIABLE, None)
+        named = os.environ.pop(multiprocess.VARIABLE, None)
         try:
             return cls().cfg
         finally:
-            metricfiles.remove()
-            os.environ.pop(metricfiles.VARIABLE, None)
+            multiprocess.remove()
+            os.environ.pop(multiprocess.VARIABLE, None)
             if named is not None:
-                os.environ[metricfiles.VARIABLE] = named
+                os.environ[multiprocess.VARIABLE] = named
 
 
 def findings(config: Config, folder: Path) -> Iterator[Finding]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
-from ocm_wsgi.database import Database
 from ocm_wsgi.errors import StateError
-from ocm_wsgi.schema import get_meta
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.storage.schema import get_meta
 
 _SUBJECT = Subject("state")
 # A record takes some hundred bytes; the database makes copies of its pages while it writes.

@@ -7,9 +7,9 @@ from contextlib import closing
 
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
-from ocm_wsgi.database import Database
 from ocm_wsgi.errors import StateError
-from ocm_wsgi.users import UserDirectory
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.users.directory import UserDirectory
 
 _SUBJECT = Subject("users")
 _REMEDY = "flask ocm add-user NAME"

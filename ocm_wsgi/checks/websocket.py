@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPResponse
 
-from ocm_wsgi.frames import CLOSE, PING, PONG, FrameParser, unmask
+from ocm_wsgi.protocol.websocket.frames import CLOSE, PING, PONG, FrameParser, unmask
 
 TARGET = "/ocm/v1/check/websocket"
 # As long as Codex waits for the answer to its opening handshake.

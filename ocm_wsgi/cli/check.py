@@ -27,8 +27,8 @@ from ocm_wsgi.cli.output import echo_json
 from ocm_wsgi.cli.parameters import json_option
 from ocm_wsgi.config import Config, load
 from ocm_wsgi.credentials import Mode
+from ocm_wsgi.credentials.sign_in import current, holder_of
 from ocm_wsgi.errors import ConfigurationError, LoginFailed
-from ocm_wsgi.login import current, holder_of
 
 _MARKS = {Level.OK: "ok", Level.NOTE: "note", Level.WARNING: "WARNING", Level.PROBLEM: "PROBLEM"}
 _DEFAULT_SILENCE_SECONDS = 65

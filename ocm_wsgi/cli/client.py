@@ -9,8 +9,8 @@ import click
 from ocm_wsgi.cli.output import echo_json
 from ocm_wsgi.cli.parameters import USER_NAME, json_option
 from ocm_wsgi.cli.state import open_state
-from ocm_wsgi.clientconfig import PLACEHOLDER, TOKEN_VARIABLE, client_configuration
 from ocm_wsgi.config import Config
+from ocm_wsgi.reporting.client_setup import PLACEHOLDER, TOKEN_VARIABLE, client_configuration
 
 
 def default_base_url(config: Config) -> str:

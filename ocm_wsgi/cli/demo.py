@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ocm_wsgi.demonstration import Demonstration
+    from ocm_wsgi.demo.service import Demonstration
 
 PROMPT = "Say hello."
 #: The release that the tests run against.
@@ -29,7 +29,7 @@ def demo(port: int | None, once: bool) -> None:
     bearer token, and keeps serving until Ctrl-C.
     """
     try:
-        from ocm_wsgi.demonstration import DemonstrationFailed, demonstration
+        from ocm_wsgi.demo.service import DemonstrationFailed, demonstration
     except ImportError as exc:
         raise click.ClickException(f"The demo needs {exc.name}: pip install 'ocm-wsgi[demo]'") from exc
     signal.signal(signal.SIGTERM, _end)

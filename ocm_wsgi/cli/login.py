@@ -12,13 +12,13 @@ from typing import NoReturn
 
 import click
 
-from ocm_wsgi import login as flows
-from ocm_wsgi.authorization import DEVICE_CODE_SECONDS, Authority, AuthorizationCode, authorization_code
 from ocm_wsgi.cli.parameters import json_option, yes_option
 from ocm_wsgi.config import Config, load
-from ocm_wsgi.credentials.document import Document
+from ocm_wsgi.credentials import sign_in as flows
+from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.errors import LoginFailed, OcmError
-from ocm_wsgi.oauth import Provenance
+from ocm_wsgi.oauth.authorization import DEVICE_CODE_SECONDS, Authority, AuthorizationCode, authorization_code
+from ocm_wsgi.oauth.refresh import Provenance
 
 _FRAMES = "|/-\\"
 _FRAME_SECONDS = 0.2

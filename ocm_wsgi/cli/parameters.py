@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from ocm_wsgi import limits
 from ocm_wsgi.cli.state import quiet_state
 from ocm_wsgi.errors import OcmError
+from ocm_wsgi.quota import limits
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _DURATION = re.compile(r"(\d{1,5})([hdw])", re.ASCII)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from ocm_wsgi.accounts import Accounts
 from ocm_wsgi.config import Config, load
-from ocm_wsgi.database import Database
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.users.accounts import Accounts
 
 #: Who has done it, in the audit trail.
 ACTOR = "cli"

@@ -8,18 +8,18 @@ from typing import Any
 
 import click
 
+from ocm_wsgi.accounting.window_history import QuotaHistory
 from ocm_wsgi.cli.client import default_base_url
 from ocm_wsgi.cli.output import echo_json, echo_paragraph, facts, percent, table, terminal_width, utc
 from ocm_wsgi.cli.parameters import json_option
 from ocm_wsgi.cli.state import State, open_state
 from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import Credential, Mode
-from ocm_wsgi.credentials.document import MalformedDocument, decode
+from ocm_wsgi.credentials.auth_file import MalformedDocument, decode
 from ocm_wsgi.errors import CredentialError, StateError
-from ocm_wsgi.limits import MEASURES, Cycle, Period
-from ocm_wsgi.quota import QuotaHistory
-from ocm_wsgi.shares import Shares
-from ocm_wsgi.status import iso, window_status
+from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
+from ocm_wsgi.quota.shares import Shares
+from ocm_wsgi.reporting.status import iso, window_status
 
 _CONNECT_SECONDS = 2.0
 _NAMES: dict[Period, str] = {"5h": "5 hours", "week": "week"}

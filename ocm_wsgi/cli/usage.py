@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import click
 
-from ocm_wsgi import tallies
+from ocm_wsgi.accounting import queries
+from ocm_wsgi.accounting.queries import Counts, Sum
 from ocm_wsgi.cli.output import echo_json, echo_paragraph, table, terminal_width, usd, utc
 from ocm_wsgi.cli.parameters import PAST, USER_NAME, json_option
 from ocm_wsgi.cli.state import open_state
-from ocm_wsgi.status import iso
-from ocm_wsgi.tallies import Counts, Sum
+from ocm_wsgi.reporting.status import iso
 
 _Dimension = Literal["user", "model", "day", "week"]
 
@@ -58,7 +58,7 @@ def usage(by: tuple[_Dimension, ...], since: float | None, user: str | None, as_
         raise click.UsageError("--json and --csv contradict each other.")
     groups = tuple(dict.fromkeys(by)) or ("user",)
     with open_state().database.read() as connection:
-        sums = tallies.sums(connection, since, None, groups, user=user, utc_offset_seconds=0)
+        sums = queries.sums(connection, since, None, groups, user=user, utc_offset_seconds=0)
     if as_json:
         echo_json([{**_group_values(sum_, groups), **_counts(sum_.counts)} for sum_ in sums])
     elif as_csv:

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
-from ocm_wsgi.accounts import Account
-from ocm_wsgi.admission import Admission, Use
+from ocm_wsgi.admission.admission import Admission, Use
 from ocm_wsgi.cli.output import echo_json, facts, percent, table, terminal_width, utc
 from ocm_wsgi.cli.parameters import FUTURE, LIMIT, USER_NAME, json_option, yes_option
 from ocm_wsgi.cli.state import ACTOR, open_state
-from ocm_wsgi.limits import Limit
-from ocm_wsgi.status import iso
-from ocm_wsgi.users import User
+from ocm_wsgi.quota.limits import Limit
+from ocm_wsgi.reporting.status import iso
+from ocm_wsgi.users.accounts import Account
+from ocm_wsgi.users.directory import User
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ocm_wsgi.config.loading import load
+from ocm_wsgi.config.loader import load
 from ocm_wsgi.config.service import Config, scalar_keys
 from ocm_wsgi.config.tls import TLS, Certificate
 from ocm_wsgi.config.users import Limit, Price, UserConfig

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ocm_wsgi.config.paths import JsonPath, json_path
-from ocm_wsgi.config.refusals import is_off
+from ocm_wsgi.config.unsupported_keys import is_off
 from ocm_wsgi.errors import Mistake
 
 PROXY_SCHEMES = ("socks5h", "socks5", "socks4a", "socks4", "http", "https")

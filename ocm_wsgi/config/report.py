@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ocm_wsgi.config.paths import JsonPath
-from ocm_wsgi.config.values import Expected, Table
+from ocm_wsgi.config.types import Expected, Table
 from ocm_wsgi.errors import Mistake
 
 _EXPECTED_BY_ERROR = {

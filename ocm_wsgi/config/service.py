@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 from ocm_wsgi.config.tls import TLS, Certificate
-from ocm_wsgi.config.users import BearerToken, Price, UserConfig
-from ocm_wsgi.config.values import (
+from ocm_wsgi.config.types import (
     Address,
     AsTuple,
     BaseUrl,
@@ -26,6 +25,7 @@ from ocm_wsgi.config.values import (
     Table,
     Text,
 )
+from ocm_wsgi.config.users import BearerToken, Price, UserConfig
 
 Percent = Annotated[int, Field(ge=0, le=100), Expected("a whole percentage from 0 to 100")]
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ocm_wsgi.ciphers import CIPHER_SUITES, TLS13_CIPHER_SUITES
-from ocm_wsgi.config.values import Expected, Flag, Location, Locations, Names, Pem, SecretPem, Table, Text, wrong
+from ocm_wsgi.config.types import Expected, Flag, Location, Locations, Names, Pem, SecretPem, Table, Text, wrong
+from ocm_wsgi.tls.cipher_suites import CIPHER_SUITES, TLS13_CIPHER_SUITES
 
 
 def _version(value: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from ocm_wsgi.config.values import Amount, AsTuple, Expected, Flag, Table, ZonedTime, wrong
+from ocm_wsgi.config.types import Amount, AsTuple, Expected, Flag, Table, ZonedTime, wrong
 
 MAX_NAME_LENGTH = 64
 _MEASURES = ("requests", "tokens", "usd", "percent")

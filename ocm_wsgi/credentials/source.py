@@ -11,12 +11,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ocm_wsgi.credentials.auth_file_watcher import Snapshot, WatchedFile, another
 from ocm_wsgi.credentials.credential import Credential, Mode
-from ocm_wsgi.credentials.refresher import Refresher
-from ocm_wsgi.credentials.renewal import Renewals
-from ocm_wsgi.credentials.watching import Snapshot, WatchedFile, another
+from ocm_wsgi.credentials.refresh_client import Refresher
+from ocm_wsgi.credentials.refresh_policy import Renewals
 from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable
-from ocm_wsgi.oauth import RefreshReason
+from ocm_wsgi.oauth.refresh import RefreshReason
 
 # As the Codex client does: so long before an access token's end, and at this age when its end cannot be read.
 REFRESH_BEFORE_SECONDS = 5 * 60

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocm_wsgi import tls
 from ocm_wsgi.config import Certificate
+from ocm_wsgi.tls import contexts
 
 
 def portable(certificate: Certificate | None) -> Mapping[str, Any] | None:
@@ -25,4 +25,4 @@ def ssl_context(trust: Mapping[str, Any] | None) -> ssl.SSLContext:
     for name in ("certificate_path", "certificate_directory_path"):
         fields[name] = tuple(map(Path, fields.get(name, ())))
     # Validated when the configuration was read; validating again would need to know beside which file it stood.
-    return tls.upstream_context(Certificate.model_construct(**fields))
+    return contexts.upstream_context(Certificate.model_construct(**fields))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ocm_wsgi.accounting import OpenTurn
-from ocm_wsgi.relay.framing import LAST_CHUNK, BadFraming, Framing, chunk, framing_of
+from ocm_wsgi.accounting.turn_accounting import OpenTurn
+from ocm_wsgi.protocol.http.framing import LAST_CHUNK, BadFraming, Framing, chunk, framing_of
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import GONE, Peer
 

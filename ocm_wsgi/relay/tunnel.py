@@ -10,15 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from ocm_wsgi.connections import SOCKET_OPTIONS
-from ocm_wsgi.conversation import Conversation, LimitsTold, TurnEnded
 from ocm_wsgi.errors import OcmError
-from ocm_wsgi.frames import INTERNAL_ERROR
-from ocm_wsgi.gate import HeldMessage
+from ocm_wsgi.protocol.websocket.frames import INTERNAL_ERROR
+from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
+from ocm_wsgi.protocol.websocket.session import Conversation, LimitsTold, TurnEnded
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import GONE, Peer
 from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Limits, UpstreamBody
-from ocm_wsgi.socketturns import SocketTurn, SocketTurns
+from ocm_wsgi.relay.websocket_turns import SocketTurn, SocketTurns
+from ocm_wsgi.upstream.connections import SOCKET_OPTIONS
 
 logger = logging.getLogger(__name__)
 

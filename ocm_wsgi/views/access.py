@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from flask import Flask, Response, g, request
 
-from ocm_wsgi import logs
-from ocm_wsgi.live import TakeUp, nobody_looks
-from ocm_wsgi.logs import RequestLine
-from ocm_wsgi.turns import Turn
-from ocm_wsgi.views.wsgi import Environ
+from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.telemetry import logs
+from ocm_wsgi.telemetry.live_requests import TakeUp, nobody_looks
+from ocm_wsgi.telemetry.logs import RequestLine
+from ocm_wsgi.wsgi.environ import Environ
 
 _REQUEST_ID_LENGTH = 128
 

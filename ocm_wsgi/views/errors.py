@@ -7,8 +7,8 @@ import logging
 from flask import Flask, Response, g, jsonify
 from werkzeug.exceptions import HTTPException
 
-from ocm_wsgi.authentication import CHALLENGE
 from ocm_wsgi.errors import AuthenticationFailed, NotFound, OcmError
+from ocm_wsgi.protocol.http.bearer import CHALLENGE
 from ocm_wsgi.views.access import RequestNote
 
 logger = logging.getLogger(__name__)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from flask import Flask, Response, g, jsonify
 
-from ocm_wsgi.health import Readiness
+from ocm_wsgi.reporting.readiness import Readiness
 from ocm_wsgi.service import Service
-from ocm_wsgi.views.asking import uncached
+from ocm_wsgi.views.auth import uncached
 
 
 def init_app(app: Flask) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from flask import Flask, Response, g, request
 from prometheus_client.exposition import choose_encoder
 
-from ocm_wsgi import metrics
-from ocm_wsgi.metrics import StateCollector
+from ocm_wsgi.reporting import prometheus
+from ocm_wsgi.reporting.prometheus import StateCollector
 from ocm_wsgi.service import Service
-from ocm_wsgi.views.asking import require_scraper, uncached
+from ocm_wsgi.views.auth import require_scraper, uncached
 
 
 def init_app(app: Flask) -> None:
@@ -23,12 +23,12 @@ def show(service: Service, collector: StateCollector) -> Response:
     """All there is to know, of every worker."""
     require_scraper(service)
     g.note.is_quiet = True
-    metrics.sample(service.ledger)
+    prometheus.sample(service.ledger)
     encode, media_type = choose_encoder(request.headers.get("Accept", ""))
-    return uncached(Response(encode(metrics.registry(collector)), content_type=media_type))
+    return uncached(Response(encode(prometheus.registry(collector)), content_type=media_type))
 
 
 def _count() -> None:
     if request.path.startswith("/v1/"):
-        metrics.begin()
-        g.note.on_end = metrics.end
+        prometheus.begin()
+        g.note.on_end = prometheus.end

@@ -9,21 +9,20 @@ from functools import partial
 from flask import Flask, Response, current_app, g, request
 from werkzeug.routing import PathConverter, Rule
 
-from ocm_wsgi.accounting import TurnRequest, is_turn
-from ocm_wsgi.authentication import bearer_token, refuse_api_key_fields
-from ocm_wsgi.bodies import Body, read_body
-from ocm_wsgi.connections import Exchange
-from ocm_wsgi.fields import Fields, value_of
-from ocm_wsgi.hangups import Watch
-from ocm_wsgi.requested import request_facts
+from ocm_wsgi.accounting.turn_accounting import TurnRequest, is_turn
+from ocm_wsgi.protocol.http.bearer import bearer_token, refuse_api_key_fields
+from ocm_wsgi.protocol.http.fields import Fields, value_of
+from ocm_wsgi.protocol.http.targets import ApiTarget, api_target
+from ocm_wsgi.protocol.responses.request import request_facts
+from ocm_wsgi.relay.disconnects import Watch
 from ocm_wsgi.service import Service
-from ocm_wsgi.targets import ApiTarget, api_target
-from ocm_wsgi.upstream import ClientRequest
-from ocm_wsgi.users import ANYONE, User
+from ocm_wsgi.upstream.client import ClientRequest
+from ocm_wsgi.upstream.connections import Exchange
+from ocm_wsgi.users.directory import ANYONE, User
 from ocm_wsgi.views.access import RequestNote
 from ocm_wsgi.views.relayed import RelayedResponse
 from ocm_wsgi.views.websocket import open_websocket
-from ocm_wsgi.views.wsgi import (
+from ocm_wsgi.wsgi.environ import (
     Environ,
     announced_length,
     client_fields,
@@ -32,6 +31,7 @@ from ocm_wsgi.views.wsgi import (
     request_target,
     wants_websocket,
 )
+from ocm_wsgi.wsgi.request_body import Body, read_body
 
 
 class _Rest(PathConverter):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ocm_wsgi.accounting import OpenTurn
-from ocm_wsgi.arriving import BareBody
+from ocm_wsgi.accounting.turn_accounting import OpenTurn
 from ocm_wsgi.errors import UpstreamCut
-from ocm_wsgi.hangups import Watch
-from ocm_wsgi.upstream import UpstreamResponse
+from ocm_wsgi.relay.disconnects import Watch
+from ocm_wsgi.upstream.client import UpstreamResponse
+from ocm_wsgi.upstream.response import BareBody
 from ocm_wsgi.views.access import LateResponse, RequestNote
-from ocm_wsgi.views.wsgi import CLIENT_STALL_SECONDS, Environ, client_socket, reset
+from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, Environ, client_socket, reset
 
 
 @dataclass(frozen=True)

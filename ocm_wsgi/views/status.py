@@ -7,13 +7,13 @@ from typing import Any
 
 from flask import Flask, Response, current_app, jsonify, request
 
-from ocm_wsgi import codexusage, usage
-from ocm_wsgi.accounting import CREDENTIAL
+from ocm_wsgi.accounting.turn_accounting import CREDENTIAL
 from ocm_wsgi.errors import CredentialError
-from ocm_wsgi.ratelimits import RateLimits
+from ocm_wsgi.protocol.responses.rate_limits import RateLimits
+from ocm_wsgi.reporting import codex_usage, usage_query
+from ocm_wsgi.reporting.status import rate_limits_of, sees_all, status
 from ocm_wsgi.service import Service
-from ocm_wsgi.status import rate_limits_of, sees_all, status
-from ocm_wsgi.views.asking import asking_user, uncached
+from ocm_wsgi.views.auth import asking_user, uncached
 
 
 def init_app(app: Flask) -> None:
@@ -34,8 +34,8 @@ def show_status() -> Response:
 def show_usage() -> Response:
     """What whoever asks has used; for those who see all, what anybody has."""
     service: Service = current_app.extensions["ocm"]
-    asked = usage.question(request.args.to_dict(flat=False), asking_user(service))
-    return uncached(jsonify(usage.answer(service.ledger, asked)))
+    asked = usage_query.question(request.args.to_dict(flat=False), asking_user(service))
+    return uncached(jsonify(usage_query.answer(service.ledger, asked)))
 
 
 def show_codex_usage() -> Response:
@@ -44,7 +44,7 @@ def show_codex_usage() -> Response:
     user, now = asking_user(service), time.time()
     if sees_all(user):
         return uncached(jsonify(_subscription(service, now)))
-    return uncached(jsonify(codexusage.of_user(service.admission.uses(user), now)))
+    return uncached(jsonify(codex_usage.of_user(service.admission.uses(user), now)))
 
 
 def _subscription(service: Service, now: float) -> dict[str, Any]:
@@ -53,4 +53,4 @@ def _subscription(service: Service, now: float) -> dict[str, Any]:
         plan_type = service.credentials.peek().plan_type
     except CredentialError:
         plan_type = None
-    return codexusage.of_subscription(RateLimits() if quota is None else rate_limits_of(quota), plan_type, now)
+    return codex_usage.of_subscription(RateLimits() if quota is None else rate_limits_of(quota), plan_type, now)

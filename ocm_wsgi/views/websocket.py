@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 from flask import Response, request
 
-from ocm_wsgi import ratelimits
-from ocm_wsgi.arriving import BareBody
-from ocm_wsgi.connections import Exchange
-from ocm_wsgi.conversation import Conversation
 from ocm_wsgi.errors import UpgradeUnavailable
-from ocm_wsgi.fields import Fields
-from ocm_wsgi.handshake import Answer, require_opening_handshake
+from ocm_wsgi.protocol.http.fields import Fields
+from ocm_wsgi.protocol.http.targets import ApiTarget
+from ocm_wsgi.protocol.responses import rate_limits
+from ocm_wsgi.protocol.websocket.handshake import Answer, require_opening_handshake
+from ocm_wsgi.protocol.websocket.session import Conversation
+from ocm_wsgi.relay.websocket_turns import SocketTurn, SocketTurns
 from ocm_wsgi.service import Service
-from ocm_wsgi.socketturns import SocketTurn, SocketTurns
-from ocm_wsgi.targets import ApiTarget
-from ocm_wsgi.upstream import ClientRequest, UpstreamResponse
-from ocm_wsgi.users import User
+from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
+from ocm_wsgi.upstream.connections import Exchange
+from ocm_wsgi.upstream.response import BareBody
+from ocm_wsgi.users.directory import User
 from ocm_wsgi.views.access import LateResponse, RequestNote
 from ocm_wsgi.views.relayed import RelayedResponse
-from ocm_wsgi.views.wsgi import Environ, client_socket
+from ocm_wsgi.wsgi.environ import Environ, client_socket
 
 #: In the environ of a server that takes tunnels over.
 CAN_TUNNEL = "ocm.can_tunnel"
@@ -93,7 +93,7 @@ def open_websocket(
         if watch is not None:
             undo.callback(watch.cancel)
         upstream = service.upstream.open(ClientRequest("GET", target, fields, None, exchange, is_upgrade=True))
-        limits, week_start = ratelimits.read_fields(upstream.fields)
+        limits, week_start = rate_limits.read_fields(upstream.fields)
         if limits is not None:
             service.accounting.note(limits)
         if not upstream.answer(b"").is_accepting:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from codex import MODEL, run_codex
 
 from ocm_wsgi.simulator import Plan
+from tests.clients.codex import MODEL, run_codex
 
 BEARER_TOKEN = "sk-ocm-alice-with-codex"
 TEXT = "Hello from far away."

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nginx import SERVER_NAME, Nginx, check_configuration, run_nginx
 
 from ocm_wsgi.simulator import Gate, Plan, Simulator
+from tests.clients.nginx import SERVER_NAME, Nginx, check_configuration, run_nginx
 from tests.faults.stack import GONE_SECONDS
 
 BEARER_TOKEN = "sk-ocm-alice-behind-nginx"

@@ -13,7 +13,7 @@ from ocm_wsgi.simulator import Plan, Simulator
 from tests.clients.codex import run_codex
 from tests.clients.nginx import Nginx, run_nginx
 from tests.conftest import ALICE, RunningService, start_service
-from tests.dashboard.test_dashboard import PAGES, Browser
+from tests.views.dashboard.test_dashboard import PAGES, Browser
 
 # What the owner changes in deploy/nginx.conf.
 EDITS = {

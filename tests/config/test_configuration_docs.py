@@ -11,9 +11,9 @@ import pytest
 import trustme
 from pydantic_core import PydanticUndefined
 
-from ocm_wsgi.config import TLS, Certificate, Limit, Price, UserConfig, load, refusals, scalar_keys
+from ocm_wsgi.config import TLS, Certificate, Limit, Price, UserConfig, load, scalar_keys, unsupported_keys
 from ocm_wsgi.config.service import Service
-from ocm_wsgi.config.values import Table
+from ocm_wsgi.config.types import Table
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 CERTIFICATES = "/etc/letsencrypt/live/ocm.example.org"
@@ -81,10 +81,10 @@ def test_every_refused_key_is_documented_and_no_other() -> None:
     """The keys of sing-box that are refused are listed with where they would stand."""
     documented = [(row[0].strip("`"), row[1]) for row in rows("key", "where", "instead", containing="sniff")]
     refused = {
-        "entry": refusals.SERVICE,
-        "user": refusals.USER,
-        "tls": refusals.TLS,
-        "certificate": refusals.CERTIFICATE,
+        "entry": unsupported_keys.SERVICE,
+        "user": unsupported_keys.USER,
+        "tls": unsupported_keys.TLS,
+        "certificate": unsupported_keys.CERTIFICATE,
     }
     assert documented == [(key, where) for where, keys in refused.items() for key in keys]
 

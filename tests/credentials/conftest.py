@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from credential_home import Home
 
 from ocm_wsgi.simulator import Simulator
+from tests.credentials.credential_home import Home
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 from ocm_wsgi.credentials import CredentialSource, Patience, Refresher
 from ocm_wsgi.simulator import Simulator
 
-HELPER = b"ocm_wsgi.credentials.refresh"
+HELPER = b"ocm_wsgi.credentials.refresh_process"
 #: Nobody else writes the file in most tests, so there is nothing to be waited for after a refusal.
 PATIENCE = Patience(lock=20, exchange=20, adoption=0.0)
 

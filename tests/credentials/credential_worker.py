@@ -49,7 +49,7 @@ def run(task: dict[str, object]) -> list[dict[str, object]]:
 
 def task_of(home: object, **more: object) -> str:
     """Return the task of a worker in this home, for the command line."""
-    from credential_home import PATIENCE, Home
+    from tests.credentials.credential_home import PATIENCE, Home
 
     assert isinstance(home, Home)
     task = {

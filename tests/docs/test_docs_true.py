@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 import pytest
 
+from ocm_wsgi.accounting.sing_box_usages import parse, render
 from ocm_wsgi.cli import ocm
 from ocm_wsgi.config import load
-from ocm_wsgi.usagefile import parse, render
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -36,21 +36,21 @@ class Mutation:
 
 NGINX = "deploy/nginx.conf"
 GUNICORN = "gunicorn.conf.py"
-ACCOUNTING = "ocm_wsgi/accounting.py"
-ADMISSION = "ocm_wsgi/admission.py"
-CONNECTIONS = "ocm_wsgi/connections.py"
+ACCOUNTING = "ocm_wsgi/accounting/turn_accounting.py"
+ADMISSION = "ocm_wsgi/admission/admission.py"
+CONNECTIONS = "ocm_wsgi/upstream/connections.py"
 CREDENTIALS = "ocm_wsgi/credentials"
-HANGUPS = "ocm_wsgi/hangups.py"
-RECORDER = "ocm_wsgi/recorder.py"
-SERVING = "ocm_wsgi/serving.py"
-SOCKET_TURNS = "ocm_wsgi/socketturns.py"
-SPOOL = "ocm_wsgi/spool.py"
+DISCONNECTS = "ocm_wsgi/relay/disconnects.py"
+RECORDER = "ocm_wsgi/accounting/recorder.py"
+HOOKS = "ocm_wsgi/server/hooks.py"
+WEBSOCKET_TURNS = "ocm_wsgi/relay/websocket_turns.py"
+SPOOL = "ocm_wsgi/accounting/spool.py"
 STREAM = "ocm_wsgi/relay/stream.py"
-TALLIES = "ocm_wsgi/tallies.py"
-TARGETS = "ocm_wsgi/targets.py"
+QUERIES = "ocm_wsgi/accounting/queries.py"
+TARGETS = "ocm_wsgi/protocol/http/targets.py"
 TUNNEL = "ocm_wsgi/relay/tunnel.py"
-UPSTREAM = "ocm_wsgi/upstream.py"
-WORKER = "ocm_wsgi/worker.py"
+UPSTREAM = "ocm_wsgi/upstream/client.py"
+WORKER = "ocm_wsgi/server/worker.py"
 
 #: As before 1.29.7: what was cut looks whole.
 _HTTP_1_0_TO_US = Edit(NGINX, "proxy_http_version 1.1;", "proxy_http_version 1.0;")
@@ -60,15 +60,17 @@ _NGINX_TRIES_AGAIN = Edit(
 )
 _NGINX_GOES_ON_ALONE = Edit(NGINX, "proxy_buffering off;", "proxy_buffering off; proxy_ignore_client_abort on;")
 _NO_LOCKS = Edit(
-    f"{CREDENTIALS}/refresh.py",
+    f"{CREDENTIALS}/refresh_process.py",
     "with credential_locks(job.credential_path, state_path=job.state_path, timeout_seconds=job.patience.lock):",
     "if True:",
 )
 _PRESENTED_THOUGH_RENEWED = Edit(
-    f"{CREDENTIALS}/refresh.py", "        if document.fingerprint != self._job.fingerprint:", "        if False:"
+    f"{CREDENTIALS}/refresh_process.py",
+    "        if document.fingerprint != self._job.fingerprint:",
+    "        if False:",
 )
 _REFUSAL_FORGOTTEN = Edit(
-    f"{CREDENTIALS}/refusals.py", "            self._write(_REFUSAL.dump_json(refusal))", "            pass"
+    f"{CREDENTIALS}/refusal_store.py", "            self._write(_REFUSAL.dump_json(refusal))", "            pass"
 )
 _END_SENT_BEFORE_ITS_RECORD = Edit(
     ACCOUNTING,
@@ -106,12 +108,12 @@ _POOL_NOT_LOOKED_AT = Edit(
     "        conn = super()._get_conn(timeout)",
 )
 _WRITTEN_TWICE = Edit(
-    TALLIES,
+    QUERIES,
     'return db.insert_for(dialect_name, db.turn).on_conflict_do_nothing(index_elements=["id"])',
     "return db.insert_for(dialect_name, db.turn)",
 )
 _NOT_RECORDED = Edit(
-    "ocm_wsgi/ledger.py",
+    "ocm_wsgi/accounting/ledger.py",
     "            while not self._recorder().submit(",
     "            while not (told, record) and (",
 )
@@ -121,11 +123,11 @@ _FAILED_IS_FORGOTTEN = Edit(
     '            self._settle(batch, "memory")\n            self._note_failure(exc)\n',
 )
 _FILE_READ_ONCE = Edit(
-    f"{CREDENTIALS}/watching.py",
+    f"{CREDENTIALS}/auth_file_watcher.py",
     "return seen.is_settled and seen.version == version_of(self._path)",
     "return seen.is_settled",
 )
-_HANGUP_UNHEARD = Edit(HANGUPS, "                    watch.on_hangup()", "                    pass")
+_HANGUP_UNHEARD = Edit(DISCONNECTS, "                    watch.on_hangup()", "                    pass")
 _CLIENT_UNWATCHED = Edit(
     STREAM, "        if mask & GONE:\n            self._finish(CLIENT_LEFT)\n            return\n", ""
 )
@@ -143,16 +145,16 @@ PROCESSES = (
     Mutation(
         "test_workers_killed_while_the_credential_is_renewed[rotated]",
         Edit(
-            f"{CREDENTIALS}/refresher.py",
+            f"{CREDENTIALS}/refresh_client.py",
             "        try:\n            process = subprocess.Popen(",
-            "        from ocm_wsgi.credentials.refresh import renew\n        return renew(job)\n"
+            "        from ocm_wsgi.credentials.refresh_process import renew\n        return renew(job)\n"
             "        try:\n            process = subprocess.Popen(",
         ),
     ),
     Mutation(
         "test_workers_killed_while_the_credential_is_renewed[rotation]",
         Edit(
-            f"{CREDENTIALS}/refresher.py",
+            f"{CREDENTIALS}/refresh_client.py",
             "start_new_session=True,",
             "start_new_session=True, preexec_fn=lambda: __import__('ctypes').CDLL(None).prctl(1, 9),",
         ),
@@ -196,7 +198,7 @@ CREDENTIAL = (
     Mutation(
         "test_credential_broken_in_mid_traffic[truncated]",
         Edit(
-            f"{CREDENTIALS}/watching.py",
+            f"{CREDENTIALS}/auth_file_watcher.py",
             "        if self._last_good is None:\n            return error",
             "        if True:\n            return error",
         ),
@@ -204,7 +206,7 @@ CREDENTIAL = (
     Mutation(
         "test_credential_broken_in_mid_traffic[unreadable]",
         Edit(
-            f"{CREDENTIALS}/watching.py",
+            f"{CREDENTIALS}/auth_file_watcher.py",
             "        if self._last_good is None:\n            return error",
             "        if True:\n            return error",
         ),
@@ -212,7 +214,7 @@ CREDENTIAL = (
     Mutation(
         "test_credential_broken_in_mid_traffic[deleted]",
         Edit(
-            f"{CREDENTIALS}/reading.py",
+            f"{CREDENTIALS}/auth_file_reader.py",
             '        raise FileGone("no such file", version) from None',
             '        raise FileUnreadable("no such file", version) from None',
         ),
@@ -236,7 +238,7 @@ CREDENTIAL = (
     Mutation(
         "test_disk_of_the_credential_full",
         Edit(
-            f"{CREDENTIALS}/writing.py",
+            f"{CREDENTIALS}/auth_file_writer.py",
             "            _reserve(self._descriptor, status.st_size + _GROWTH_BYTES)",
             "            pass",
         ),
@@ -244,26 +246,26 @@ CREDENTIAL = (
     Mutation(
         "test_disk_of_the_credential_full",
         Edit(
-            f"{CREDENTIALS}/refresh.py",
+            f"{CREDENTIALS}/refresh_process.py",
             "_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})",
             "_NO_SPACE = frozenset({0})",
         ),
     ),
     Mutation(
         "test_refresh_endpoint_down",
-        Edit(f"{CREDENTIALS}/renewal.py", "FIRST_REST_SECONDS = 5.0", "FIRST_REST_SECONDS = 0.0"),
+        Edit(f"{CREDENTIALS}/refresh_policy.py", "FIRST_REST_SECONDS = 5.0", "FIRST_REST_SECONDS = 0.0"),
     ),
     Mutation(
         "test_refresh_endpoint_down",
         Edit(
-            f"{CREDENTIALS}/renewal.py",
+            f"{CREDENTIALS}/refresh_policy.py",
             "            if running is None:\n",
             "            if True:\n                running = None\n",
         ),
     ),
     Mutation(
         "test_refresh_endpoint_slow",
-        Edit(f"{CREDENTIALS}/refresher.py", "timeout=self._patience.whole", "timeout=0.001"),
+        Edit(f"{CREDENTIALS}/refresh_client.py", "timeout=self._patience.whole", "timeout=0.001"),
     ),
     Mutation("test_refresh_token_already_used", _REFUSAL_FORGOTTEN),
     Mutation("test_refresh_cut_after_the_rotation", _REFUSAL_FORGOTTEN),
@@ -271,7 +273,9 @@ CREDENTIAL = (
     Mutation("test_twenty_expiries_under_load", _PRESENTED_THOUGH_RENEWED),
     Mutation(
         "test_one_file_shared_with_the_real_codex[service-first]",
-        Edit(f"{CREDENTIALS}/refresh.py", "            replacement.commit(renewed.encoded())", "            pass"),
+        Edit(
+            f"{CREDENTIALS}/refresh_process.py", "            replacement.commit(renewed.encoded())", "            pass"
+        ),
     ),
     Mutation("test_one_file_shared_with_the_real_codex[service-first]", _PRESENTED_THOUGH_RENEWED),
 )
@@ -323,7 +327,7 @@ OPENAI = (
         "test_upstream_is_odd[an-answer-too-many]",
         # What comes with the end of the body, and what comes behind it.
         Edit(
-            "ocm_wsgi/relay/framing.py",
+            "ocm_wsgi/protocol/http/framing.py",
             "        self.excess = self.has_ended and at < len(data)\n",
             '        pieces.append(data[at:] if self.has_ended else b"")\n',
         ),
@@ -331,12 +335,16 @@ OPENAI = (
     ),
     Mutation(
         "test_upstream_is_odd[without-length]",
-        Edit("ocm_wsgi/relay/framing.py", "        self.has_ended = True\n        return True", "        return False"),
+        Edit(
+            "ocm_wsgi/protocol/http/framing.py",
+            "        self.has_ended = True\n        return True",
+            "        return False",
+        ),
     ),
     Mutation("test_upstream_is_odd[closes-afterwards]", _STALE_IS_AN_ERROR, (_POOL_NOT_LOOKED_AT,)),
     Mutation(
         "test_upstream_falls_silent[head-direct]",
-        Edit(HANGUPS, "                    watch.on_hangup()", "                    pass"),
+        Edit(DISCONNECTS, "                    watch.on_hangup()", "                    pass"),
     ),
     Mutation("test_upstream_falls_silent[body-direct]", _CLIENT_UNWATCHED),
     Mutation("test_upstream_falls_silent[head-nginx]", _NGINX_GOES_ON_ALONE),
@@ -391,7 +399,7 @@ CLIENTS = (
     Mutation(
         "test_pipelined_requests[direct]",
         Edit(
-            SERVING,
+            HOOKS,
             "    _request.fields = list(request.headers)",
             "    _request.fields = _request.__dict__.get('fields') or list(request.headers)",
         ),
@@ -414,7 +422,11 @@ CLIENTS = (
     ),
     Mutation(
         "test_half_requests[half-a-body-direct]",
-        Edit("ocm_wsgi/bodies.py", "        raise _truncated()\n    return length", "        pass\n    return length"),
+        Edit(
+            "ocm_wsgi/wsgi/request_body.py",
+            "        raise _truncated()\n    return length",
+            "        pass\n    return length",
+        ),
     ),
     Mutation("test_clients_that_leave[direct]", _CLIENT_UNWATCHED),
     Mutation("test_clients_that_leave[nginx]", _NGINX_GOES_ON_ALONE),
@@ -449,7 +461,7 @@ CLIENTS = (
     Mutation(
         "test_users_stay_apart_under_load",
         Edit(
-            SERVING,
+            HOOKS,
             "    _request.fields = list(request.headers)",
             "    _request.fields = _request.__dict__.get('fields') or list(request.headers)",
         ),
@@ -474,12 +486,12 @@ THREADS = (
 )
 
 _CUT_SOCKET_NOT_RECORDED = Edit(
-    SOCKET_TURNS,
+    WEBSOCKET_TURNS,
     "        self._accounting.record_async(turn, end.outcome, recorded)",
     '        end.outcome.status == "cut" or self._accounting.record_async(turn, end.outcome, recorded)',
 )
 _TOO_LONG_IS_HELD = Edit(
-    "ocm_wsgi/gate.py",
+    "ocm_wsgi/protocol/websocket/message_gate.py",
     "        elif len(self._octets) + _FRAGMENT_BYTES * len(self._payloads) >",
     "        elif False and 0 >",
 )
@@ -506,12 +518,16 @@ WEBSOCKETS = (
     Mutation("test_socket_that_breaks_the_protocol[too-large-direct]", _TOO_LONG_IS_HELD),
     Mutation(
         "test_socket_that_breaks_the_protocol[unmasked-direct]",
-        Edit("ocm_wsgi/frames.py", "        if (second >= _MASK_BIT) is not self._masked:", "        if False:"),
+        Edit(
+            "ocm_wsgi/protocol/websocket/frames.py",
+            "        if (second >= _MASK_BIT) is not self._masked:",
+            "        if False:",
+        ),
     ),
     Mutation(
         "test_socket_whose_end_is_seen_while_the_database_is_locked[None]",
         Edit(
-            SOCKET_TURNS,
+            WEBSOCKET_TURNS,
             "        self._accounting.record_async(turn, end.outcome, recorded)",
             '        self._accounting.record_async(turn, end.outcome, lambda place: None)\n        recorded("memory")',
         ),
@@ -520,7 +536,9 @@ WEBSOCKETS = (
     Mutation("test_socket_whose_credential_is_replaced", _FILE_READ_ONCE),
     Mutation(
         "test_socket_of_a_user_who_is_removed",
-        Edit(SOCKET_TURNS, "self._admission.admit(self._authenticate(), ", "self._admission.admit(User(self._user), "),
+        Edit(
+            WEBSOCKET_TURNS, "self._admission.admit(self._authenticate(), ", "self._admission.admit(User(self._user), "
+        ),
     ),
 )
 
@@ -553,18 +571,19 @@ CLOCK = (
     Mutation(
         "test_clock_leaps_over_a_limit",
         Edit(
-            "ocm_wsgi/limits.py",
+            "ocm_wsgi/quota/limits.py",
             "    start = origin + math.floor((now - origin) / length) * length\n",
             "    start = origin\n",
         ),
     ),
     Mutation(
-        "test_clock_leaps_over_a_session", Edit("ocm_wsgi/sessions.py", "max_age=LIFETIME_SECONDS", "max_age=None")
+        "test_clock_leaps_over_a_session",
+        Edit("ocm_wsgi/users/sessions.py", "max_age=LIFETIME_SECONDS", "max_age=None"),
     ),
     Mutation("test_clock_leaps_while_records_wait", _WRITTEN_TWICE),
     Mutation(
         "test_clock_leaps_while_upstream_tells_of_its_windows",
-        Edit("ocm_wsgi/quota.py", "0 < before.at - at <= LATE_SECONDS", "0 < before.at - at"),
+        Edit("ocm_wsgi/accounting/window_history.py", "0 < before.at - at <= LATE_SECONDS", "0 < before.at - at"),
     ),
 )
 

@@ -20,14 +20,14 @@ import sqlalchemy as sa
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from ocm_wsgi import schema as db
-from ocm_wsgi.accounts import Accounts
-from ocm_wsgi.database import Database
 from ocm_wsgi.simulator import Plan
-from ocm_wsgi.users import User
+from ocm_wsgi.storage import schema as db
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.users.accounts import Accounts
+from ocm_wsgi.users.directory import User
 from tests.conftest import ALICE, BOB, RunningService, ServiceFactory
 from tests.faults.stack import GONE_SECONDS
-from tests.relay.test_relay_live import poll, secure  # noqa: F401 - a fixture
+from tests.relay.test_live import poll, secure  # noqa: F401 - a fixture
 from tests.websocket_peers import Peer
 
 TIMEOUT = 30.0

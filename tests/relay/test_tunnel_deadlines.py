@@ -10,18 +10,18 @@ from contextlib import ExitStack
 import pytest
 from websockets.frames import Opcode
 
-from ocm_wsgi.accounting import TurnRequest
-from ocm_wsgi.conversation import Conversation, TurnEnded, refusal_message
+from ocm_wsgi.accounting.turn_accounting import TurnRequest
 from ocm_wsgi.errors import OcmError, UserRejected
-from ocm_wsgi.frames import GOING_AWAY, INTERNAL_ERROR, server_close
-from ocm_wsgi.gate import HeldMessage
-from ocm_wsgi.ratelimits import RateLimits
+from ocm_wsgi.protocol.responses.rate_limits import RateLimits
+from ocm_wsgi.protocol.websocket.frames import GOING_AWAY, INTERNAL_ERROR, server_close
+from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
+from ocm_wsgi.protocol.websocket.session import Conversation, TurnEnded, refusal_message
 from ocm_wsgi.relay import loop
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.stream import CLIENT_STALLED
 from ocm_wsgi.relay.tunnel import UPSTREAM_STALLED, Tunnel
-from ocm_wsgi.socketturns import SocketTurn
-from tests.relay.test_relay_deadlines import LIMITS, Body
+from ocm_wsgi.relay.websocket_turns import SocketTurn
+from tests.relay.test_deadlines import LIMITS, Body
 from tests.websocket_peers import Peer
 
 CREATE = b'{"type":"response.create","model":"gpt-5.5"}'

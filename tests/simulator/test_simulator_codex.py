@@ -7,10 +7,10 @@ import zlib
 
 import pytest
 import zstandard
-from simulator_clients import TURN, call, events_of, owner_fields, said, sha256, take_turn
 
 from ocm_wsgi.simulator import DEFAULT_TEXT, PRIVATE_MARKER, Plan, Simulator
 from ocm_wsgi.simulator.shapes import SHAPES
+from tests.simulator.simulator_clients import TURN, call, events_of, owner_fields, said, sha256, take_turn
 
 
 def test_responses_streams_the_events_of_a_turn(sim: Simulator) -> None:

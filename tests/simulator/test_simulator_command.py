@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from simulator_clients import owner_fields
+
+from tests.simulator.simulator_clients import owner_fields
 
 COMMAND = [sys.executable, "-m", "ocm_wsgi.simulator"]
 

@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
-from simulator_clients import Reply, call, owner_fields, sha256, take_turn
 
 from ocm_wsgi.simulator import Plan, Simulator
 from ocm_wsgi.simulator.shapes import SHAPES
+from tests.simulator.simulator_clients import Reply, call, owner_fields, sha256, take_turn
 
 TOKEN = "/oauth/token"
 CLIENT_ID = "app_EMoamEEZ73f0CkXaXp7hrann"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import openai
 import pytest
 from openai import OpenAI
-from simulator_clients import call
 
 from ocm_wsgi.simulator import DEFAULT_TEXT, Plan, Simulator
+from tests.simulator.simulator_clients import call
 
 
 @pytest.fixture

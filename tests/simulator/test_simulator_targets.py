@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from simulator_clients import exchange_raw
 
 from ocm_wsgi.simulator import PRIVATE_MARKER, Simulator
 from ocm_wsgi.simulator.targets import escapes, path_of, readings
+from tests.simulator.simulator_clients import exchange_raw
 
 ESCAPES = [
     "/backend-api/codex/../conversations",

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from simulator_clients import TIMEOUT, dial, owner_fields, read_to_end, read_until, sha256
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as open_websocket
 
 from ocm_wsgi.simulator import DEFAULT_TEXT, Plan, Simulator
 from ocm_wsgi.simulator.shapes import SHAPES
+from tests.simulator.simulator_clients import TIMEOUT, dial, owner_fields, read_to_end, read_until, sha256
 
 TARGET = "/backend-api/codex/responses"
 

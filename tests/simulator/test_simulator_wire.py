@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import trustme
 import zstandard
-from simulator_clients import (
+
+from ocm_wsgi.simulator import DEFAULT_TEXT, Plan, Simulator
+from tests.simulator.simulator_clients import (
     TURN,
     call,
     call_on,
@@ -31,8 +33,6 @@ from simulator_clients import (
     take_turn,
     turn_bytes,
 )
-
-from ocm_wsgi.simulator import DEFAULT_TEXT, Plan, Simulator
 
 TARGET = "/backend-api/codex/responses"
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from ocm_wsgi.accounts import Accounts
 from ocm_wsgi.config import UserConfig
-from ocm_wsgi.database import Database
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'state' / 'ocm.db'}")
-    yield database
-    database.close()
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.users.accounts import Accounts
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flask import Flask
 
-from ocm_wsgi.accounts import Accounts
-from ocm_wsgi.live import LiveRequests
 from ocm_wsgi.service import Service
-from ocm_wsgi.sessions import Sessions, SignIns
+from ocm_wsgi.telemetry.live_requests import LiveRequests
+from ocm_wsgi.users.accounts import Accounts
+from ocm_wsgi.users.sessions import Sessions, SignIns
 from ocm_wsgi.views.dashboard import audit, live, mine, overview, signin, turns, users
 from ocm_wsgi.views.dashboard.blueprint import Dashboard, dashboard_blueprint
 

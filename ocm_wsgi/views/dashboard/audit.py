@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
-from ocm_wsgi import history
+from ocm_wsgi.accounting import history
 from ocm_wsgi.views.dashboard.blueprint import page, require_admin, this
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from flask import Blueprint, Response, current_app, g, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
-from ocm_wsgi.accounts import Accounts
 from ocm_wsgi.errors import AdminOnly, AuthenticationFailed, BadRequest, OcmError
-from ocm_wsgi.live import LiveRequests
+from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.service import Service
-from ocm_wsgi.sessions import LIFETIME_SECONDS, Sessions, SignIns
-from ocm_wsgi.status import sees_all
-from ocm_wsgi.users import ANYONE, User
+from ocm_wsgi.telemetry.live_requests import LiveRequests
+from ocm_wsgi.users.accounts import Accounts
+from ocm_wsgi.users.directory import ANYONE, User
+from ocm_wsgi.users.sessions import LIFETIME_SECONDS, Sessions, SignIns
 from ocm_wsgi.views.dashboard import texts
 
 #: Of who is signed in, and of who is not. Two, as a browser that comes from another site sends neither, and what it
@@ -24,7 +24,7 @@ from ocm_wsgi.views.dashboard import texts
 SESSION_COOKIE = "ocm_session"
 VISIT_COOKIE = "ocm_visit"
 
-_STATIC = Path(__file__).resolve().parents[2] / "static"
+_STATIC = Path(__file__).resolve().parents[1] / "static"
 _FIELDS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; connect-src 'self'",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from flask import Flask, g, request
 
-from ocm_wsgi.logs import RequestLine
+from ocm_wsgi.telemetry.logs import RequestLine
 from ocm_wsgi.views.access import RequestNote
 from ocm_wsgi.views.dashboard.blueprint import Dashboard
 

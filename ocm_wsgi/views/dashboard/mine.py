@@ -7,9 +7,10 @@ import time
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from ocm_wsgi import history, reports
-from ocm_wsgi.clientconfig import client_configuration
-from ocm_wsgi.history import Wanted
+from ocm_wsgi.accounting import history
+from ocm_wsgi.accounting.history import Wanted
+from ocm_wsgi.reporting import dashboard
+from ocm_wsgi.reporting.client_setup import client_configuration
 from ocm_wsgi.views.dashboard.blueprint import base_url, page, this, viewer
 
 
@@ -25,7 +26,7 @@ def show() -> Response:
         "mine",
         user=user,
         uses=service.admission.uses(user),
-        used=reports.used(service.ledger, time.time(), user.name),
+        used=dashboard.used(service.ledger, time.time(), user.name),
         recent=history.turns(service.database, Wanted(user=user.name), 10).turns,
         client=client_configuration(base_url()),
     )

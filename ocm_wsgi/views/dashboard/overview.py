@@ -7,9 +7,9 @@ import time
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from ocm_wsgi import reports
-from ocm_wsgi.accounting import CREDENTIAL
-from ocm_wsgi.status import sees_all
+from ocm_wsgi.accounting.turn_accounting import CREDENTIAL
+from ocm_wsgi.reporting import dashboard
+from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.views.dashboard.blueprint import base_url, page, require_admin, see, this, viewer
 
 
@@ -24,14 +24,14 @@ def show() -> Response:
     if not sees_all(viewer()):
         return see("mine")
     service, now = this().service, time.time()
-    used = reports.used(service.ledger, now)
+    used = dashboard.used(service.ledger, now)
     has_users = service.users.has_users
     is_empty = not used.total.month.turns
     return page(
         "overview",
         used=used,
-        subscription=reports.subscription(service, CREDENTIAL, now),
-        health=reports.health(service),
+        subscription=dashboard.subscription(service, CREDENTIAL, now),
+        health=dashboard.health(service),
         live=this().live.all(),
         now=now,
         has_users=has_users,

@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 from flask import Blueprint
 from markupsafe import Markup
 
-from ocm_wsgi.admission import Use
-from ocm_wsgi.limits import MICRO
+from ocm_wsgi.admission.admission import Use
+from ocm_wsgi.quota.limits import MICRO
 
 _FORMS = {
     "time": "%Y-%m-%d %H:%M UTC",

@@ -15,12 +15,12 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, request
 from werkzeug.wrappers import Response as BaseResponse
 
-from ocm_wsgi import history
-from ocm_wsgi.history import Wanted
-from ocm_wsgi.limits import MICRO
-from ocm_wsgi.status import iso, sees_all
-from ocm_wsgi.tallies import DAY_SECONDS
-from ocm_wsgi.turns import Turn, TurnStatus
+from ocm_wsgi.accounting import history
+from ocm_wsgi.accounting.history import Wanted
+from ocm_wsgi.accounting.queries import DAY_SECONDS
+from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus
+from ocm_wsgi.quota.limits import MICRO
+from ocm_wsgi.reporting.status import iso, sees_all
 from ocm_wsgi.views.dashboard.blueprint import page, this, viewer
 
 STATUSES: tuple[str, ...] = get_args(TurnStatus)

@@ -10,11 +10,12 @@ from flask import Blueprint, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
-from ocm_wsgi import limits, reports
-from ocm_wsgi.accounts import Account
-from ocm_wsgi.clientconfig import client_configuration
 from ocm_wsgi.errors import NotFound, UserRejected
-from ocm_wsgi.users import User
+from ocm_wsgi.quota import limits
+from ocm_wsgi.reporting import dashboard
+from ocm_wsgi.reporting.client_setup import client_configuration
+from ocm_wsgi.users.accounts import Account
+from ocm_wsgi.users.directory import User
 from ocm_wsgi.views.dashboard.blueprint import actor, base_url, page, require_admin, see, this, viewer
 
 _MOST_CONCURRENT = 10_000
@@ -111,7 +112,7 @@ def _account(name: str) -> Account:
 def _list(form: MultiDict[str, str], problem: str | None, status: int = 200) -> Response:
     service = this().service
     rows = [(account.user, state(account.user)) for account in this().accounts.all()]
-    used = {part.name: part for part in reports.used(service.ledger, time.time()).users}
+    used = {part.name: part for part in dashboard.used(service.ledger, time.time()).users}
     return page("users", status, rows=rows, used=used, form=form, problem=problem)
 
 
@@ -124,7 +125,7 @@ def _user_page(account: Account, form: MultiDict[str, str] | None, problem: str 
         user=user,
         state=state(user),
         uses=service.admission.uses(user),
-        used=reports.used(service.ledger, time.time(), user.name),
+        used=dashboard.used(service.ledger, time.time(), user.name),
         form=form or _form(user),
         problem=problem,
         is_changed="changed" in request.args,

@@ -1,0 +1,1 @@
+"""Each turn, priced and recorded once; sums, history, export."""

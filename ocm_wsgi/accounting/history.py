@@ -1,0 +1,184 @@
+"""Turns and events, newest first, a page at a time and without counting all rows. No Flask.
+
+A page of turns looks at a bounded number of rows, however rare what is asked for is; it may then hold fewer turns than
+it has room for, and tells where to go on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from ocm_wsgi.accounting.queries import HOUR_SECONDS, hour_down
+from ocm_wsgi.accounting.turn_record import turn_of
+from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.storage import schema as db
+from ocm_wsgi.storage.database import Database
+
+PAGE = 50
+#: Rows that one page looks at, at most.
+MOST_ROWS = 10_000
+#: Turns of one CSV file, at most.
+MOST_CSV_TURNS = 50_000
+
+_CURSOR = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)~([\w.:-]{1,100})", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in the order of turns: what is there and all that is newer is left out."""
+
+    at: float
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.at!r}~{self.id}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which turns.
+
+    :ivar since: Unix seconds; ``until`` as well, and left out.
+    """
+
+    user: str | None = None
+    model: str | None = None
+    status: str | None = None
+    since: float | None = None
+    until: float | None = None
+    before: Place | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some turns.
+
+    :ivar next: where to go on; ``None`` at the end.
+    """
+
+    turns: Sequence[Turn]
+    next: Place | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the audit trail."""
+
+    id: int
+    at: float
+    actor: str
+    kind: str
+    subject: str
+    detail: Any
+
+
+def place(text: str) -> Place | None:
+    """Read a place as a page's address holds it; ``None`` for what is none."""
+    found = _CURSOR.fullmatch(text)
+    return Place(float(found[1]), found[2]) if found else None
+
+
+def turns(database: Database, wanted: Wanted, limit: int = PAGE) -> Page:
+    """Give a page of turns.
+
+    :raises StateError: the database cannot be read.
+    """
+    with database.read() as connection:
+        wanted = _skipped(connection, wanted)
+        table = db.turn.c
+        # The user or the status leads to an index, and what is left is looked for in those rows.
+        looked_at = sa.select(db.turn).order_by(table.started_at.desc(), table.id.desc()).limit(MOST_ROWS)
+        looked_at = _within(looked_at, wanted)
+        rows = looked_at.subquery()
+        query = sa.select(rows).order_by(rows.c.started_at.desc(), rows.c.id.desc()).limit(limit + 1)
+        if wanted.user is not None and wanted.status is not None:
+            query = query.where(rows.c.status == wanted.status)
+        if wanted.model is not None:
+            query = query.where(rows.c.model == wanted.model)
+        found = [turn_of(dict(row)) for row in connection.execute(query).mappings()]
+        if len(found) > limit:
+            return Page(found[:limit], Place(found[limit - 1].started_at, found[limit - 1].id))
+        last = connection.execute(
+            _within(sa.select(table.started_at, table.id), wanted)
+            .order_by(table.started_at.desc(), table.id.desc())
+            .offset(MOST_ROWS - 1)
+            .limit(1)
+        ).first()
+        return Page(found, None if last is None else Place(last.started_at, last.id))
+
+
+def all_turns(database: Database, wanted: Wanted) -> Iterator[Turn]:
+    """Give all turns that are wanted, up to ``MOST_CSV_TURNS``.
+
+    :raises StateError: the database cannot be read.
+    """
+    given, before = 0, wanted.before
+    while given < MOST_CSV_TURNS:
+        page = turns(database, replace(wanted, before=before), 1000)
+        yield from page.turns[: MOST_CSV_TURNS - given]
+        given, before = given + len(page.turns), page.next
+        if before is None:
+            return
+
+
+def names(database: Database, since: float, user: str | None = None) -> tuple[list[str], list[str]]:
+    """Give the users and the models of which there are turns, in order.
+
+    :raises StateError: the database cannot be read.
+    """
+    table = db.turn_hour.c
+    query = sa.select(table.user, table.model).where(table.hour >= hour_down(since)).distinct()
+    if user is not None:
+        query = query.where(table.user == user)
+    with database.read() as connection:
+        found = connection.execute(query).all()
+    return sorted({row.user for row in found}), sorted({row.model for row in found})
+
+
+def events(database: Database, before: int | None, limit: int = PAGE) -> tuple[list[Event], int | None]:
+    """Give a page of the audit trail, and the number to go on before; ``None`` at the end.
+
+    :raises StateError: the database cannot be read.
+    """
+    query = sa.select(db.event).order_by(db.event.c.id.desc()).limit(limit + 1)
+    if before is not None:
+        query = query.where(db.event.c.id < before)
+    with database.read() as connection:
+        found = [Event(**row) for row in connection.execute(query).mappings()]
+    return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+
+def _within(query: sa.Select[Any], wanted: Wanted) -> sa.Select[Any]:
+    table = db.turn.c
+    if wanted.user is not None:
+        query = query.where(table.user == wanted.user)
+    elif wanted.status is not None:
+        query = query.where(table.status == wanted.status)
+    if wanted.since is not None:
+        query = query.where(table.started_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(table.started_at < wanted.until)
+    if wanted.before is not None:
+        query = query.where(sa.tuple_(table.started_at, table.id) < sa.tuple_(wanted.before.at, wanted.before.id))
+    return query
+
+
+def _skipped(connection: sa.Connection, wanted: Wanted) -> Wanted:
+    """Begin at the newest hour that has a turn of the model: the sums know it."""
+    if wanted.model is None:
+        return wanted
+    hours = db.turn_hour.c
+    query = sa.select(sa.func.max(hours.hour)).where(hours.model == wanted.model)
+    if wanted.user is not None:
+        query = query.where(hours.user == wanted.user)
+    ends = [time for time in (wanted.until, wanted.before.at if wanted.before else None) if time is not None]
+    if ends:
+        query = query.where(hours.hour <= hour_down(min(ends)))
+    newest = connection.scalar(query)
+    end = 0 if newest is None else newest + HOUR_SECONDS
+    return replace(wanted, until=min([end, *ends]))

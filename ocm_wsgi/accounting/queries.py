@@ -1,0 +1,281 @@
+"""The ledger's SQL: turns and their sums, written together, and the questions about them.
+
+Every function takes a connection and leaves transactions to its caller.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import add
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from ocm_wsgi.accounting.turn_record import Record, completed, turn_of
+from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.storage import schema as db
+from ocm_wsgi.storage.driver_cursor import Direct
+
+Dimension = Literal["user", "credential", "model", "service_tier", "context_window", "hour", "day", "week"]
+
+HOUR_SECONDS = 3600
+DAY_SECONDS = 86_400
+
+#: What was told so long before the last came late, in seconds. Longer: the clock was set back, and this is newer.
+LATE_SECONDS = 300
+
+_KEY = ("user", "hour", "credential", "model", "service_tier", "context_window", "week_start")
+_TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cache_write_tokens")
+_COUNTS = ("turns", "turns_without_usage", "turns_unpriced", *_TOKENS, "cost_micro_usd")
+_COLUMNS = _KEY + _COUNTS
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sums over some turns. ``input_tokens`` contain those read from and written to the cache, ``output_tokens``
+    contain the reasoning ones.
+
+    :ivar turns_without_usage: upstream did not say what they used; they add nothing to the tokens.
+    :ivar turns_unpriced: their tokens are counted, but their model has no price; they add nothing to the cost.
+    """
+
+    turns: int = 0
+    turns_without_usage: int = 0
+    turns_unpriced: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_micro_usd: int = 0
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The counts of one group.
+
+    :ivar group: a value for each dimension asked for: text, or Unix seconds of the start of the hour, day or week
+        (``None`` for an unknown week), or the context window in tokens.
+    """
+
+    group: Mapping[Dimension, str | int | None]
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one user has used within a time.
+
+    :ivar tokens: input and output together.
+    """
+
+    requests: int
+    tokens: int
+    cost_micro_usd: int
+
+
+def store_records(direct: Direct, records: Iterable[Record]) -> None:
+    """Insert turns that are not there yet, and add just those to the sums."""
+    complete = {record["id"]: record for record in map(completed, records) if record is not None}
+    insert = insert_turns(direct.dialect.name)
+    _add_to_sums(direct, [record for record in complete.values() if direct.run(insert, record)])
+
+
+def turns_summed(connection: sa.Connection) -> int:
+    """Say how many turns have been added to the sums so far; while that is the same, so are they."""
+    return int(connection.execute(sa.select(_total(db.turn_hour.c.turns))).scalar_one())
+
+
+def sums(
+    connection: sa.Connection,
+    since: float | None,
+    until: float | None,
+    by: Sequence[Dimension],
+    *,
+    user: str | None,
+    utc_offset_seconds: int,
+) -> list[Sum]:
+    """See ``Ledger.sums``."""
+    table = db.turn_hour.c
+    groups = [_group(dimension, utc_offset_seconds).label(dimension) for dimension in by]
+    # Named apart from the columns, which GROUP BY must mean.
+    totals = [sa.func.coalesce(sa.func.sum(table[name]), 0).label(f"sum_{name}") for name in _COUNTS]
+    query = sa.select(*groups, *totals).group_by(*groups).order_by(*groups)
+    if since is not None:
+        query = query.where(table.hour >= hour_down(since))
+    if until is not None:
+        query = query.where(table.hour < hour_down(until))
+    if user is not None:
+        query = query.where(table.user == user)
+    return [_sum(by, tuple(row)) for row in connection.execute(query)]
+
+
+def recent(
+    connection: sa.Connection,
+    limit: int,
+    before: Turn | None,
+    *,
+    user: str | None,
+    model: str | None,
+    status: str | None,
+) -> list[Turn]:
+    """See ``Ledger.recent``."""
+    table = db.turn.c
+    query = sa.select(db.turn).order_by(table.started_at.desc(), table.id.desc()).limit(limit)
+    for column, wanted in ((table.user, user), (table.model, model), (table.status, status)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if before is not None:
+        query = query.where(sa.tuple_(table.started_at, table.id) < sa.tuple_(before.started_at, before.id))
+    return [turn_of(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def user_window(connection: sa.Connection, user: str, since: float, until: float, *, now: float) -> Window:
+    """See ``Ledger.user_window``. Whole hours come from the sums, what is left at both ends from the turns."""
+    # Nothing has started later than now, so the hour that is running can be taken as a whole.
+    end = hour_up(until) if until >= now else hour_down(until)
+    first = hour_up(since)
+    if first <= end:
+        edges = {"since": since, "first": first, "end": end, "until": until}
+    else:
+        edges = {"since": since, "first": until, "end": until, "until": until}
+    rows = connection.execute(_USER_WINDOW, {"wanted": user, **edges}).all()
+    return Window(*(int(sum(row[index] for row in rows)) for index in range(3)))
+
+
+def delete_old_turns(connection: sa.Connection, before: float, limit: int) -> int:
+    """Delete the oldest turns that started before ``before``, ``limit`` at most, and say how many. Sums stay."""
+    table = db.turn.c
+    oldest = sa.select(table.id).where(table.started_at < before).order_by(table.started_at).limit(limit)
+    return connection.execute(db.turn.delete().where(table.id.in_(oldest))).rowcount
+
+
+def write_quota(connection: sa.Connection, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
+    """Keep a credential's rate limits, unless newer ones are there."""
+    row = {"credential": credential, "at": at, "rate_limits": dict(rate_limits)}
+    connection.execute(put_quota(connection.dialect.name), row)
+
+
+def read_quota(connection: sa.Connection, credential: str) -> tuple[Mapping[str, Any], float] | None:
+    """Give a credential's rate limits and when they were seen."""
+    table = db.quota.c
+    row = connection.execute(sa.select(table.rate_limits, table.at).where(table.credential == credential)).first()
+    return None if row is None else (row.rate_limits, row.at)
+
+
+# Making these statements costs several times what running them does, so each is made once.
+
+
+@functools.cache
+def insert_turns(dialect_name: str) -> sa.Insert:
+    """Insert turns, and pass over those that are there."""
+    return db.insert_for(dialect_name, db.turn).on_conflict_do_nothing(index_elements=["id"])
+
+
+@functools.cache
+def add_sums(dialect_name: str) -> sa.Insert:
+    """Add rows to the rows of the same key."""
+    statement = db.insert_for(dialect_name, db.turn_hour)
+    added = {name: db.turn_hour.c[name] + statement.excluded[name] for name in _COUNTS}
+    return statement.on_conflict_do_update(index_elements=list(_KEY), set_=added)
+
+
+@functools.cache
+def put_quota(dialect_name: str) -> sa.Insert:
+    """Insert rate limits, or replace older ones, and those of a time that is yet to come: the clock was set back."""
+    statement = db.insert_for(dialect_name, db.quota)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=["credential"],
+        set_={"at": new.at, "rate_limits": new.rate_limits},
+        where=sa.or_(new.at > db.quota.c.at, new.at < db.quota.c.at - LATE_SECONDS),
+    )
+
+
+def hour_down(time: float) -> int:
+    """Give the beginning of the hour that ``time`` falls in."""
+    return math.floor(time / HOUR_SECONDS) * HOUR_SECONDS
+
+
+def hour_up(time: float) -> int:
+    """Give the first full hour from ``time`` on."""
+    return math.ceil(time / HOUR_SECONDS) * HOUR_SECONDS
+
+
+def _add_to_sums(direct: Direct, records: Iterable[Record]) -> None:
+    rows: dict[tuple[Any, ...], tuple[int, ...]] = {}
+    for record in records:
+        key, counts = _key(record), _counts(record)
+        rows[key] = tuple(map(add, rows[key], counts)) if key in rows else counts
+    # In one order everywhere, so that two writers on PostgreSQL cannot each wait for the other's row.
+    for key in sorted(rows):
+        direct.run(add_sums(direct.dialect.name), dict(zip(_COLUMNS, key + rows[key], strict=True)))
+
+
+def _key(record: Record) -> tuple[Any, ...]:
+    """Give the values of ``_KEY``."""
+    return (
+        record["user"],
+        hour_down(record["started_at"]),
+        record["credential"],
+        record["model"],
+        record["service_tier"],
+        record["context_window"],
+        record["week_start"] or 0,
+    )
+
+
+def _counts(record: Record) -> tuple[int, ...]:
+    """Give the values of ``_COUNTS``."""
+    has_usage, cost = record["input_tokens"] is not None, record["cost_micro_usd"]
+    tokens = (record[name] or 0 for name in _TOKENS)
+    return 1, int(not has_usage), int(has_usage and cost is None), *tokens, cost or 0
+
+
+def _group(dimension: Dimension, utc_offset_seconds: int) -> sa.ColumnElement[Any]:
+    table = db.turn_hour.c
+    if dimension == "day":
+        return table.hour - (table.hour + utc_offset_seconds) % DAY_SECONDS
+    return table["week_start" if dimension == "week" else dimension]
+
+
+def _sum(by: Sequence[Dimension], row: tuple[Any, ...]) -> Sum:
+    group = dict(zip(by, row, strict=False))
+    if group.get("week") == 0:
+        group["week"] = None
+    # PostgreSQL sums whole numbers to decimals.
+    return Sum(group, Counts(*(int(value) for value in row[len(by) :])))
+
+
+def _window_of_turns(since: str, until: str) -> sa.Select[Any]:
+    table = db.turn.c
+    tokens = sa.func.coalesce(table.input_tokens, 0) + sa.func.coalesce(table.output_tokens, 0)
+    return sa.select(sa.func.count(), _total(tokens), _total(table.cost_micro_usd)).where(
+        table.user == sa.bindparam("wanted"),
+        table.started_at >= sa.bindparam(since, type_=sa.Double),
+        table.started_at < sa.bindparam(until, type_=sa.Double),
+    )
+
+
+def _window_of_hours(since: str, until: str) -> sa.Select[Any]:
+    table = db.turn_hour.c
+    tokens = table.input_tokens + table.output_tokens
+    return sa.select(_total(table.turns), _total(tokens), _total(table.cost_micro_usd)).where(
+        table.user == sa.bindparam("wanted"),
+        table.hour >= sa.bindparam(since, type_=sa.Double),
+        table.hour < sa.bindparam(until, type_=sa.Double),
+    )
+
+
+def _total(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.func.coalesce(sa.func.sum(column), 0)
+
+
+_USER_WINDOW = sa.union_all(
+    _window_of_turns("since", "first"),
+    _window_of_hours("first", "end"),
+    _window_of_turns("end", "until"),
+)

@@ -1,0 +1,80 @@
+"""A turn as a flat record: a row of the table ``turn``, and a line of the spool. Pure; no I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ocm_wsgi.protocol.responses.turn import Turn, Usage
+
+Record = dict[str, Any]
+
+#: A client chooses the name of the model that it asks for, upstream chooses the numbers. Neither may make a record
+#: large, nor one that a database refuses: it would hold up all that come after it.
+MAX_TEXT_LENGTH = 200
+MAX_NUMBER = 2**53
+
+_USAGE_FIELDS = tuple(field.name for field in dataclasses.fields(Usage))
+_TURN_FIELDS = tuple(field.name for field in dataclasses.fields(Turn) if field.name != "usage")
+
+#: What a field has that a journal, written by another release, does not name.
+_BLANK: Record = {
+    "user": "",
+    "credential": "default",
+    "model": "",
+    "service_tier": "default",
+    "context_window": 0,
+    "week_start": None,
+    **dict.fromkeys(_USAGE_FIELDS),
+    "cost_micro_usd": None,
+    "transport": "sse",
+    "status": "completed",
+    "http_status": 0,
+    "first_byte_ms": 0,
+    "duration_ms": 0,
+    "request_id": "",
+    "error_code": "",
+}
+
+
+def record_of(turn: Turn) -> Record:
+    """Flatten a turn, with every text and number within bounds."""
+    record = {name: _bounded(getattr(turn, name)) for name in _TURN_FIELDS}
+    for name in _USAGE_FIELDS:
+        record[name] = None if turn.usage is None else _bounded(getattr(turn.usage, name))
+    record["started_at"] = turn.started_at
+    return record
+
+
+def turn_of(record: Mapping[str, Any]) -> Turn:
+    """Give the turn that a record was made of."""
+    has_usage = record["input_tokens"] is not None
+    usage = Usage(**{name: record[name] or 0 for name in _USAGE_FIELDS}) if has_usage else None
+    return Turn(usage=usage, **{name: record[name] for name in _TURN_FIELDS})
+
+
+def completed(record: Record) -> Record | None:
+    """Give a record all fields of this release and no others, as the table wants them.
+
+    One that it refused would hold up all that come after it.
+
+    :return: ``None`` when it is not the record of a turn.
+    """
+    if not isinstance(record.get("id"), str) or not isinstance(record.get("started_at"), float | int):
+        return None
+    fields = {name: blank if record.get(name) is None else record[name] for name, blank in _BLANK.items()}
+    return {"id": record["id"], "started_at": record["started_at"], **fields}
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str):
+        return _bounded_text(value)
+    return value if value is None else min(max(int(value), 0), MAX_NUMBER)
+
+
+def _bounded_text(text: str) -> str:
+    if len(text) <= MAX_TEXT_LENGTH and text.isascii() and "\0" not in text:
+        return text
+    # A lone surrogate has no UTF-8, and PostgreSQL takes no NUL.
+    return text[:MAX_TEXT_LENGTH].replace("\0", "").encode("utf-8", "replace").decode()

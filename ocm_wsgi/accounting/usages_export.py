@@ -1,0 +1,229 @@
+"""The usage file: a picture of the ledger's sums for those who read sing-box's, written by one of the workers.
+
+What sing-box, or an earlier installation, had counted is taken over once, as the opening balance, and our own sums go
+on from there. The ledger itself does not contain it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+import filelock
+import sqlalchemy as sa
+
+from ocm_wsgi.accounting import queries, sing_box_usages
+from ocm_wsgi.accounting.sing_box_usages import Combination, Entry, Statistics
+from ocm_wsgi.errors import StateError
+from ocm_wsgi.storage import schema as db
+from ocm_wsgi.storage.database import Database
+
+logger = logging.getLogger(__name__)
+
+#: The file is at most this old while there are turns.
+INTERVAL_SECONDS = 60.0
+
+#: How long the end of a process waits for another that is writing the file.
+CLOSE_SECONDS = 5.0
+
+#: Keys of `meta`.
+_OPENING_BALANCE = "opening_balance"
+_WRITTEN = "usage_file"
+
+
+class Snapshot:
+    """Keeps the usage file up to date. Safe to make before a fork.
+
+    :param path: ``usages_path``; a symbolic link is followed.
+    :param clock: gives Unix seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        database: Database,
+        clock: Callable[[], float] = time.time,
+        *,
+        interval_seconds: float = INTERVAL_SECONDS,
+    ) -> None:
+        self.path = path
+        self._database = database
+        self._clock = clock
+        self._interval_seconds = interval_seconds
+        self._workers: dict[int, _Worker] = {}
+
+    def start(self) -> None:
+        """Begin to write the file in the background, in this process too. Costs nothing when that is so already."""
+        pid = os.getpid()
+        if pid not in self._workers:
+            self._workers.setdefault(pid, _Worker(self.update, self._interval_seconds)).start()
+
+    def close(self) -> None:
+        """Write the file if something has changed, and end."""
+        worker = self._workers.pop(os.getpid(), None)
+        if worker is not None:
+            worker.close()
+        self.update(timeout_seconds=CLOSE_SECONDS)
+
+    def update(self, *, timeout_seconds: float = 0.0) -> bool:
+        """Write the file if something has changed, unless another process is at it. Never raises.
+
+        :return: whether it was written.
+        """
+        try:
+            return self.write(only_changes=True, timeout_seconds=timeout_seconds)
+        except filelock.Timeout:
+            return False
+        except (StateError, OSError) as exc:
+            reason = (exc.detail if isinstance(exc, StateError) else None) or str(exc)
+            logger.warning("The usage file %s was not written: %s", self.path, reason)
+            return False
+
+    def write(self, *, only_changes: bool = False, timeout_seconds: float = CLOSE_SECONDS) -> bool:
+        """Write the file.
+
+        :return: False when ``only_changes`` was asked for and there were none.
+        :raises StateError: the database cannot be used. The file is as it was.
+        :raises OSError: the file cannot be written, or (``filelock.Timeout``) another process is writing it.
+        """
+        target = Path(os.path.realpath(self.path))
+        with filelock.FileLock(f"{target}.lock", mode=0o600, fallback_to_soft=False).acquire(timeout_seconds):
+            opening = self._opening_balance(target)
+            with self._database.read() as connection:
+                written = json.dumps([str(target), queries.turns_summed(connection)])
+                if only_changes and db.get_meta(connection, _WRITTEN) == written and target.exists():
+                    return False
+                entries = sing_box_usages.merged([*opening, *_entries(connection)])
+            updated_at = datetime.fromtimestamp(self._clock()).astimezone()
+            _replace(target, sing_box_usages.render(entries, updated_at).encode())
+            with self._database.write() as connection:
+                db.set_meta(connection, _WRITTEN, written)
+            return True
+
+    def _opening_balance(self, target: Path) -> list[Entry]:
+        """Give what was counted before us; the first time, by taking over the file that is there."""
+        with self._database.read() as connection:
+            known = db.get_meta(connection, _OPENING_BALANCE)
+            written = db.get_meta(connection, _WRITTEN)
+        if known is None:
+            known = self._take_over(target)
+        elif written is not None and json.loads(written)[0] != str(target) and target.exists():
+            # usages_path has been changed to a file that we did not write and cannot take over a second time.
+            _keep_aside(target, "it was there before usages_path named it, and an opening balance was taken already")
+        return _loaded(known)
+
+    def _take_over(self, target: Path) -> str:
+        try:
+            entries = sing_box_usages.parse(target.read_bytes())
+            logger.info("Taking over the usage file %s: %d combinations", target, len(entries))
+        except FileNotFoundError:
+            entries = []
+        except (ValueError, RecursionError) as exc:
+            _keep_aside(target, f"it is no usage file ({exc})")
+            entries = []
+        with self._database.write() as connection:
+            # Another machine on the same database may have been faster.
+            known = db.get_meta(connection, _OPENING_BALANCE)
+            if known is None:
+                known = _dumped(entries)
+                db.set_meta(connection, _OPENING_BALANCE, known)
+        return known
+
+
+class _Worker:
+    """The thread of one process."""
+
+    def __init__(self, update: Callable[[], bool], interval_seconds: float) -> None:
+        self._update = update
+        self._interval_seconds = interval_seconds
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="usage-file", daemon=True)
+
+    def start(self) -> None:
+        with contextlib.suppress(RuntimeError):  # another thread of this process was faster
+            self._thread.start()
+
+    def close(self) -> None:
+        self._ends.set()
+        self._thread.join(CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        self._update()
+        while not self._ends.wait(self._interval_seconds):
+            self._update()
+
+
+def _entries(connection: sa.Connection) -> Iterator[Entry]:
+    table = db.turn_hour.c
+    key = (table.week_start, table.model, table.service_tier, table.context_window, table.user)
+    counted = (
+        table.turns - table.turns_without_usage,
+        table.input_tokens,
+        table.output_tokens,
+        table.cached_tokens,
+        table.cost_micro_usd,
+    )
+    # As in sing-box, a turn counts when its model and its usage are known.
+    query = (
+        sa.select(*key, *(sa.func.sum(column) for column in counted))
+        .where(table.model != "")
+        .group_by(*key)
+        .having(sa.func.sum(counted[0]) > 0)
+        .order_by(*key)
+    )
+    for week_start, model, service_tier, context_window, user, *sums in connection.execute(query):
+        statistics = Statistics(*map(int, sums))
+        combination = sing_box_usages.combination(model, service_tier, context_window, week_start)
+        yield Entry(combination, statistics, {user: statistics} if user else {})
+
+
+def _dumped(entries: list[Entry]) -> str:
+    return json.dumps([asdict(entry) for entry in entries])
+
+
+def _loaded(text: str) -> list[Entry]:
+    return [
+        Entry(
+            Combination(**each["combination"]),
+            Statistics(**each["total"]),
+            {name: Statistics(**statistics) for name, statistics in each["by_user"].items()},
+        )
+        for each in json.loads(text)
+    ]
+
+
+def _keep_aside(path: Path, reason: str) -> None:
+    number = 1
+    while (kept := path.with_name(f"{path.name}.kept-{number}")).exists():
+        number += 1
+    path.rename(kept)
+    logger.error("The usage file %s was moved to %s: %s.", path, kept.name, reason)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a file there in one step, readable by the same people as the one before, or as sing-box makes it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as exc:
+        temporary.unlink(missing_ok=True)
+        # A single file that is mounted (docker -v) cannot be replaced, only written to.
+        if exc.errno != errno.EBUSY:
+            raise
+        path.write_bytes(content)

@@ -1,0 +1,281 @@
+"""How full upstream says its windows are, as it rises, beside what our own turns had cost by then.
+
+From this ``shares`` learns what a dollar fills. Rows are written when a percentage has risen or a window has begun:
+some hundred for each window.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from ocm_wsgi.accounting.queries import LATE_SECONDS, hour_down, hour_up
+from ocm_wsgi.errors import OcmError
+from ocm_wsgi.protocol.responses.rate_limits import DEFAULT_LIMIT, RateLimits, Window
+from ocm_wsgi.quota import shares
+from ocm_wsgi.quota.limits import LENGTHS, MEASURES, Cycle, Period, period_of
+from ocm_wsgi.quota.shares import Observation, Shares
+from ocm_wsgi.storage import schema as db
+from ocm_wsgi.storage.database import Database
+
+logger = logging.getLogger(__name__)
+
+#: Ends that differ by less, in seconds, are those of one window: upstream computes them anew for each response.
+SAME_END_SECONDS = 60
+
+#: A fall by more, in percent, means that upstream has begun anew, whatever end it tells.
+FALL_PERCENT = 2.0
+
+#: The turn that opens a window has reached us this much before upstream began the window, at most, in seconds.
+OPENING_SECONDS = 10
+
+#: No turn takes longer, in seconds. Those that were under way at a moment are looked for as far back.
+LONGEST_TURN_SECONDS = 3600
+
+#: How many rows are read to learn from: the windows that count, and bounded where upstream tells fractions.
+READ_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A window as upstream told of it.
+
+    :ivar at: Unix seconds when it was told.
+    """
+
+    cycle: Cycle
+    at: float
+    used_percent: float
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What admission needs to know of one of upstream's windows.
+
+    :ivar latest: as last kept; upstream may have told the same since.
+    :ivar percent_per_usd: see ``shares``.
+    """
+
+    latest: Sample
+    percent_per_usd: float | None
+
+
+def following(before: Sample | None, period: Period, window: Window, at: float) -> Sample | None:
+    """Give the sample that follows another; ``None`` for one that came too late to matter.
+
+    Recognises whether upstream still speaks of the same window.
+    """
+    if before is not None and 0 < before.at - at <= LATE_SECONDS:
+        return None
+    if before is not None and _is_same(before, window):
+        return Sample(before.cycle, at, window.used_percent)
+    start = window.reset_at - LENGTHS[period] - OPENING_SECONDS
+    if before is not None:
+        # What was used before upstream began anew is no part of the new window, also when it did so early.
+        start = max(start, before.cycle.end if at >= before.cycle.end else int(min(before.at, at)))
+    return Sample(Cycle(start, window.reset_at), at, window.used_percent)
+
+
+def is_worth_keeping(before: Sample | None, sample: Sample) -> bool:
+    """Say whether a sample tells what the one kept before does not: a new window, a rise, another whole percent."""
+    if before is None or sample.cycle != before.cycle:
+        return True
+    rise = sample.used_percent - before.used_percent
+    return rise >= shares.STEP or (rise > 0 and int(sample.used_percent) > int(before.used_percent))
+
+
+class QuotaHistory:
+    """The history of upstream's windows. Safe to make before a fork and to share between threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._kept: dict[tuple[str, Period], Sample] = {}
+        self._seen_at: dict[tuple[str, Period], float] = {}
+        self._standings: dict[str, tuple[int | None, dict[Period, Standing]]] = {}
+        self._writers: dict[int, ThreadPoolExecutor] = {}
+
+    def note(self, credential: str, rate_limits: RateLimits, at: float) -> None:
+        """Take what the fields of a response said, as soon as they are there. Does not wait and never raises.
+
+        :param at: Unix seconds when they came: the turns that had ended by then are those that upstream had counted.
+        """
+        own = next((limit for limit in rate_limits.limits if limit.id == DEFAULT_LIMIT), None)
+        if own is None:
+            return
+        for window, usual in ((own.primary, MEASURES[0]), (own.secondary, MEASURES[1])):
+            if window is None or not window.reset_at:
+                continue
+            period = period_of(window.window_minutes) if window.window_minutes else usual
+            if period is not None:
+                self._note(credential, period, window, at)
+
+    def _note(self, credential: str, period: Period, window: Window, at: float) -> None:
+        kept = self._kept.get((credential, period))
+        sample = following(kept, period, window, at)
+        if sample is None:
+            return
+        seen_at = self._seen_at.get((credential, period), 0.0)
+        self._seen_at[credential, period] = at
+        if is_worth_keeping(kept, sample):
+            self._kept[credential, period] = sample
+            self._writer().submit(self._keep, credential, period, window, at, seen_at)
+
+    def flush(self) -> None:
+        """Wait until what this process noted is in the database, or has failed."""
+        self._writer().submit(int).result()
+
+    def standings(self, connection: sa.Connection, credential: str) -> Mapping[Period, Standing]:
+        """Give what is known of upstream's windows. Costs one small query while nothing has changed."""
+        newest: int | None = connection.scalar(_NEWEST)
+        known = self._standings.get(credential)
+        if known is None or known[0] != newest:
+            known = newest, _standings(connection, credential)
+            self._standings[credential] = known
+        return known[1]
+
+    def shares(self, credential: str, period: Period) -> tuple[Cycle, Shares] | None:
+        """Share out a window of upstream among its users; ``None`` while upstream has not told of one.
+
+        :raises StateError: the database cannot be read.
+        """
+        with self._database.read() as connection:
+            windows = _windows(connection, credential, period)
+            if not windows:
+                return None
+            cycle = windows[0].latest.cycle
+            costs = _costs_by_user(connection, credential, cycle.start, cycle.end)
+        first, *earlier = (window.observations for window in windows)
+        return cycle, shares.shares(first, costs, earlier)
+
+    def _writer(self) -> ThreadPoolExecutor:
+        # One a process: threads do not survive a fork. setdefault is atomic, and an executor without work has none.
+        pid = os.getpid()
+        return self._writers.get(pid) or self._writers.setdefault(pid, ThreadPoolExecutor(max_workers=1))
+
+    def _keep(self, credential: str, period: Period, window: Window, at: float, seen_at: float) -> None:
+        """Write a row, unless another process has written what it would say."""
+        try:
+            with self._database.write() as connection:
+                before = _latest(connection, credential, period)
+                sample = following(before, period, window, at)
+                if sample is None or not is_worth_keeping(before, sample):
+                    return
+                start = sample.cycle.start
+                seen_at = max(min(max(seen_at, before.at if before else 0.0), at), start)
+                connection.execute(
+                    db.quota_sample.insert(),
+                    {
+                        "credential": credential,
+                        "period": period,
+                        "window_start": start,
+                        "window_end": sample.cycle.end,
+                        "at": at,
+                        "used_percent": sample.used_percent,
+                        "cost_micro_usd": _cost_by(connection, credential, start, at),
+                        "cost_before_micro_usd": _cost_by(connection, credential, start, seen_at),
+                    },
+                )
+        except OcmError as exc:
+            logger.warning("How full upstream's window is could not be kept: %s", exc.detail or exc)
+
+
+@dataclass(frozen=True)
+class _Window:
+    latest: Sample
+    observations: tuple[Observation, ...]
+
+
+_NEWEST = sa.select(sa.func.max(db.quota_sample.c.id))
+_SAMPLE = db.quota_sample.c
+_ROWS = (
+    sa.select(db.quota_sample)
+    .where(_SAMPLE.credential == sa.bindparam("credential"), _SAMPLE.period == sa.bindparam("period"))
+    .order_by(_SAMPLE.id.desc())
+    .limit(sa.bindparam("rows"))
+)
+
+
+def _is_same(before: Sample, window: Window) -> bool:
+    is_near = abs(window.reset_at - before.cycle.end) <= SAME_END_SECONDS
+    return is_near and window.used_percent > before.used_percent - FALL_PERCENT
+
+
+def _sample(row: sa.RowMapping) -> Sample:
+    return Sample(Cycle(row["window_start"], row["window_end"]), row["at"], row["used_percent"])
+
+
+def _latest(connection: sa.Connection, credential: str, period: Period) -> Sample | None:
+    wanted = {"credential": credential, "period": period, "rows": 1}
+    row = connection.execute(_ROWS, wanted).mappings().first()
+    return None if row is None else _sample(row)
+
+
+def _windows(connection: sa.Connection, credential: str, period: Period) -> list[_Window]:
+    """Give the windows known, newest first."""
+    wanted = {"credential": credential, "period": period, "rows": READ_ROWS}
+    rows = connection.execute(_ROWS, wanted).mappings().all()
+    windows = []
+    for _, group in itertools.groupby(rows, key=lambda row: (row["window_start"], row["window_end"])):
+        newest_first = list(group)
+        observations = [
+            Observation(row["used_percent"], row["cost_micro_usd"], row["cost_before_micro_usd"])
+            for row in reversed(newest_first)
+        ]
+        windows.append(_Window(_sample(newest_first[0]), tuple(observations)))
+    return windows
+
+
+def _standings(connection: sa.Connection, credential: str) -> dict[Period, Standing]:
+    standings: dict[Period, Standing] = {}
+    for period in MEASURES:
+        windows = _windows(connection, credential, period)
+        if windows:
+            first, *earlier = (window.observations for window in windows)
+            found = shares.shares(first, {}, earlier)
+            standings[period] = Standing(windows[0].latest, found.percent_per_usd)
+    return standings
+
+
+def _cost_by(connection: sa.Connection, credential: str, start: int, at: float) -> int:
+    """Give what the turns cost that started in a window and had ended by a moment in it."""
+    total = sum(_costs_by_user(connection, credential, start, at).values())
+    return max(total - _cost_since(connection, credential, at, start), 0)
+
+
+def _cost_since(connection: sa.Connection, credential: str, at: float, start: float) -> int:
+    """Give what the turns cost that started at ``start`` or later and ended after ``at``, in micro-dollars."""
+    table = db.turn.c
+    query = sa.select(sa.func.coalesce(sa.func.sum(table.cost_micro_usd), 0)).where(
+        table.credential == credential,
+        table.started_at >= max(start, at - LONGEST_TURN_SECONDS),
+        table.started_at + table.duration_ms / 1000.0 > at,
+    )
+    return int(connection.scalar(query) or 0)
+
+
+def _costs_by_user(connection: sa.Connection, credential: str, start: float, end: float) -> dict[str, int]:
+    """Add up what turns cost that started within a time: whole hours from the sums, both ends from the turns."""
+    hours, turns = db.turn_hour.c, db.turn.c
+    first = min(hour_up(start), end)
+    last = max(hour_down(end), first)
+    at_ends = sa.or_(
+        sa.and_(turns.started_at >= start, turns.started_at < first),
+        sa.and_(turns.started_at >= last, turns.started_at < end),
+    )
+    of_hours = sa.select(hours.user, sa.func.sum(hours.cost_micro_usd)).where(
+        hours.credential == credential, hours.hour >= first, hours.hour < last
+    )
+    of_turns = sa.select(turns.user, sa.func.coalesce(sa.func.sum(turns.cost_micro_usd), 0)).where(
+        turns.credential == credential, at_ends
+    )
+    costs: dict[str, int] = {}
+    for query in (of_hours.group_by(hours.user), of_turns.group_by(turns.user)):
+        for user, cost in connection.execute(query):
+            costs[user] = costs.get(user, 0) + int(cost)
+    return costs

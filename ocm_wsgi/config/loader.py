@@ -1,0 +1,195 @@
+"""Putting the configuration together: defaults, then the file, then the environment; all mistakes at once."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import SecretStr, ValidationError
+
+from ocm_wsgi.config import cross_checks, document, environment, outbounds, paths, report, unsupported_keys
+from ocm_wsgi.config.paths import JsonPath, json_path
+from ocm_wsgi.config.selection import Selection, select
+from ocm_wsgi.config.service import Config, Service
+from ocm_wsgi.config.tls import TLS, Certificate
+from ocm_wsgi.config.types import Surroundings, Table
+from ocm_wsgi.errors import ConfigurationError, Mistake
+
+DEFAULT_FILE = "ocm.json"
+_T = TypeVar("_T", bound=Table)
+
+
+def load(environ: Mapping[str, str], cwd: Path) -> Config:
+    """Return the configuration that the environment and its file make.
+
+    Reads the file, and the certificates that it names; writes nothing and connects to nothing.
+
+    :param environ: ``OCM_CONFIG`` names the file, ``OCM_<KEY>`` sets a key and wins over the file.
+    :param cwd: where ``ocm.json`` is looked for, and what relative paths are relative to.
+    :raises ConfigurationError: with every mistake in file and environment.
+    """
+    return _Loading(environ, cwd).config()
+
+
+class _Loading:
+    """One reading of the configuration, collecting mistakes on its way."""
+
+    def __init__(self, environ: Mapping[str, str], cwd: Path) -> None:
+        self.environ = environ
+        self.cwd = cwd
+        self.surroundings = Surroundings(cwd=cwd, home=paths.home(environ))
+        self.mistakes: list[Mistake] = []
+        self.source = "defaults"
+
+    def config(self) -> Config:
+        selection = self._selection()
+        variables, mistakes, warnings = environment.read(self.environ)
+        self.mistakes += mistakes
+        members = self._without_refused(selection)
+        defaults = self._defaults({**members, **variables})
+        self._validated(Service, {**defaults, **members}, lambda path: json_path((*selection.path, *path)))
+        self._validated(Service, {**defaults, **variables}, lambda path: environment.variable(str(path[0])))
+        self.mistakes += cross_checks.duplicates(members, selection.path)
+        tls = self._tls(members, selection.path)
+        certificate = self._certificate(selection)
+        proxy_url = self._proxy_url(members, variables, selection)
+        if self.mistakes or certificate is None:
+            raise ConfigurationError(self.source, list(dict.fromkeys(self.mistakes)))
+        service = Service.model_validate({**defaults, **members, **variables}, context=self.surroundings)
+        settings = {key: getattr(service, key) for key in Service.model_fields}
+        return Config.model_construct(
+            **{**settings, "tls": tls if tls and tls.enabled else None},
+            proxy_url=SecretStr(proxy_url) if proxy_url else None,
+            certificate=certificate,
+            source=self.source,
+            warnings=(*warnings, *_cautions(service, tls)),
+        )
+
+    def _selection(self) -> Selection:
+        text = self._text()
+        if text is None:
+            return Selection()
+        value, mistakes = document.parse(text)
+        self.mistakes += mistakes
+        if value is None and mistakes:
+            return Selection()
+        selection = select(value)
+        self.mistakes += selection.mistakes
+        return selection
+
+    def _text(self) -> str | None:
+        """Return the file's text, or ``None`` without a file. A file that was named must be there."""
+        named = self.environ.get(environment.FILE_VARIABLE)
+        path = self.surroundings.path(named or DEFAULT_FILE)
+        if not named and not path.exists():
+            return None
+        self.source = str(path)
+        where = environment.FILE_VARIABLE if named else DEFAULT_FILE
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as exc:
+            self.mistakes.append(Mistake(where, f"{path}: {exc.strerror}", "a file that can be read"))
+        except UnicodeDecodeError:
+            self.mistakes.append(Mistake(where, f"{path}: not UTF-8", "a text file in UTF-8"))
+        return None
+
+    def _without_refused(self, selection: Selection) -> dict[str, Any]:
+        """Return the entry's keys less those refused, here, in its users and in its TLS, and less the empty ones."""
+        members, mistakes = unsupported_keys.without_refused(
+            selection.members, unsupported_keys.SERVICE, selection.path
+        )
+        self.mistakes += mistakes
+        members = _given(members)
+        if isinstance(members.get("tls"), dict):
+            path = (*selection.path, "tls")
+            members["tls"], mistakes = unsupported_keys.without_refused(
+                _given(members["tls"]), unsupported_keys.TLS, path
+            )
+            self.mistakes += mistakes if members["tls"].get("enabled") is True else []
+        if isinstance(members.get("users"), list):
+            users = []
+            for index, user in enumerate(members["users"]):
+                if isinstance(user, dict):
+                    user, mistakes = unsupported_keys.without_refused(
+                        user, unsupported_keys.USER, (*selection.path, "users", index)
+                    )
+                    self.mistakes += mistakes
+                users.append(user)
+            members["users"] = users
+        return members
+
+    def _defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults that depend on the surroundings: on the home folder, and on ``state_path``."""
+        defaults = {
+            "credential_path": paths.credential_path(self.environ),
+            "state_path": paths.state_path(self.environ),
+        }
+        for key, value in defaults.items():
+            if value is None:
+                defaults[key] = str(self.cwd)
+                if key not in given:
+                    self.mistakes.append(Mistake(environment.variable(key), "no home folder to put it in", "a path"))
+        state_path = given.get("state_path")
+        folder = state_path if isinstance(state_path, str) else str(defaults["state_path"])
+        return {**defaults, "database_url": f"sqlite:///{self.surroundings.path(folder) / 'ocm.db'}"}
+
+    def _validated(self, schema: type[_T], members: Any, locate: Callable[[JsonPath], str]) -> _T | None:
+        try:
+            return schema.model_validate(members, context=self.surroundings)
+        except ValidationError as exc:
+            self.mistakes += report.mistakes(exc, schema, locate)
+            return None
+
+    def _tls(self, members: Mapping[str, Any], path: JsonPath) -> TLS | None:
+        """Try the certificates of TLS. What is wrong with single keys was told with the whole service."""
+        settings = members.get("tls", {})
+        mistakes = cross_checks.server_tls(settings, (*path, "tls")) if isinstance(settings, dict) else []
+        try:
+            tls = TLS.model_validate(settings, context=self.surroundings)
+        except ValidationError:
+            tls = None
+        if tls is not None and not mistakes:
+            mistakes = cross_checks.server_certificates(tls, (*path, "tls"))
+        self.mistakes += mistakes
+        return tls
+
+    def _certificate(self, selection: Selection) -> Certificate | None:
+        path: JsonPath = ("certificate",)
+        members = {} if selection.certificate is None else selection.certificate
+        if isinstance(members, dict):
+            members, mistakes = unsupported_keys.without_refused(_given(members), unsupported_keys.CERTIFICATE, path)
+            self.mistakes += mistakes
+        certificate = self._validated(Certificate, members, lambda step: json_path((*path, *step)))
+        if certificate is not None:
+            self.mistakes += cross_checks.trusted_certificates(certificate, self.environ, path)
+        return certificate
+
+    def _proxy_url(self, members: Mapping[str, Any], variables: Mapping[str, Any], selection: Selection) -> str | None:
+        where = json_path((*selection.path, "detour"))
+        detour = members.get("detour")
+        if "detour" in variables:
+            where, detour = environment.variable("detour"), variables["detour"]
+        if not isinstance(detour, str):
+            return None
+        url, mistakes = outbounds.proxy_url(detour, selection.outbounds, where=where, path=("outbounds",))
+        self.mistakes += mistakes
+        return url
+
+
+def _given(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what sing-box takes as not given: ``null`` and the empty string."""
+    return {key: value for key, value in members.items() if value is not None and value != ""}
+
+
+def _cautions(service: Service, tls: TLS | None) -> list[str]:
+    cautions = []
+    if not service.users and not ipaddress.ip_address(service.listen).is_loopback:
+        cautions.append(
+            f"listening on {service.listen}:{service.listen_port} with no users: "
+            "whoever can reach this address can use the subscription; add users"
+        )
+    if tls is not None and not tls.enabled and tls != TLS():
+        cautions.append("tls has settings but enabled is not true: clients are served without TLS")
+    return cautions

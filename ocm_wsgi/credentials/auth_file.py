@@ -1,0 +1,195 @@
+"""The content of ``auth.json``: what it means, and what it becomes when its tokens are renewed. No I/O.
+
+The file belongs to Codex. Whatever we do not know in it is kept, at every level.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, NoReturn
+
+from ocm_wsgi.credentials.credential import Credential, Mode
+from ocm_wsgi.credentials.jwt_claims import auth_claims_of, expires_at, issued_at
+from ocm_wsgi.errors import CredentialRejected
+from ocm_wsgi.oauth.refresh import Provenance, TokenGrant
+
+SIGN_IN = (
+    "sign in with `flask ocm login`, or with `codex login` and "
+    '`cli_auth_credentials_store = "file"` in Codex\'s config.toml'
+)
+
+# The remaining values of `auth_mode` in Codex 0.169, and how each reads in a sentence.
+UNUSABLE_MODES = {
+    "chatgptAuthTokens": "tokens that another program holds",
+    "headers": "custom headers",
+    "agentIdentity": "an agent identity",
+    "personalAccessToken": "a personal access token",
+    "bedrockApiKey": "an Amazon Bedrock key",
+}
+
+# What can stand in a header field without changing its meaning: RFC 9110 section 5.5, less spaces.
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?(?:([Zz])|([+-]\d\d:\d\d))")
+
+
+class MalformedDocument(ValueError):
+    """The octets are not a JSON object: half-written, or never an ``auth.json``. Says why, quoting nothing."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole ``auth.json``. ``repr`` shows nothing of it."""
+
+    content: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def mode(self) -> Mode:
+        """The kind of credential: ``auth_mode`` decides, and without it what is there, in Codex's order.
+
+        :raises CredentialRejected: it is of a kind that cannot be used here.
+        """
+        name = self.content.get("auth_mode")
+        if name is None:
+            name = _inferred_mode(self.content)
+        try:
+            return Mode(name)
+        except ValueError:
+            kind = UNUSABLE_MODES.get(name, "of a kind unknown to it") if isinstance(name, str) else "of no known kind"
+            raise CredentialRejected(
+                f"The owner's Codex credential cannot be used by this service ({kind}). "
+                f"The owner must {SIGN_IN}, or use an API key.",
+                detail="auth_mode is none of chatgpt, apikey",
+            ) from None
+
+    @property
+    def tokens(self) -> Mapping[str, Any]:
+        """The OAuth tokens, or an empty mapping."""
+        tokens = self.content.get("tokens")
+        return tokens if isinstance(tokens, dict) else {}
+
+    @property
+    def refresh_token(self) -> str | None:
+        """The refresh token, or ``None`` when there is none that could be presented."""
+        return _visible(self.tokens.get("refresh_token"))
+
+    @property
+    def provenance(self) -> Provenance:
+        """Who issued the tokens, as far as the file says so."""
+        provenance = self.tokens.get("oauth_provenance")
+        found = provenance if isinstance(provenance, dict) else {}
+        return Provenance(issuer=_visible(found.get("issuer")), client_id=_visible(found.get("client_id")))
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that differs whenever a secret in use does. It reveals none of them."""
+        secrets = [
+            self.tokens.get("access_token"),
+            self.tokens.get("refresh_token"),
+            self.content.get("OPENAI_API_KEY"),
+        ]
+        return hashlib.sha256(json.dumps(secrets).encode()).hexdigest()
+
+    def credential(self) -> Credential:
+        """Return what a request needs of this.
+
+        :raises CredentialRejected: signed out, incomplete, or of a kind that cannot be used here.
+        """
+        return self._api_key() if self.mode is Mode.API_KEY else self._chatgpt()
+
+    def _api_key(self) -> Credential:
+        key = self.content.get("OPENAI_API_KEY")
+        api_key = _visible(key.strip()) if isinstance(key, str) else None
+        if api_key is None:
+            _reject_incomplete("OPENAI_API_KEY is missing or is not one word", "The owner's API key is missing.")
+        return Credential(mode=Mode.API_KEY, access_token=api_key)
+
+    def _chatgpt(self) -> Credential:
+        access_token = _visible(self.tokens.get("access_token"))
+        last_refresh = parse_time(self.content.get("last_refresh"))
+        if access_token is None:
+            _reject_incomplete("tokens.access_token is missing or is not one word", "The owner is not signed in.")
+        if last_refresh is None:
+            _reject_incomplete("last_refresh is missing or is not a time", "The owner's sign-in is incomplete.")
+        id_token = self.tokens.get("id_token")
+        account = auth_claims_of(id_token if isinstance(id_token, str) else None)
+        plan_type = account.get("chatgpt_plan_type")
+        return Credential(
+            mode=Mode.CHATGPT,
+            access_token=access_token,
+            account_id=_visible(self.tokens.get("account_id")) or _visible(account.get("chatgpt_account_id")),
+            is_fedramp=account.get("chatgpt_account_is_fedramp") is True,
+            plan_type=plan_type if isinstance(plan_type, str) else None,
+            expires_at=expires_at(access_token),
+            issued_at=issued_at(access_token),
+            last_refresh=last_refresh,
+        )
+
+    def renewed(self, grant: TokenGrant, *, now_ns: int) -> Document:
+        """Return this document with the tokens of ``grant``; what the grant leaves out stays as it is.
+
+        :param now_ns: the time that becomes ``last_refresh``, in Unix nanoseconds.
+        """
+        tokens = {**self.tokens, **grant.tokens()}
+        return Document({**self.content, "tokens": tokens, "last_refresh": format_time(now_ns)})
+
+    def encoded(self) -> bytes:
+        """Return the file's octets, in Codex's layout. Escaped to ASCII, so that whatever was read can be written."""
+        return json.dumps(self.content, indent=2).encode("ascii")
+
+
+def decode(octets: bytes) -> Document:
+    """Read the octets of an ``auth.json``.
+
+    :raises MalformedDocument: they are not a JSON object.
+    """
+    if not octets.strip():
+        raise MalformedDocument("it is empty")
+    try:
+        content = json.loads(octets)
+    except UnicodeDecodeError:
+        raise MalformedDocument("it is not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise MalformedDocument("it is not JSON") from None
+    if not isinstance(content, dict):
+        raise MalformedDocument("it is not a JSON object")
+    return Document(content)
+
+
+def parse_time(value: object) -> float | None:
+    """Read an RFC 3339 time, with any number of fractional digits, as Unix seconds; ``None`` when it is none."""
+    matched = _RFC3339.fullmatch(value) if isinstance(value, str) else None
+    if matched is None:
+        return None
+    date, time, fraction, _, offset = matched.groups()
+    try:
+        seconds = datetime.fromisoformat(f"{date}T{time}{offset or '+00:00'}").timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return seconds + float(fraction or 0)
+
+
+def format_time(now_ns: int) -> str:
+    """Write Unix nanoseconds as Codex does: RFC 3339, UTC, nine fractional digits."""
+    seconds, nanoseconds = divmod(now_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+
+
+def _inferred_mode(content: Mapping[str, Any]) -> str:
+    if content.get("personal_access_token"):
+        return "personalAccessToken"
+    if content.get("bedrock_api_key") or content.get("bedrock_access_keys"):
+        return "bedrockApiKey"
+    return Mode.API_KEY.value if content.get("OPENAI_API_KEY") else Mode.CHATGPT.value
+
+
+def _visible(value: object) -> str | None:
+    return value if isinstance(value, str) and _VISIBLE.fullmatch(value) else None
+
+
+def _reject_incomplete(detail: str, sentence: str) -> NoReturn:
+    raise CredentialRejected(f"{sentence} The owner must {SIGN_IN}.", detail=detail)

@@ -1,0 +1,139 @@
+"""The worker's side of a renewal: starting the process that makes it, and waiting for its outcome."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+import ocm_wsgi
+from ocm_wsgi.config import Certificate
+from ocm_wsgi.credentials.auth_file import Document
+from ocm_wsgi.credentials.refresh_protocol import (
+    JOB,
+    OUTCOME,
+    Patience,
+    Problem,
+    RefreshJob,
+    RefreshOutcome,
+    RefreshSettings,
+)
+from ocm_wsgi.credentials.refusal_store import Refusals, digest_of
+from ocm_wsgi.credentials.trust import portable
+from ocm_wsgi.oauth.refresh import ISSUER, RefreshReason
+
+
+class Refresher:
+    """Renews credentials. One a process, for any number of credentials; thread-safe; holds no lock and no file.
+
+    The environment is read once, here: ``CODEX_REFRESH_TOKEN_URL_OVERRIDE`` and ``CODEX_APP_SERVER_LOGIN_CLIENT_ID``
+    mean what they mean to Codex.
+
+    :param auth_base_url: the issuer's base URL.
+    :param proxy_url: how it is reached, with the password; ``None`` connects directly.
+    :param trust: whom to trust there; ``None`` trusts certifi's roots.
+    """
+
+    def __init__(
+        self,
+        *,
+        auth_base_url: str = ISSUER,
+        proxy_url: str | None = None,
+        trust: Certificate | None = None,
+        patience: Patience = Patience(),  # noqa: B008  # a frozen value
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._settings = RefreshSettings(
+            auth_base_url=auth_base_url,
+            proxy_url=proxy_url,
+            trust=portable(trust),
+            token_url=environ.get("CODEX_REFRESH_TOKEN_URL_OVERRIDE") or None,
+            client_id=environ.get("CODEX_APP_SERVER_LOGIN_CLIENT_ID") or None,
+        )
+        self._patience = patience
+
+    def refresh(
+        self, credential_path: Path, *, state_path: Path, document: Document, reason: RefreshReason
+    ) -> RefreshOutcome:
+        """Have the tokens of ``document`` renewed in the file, and wait for it.
+
+        The process goes on by itself when this one dies or stops waiting.
+        """
+        job = RefreshJob(
+            credential_path=credential_path,
+            state_path=state_path,
+            fingerprint=document.fingerprint,
+            reason=reason,
+            settings=self._settings,
+            patience=self._patience,
+        )
+        try:
+            process = subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
+                [_interpreter(), "-m", "ocm_wsgi.credentials.refresh_process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                # Out of the terminal's process group: Ctrl-C is for the server.
+                start_new_session=True,
+            )
+        except OSError as exc:
+            return RefreshOutcome.failed(Problem.PROCESS, f"it could not be started: {exc.strerror}")
+        return self._outcome(process, JOB.dump_json(job))
+
+    def refusal(self, credential_path: Path, *, state_path: Path, document: Document) -> str | None:
+        """Return the code with which these tokens were refused for good, or ``None``.
+
+        A refusal of this very moment does not count yet: another program may be about to write better tokens.
+
+        :raises CredentialRejected: the tokens would travel in clear text.
+        """
+        if document.refresh_token is None:
+            return None
+        digest = digest_of(document.refresh_token, self._settings.endpoint(document.provenance))
+        refusal = Refusals(credential_path, state_path=state_path).find(digest)
+        if refusal is None or 0 <= time.time() - refusal.refused_at <= self._patience.adoption:
+            return None
+        return refusal.oauth_code
+
+    def _outcome(self, process: subprocess.Popen[bytes], job: bytes) -> RefreshOutcome:
+        try:
+            answer, _ = process.communicate(job, timeout=self._patience.whole)
+        except subprocess.TimeoutExpired:
+            return RefreshOutcome.failed(Problem.PROCESS, "it takes too long")
+        finally:
+            _let_go(process)
+        try:
+            return OUTCOME.validate_json(answer)
+        except ValidationError:
+            return RefreshOutcome.failed(Problem.PROCESS, f"it ended early ({process.returncode})")
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Leave a process that goes on to itself, but collect it at its end, so that it is no zombie for long."""
+    if process.returncode is not None:
+        return
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    threading.Thread(target=process.wait, name="credential-reaper", daemon=True).start()
+
+
+def _interpreter() -> str:
+    """Return the Python to run. A server that embeds it, as uWSGI does, names itself as ``sys.executable``."""
+    if "python" in os.path.basename(sys.executable) or "pypy" in os.path.basename(sys.executable):
+        return sys.executable
+    return os.path.join(sys.prefix, "bin", "python3")
+
+
+def _environment() -> Mapping[str, str]:
+    """Return our environment, in which the new process finds this very package wherever it was started."""
+    package_folder = str(Path(ocm_wsgi.__file__).resolve().parent.parent)
+    folders = [package_folder, os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}

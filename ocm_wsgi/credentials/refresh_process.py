@@ -1,0 +1,153 @@
+"""``python -m ocm_wsgi.credentials.refresh_process``: renew one credential, in a process of its own.
+
+A refresh token can be presented once, and what is got for it must reach the disk. So this is done by nobody who might
+be killed for other reasons, as a worker is when it is reloaded, stops answering or when Ctrl-C is pressed. The job
+comes on standard input and the outcome goes to standard output. If the worker is gone by then, the file has it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from ocm_wsgi.credentials.auth_file import Document
+from ocm_wsgi.credentials.auth_file_locks import LocksBusy, credential_locks
+from ocm_wsgi.credentials.auth_file_reader import FileGone, FileProblem, read, read_whole
+from ocm_wsgi.credentials.auth_file_writer import Replacement, prepare
+from ocm_wsgi.credentials.refresh_protocol import JOB, OUTCOME, Problem, RefreshJob, RefreshOutcome, Result
+from ocm_wsgi.credentials.refusal_store import Refusal, Refusals, digest_of
+from ocm_wsgi.credentials.trust import ssl_context
+from ocm_wsgi.errors import CredentialError
+from ocm_wsgi.oauth.refresh import RefreshFailed, RefreshRefused, TokenGrant, exchange_refresh_token
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_POLL_SECONDS = 0.05
+
+
+def renew(job: RefreshJob) -> RefreshOutcome:
+    """Renew the credential of ``job``, unless another program did so already."""
+    try:
+        with credential_locks(job.credential_path, state_path=job.state_path, timeout_seconds=job.patience.lock):
+            done = _Renewal(job).run()
+    except LocksBusy as exc:
+        return RefreshOutcome.failed(Problem.BUSY, str(exc))
+    except FileNotFoundError:
+        return RefreshOutcome(Result.CHANGED, detail="the file is gone")
+    except OSError as exc:
+        return RefreshOutcome.failed(Problem.UNWRITABLE, f"the locks cannot be taken: {exc.strerror}")
+    return _confirmed(job, done) if isinstance(done, Refusal) else done
+
+
+class _Renewal:
+    """The steps that are made under the locks."""
+
+    def __init__(self, job: RefreshJob) -> None:
+        self._job = job
+        self._refusals = Refusals(job.credential_path, state_path=job.state_path)
+
+    def run(self) -> RefreshOutcome | Refusal:
+        try:
+            document = read_whole(self._job.credential_path).document
+        except FileGone:
+            return RefreshOutcome(Result.CHANGED, detail="the file is gone")
+        except FileProblem as exc:
+            return RefreshOutcome.failed(Problem.FILE, str(exc))
+        if document.fingerprint != self._job.fingerprint:
+            return RefreshOutcome(Result.CHANGED)
+        refresh_token = document.refresh_token
+        if refresh_token is None:
+            return RefreshOutcome.failed(Problem.FILE, "it holds no refresh token")
+        return self._exchange(document, refresh_token)
+
+    def _exchange(self, document: Document, refresh_token: str) -> RefreshOutcome | Refusal:
+        endpoint = self._job.settings.endpoint(document.provenance)
+        digest = digest_of(refresh_token, endpoint)
+        if refusal := self._refusals.find(digest):
+            return refusal
+        context = ssl_context(self._job.settings.trust)
+        try:
+            replacement = prepare(Path(os.path.realpath(self._job.credential_path)))
+        except OSError as exc:
+            problem = Problem.NO_SPACE if exc.errno in _NO_SPACE else Problem.UNWRITABLE
+            return RefreshOutcome.failed(problem, f"{exc.strerror}; the refresh token was not presented")
+        with replacement:
+            try:
+                grant = exchange_refresh_token(
+                    refresh_token,
+                    endpoint,
+                    reason=self._job.reason,
+                    ssl_context=context,
+                    proxy_url=self._job.settings.proxy_url,
+                )
+            except RefreshFailed as exc:
+                return RefreshOutcome.failed(Problem.ENDPOINT, exc.detail or "")
+            except RefreshRefused as exc:
+                return self._refusals.record(digest, exc.oauth_code)
+            return self._store(document, grant, replacement)
+
+    def _store(self, document: Document, grant: TokenGrant, replacement: Replacement) -> RefreshOutcome:
+        """Write the grant, unless a Codex that takes no locks has put other tokens there meanwhile."""
+        if not grant.tokens():
+            return RefreshOutcome.failed(Problem.ENDPOINT, "the token endpoint's answer held no token")
+        try:
+            latest = read_whole(self._job.credential_path).document
+        except FileGone:
+            return RefreshOutcome(Result.CHANGED, detail="the file went while its tokens were being renewed")
+        except FileProblem:
+            # Whoever was writing it gave up. What was there before is the better ground for the new tokens.
+            latest = document
+        if latest.refresh_token != document.refresh_token:
+            return RefreshOutcome(Result.CHANGED, detail="the file got other tokens while its own were being renewed")
+        renewed = latest.renewed(grant, now_ns=time.time_ns())
+        try:
+            replacement.commit(renewed.encoded())
+        except OSError as exc:
+            return RefreshOutcome.failed(Problem.UNWRITABLE, f"the renewed tokens are lost: {exc.strerror}")
+        return RefreshOutcome(Result.REFRESHED, fingerprint=renewed.fingerprint)
+
+
+def _confirmed(job: RefreshJob, refusal: Refusal) -> RefreshOutcome:
+    """Wait, without the locks, for tokens that another program may have got for the same refresh token.
+
+    Codex presents its refresh token without holding the locks and takes them only to write. If it came before us, our
+    attempt was refused and its new tokens are about to be written.
+    """
+    deadline = refusal.refused_at + job.patience.adoption
+    while True:
+        try:
+            if read(job.credential_path).document.fingerprint != job.fingerprint:
+                return RefreshOutcome(Result.CHANGED)
+        except FileGone:
+            return RefreshOutcome(Result.CHANGED, detail="the file is gone")
+        except FileProblem:
+            pass
+        if not 0 <= deadline - time.time() <= job.patience.adoption:
+            return RefreshOutcome(Result.REFUSED, detail=refusal.oauth_code)
+        time.sleep(_POLL_SECONDS)
+
+
+def main() -> None:
+    """Do the job on standard input. Nothing but ``SIGKILL`` stops it half-way."""
+    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signal_number, signal.SIG_IGN)
+    try:
+        outcome = renew(JOB.validate_json(sys.stdin.buffer.read()))
+    except CredentialError as exc:
+        outcome = RefreshOutcome.failed(Problem.FILE, exc.detail or exc.message)
+    except Exception as exc:
+        # Its text and its traceback may quote a secret.
+        outcome = RefreshOutcome.failed(Problem.PROCESS, type(exc).__name__)
+    try:
+        sys.stdout.buffer.write(OUTCOME.dump_json(outcome))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # The worker is gone. Point standard output elsewhere, or the interpreter fails once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

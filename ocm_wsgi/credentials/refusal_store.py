@@ -1,0 +1,76 @@
+"""Which refresh token was refused for good, known to all processes of this service.
+
+One small file a credential, in the state directory. It holds a digest and no token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from ocm_wsgi.oauth.refresh import TokenEndpoint
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One refusal.
+
+    :ivar digest: of the refresh token, and of where and for whom it was presented.
+    :ivar oauth_code: the issuer's error code.
+    :ivar refused_at: Unix seconds.
+    """
+
+    digest: str
+    oauth_code: str
+    refused_at: float
+
+
+_REFUSAL = TypeAdapter(Refusal)
+
+
+def digest_of(refresh_token: str, endpoint: TokenEndpoint) -> str:
+    """Return what a refusal is remembered by. Another endpoint or client may yet take the same token."""
+    presented = "\0".join((endpoint.url, endpoint.client_id, refresh_token))
+    return hashlib.sha256(presented.encode()).hexdigest()
+
+
+class Refusals:
+    """The last refusal of one credential."""
+
+    def __init__(self, credential_path: Path, *, state_path: Path) -> None:
+        name = hashlib.sha256(os.fsencode(os.path.realpath(credential_path))).hexdigest()[:16]
+        self._path = state_path / f"refused-{name}.json"
+
+    def find(self, digest: str) -> Refusal | None:
+        """Return the refusal of this digest, or ``None``. A file that cannot be read says nothing."""
+        try:
+            refusal = _REFUSAL.validate_json(self._path.read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return refusal if refusal.digest == digest else None
+
+    def record(self, digest: str, oauth_code: str) -> Refusal:
+        """Remember a refusal in place of the one before. Call it under the credential's locks.
+
+        Where the state directory cannot be written it is not remembered; each process then learns it once for itself.
+        """
+        refusal = Refusal(digest, oauth_code, time.time())
+        with suppress(OSError):
+            self._write(_REFUSAL.dump_json(refusal))
+        return refusal
+
+    def _write(self, octets: bytes) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(octets)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, self._path)

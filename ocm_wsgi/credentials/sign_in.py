@@ -1,0 +1,288 @@
+"""Signing the owner in and out: who stands in ``auth.json``, what is written there, what is taken away.
+
+Talks to nobody at a terminal; the command line does. What the issuer is asked is in ``authorization.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocm_wsgi.config import Config
+from ocm_wsgi.credentials import Mode
+from ocm_wsgi.credentials.auth_file import Document, format_time
+from ocm_wsgi.credentials.auth_file_locks import LocksBusy, credential_locks
+from ocm_wsgi.credentials.auth_file_reader import FileBroken, FileGone, FileProblem, read_whole
+from ocm_wsgi.credentials.auth_file_writer import create, prepare
+from ocm_wsgi.credentials.jwt_claims import PROFILE_CLAIM, auth_claims_of, claims_of
+from ocm_wsgi.errors import CredentialError, LoginFailed
+from ocm_wsgi.oauth.authorization import (
+    DEVICE_CODE_SECONDS,
+    Authority,
+    AuthorizationCode,
+    DeviceCode,
+    LoginPending,
+    expired,
+)
+from ocm_wsgi.oauth.http_client import Way
+from ocm_wsgi.oauth.refresh import CLIENT_ID, Provenance, TokenGrant, token_endpoint
+from ocm_wsgi.tls import contexts
+
+LOCK_TIMEOUT_SECONDS = 60.0
+#: All that Codex 0.169 knows at the top of the file.
+CODEX_FIELDS = frozenset(
+    {
+        "auth_mode",
+        "OPENAI_API_KEY",
+        "tokens",
+        "last_refresh",
+        "agent_identity",
+        "personal_access_token",
+        "bedrock_api_key",
+        "bedrock_access_keys",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whose a credential is.
+
+    :ivar account_id: of ChatGPT; ``None`` with an API key.
+    """
+
+    mode: Mode
+    account_id: str | None = None
+    email: str | None = None
+    plan_type: str | None = None
+
+    def __str__(self) -> str:
+        if self.mode is Mode.API_KEY:
+            return "an API key"
+        account = self.email or self.account_id or "an account that does not say its name"
+        return f"{account} ({self.plan_type})" if self.plan_type else account
+
+
+class Occupied(Exception):
+    """The file holds a working credential of somebody else."""
+
+    def __init__(self, holder: Holder) -> None:
+        super().__init__(str(holder))
+        self.holder = holder
+
+
+def authority(config: Config, environ: Mapping[str, str], *, provenance: Provenance | None = None) -> Authority:
+    """Return the issuer: the configured one, or the one that tokens came from.
+
+    :raises CredentialRejected: tokens of this provenance would travel in clear text.
+    """
+    proxy_url = config.proxy_url.get_secret_value() if config.proxy_url else None
+    way = Way(contexts.upstream_context(config.certificate), proxy_url)
+    client_id = environ.get("CODEX_APP_SERVER_LOGIN_CLIENT_ID") or CLIENT_ID
+    endpoint = token_endpoint(provenance or Provenance(), auth_base_url=config.auth_base_url, client_id=client_id)
+    return Authority(way, endpoint.url.removesuffix("/oauth/token"), endpoint.client_id)
+
+
+def approval(
+    issuer: Authority,
+    device: DeviceCode,
+    *,
+    pause: Callable[[float, float], None],
+    monotonic: Callable[[], float] = time.monotonic,
+) -> AuthorizationCode:
+    """Wait until the owner has approved a device login. A network that fails meanwhile is waited out.
+
+    :param pause: waits; is told for how many seconds, and how many are left in all.
+    :raises LoginFailed: they declined, or 15 minutes are over.
+    """
+    deadline = monotonic() + DEVICE_CODE_SECONDS
+    while (left_seconds := deadline - monotonic()) > 0:
+        try:
+            return issuer.poll(device)
+        except LoginPending:
+            pass
+        except LoginFailed as exc:
+            if exc.code not in ("unreachable", "too_many"):
+                raise
+        pause(min(device.interval_seconds, left_seconds), left_seconds)
+    raise expired()
+
+
+def signed_in(grant: TokenGrant, issuer: Authority, *, now_ns: int) -> Document:
+    """Return the ``auth.json`` of a new sign-in, with the fields of Codex 0.169 in its order.
+
+    The four that Codex has for other kinds of credential are left out by it, too, where they are empty.
+
+    :raises LoginFailed: the tokens do not say whose they are.
+    """
+    account_id = auth_claims_of(grant.id_token).get("chatgpt_account_id")
+    if not isinstance(account_id, str):
+        raise LoginFailed(
+            "OpenAI's answer does not say which ChatGPT account this is. Sign in to one that has a Codex plan.",
+            code="no_account",
+        )
+    tokens = {
+        **grant.tokens(),
+        "oauth_provenance": {"issuer": issuer.issuer, "client_id": issuer.client_id},
+        "login_owner_id": secrets.token_urlsafe(32),
+        "account_id": account_id,
+    }
+    return Document(
+        {
+            "auth_mode": Mode.CHATGPT.value,
+            "OPENAI_API_KEY": None,
+            "tokens": tokens,
+            "last_refresh": format_time(now_ns),
+        }
+    )
+
+
+def holder_of(document: Document) -> Holder | None:
+    """Return whose a credential is, or ``None`` when it is none that works."""
+    try:
+        credential = document.credential()
+    except CredentialError:
+        return None
+    id_token = document.tokens.get("id_token") if credential.mode is Mode.CHATGPT else None
+    return Holder(
+        mode=credential.mode,
+        account_id=credential.account_id,
+        email=_email(claims_of(id_token if isinstance(id_token, str) else None)),
+        plan_type=_printable(credential.plan_type),
+    )
+
+
+def current(path: Path) -> Document | None:
+    """Return what the file holds now, or ``None`` when there is nothing that means anything.
+
+    :raises LoginFailed: there is a file, and it cannot be read.
+    """
+    try:
+        return read_whole(path).document
+    except (FileGone, FileBroken):
+        return None
+    except FileProblem as exc:
+        raise LoginFailed(f"{path} cannot be read: {exc}.", code="unreadable") from None
+
+
+def store(document: Document, path: Path, *, state_path: Path, instead_of: Holder | None = None) -> None:
+    """Write a new sign-in, with mode 0600, in one step, under the locks that Codex and the service take.
+
+    :param instead_of: whose working credential may be replaced, besides one of the same account.
+    :raises Occupied: the file holds another one.
+    :raises LoginFailed: it cannot be written.
+    """
+    with _exclusive(path, state_path):
+        standing = current(path)
+        found = holder_of(standing) if standing is not None else None
+        ours = holder_of(document)
+        if found is not None and found != instead_of and found.account_id != (ours and ours.account_id):
+            raise Occupied(found)
+        _write(Path(os.path.realpath(path)), document)
+
+
+@dataclass(frozen=True)
+class SignedOut:
+    """What came of signing out.
+
+    :ivar failure: why OpenAI could not be told; ``None`` when it was, or had nothing to be told.
+    """
+
+    failure: LoginFailed | None
+
+
+def sign_out(path: Path, *, state_path: Path, issuer_of: Callable[[Provenance], Authority]) -> SignedOut:
+    """Have the tokens revoked as far as possible, and take them out of the file in any case.
+
+    The file goes, as with Codex, which takes one without tokens for signed in; unless it holds more than Codex knows.
+
+    :raises LoginFailed: the file cannot be changed.
+    """
+    with _exclusive(path, state_path):
+        document = current(path)
+        failure = _revoked(document, issuer_of) if document is not None else None
+        _empty(Path(os.path.realpath(path)), document)
+    return SignedOut(failure)
+
+
+def _email(claims: Mapping[str, Any]) -> str | None:
+    profile = claims.get(PROFILE_CLAIM)
+    candidates = (claims.get("email"), profile.get("email") if isinstance(profile, dict) else None)
+    return next((email for email in map(_printable, candidates) if email), None)
+
+
+def _printable(value: object) -> str | None:
+    """Return a text that a terminal takes for nothing else, or ``None``."""
+    return value if isinstance(value, str) and value.isprintable() else None
+
+
+@contextmanager
+def _exclusive(path: Path, state_path: Path) -> Iterator[None]:
+    """Hold the credential's locks, its folder being there, and put what goes wrong in words."""
+    try:
+        _make_folder(Path(os.path.realpath(path)).parent)
+        with credential_locks(path, state_path=state_path, timeout_seconds=LOCK_TIMEOUT_SECONDS):
+            yield
+    except LocksBusy:
+        raise LoginFailed(
+            f"Another program has held {path} for a minute; `fuser {path.parent}/auth.lock` shows which.", code="busy"
+        ) from None
+    except OSError as exc:
+        raise LoginFailed(
+            f"{exc.filename or path} cannot be written: {exc.strerror}. Run this as the user of the service.",
+            code="unwritable",
+        ) from None
+
+
+def _make_folder(folder: Path) -> None:
+    """Make what is missing, for its owner alone; what root makes below somebody's folder is theirs."""
+    if folder.exists():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        owner = os.stat(folder.parent)
+        os.chown(folder, owner.st_uid, owner.st_gid)
+
+
+def _write(target: Path, document: Document) -> None:
+    if not target.exists():
+        create(target, document.encoded())
+        return
+    # The new file gets the old one's mode. Not ours to set where the file is somebody else's.
+    with suppress(PermissionError):
+        target.chmod(0o600)
+    with prepare(target) as replacement:
+        replacement.commit(document.encoded())
+
+
+def _revoked(document: Document, issuer_of: Callable[[Provenance], Authority]) -> LoginFailed | None:
+    if document.refresh_token is None:
+        return None
+    try:
+        issuer_of(document.provenance).revoke(document.refresh_token)
+    except LoginFailed as exc:
+        return exc
+    except CredentialError as exc:
+        return LoginFailed(exc.message, code="refused", detail=exc.detail)
+    return None
+
+
+def _empty(target: Path, document: Document | None) -> None:
+    unknown = {} if document is None else {k: v for k, v in document.content.items() if k not in CODEX_FIELDS}
+    if not unknown:
+        try:
+            target.unlink(missing_ok=True)
+        except OSError:
+            # A file that is mounted by itself, or a folder that is not ours: what it holds can go all the same.
+            unknown = {}
+        else:
+            return
+    with prepare(target) as replacement:
+        replacement.commit(Document(unknown).encoded())

@@ -1,0 +1,1 @@
+"""``flask ocm demo``: the whole service at work on loopback."""

@@ -1,0 +1,216 @@
+"""The whole service on one machine, without a credential and without a network: what ``flask ocm demo`` shows.
+
+A simulated OpenAI, and in front of it the real ``gunicorn wsgi:app`` with its own configuration, credential and state
+in a folder that goes when the demonstration ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+import ocm_wsgi
+from ocm_wsgi.demo.sse import EventDecoder
+from ocm_wsgi.errors import OcmError
+from ocm_wsgi.simulator import Plan, Simulator
+
+USER = "demo"
+MODEL = "gpt-5.5"
+PREFERRED_PORT = 8080
+#: Long enough that the text can be seen to arrive, in seconds between two words.
+WORD_INTERVAL_SECONDS = 0.06
+START_TIMEOUT_SECONDS = 20.0
+STOP_TIMEOUT_SECONDS = 10.0
+
+
+class DemonstrationFailed(OcmError):
+    """The demonstration cannot go on; the message says why and what to look at."""
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A running service and the simulated OpenAI behind it.
+
+    :ivar url: the service's; the API is below ``/v1``.
+    :ivar folder: holds ``ocm.json``, ``auth.json``, ``service.log``, ``state/`` and a ``codex/`` home.
+    """
+
+    url: str
+    bearer_token: str
+    folder: Path
+    simulator: Simulator
+    server: subprocess.Popen[bytes]
+
+    def say(self, prompt: str) -> Iterator[str]:
+        """Send one streamed turn through the service, as a client would, and yield its text as it arrives.
+
+        :raises DemonstrationFailed: it was refused or cut.
+        """
+        decoder = EventDecoder()
+        with requests.Session() as session:
+            session.trust_env = False  # A proxy of the environment knows nothing of this machine's own ports.
+            response = session.post(
+                f"{self.url}/v1/responses",
+                headers={"Authorization": f"Bearer {self.bearer_token}", "Accept": "text/event-stream"},
+                json={"model": MODEL, "stream": True, "store": False, "input": prompt},
+                stream=True,
+                timeout=30,
+            )
+            if response.status_code != requests.codes.ok:
+                raise DemonstrationFailed(f"the turn was refused with status {response.status_code}: {response.text}")
+            try:
+                for piece in response.iter_content(None):
+                    for event in decoder.feed(piece):
+                        content = json.loads(event.data)
+                        if content["type"] == "response.output_text.delta":
+                            yield content["delta"]
+            except requests.RequestException as exc:
+                raise DemonstrationFailed("the turn was cut") from exc
+
+    def wait(self) -> int:
+        """Wait until the server ends; return its exit status."""
+        return self.server.wait()
+
+
+@contextlib.contextmanager
+def demonstration(*, port: int | None = None) -> Iterator[Demonstration]:
+    """Start everything; end it when the block is left, whatever the reason.
+
+    :param port: for the service; 8080, or any free one where that is taken, when left out.
+    :raises DemonstrationFailed: something could not be started.
+    """
+    with contextlib.ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="ocm-demo-")))
+        simulator = running.enter_context(Simulator())
+        simulator.default_plan = Plan(interval=WORD_INTERVAL_SECONDS)
+        listener = running.enter_context(_listener(port))
+        bearer_token = f"sk-ocm-{secrets.token_urlsafe(24)}"
+        host, bound_port = listener.getsockname()
+        url = f"http://{host}:{bound_port}"
+        _write_files(folder, url, bearer_token, simulator)
+        server = running.enter_context(_server(folder, listener))
+        listener.close()
+        _wait_until_ready(url, server, folder)
+        yield Demonstration(url, bearer_token, folder, simulator, server)
+
+
+def _listener(port: int | None) -> socket.socket:
+    candidates = [PREFERRED_PORT, 0] if port is None else [port]
+    for candidate in candidates:
+        try:
+            return socket.create_server(("127.0.0.1", candidate), backlog=128)
+        except OSError as exc:
+            reason = exc.strerror
+    raise DemonstrationFailed(f"cannot listen on port {candidates[-1]}: {reason}. Choose another with --port.")
+
+
+def _write_files(folder: Path, url: str, bearer_token: str, simulator: Simulator) -> None:
+    configuration = {
+        "type": "ocm",
+        "credential_path": str(folder / "auth.json"),
+        "state_path": str(folder / "state"),
+        "users": [{"name": USER, "token": bearer_token}],
+        "chatgpt_base_url": simulator.chatgpt_base_url,
+        "auth_base_url": simulator.auth_base_url,
+    }
+    _write(folder / "ocm.json", json.dumps(configuration, indent=2))
+    _write(folder / "auth.json", json.dumps(simulator.credential(), indent=2))
+    (folder / "codex").mkdir()
+    _write(folder / "codex" / "config.toml", _codex_configuration(url))
+
+
+def _write(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text + "\n")
+
+
+def _codex_configuration(url: str) -> str:
+    return f"""\
+model = "{MODEL}"
+model_provider = "ocm"
+check_for_update_on_startup = false
+
+[analytics]
+enabled = false
+
+[features]
+plugins = false # would fetch a list from the network
+
+[model_providers.ocm]
+name = "OCM"
+base_url = "{url}/v1"
+env_key = "OCM_BEARER_TOKEN"
+wire_api = "responses"
+supports_websockets = true
+"""
+
+
+def _project() -> Path:
+    """The folder of ``wsgi.py`` and ``gunicorn.conf.py``."""
+    for folder in (Path.cwd(), Path(ocm_wsgi.__file__).resolve().parent.parent):
+        if (folder / "wsgi.py").is_file() and (folder / "gunicorn.conf.py").is_file():
+            return folder
+    raise DemonstrationFailed("wsgi.py and gunicorn.conf.py are not here. Run it in the folder that has them.")
+
+
+@contextlib.contextmanager
+def _server(folder: Path, listener: socket.socket) -> Iterator[subprocess.Popen[bytes]]:
+    """The real server, on a socket that is open already: nobody can take its port, no request comes too early."""
+    project = _project()
+    with (folder / "service.log").open("wb") as log:
+        server = subprocess.Popen(  # noqa: S603 - our own interpreter and project
+            [
+                *(sys.executable, "-m", "ocm_wsgi.demo.tethered_gunicorn", str(os.getpid())),
+                *("--config", str(project / "gunicorn.conf.py"), "--graceful-timeout", "2"),
+                *("--bind", f"fd://{listener.fileno()}", "wsgi:app"),
+            ],
+            cwd=project,
+            env={**_environment(), "OCM_CONFIG": str(folder / "ocm.json")},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,  # Ctrl-C is for us; the server is ended in its turn.
+        )
+    try:
+        yield server
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def _environment() -> Mapping[str, str]:
+    """This process's environment without what would change the demonstration."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OCM_", "GUNICORN_", "CODEX_", "FLASK_"))
+    }
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes], folder: Path) -> None:
+    """A worker that answers at all, be it with 401, is ready; the socket holds our request until there is one."""
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            session.get(f"{url}/v1/models", timeout=START_TIMEOUT_SECONDS)
+    except requests.RequestException as exc:
+        log = (folder / "service.log").read_text(errors="replace").strip()
+        ended = f" It ended with status {server.returncode}." if server.poll() is not None else ""
+        raise DemonstrationFailed(f"the service did not start.{ended} Its log says:\n{log[-2000:]}") from exc

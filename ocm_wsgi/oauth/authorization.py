@@ -1,0 +1,273 @@
+"""What a sign-in asks of OpenAI's OAuth issuer: device codes, the browser's address, tokens for a code, revocation.
+
+Keeps nothing and reads no file. Every refusal becomes a :class:`~ocm_wsgi.errors.LoginFailed` with words for a person.
+
+Source: the Codex client (``codex-rs/login``), RFC 6749 section 4.1, RFC 7636, RFC 7009. The device code is OpenAI's
+own kind, not RFC 8628's.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from ocm_wsgi.errors import CredentialError, LoginFailed
+from ocm_wsgi.oauth.http_client import Answer, NoAnswer, Way, post
+from ocm_wsgi.oauth.refresh import CLIENT_ID, ISSUER, TokenGrant, granted
+
+SCOPE = "openid profile email offline_access api.connectors.read api.connectors.invoke"
+# On the issuer's list of allowed ones. Nobody listens there: the browser is on another machine as a rule, so the
+# person copies the address out of its address bar.
+REDIRECT_URI = "http://127.0.0.1:1455/auth/callback"
+DEVICE_CODE_SECONDS = 15 * 60
+# The issuer says how long to wait between two polls. RFC 8628 section 3.2 has 5 s for one that does not.
+DEFAULT_INTERVAL_SECONDS = 5.0
+SHORTEST_INTERVAL_SECONDS = 1.0
+LONGEST_INTERVAL_SECONDS = 60.0
+REVOCATION_SECONDS = 10.0
+
+_DENIED = frozenset({"access_denied", "authorization_declined", "authorization_denied"})
+_EXPIRED = frozenset({"expired_token", "device_code_expired", "deviceauth_expired"})
+
+
+@dataclass(frozen=True)
+class DeviceCode:
+    """A device login that waits for its owner.
+
+    :ivar user_code: what the owner enters at ``verification_url``.
+    :ivar interval_seconds: to wait between two polls.
+    """
+
+    verification_url: str
+    user_code: str
+    interval_seconds: float
+    device_auth_id: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class AuthorizationRequest:
+    """A login in the browser.
+
+    :ivar url: where the owner signs in.
+    """
+
+    url: str = field(repr=False)
+    state: str = field(repr=False)
+    verifier: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class AuthorizationCode:
+    """What can be exchanged for tokens, once."""
+
+    code: str = field(repr=False)
+    verifier: str = field(repr=False)
+    redirect_uri: str
+
+
+class LoginPending(Exception):
+    """The owner has not approved the device login yet."""
+
+
+@dataclass(frozen=True)
+class Authority:
+    """An OAuth issuer, as a client that signs in sees it.
+
+    :ivar way: how it is reached.
+    """
+
+    way: Way
+    issuer: str = ISSUER
+    client_id: str = CLIENT_ID
+
+    def device_code(self) -> DeviceCode:
+        """Ask for a device code.
+
+        :raises LoginFailed: there is none to be had.
+        """
+        answer = self._post("/api/accounts/deviceauth/usercode", json={"client_id": self.client_id})
+        if answer.status == 404:
+            raise LoginFailed(
+                "Sign-in by device code is not enabled. Switch it on (ChatGPT, Settings, Security; for a workspace its "
+                "administrator does), or use --browser, which works without.",
+                code="device_login_disabled",
+            )
+        if not answer.is_success:
+            raise _refused(answer, "a device code")
+        members = answer.members or {}
+        device_auth_id, user_code = members.get("device_auth_id"), members.get("user_code", members.get("usercode"))
+        if not isinstance(device_auth_id, str) or not isinstance(user_code, str):
+            raise _misunderstood("the device code")
+        return DeviceCode(
+            verification_url=f"{self.issuer}/codex/device",
+            user_code=user_code,
+            interval_seconds=_interval(members.get("interval")),
+            device_auth_id=device_auth_id,
+        )
+
+    def poll(self, device: DeviceCode) -> AuthorizationCode:
+        """Ask whether a device login was approved.
+
+        :raises LoginPending: not yet.
+        :raises LoginFailed: it never will be; or the issuer could not be asked, with the code ``unreachable``.
+        """
+        members = {"device_auth_id": device.device_auth_id, "user_code": device.user_code}
+        answer = self._post("/api/accounts/deviceauth/token", json=members)
+        if not answer.is_success:
+            _raise_unless_pending(answer)
+            raise LoginPending
+        given = answer.members or {}
+        code, verifier = given.get("authorization_code"), given.get("code_verifier")
+        if not isinstance(code, str) or not isinstance(verifier, str):
+            raise _misunderstood("the device login")
+        return AuthorizationCode(code, verifier, f"{self.issuer}/deviceauth/callback")
+
+    def authorization_request(self) -> AuthorizationRequest:
+        """Make the address at which the owner signs in with a browser. Asks nobody."""
+        verifier, state = secrets.token_urlsafe(64), secrets.token_urlsafe(32)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        query = {
+            "response_type": "code",
+            "client_id": self.client_id,
+            "redirect_uri": REDIRECT_URI,
+            "scope": SCOPE,
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+            "id_token_add_organizations": "true",
+            "codex_cli_simplified_flow": "true",
+            "state": state,
+            "originator": "codex_cli_rs",
+        }
+        return AuthorizationRequest(f"{self.issuer}/oauth/authorize?{urlencode(query)}", state, verifier)
+
+    def exchange(self, authorization: AuthorizationCode) -> TokenGrant:
+        """Exchange a code for all three tokens.
+
+        :raises LoginFailed: the code is not taken, or the tokens do not all come.
+
+        Source: RFC 6749 section 4.1.3.
+        """
+        form = {
+            "grant_type": "authorization_code",
+            "client_id": self.client_id,
+            "code": authorization.code,
+            "redirect_uri": authorization.redirect_uri,
+            "code_verifier": authorization.verifier,
+        }
+        try:
+            grant = granted(self._post("/oauth/token", form=form))
+        except CredentialError as exc:
+            raise LoginFailed(
+                "OpenAI did not accept the sign-in. A code works once and for a few minutes: start again.",
+                code="code_refused",
+                detail=exc.detail,
+            ) from None
+        if None in (grant.id_token, grant.access_token, grant.refresh_token):
+            raise _misunderstood("the tokens")
+        return grant
+
+    def revoke(self, refresh_token: str) -> None:
+        """Have the issuer forget a sign-in.
+
+        :raises LoginFailed: it could not be asked, or did not do so.
+
+        Source: RFC 7009.
+        """
+        members = {"token": refresh_token, "token_type_hint": "refresh_token", "client_id": self.client_id}
+        answer = self._post("/oauth/revoke", json=members, timeout_seconds=REVOCATION_SECONDS)
+        if not answer.is_success:
+            raise _refused(answer, "the revocation")
+
+    def _post(self, path: str, **options: Any) -> Answer:
+        try:
+            return post(self.issuer + path, self.way, **options)
+        except NoAnswer as exc:
+            raise LoginFailed(
+                f"{urlsplit(self.issuer).hostname} cannot be reached. "
+                "Check this machine's network, and `detour` and `certificate` in the configuration.",
+                code="unreachable",
+                detail=str(exc),
+            ) from None
+
+
+def authorization_code(pasted: str, request: AuthorizationRequest) -> AuthorizationCode:
+    """Read the address that the browser was sent to at the end of a login.
+
+    :param pasted: that address, or what stands behind its question mark.
+    :raises LoginFailed: it is another one, of another login, or says that the owner declined.
+    """
+    text = pasted.strip()
+    query = {name: values[0] for name, values in parse_qs(urlsplit(text).query or text).items()}
+    if "error" in query:
+        raise _declined(query)
+    if "code" not in query or "state" not in query:
+        raise LoginFailed(
+            "This is not the address that the sign-in ends at. "
+            f"It begins with {REDIRECT_URI}?code= and the page itself cannot be shown; copy it whole.",
+            code="not_the_callback",
+        )
+    if not secrets.compare_digest(query["state"].encode(), request.state.encode()):
+        raise LoginFailed(
+            "This address belongs to another sign-in. Open the address above, and paste what that one leads to.",
+            code="wrong_state",
+        )
+    return AuthorizationCode(query["code"], request.verifier, REDIRECT_URI)
+
+
+def _declined(query: Mapping[str, str]) -> LoginFailed:
+    if query["error"] in _DENIED:
+        return LoginFailed("The sign-in was declined in the browser. Nothing was changed.", code="denied")
+    # What it says comes from a pasted text: not shown.
+    return LoginFailed("OpenAI ended the sign-in with an error. Start again.", code="refused")
+
+
+def _raise_unless_pending(answer: Answer) -> None:
+    """As the Codex client does: 403 and 404 mean not yet, unless they say something else."""
+    code = answer.error_code
+    if code in _DENIED:
+        raise LoginFailed("The sign-in was declined. Nothing was changed.", code="denied")
+    if code in _EXPIRED:
+        raise expired()
+    if answer.status not in (403, 404):
+        raise _refused(answer, "the device login")
+
+
+def expired() -> LoginFailed:
+    """Return the failure of a device code that was not entered in time."""
+    return LoginFailed(
+        f"The code was not entered within {DEVICE_CODE_SECONDS // 60} minutes and is no longer good. Start again.",
+        code="expired",
+    )
+
+
+def _refused(answer: Answer, what: str) -> LoginFailed:
+    if answer.status == 429:
+        return LoginFailed(
+            "OpenAI asks for patience: too many sign-ins. Try again in a few minutes.",
+            code="too_many",
+            detail=str(answer),
+        )
+    if answer.status >= 500:
+        return LoginFailed(
+            "OpenAI's sign-in service fails at the moment. Try again shortly.", code="unreachable", detail=str(answer)
+        )
+    return LoginFailed(f"OpenAI refused {what}. Start again.", code="refused", detail=str(answer))
+
+
+def _misunderstood(what: str) -> LoginFailed:
+    return LoginFailed(f"OpenAI's answer about {what} could not be understood.", code="misunderstood")
+
+
+def _interval(value: object) -> float:
+    """Read the interval, which comes as a string of seconds."""
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) else DEFAULT_INTERVAL_SECONDS
+    except ValueError:
+        seconds = DEFAULT_INTERVAL_SECONDS
+    # In this order: what is not a number compares as neither.
+    return max(SHORTEST_INTERVAL_SECONDS, min(LONGEST_INTERVAL_SECONDS, seconds))

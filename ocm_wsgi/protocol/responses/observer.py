@@ -1,0 +1,135 @@
+"""Read how a turn ended, and what it used, out of the bytes of a response that is being relayed. Pure; no I/O.
+
+An observer is fed every read, in whatever pieces it came, and changes nothing. Its contract serves "recorded before
+seen": the end of a turn must not reach the client before its record is committed.
+
+``feed(data)`` returns ``(sendable, outcome)``. The first ``sendable`` octets of ``data`` may be sent at once. With an
+outcome, the turn ends within this very read: the rest of it must wait until the record is committed. Without one,
+``sendable`` is all of it. An outcome is given once; what follows it (``[DONE]``, say) may be sent at once.
+
+For Server-Sent Events a turn ends with its terminal event, and that is complete at its blank line. Of a terminal
+event that comes in several reads the earlier ones go out when they come: it is no event before its end. Only the
+read that completes it waits, from where the event starts in it. For a JSON body the end is where the framing says:
+``feed`` never gives an outcome, and the caller asks ``finish()`` before it sends the last octets or the last chunk.
+
+``finish(whole=...)`` is for the end of the stream; ``whole`` says whether the framing was complete. It repeats an
+outcome that was given. A stream of events without its terminal event was cut, even if its transport ended cleanly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from ocm_wsgi.protocol.http.content_coding import Decoder, Undecodable, decoder_for
+from ocm_wsgi.protocol.responses.bounded_buffer import LIMIT_BYTES, Kept
+from ocm_wsgi.protocol.responses.outcome import error_outcome, object_outcome, parse_json
+from ocm_wsgi.protocol.responses.sse_observer import SseObserver
+from ocm_wsgi.protocol.responses.turn import Outcome
+
+#: A decoded copy is followed up to here, then given up.
+_DECODED_LIMIT_BYTES = 1024 * 1024 * 1024
+
+
+class Observer(Protocol):
+    """What the relay needs of an observer; the module says how to use it."""
+
+    def feed(self, data: bytes) -> tuple[int, Outcome | None]:
+        """Observe what upstream sent."""
+
+    def finish(self, *, whole: bool = True) -> Outcome:
+        """How the turn ended, now that nothing more comes."""
+
+
+def observer_for(*, status: int, media_type: str, content_encoding: str = "", path: str = "") -> Observer:
+    """Choose the observer for a response.
+
+    :param media_type: the value of ``Content-Type``, parameters and all, or ``""``. An answer of ``/responses``
+        without one is taken for a stream of events, as sing-box does.
+    :param content_encoding: the value of ``Content-Encoding``, or ``""``.
+    :param path: of the request target, without its query.
+    """
+    kind = media_type.partition(";")[0].strip().lower()
+    observer: SseObserver | JsonObserver | OpaqueObserver
+    if status >= 400:
+        observer = JsonObserver(status=status)
+    elif kind == "text/event-stream" or (not kind and path.endswith("/responses")):
+        observer = SseObserver(chat=path.endswith("/completions"))
+    elif kind == "application/json" or kind.endswith("+json"):
+        observer = JsonObserver(status=status)
+    else:
+        return OpaqueObserver()
+    try:
+        decoder = decoder_for(content_encoding)
+    except Undecodable:
+        return OpaqueObserver(status=status)
+    return observer if decoder is None else DecodingObserver(observer, decoder, OpaqueObserver(status=status))
+
+
+class OpaqueObserver:
+    """For bodies that say nothing of usage, or that cannot be read."""
+
+    def __init__(self, *, status: int = 200) -> None:
+        self._status = status
+
+    def feed(self, data: bytes) -> tuple[int, Outcome | None]:
+        return len(data), None
+
+    def finish(self, *, whole: bool = True) -> Outcome:
+        if self._status >= 400:
+            return Outcome("error")
+        return Outcome("completed" if whole else "cut")
+
+
+class JsonObserver:
+    """For a JSON body: a Responses object, a chat completion, a compaction, an error. Never gives an outcome early."""
+
+    def __init__(self, *, status: int = 200, limit: int = LIMIT_BYTES) -> None:
+        self._status = status
+        self._body = Kept(limit)
+
+    def feed(self, data: bytes) -> tuple[int, Outcome | None]:
+        self._body.append(data)
+        return len(data), None
+
+    def finish(self, *, whole: bool = True) -> Outcome:
+        body = None if self._body.overflowed else parse_json(self._body.octets)
+        if self._status >= 400:
+            return error_outcome(body)
+        if isinstance(body, dict):
+            outcome = object_outcome(body)
+        else:
+            outcome = Outcome("completed", usage=self._body.usage_in_tail() if self._body.overflowed else None)
+        return outcome if whole else replace(outcome, status="cut")
+
+
+class DecodingObserver:
+    """Observes a decoded copy of an encoded body. Nothing in it can fail the relay."""
+
+    def __init__(self, inner: Observer, decoder: Decoder, fallback: Observer) -> None:
+        self._inner = inner
+        self._decoder: Decoder | None = decoder
+        self._fallback = fallback
+        self._decoded = 0
+
+    def feed(self, data: bytes) -> tuple[int, Outcome | None]:
+        """As usual, but an outcome holds back all of ``data``: who has its last octets can decode the rest."""
+        if self._decoder is None:
+            return len(data), None
+        outcome = None
+        try:
+            for piece in self._decoder.decode(data):
+                self._decoded += len(piece)
+                outcome = self._inner.feed(piece)[1] or outcome
+            if self._decoded > _DECODED_LIMIT_BYTES:
+                raise Undecodable("The decoded body is too large to follow.")
+        except Undecodable:
+            self._decoder = None
+        if outcome is None:
+            return len(data), None
+        self._decoder = None
+        self._fallback = self._inner
+        return 0, outcome
+
+    def finish(self, *, whole: bool = True) -> Outcome:
+        return (self._fallback if self._decoder is None else self._inner).finish(whole=whole)

@@ -1,0 +1,241 @@
+"""What upstream says of the subscription's limits: in response fields, and in WebSocket messages. Pure; no I/O.
+
+Fields come in families, ``x-<limit>-primary-used-percent`` and so on; ``codex`` is the family of the subscription
+itself. Primary is the short window (5 hours), secondary the long one (a week).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ocm_wsgi.protocol.responses.outcome import label, parse_json
+
+#: The limit that counts where no other is named.
+DEFAULT_LIMIT = "codex"
+
+_WINDOW_FIELD = re.compile(r"x-(.+)-(primary|secondary)-(used-percent|window-minutes|reset-at)", re.ASCII)
+_OTHER_FIELD = re.compile(
+    r"x-.+-limit-name|x-codex-(active-limit|credits-.+|plan-type|rate-limit-reached-type)", re.ASCII
+)
+_MESSAGE_TYPE = "codex.rate_limits"
+_LARGEST_INTEGER = 2**53
+_TRUTH: Mapping[object, bool] = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window of a limit.
+
+    :ivar used_percent: 0 to 100, more when it is overdrawn.
+    :ivar window_minutes: its length; 0 where upstream did not say.
+    :ivar reset_at: Unix seconds of its end; 0 where upstream did not say.
+    """
+
+    used_percent: float
+    window_minutes: int = 0
+    reset_at: int = 0
+
+    @property
+    def start(self) -> int | None:
+        """Unix seconds of its beginning, or ``None`` where that cannot be told."""
+        return _start(self.window_minutes, self.reset_at)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit with its two windows, either of which may be absent.
+
+    :ivar id: as in the field names, in lower case with hyphens: ``codex``.
+    :ivar name: for people, or ``None``.
+    """
+
+    id: str
+    primary: Window | None = None
+    secondary: Window | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Credits:
+    """Bought credits. ``balance`` is upstream's own text."""
+
+    has_credits: bool
+    unlimited: bool
+    balance: str | None = None
+
+
+@dataclass(frozen=True)
+class RateLimits:
+    """All that one response said of limits.
+
+    :ivar limits: in order of their ids.
+    :ivar active: id of the limit that explains a refusal, or ``None``.
+    :ivar reached_type: upstream's word for what was reached, on a refusal.
+    """
+
+    limits: tuple[Limit, ...] = ()
+    active: str | None = None
+    credits: Credits | None = None
+    plan_type: str | None = None
+    reached_type: str | None = None
+
+    @property
+    def current(self) -> Limit | None:
+        """The active limit where it is described, else the subscription's own."""
+        by_id = {limit.id: limit for limit in self.limits}
+        return by_id.get(self.active or "") or by_id.get(DEFAULT_LIMIT)
+
+    @property
+    def primary(self) -> Window | None:
+        return self.current.primary if self.current else None
+
+    @property
+    def secondary(self) -> Window | None:
+        return self.current.secondary if self.current else None
+
+    @property
+    def week_start(self) -> int | None:
+        """Unix seconds of the start of the weekly window; as ``read_fields`` gives it for fields."""
+        return self.secondary.start if self.secondary else None
+
+
+def from_fields(fields: Iterable[tuple[str, str]]) -> RateLimits | None:
+    """Read response fields; ``None`` when none of them is about limits. What is malformed is left out."""
+    return read_fields(fields)[0]
+
+
+def read_fields(fields: Iterable[tuple[str, str]]) -> tuple[RateLimits | None, int | None]:
+    """Read response fields, and when the subscription's weekly window started, in Unix seconds.
+
+    That is derived as sing-box does: the secondary window's end less its length, of the active limit where that has
+    both, else of ``codex``.
+    """
+    return _read(_about_limits(fields))
+
+
+# Most responses say what the one before has said.
+@lru_cache(maxsize=64)
+def _read(fields: tuple[tuple[str, str], ...]) -> tuple[RateLimits | None, int | None]:
+    values = dict(fields)
+    return _rate_limits(values), _week_start(values)
+
+
+def _rate_limits(values: Mapping[str, str]) -> RateLimits | None:
+    windows: dict[str, dict[str, Window]] = {}
+    for field_name in values:
+        found = _WINDOW_FIELD.fullmatch(field_name)
+        if found and (window := _window_of_fields(values, found[1], found[2])):
+            windows.setdefault(_identifier(found[1]), {})[found[2]] = window
+    limits = tuple(
+        Limit(id_, both.get("primary"), both.get("secondary"), label(values.get(f"x-{id_}-limit-name")))
+        for id_, both in sorted(windows.items())
+    )
+    found_limits = RateLimits(
+        limits,
+        _identifier(values.get("x-codex-active-limit", "")) or None,
+        _credits(*(values.get(f"x-codex-credits-{name}") for name in ("has-credits", "unlimited", "balance"))),
+        label(values.get("x-codex-plan-type")),
+        label(values.get("x-codex-rate-limit-reached-type")),
+    )
+    return None if found_limits == RateLimits() else found_limits
+
+
+def from_message(text: bytes | str) -> RateLimits | None:
+    """Read one WebSocket message; ``None`` when it is not ``codex.rate_limits``. Others are not parsed."""
+    named = _MESSAGE_TYPE in text if isinstance(text, str) else _MESSAGE_TYPE.encode() in text
+    message = parse_json(text) if named else None
+    if not isinstance(message, dict) or message.get("type") != _MESSAGE_TYPE:
+        return None
+    id_ = _identifier(label(message.get("metered_limit_name")) or DEFAULT_LIMIT)
+    details = _mapping(message.get("rate_limits"))
+    limit = Limit(
+        id_,
+        _window_of_object(details.get("primary")),
+        _window_of_object(details.get("secondary")),
+        label(message.get("limit_name")),
+    )
+    bought = _mapping(message.get("credits"))
+    return RateLimits(
+        (limit,),
+        id_,
+        _credits(*(bought.get(name) for name in ("has_credits", "unlimited", "balance"))),
+        label(message.get("plan_type")),
+    )
+
+
+def _week_start(values: Mapping[str, str]) -> int | None:
+    for id_ in (_identifier(values.get("x-codex-active-limit", "")), DEFAULT_LIMIT):
+        prefix = f"x-{id_}-secondary-"
+        minutes, reset_at = (_integer(values.get(prefix + name)) for name in ("window-minutes", "reset-at"))
+        start = _start(minutes, reset_at)
+        if start is not None:
+            return start
+    return None
+
+
+def _start(window_minutes: int, reset_at: int) -> int | None:
+    return reset_at - window_minutes * 60 if window_minutes > 0 and reset_at > 0 else None
+
+
+def _about_limits(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Those that are about limits, by lower-case name. Of a field that comes twice the first counts."""
+    values: dict[str, str] = {}
+    for name, value in fields:
+        lowered = name.lower()
+        if lowered.startswith("x-") and (_WINDOW_FIELD.fullmatch(lowered) or _OTHER_FIELD.fullmatch(lowered)):
+            values.setdefault(lowered, value.strip())
+    return tuple(values.items())
+
+
+def _identifier(limit: str) -> str:
+    return limit.strip().lower().replace("_", "-")
+
+
+def _window_of_fields(values: Mapping[str, str], limit: str, which: str) -> Window | None:
+    prefix = f"x-{limit}-{which}-"
+    return _window(*(values.get(prefix + name) for name in ("used-percent", "window-minutes", "reset-at")))
+
+
+def _window_of_object(window: object) -> Window | None:
+    return _window(*(_mapping(window).get(name) for name in ("used_percent", "window_minutes", "reset_at")))
+
+
+def _window(used_percent: object, window_minutes: object, reset_at: object) -> Window | None:
+    used = _number(used_percent)
+    return None if used is None else Window(used, _integer(window_minutes), _integer(reset_at))
+
+
+def _credits(has_credits: object, unlimited: object, balance: object) -> Credits | None:
+    if has_credits is None:
+        return None
+    return Credits(_truth(has_credits), _truth(unlimited), label(balance))
+
+
+def _truth(value: object) -> bool:
+    return value if isinstance(value, bool) else _TRUTH.get(str(value).lower(), False)
+
+
+def _number(value: object) -> float | None:
+    """A number from a field or from JSON, at least 0."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _integer(value: object) -> int:
+    """A whole number from a field or from JSON; 0 for what is none, or is out of any sensible range."""
+    number = _number(value)
+    return int(number) if number is not None and number <= _LARGEST_INTEGER else 0
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

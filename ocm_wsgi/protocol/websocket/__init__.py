@@ -1,0 +1,1 @@
+"""WebSocket: handshake, frames, compression, and what goes over a Codex socket."""

@@ -1,0 +1,1 @@
+"""Limits of users, and shares of the subscription's windows. Pure; no I/O."""

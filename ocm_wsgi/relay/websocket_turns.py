@@ -1,0 +1,121 @@
+"""The turns of one WebSocket: admitted when they are asked for, recorded when they end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ocm_wsgi.accounting.recorder import Place
+from ocm_wsgi.accounting.turn_accounting import Accounting, TurnRequest, TurnUnderWay
+from ocm_wsgi.admission.admission import Admission
+from ocm_wsgi.admission.concurrency import Slot
+from ocm_wsgi.protocol.responses.rate_limits import RateLimits
+from ocm_wsgi.protocol.responses.request import RequestFacts
+from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
+from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
+from ocm_wsgi.protocol.websocket.session import TurnEnded
+from ocm_wsgi.reporting import prometheus
+from ocm_wsgi.telemetry.live_requests import TakeUp, TurnOfSocket
+from ocm_wsgi.users.directory import User
+
+
+class SocketTurn(TurnUnderWay):
+    """A turn that was asked for over a WebSocket.
+
+    :param on_end: called when it is no more under way.
+    :ivar is_prewarm: nothing is to be generated.
+    """
+
+    def __init__(
+        self, request: TurnRequest, on_end: Callable[[], None], *, week_start: int | None, is_prewarm: bool
+    ) -> None:
+        super().__init__(
+            request, status=200, transport="websocket", week_start=week_start, request_id=request.request_id
+        )
+        self.is_prewarm = is_prewarm
+        self._on_end = on_end
+
+    def let_go(self) -> None:
+        """It is no more under way: the next turn of this user may begin."""
+        self.request.slot.release()
+        self._on_end()
+
+
+class SocketTurns:
+    """Decides about and records the turns of one WebSocket.
+
+    :param authenticate: gives the socket's user as of now; raises what refuses them.
+    :param path: of the handshake.
+    :param request_id: what the client calls its handshake, or ``""``.
+    :param week_start: of the subscription, as far as the handshake told.
+    :param take_up: told of each turn under way.
+    """
+
+    def __init__(
+        self,
+        authenticate: Callable[[], User],
+        admission: Admission,
+        accounting: Accounting,
+        *,
+        user: str,
+        path: str,
+        request_id: str,
+        week_start: int | None,
+        take_up: TakeUp,
+    ) -> None:
+        self._authenticate = authenticate
+        self._admission = admission
+        self._accounting = accounting
+        self._user = user
+        self._path = path
+        self._take_up = take_up
+        self._request_id = request_id
+        self._week_start = week_start
+
+    def asked(self, message: HeldMessage) -> SocketTurn | None:
+        """Read a message and admit the turn that it asks for; ``None`` when it asks for none. May take a while.
+
+        :return: holds a slot, which ``let_go`` releases; ``ended`` sees to that.
+        :raises OcmError: the turn is refused.
+        """
+        arrived = time.monotonic()
+        create = message.read()
+        if create is None:
+            return None
+        slot = self._admission.admit(self._authenticate(), create.facts.model)
+        return self._turn(create.facts, arrived, slot, is_prewarm=create.is_prewarm)
+
+    def note(self, limits: RateLimits) -> None:
+        """Take note of what upstream said of its windows."""
+        if limits.week_start is not None:
+            self._week_start = limits.week_start
+        self._accounting.note(limits)
+
+    def ended(self, end: TurnEnded[SocketTurn], told: Callable[[], None]) -> bool:
+        """Record a turn and let go of its slot, without waiting.
+
+        :param told: called once when the record is safe, from another thread.
+        :return: whether there is anything to wait for. Upstream bills no prewarm that it says no usage of.
+        """
+        turn = end.turn or self._turn(RequestFacts(), time.monotonic(), Slot(None), is_prewarm=False)
+        if turn.is_prewarm and end.outcome.usage is None:
+            turn.let_go()
+            return False
+
+        def recorded(_place: Place) -> None:
+            turn.let_go()
+            told()
+
+        turn.status = end.http_status
+        if turn.week_start is None:
+            turn.week_start = self._week_start
+        self._accounting.record_async(turn, end.outcome, recorded)
+        if turn.turn is not None:
+            prometheus.count_turn(turn.turn)
+        return True
+
+    def _turn(self, facts: RequestFacts, arrived: float, slot: Slot, *, is_prewarm: bool) -> SocketTurn:
+        started_at = time.time() - (time.monotonic() - arrived)
+        request = TurnRequest(self._user, ENDPOINT, facts, started_at, arrived, self._request_id, slot)
+        on_end = self._take_up(TurnOfSocket(self._user, self._path, facts.model or "", arrived))
+        return SocketTurn(request, on_end, week_start=self._week_start, is_prewarm=is_prewarm)

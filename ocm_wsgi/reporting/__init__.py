@@ -1,0 +1,1 @@
+"""What pages, JSON and Prometheus show, as data."""

@@ -1,0 +1,132 @@
+"""How things stand and what was used, as JSON can hold it. What is whose is decided here; no Flask.
+
+A user is told of themselves: never another's name, nor that there is one, nor how full the owner's subscription is.
+Admins are told all, and so is everyone where there are no users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from ocm_wsgi import __version__
+from ocm_wsgi.admission.admission import Use
+from ocm_wsgi.errors import CredentialError
+from ocm_wsgi.protocol.responses.rate_limits import RateLimits
+from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
+from ocm_wsgi.users.accounts import Accounts
+from ocm_wsgi.users.directory import ANYONE, User
+
+if TYPE_CHECKING:
+    from ocm_wsgi.accounting.ledger import Quota
+    from ocm_wsgi.credentials import CredentialSource
+    from ocm_wsgi.quota.shares import Shares
+    from ocm_wsgi.service import Service
+
+_RATE_LIMITS = TypeAdapter(RateLimits)
+
+
+def sees_all(user: User) -> bool:
+    """Whether a user is told of everybody and of the subscription."""
+    return user.admin or user is ANYONE
+
+
+def iso(time: float | None) -> str | None:
+    """A time as RFC 3339 has it, in UTC and whole seconds."""
+    if time is None:
+        return None
+    return datetime.fromtimestamp(int(time), timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def rate_limits_of(quota: Quota) -> RateLimits:
+    """Read the rate limits that the ledger keeps."""
+    return _RATE_LIMITS.validate_python(quota.rate_limits)
+
+
+def status(service: Service, user: User, credential: str) -> dict[str, Any]:
+    """Say how things stand for a user, and for those who see all how the service stands.
+
+    :raises StateError: the database cannot be read.
+    """
+    own = {"user": user_status(user, service.admission.uses(user))}
+    return {**own, "service": service_status(service, credential)} if sees_all(user) else own
+
+
+def user_status(user: User, uses: Iterable[Use]) -> dict[str, Any]:
+    """Say what a user may do, and how their limits stand."""
+    return {
+        "name": user.name,
+        "admin": user.admin,
+        "disabled": user.disabled,
+        "models": list(user.models),
+        "max_concurrent": user.max_concurrent,
+        "expires_at": iso(user.expires_at),
+        "limits": [_limit_status(use) for use in uses],
+    }
+
+
+def service_status(service: Service, credential: str) -> dict[str, Any]:
+    """Say how the service, its users and the subscription stand.
+
+    :raises StateError: the database cannot be read.
+    """
+    found = [(period, service.quota.shares(credential, period)) for period in MEASURES]
+    quota = service.ledger.quota(credential)
+    users = [account.user for account in Accounts(service.config.users, service.database).all()]
+    return {
+        "version": __version__,
+        "users": [user_status(user, service.admission.uses(user)) for user in users],
+        "credential": credential_status(service.credentials),
+        "windows": [window_status(period, *window) for period, window in found if window is not None],
+        "rate_limits": None if quota is None else {"seen_at": iso(quota.at), **asdict(rate_limits_of(quota))},
+    }
+
+
+def credential_status(credentials: CredentialSource) -> dict[str, Any]:
+    """Say what is known of the owner's credential. Renews nothing."""
+    try:
+        credential = credentials.peek()
+    except CredentialError as exc:
+        return {"usable": False, "problem": exc.message, "mode": None, "plan_type": None, "expires_at": None}
+    return {
+        "usable": True,
+        "problem": None,
+        "mode": credential.mode.value,
+        "plan_type": credential.plan_type,
+        "expires_at": iso(credential.expires_at),
+    }
+
+
+def fullness(use: Use) -> float:
+    """How much of a limit is used, in percent; 100 and more when it is reached."""
+    return float(use.used / use.limit.amount * 100)
+
+
+def _limit_status(use: Use) -> dict[str, Any]:
+    return {
+        "limit": str(use.limit),
+        "unit": use.limit.unit,
+        "period": use.limit.period,
+        "amount": float(use.limit.amount),
+        "used": round(float(use.used), 6),
+        "used_percent": round(fullness(use), 3),
+        "reached": use.is_reached,
+        "starts_at": iso(use.span.start),
+        "resets_at": iso(use.span.end),
+    }
+
+
+def window_status(period: Period, cycle: Cycle, shares: Shares) -> dict[str, Any]:
+    """How one of upstream's windows is shared out, for programs."""
+    return {
+        "period": period,
+        "starts_at": iso(cycle.start),
+        "resets_at": iso(cycle.end),
+        "used_percent": round(shares.used_percent, 3),
+        "outside_percent": round(shares.outside, 3),
+        "users": {user: round(part, 3) for user, part in shares.percents.items()},
+    }

@@ -1,0 +1,1 @@
+"""gunicorn: its hooks, our worker class, the listening socket."""

@@ -1,0 +1,284 @@
+"""What gunicorn.conf.py and wsgi.py share: the configuration of this process, and gunicorn's hooks.
+
+The master loads the configuration and the workers inherit it by fork. Under other servers it is loaded when it is
+first asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+import signal
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gunicorn import glogging
+from gunicorn.sock import TCP6Socket, TCPSocket
+
+from ocm_wsgi.config import Config, load
+from ocm_wsgi.errors import ConfigurationError
+from ocm_wsgi.server.listener import open_listener
+from ocm_wsgi.telemetry import multiprocess
+from ocm_wsgi.telemetry.logs import configure_logging
+from ocm_wsgi.tls import contexts
+
+_log = logging.getLogger("gunicorn.error")
+_request = threading.local()
+_ENDINGS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+# As gunicorn does it for its own sockets: the server that is being replaced may need a moment to let go.
+_BIND_ATTEMPTS = 5
+_BIND_PAUSE_SECONDS = 1.0
+
+
+class _State:
+    """The configuration in force in this process, and the one that it started with."""
+
+    current: Config | None = None
+    first: Config | None = None
+    server_context: ssl.SSLContext | None = None
+    has_opened_socket = False
+    unmet_needs: list[str] = []  # noqa: RUF012 - there is one state, and no instance of it
+
+
+def config() -> Config:
+    """Return the configuration, loading it once a process. Where it has mistakes, print them and exit with 1."""
+    if _State.current is None:
+        _start()
+    assert _State.current is not None
+    return _State.current
+
+
+def reload() -> Config:
+    """Load the configuration again; where it now has mistakes, log them and keep the last good one.
+
+    gunicorn.conf.py calls this: it is executed at the start and again in the master at each HUP. Workers forked
+    afterwards inherit what is kept here.
+    """
+    if _State.current is None:
+        return config()
+    try:
+        _take(load(environ=os.environ, cwd=Path.cwd()))
+    except ConfigurationError as exc:
+        _log.error("%s\nThe last good configuration stays in force.", exc)
+    return config()
+
+
+def _start() -> None:
+    try:
+        _take(load(environ=os.environ, cwd=Path.cwd()))
+    except ConfigurationError as exc:
+        print(exc, file=sys.stderr, flush=True)
+        raise SystemExit(exc.exit_code) from None
+    _State.first = _State.current
+
+
+def _take(loaded: Config) -> None:
+    _State.server_context = contexts.server_context(loaded.tls) if loaded.tls else None
+    _State.current = loaded
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's logger, whose lines look like ours from the first one on."""
+
+    def setup(self, cfg: Any) -> None:
+        """Set the handlers up."""
+        super().setup(cfg)
+        configure_logging(config().log_format)
+
+
+def bind() -> str:
+    """Return the address to listen on, in gunicorn's notation. It stays what it was at the start.
+
+    gunicorn would close its socket at HUP and exit where the new address cannot be had; and it would open a plain
+    one, without the listen fields.
+    """
+    first = _State.first or config()
+    host = f"[{first.listen}]" if ":" in first.listen else first.listen
+    return f"{host}:{first.listen_port}"
+
+
+def certfile() -> str | None:
+    """Return gunicorn's ``certfile``, which is how gunicorn decides on TLS: a path that exists, and no more.
+
+    The certificate itself is in :func:`ssl_context`, so that a key given inline is never written to disk.
+    """
+    return os.devnull if config().tls else None
+
+
+def ssl_context(_conf: Any, _default_factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Return the TLS context (gunicorn asks for each connection)."""
+    assert _State.server_context is not None
+    return _State.server_context
+
+
+def worker_class() -> str:
+    """Return gunicorn's ``worker_class``: ours, or the threads it is made of where this gunicorn does not fit it."""
+    # Not before it is asked for: other servers have no use for it, and one of another kind may be without gunicorn.
+    try:
+        from ocm_wsgi.server import compatibility, worker  # noqa: F401 - whether it can be imported is a question too
+    except (ImportError, AttributeError) as exc:
+        _State.unmet_needs = [str(exc)]
+    else:
+        _State.unmet_needs = compatibility.unmet_needs()
+    return "gthread" if _State.unmet_needs else "ocm_wsgi.server.worker.RelayWorker"
+
+
+def on_starting(arbiter: Any) -> None:
+    """Log the warnings, and open the listening socket (gunicorn opens its own only where there is none yet)."""
+    hold_endings_at_fork()
+    _warn(arbiter)
+    if decides_address(arbiter):
+        arbiter.LISTENERS = [_listener(arbiter)]
+        _State.has_opened_socket = True
+
+
+def when_ready(arbiter: Any) -> None:
+    """Warn where an address that is not the configuration's lets everyone in."""
+    if _State.has_opened_socket or config().users:
+        return
+    for listener in arbiter.LISTENERS:
+        address = listener.getsockname()
+        if isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback:
+            arbiter.log.warning("listening on %s:%s with no users in the configuration", *address[:2])
+
+
+def on_reload(arbiter: Any) -> None:
+    """Log the warnings of the new configuration, and what takes effect at the next start only."""
+    configure_logging(config().log_format)
+    _warn(arbiter)
+    if _State.first and _listen_fields(_State.first) != _listen_fields(config()):
+        arbiter.log.warning("The listen fields have changed: they take effect when gunicorn is started anew")
+
+
+def decides_address(arbiter: Any) -> bool:
+    """Return whether the address is the configuration's.
+
+    It is not where a flag or ``GUNICORN_CMD_ARGS`` names another, where systemd or the predecessor at USR2 hands
+    over its sockets, and where each worker opens its own (``--reuse-port``).
+    """
+    return (
+        arbiter.cfg.settings["bind"].get() == [bind()]
+        and not arbiter.cfg.reuse_port
+        and not arbiter.master_pid
+        and os.environ.get("LISTEN_PID") != str(os.getpid())
+    )
+
+
+def _warn(arbiter: Any) -> None:
+    if _State.unmet_needs:
+        arbiter.log.warning(
+            "this gunicorn is not the one that was tested (%s): each stream takes a thread",
+            ", ".join(_State.unmet_needs),
+        )
+    for warning in config().warnings:
+        arbiter.log.warning("%s", warning)
+
+
+def _listener(arbiter: Any) -> TCPSocket:
+    listen = config().listen
+    for attempt in range(_BIND_ATTEMPTS):
+        try:
+            listener = open_listener(config(), backlog=arbiter.cfg.backlog)
+        except OSError as exc:
+            arbiter.log.error("Cannot listen at %s: %s", bind(), exc)
+            if exc.errno != errno.EADDRINUSE or attempt == _BIND_ATTEMPTS - 1:
+                break
+            time.sleep(_BIND_PAUSE_SECONDS)
+        else:
+            kind = TCP6Socket if ipaddress.ip_address(listen).version == 6 else TCPSocket
+            return kind(listener.getsockname(), arbiter.cfg, arbiter.log, fd=listener.detach())
+    raise SystemExit(1)
+
+
+def _listen_fields(loaded: Config) -> tuple[Any, ...]:
+    return (
+        loaded.listen,
+        loaded.listen_port,
+        loaded.bind_interface,
+        loaded.routing_mark,
+        loaded.reuse_addr,
+        loaded.netns,
+        loaded.tcp_fast_open,
+        loaded.tcp_multi_path,
+        loaded.disable_tcp_keep_alive,
+        loaded.tcp_keep_alive,
+        loaded.tcp_keep_alive_interval,
+    )
+
+
+def hold_endings_at_fork() -> None:
+    """Have no ending lost that comes to a worker before it has taken its first step.
+
+    Python forgets, in the child of a fork, which signals have come by then (``PyOS_AfterFork_Child``). Held back until
+    that is done, they come to the handlers that the child has from its parent.
+    """
+    release = partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _ENDINGS)
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _ENDINGS),
+        after_in_parent=release,
+        after_in_child=release,
+    )
+
+
+def post_fork(arbiter: Any, _worker: Any) -> None:
+    """Let a new worker hear of the end from its first moment, and see to it that it has where to count.
+
+    Until it sets up its own handlers a worker has the master's, which only note a signal in a queue that nobody in
+    this process reads: a TERM that comes meanwhile would be lost, and the master would wait for the whole grace
+    period and then kill.
+    """
+    for number in _ENDINGS:
+        signal.signal(number, _end_at_once)
+    while not arbiter.SIG_QUEUE.empty():
+        if arbiter.SIG_QUEUE.get_nowait() in _ENDINGS:
+            _end_at_once()
+    multiprocess.ensure()
+
+
+def _end_at_once(*_: object) -> None:
+    """End a worker that has not begun to serve; gunicorn takes 0 for an orderly end."""
+    os._exit(0)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let a new worker take up at once what a dead one left. An application wrapped in another does it later."""
+    service = getattr(worker.wsgi, "extensions", {}).get("ocm")
+    if service is not None:
+        service.start()
+
+
+def child_exit(_arbiter: Any, worker: Any) -> None:
+    """Forget what a dead worker had under way. What it counted stays."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has no types
+
+
+def on_exit(_arbiter: Any) -> None:
+    """Remove the files of the metrics."""
+    multiprocess.remove()
+
+
+def pre_request(_worker: Any, request: Any) -> None:
+    """Keep the fields of the request that this thread is about to serve, in place of the one before.
+
+    WSGI's environ joins repeated fields and cannot tell ``session_id`` from ``session-id``.
+    """
+    _request.fields = list(request.headers)
+
+
+def request_fields() -> list[tuple[str, str]] | None:
+    """Return the fields of this thread's request as they were sent, in order, or ``None`` under another server.
+
+    gunicorn has put their names in upper case; values are Latin-1 text.
+    """
+    fields: list[tuple[str, str]] | None = getattr(_request, "fields", None)
+    return fields

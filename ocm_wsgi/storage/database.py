@@ -1,0 +1,305 @@
+"""Where state lives: connections to the database that are safe across threads, processes and forks.
+
+SQLite (WAL) by default, PostgreSQL through the same code. Nothing is opened before first use, and each process opens
+its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import sqlalchemy as sa
+
+from ocm_wsgi.errors import StateError, StateTooNew
+from ocm_wsgi.storage.driver_cursor import Direct
+from ocm_wsgi.storage.schema import SCHEMA_VERSION, get_meta, metadata, set_meta
+
+#: How long a writer waits for another process's transaction before it fails.
+BUSY_TIMEOUT_SECONDS = 5.0
+
+#: How long the first use in a process waits for another process that is creating the schema.
+CREATION_TIMEOUT_SECONDS = 30.0
+
+#: Any constant will do, as long as nothing else in the PostgreSQL database takes it.
+_ADVISORY_LOCK = 0x6F636D
+
+_UNUSABLE = "The state database cannot be used at the moment."
+
+
+class Database:
+    """The state database. Costs nothing until used; safe to make before a fork and to share between threads.
+
+    :param url: a SQLAlchemy URL. For SQLite the folder (0700) and the file (0600) are made when missing.
+
+    All failures of the database itself are raised as ``StateError``; ``sqlalchemy.exc.IntegrityError`` passes through,
+    as it tells the caller something about its own rows.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.make_url(url)
+        is_file = self.url.get_backend_name() == "sqlite" and self.url.database not in (None, "", ":memory:")
+        self.path = Path(self.url.database or "") if is_file else None
+        # One a process. What a parent left here after a fork is kept unused: closing an inherited SQLite connection
+        # would act on the parent's files.
+        self._processes: dict[int, _Process] = {}
+
+    def __repr__(self) -> str:
+        return f"Database({self.url!r})"
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Give a connection that changes nothing, and on SQLite sees one moment of the database throughout."""
+        process = self._process()
+        with process.mapped_errors(), process.opened().engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """Give a connection in a transaction that is committed at the end, or rolled back when an exception leaves.
+
+        On SQLite it is the only writer, from the start. When it is left without an exception, what was written
+        survives the death of any process.
+
+        :raises StateError: nothing was written, or (rarely, on a failing commit) that is not known.
+        """
+        process = self._process()
+        with process.mapped_errors():
+            opened = process.opened()
+            with opened.engine.connect() as connection:
+                connection = connection.execution_options(ocm_writes=True)
+                with connection.begin():
+                    yield connection
+            opened.require_same_file()
+
+    @contextmanager
+    def write_directly(self) -> Iterator[Direct]:
+        """As :meth:`write`, past SQLAlchemy, for what happens at each turn. What fails is always a ``StateError``."""
+        process = self._process()
+        with process.mapped_errors():
+            opened = process.opened()
+            connection = opened.direct_connection()
+            try:
+                cursor = connection.cursor()
+                if opened.is_sqlite:
+                    cursor.execute("BEGIN IMMEDIATE")
+                yield Direct(cursor, opened.engine.dialect)
+                connection.commit()
+                opened.require_same_file()
+            except BaseException:
+                # Without it, SQLite would stay in the transaction until the last cursor is gone.
+                with contextlib.suppress(process.driver_error):
+                    connection.rollback()
+                # Not used again: it may be the connection itself that has failed.
+                connection.invalidate()
+                raise
+            opened.keep(connection)
+
+    def close(self) -> None:
+        """Close this process's connections. The next use opens new ones."""
+        self._process().close()
+
+    def _process(self) -> _Process:
+        # setdefault is atomic, and making one has no effect: no lock that a fork could leave held.
+        pid = os.getpid()
+        return self._processes.get(pid) or self._processes.setdefault(pid, _Process(self.url, self.path))
+
+
+class _Process:
+    """What one process has opened."""
+
+    def __init__(self, url: sa.URL, path: Path | None) -> None:
+        self._url = url
+        self._path = path
+        self._lock = threading.Lock()
+        self._opened: _Opened | None = None
+        self.driver_error: type[Exception] = url.get_dialect().import_dbapi().Error
+
+    def opened(self) -> _Opened:
+        """Open, or open again where the file has been removed or replaced under us."""
+        opened = self._opened
+        if opened is not None and opened.is_same_file():
+            return opened
+        with self._lock:
+            if self._opened is not None and not self._opened.is_same_file():
+                self._close()
+            if self._opened is None:
+                self._opened = _Opened(self._open(), self._path)
+            return self._opened
+
+    @contextmanager
+    def mapped_errors(self) -> Iterator[None]:
+        """Make ours what goes wrong with the database itself, as against with a caller's rows."""
+        try:
+            yield
+        except sa.exc.IntegrityError:
+            raise
+        except (sa.exc.SQLAlchemyError, self.driver_error) as exc:
+            raise StateError(_UNUSABLE, detail=str(getattr(exc, "orig", None) or exc)) from exc
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+        self._opened = None
+
+    def _open(self) -> sa.Engine:
+        if self._path is not None:
+            _create_private_file(self._path)
+        engine = _sqlite_engine(self._url) if self._url.get_backend_name() == "sqlite" else _server_engine(self._url)
+        try:
+            with self._creation_lock():
+                _create_schema(engine)
+        except (OSError, filelock.Timeout) as exc:
+            engine.dispose()
+            raise StateError(_UNUSABLE, detail=str(exc)) from exc
+        except BaseException:
+            engine.dispose()
+            raise
+        return engine
+
+    def _creation_lock(self) -> AbstractContextManager[Any]:
+        # SQLite answers "locked" at once, without waiting, to some of those who turn on WAL at the same moment.
+        if self._path is None:
+            return contextlib.nullcontext()
+        return filelock.FileLock(
+            f"{self._path}.lock", timeout=CREATION_TIMEOUT_SECONDS, mode=0o600, fallback_to_soft=False
+        ).acquire(poll_interval=0.01)
+
+
+class _Opened:
+    """The engine for one file, or for a server."""
+
+    def __init__(self, engine: sa.Engine, path: Path | None) -> None:
+        self.engine = engine
+        self.is_sqlite = engine.name == "sqlite"
+        self._path = path
+        self._file = _identity(path)
+        # The pool takes longer to give and to take a connection than SQLite for a transaction. A server's goes there
+        # all the same: the pool looks whether the server is still there. One in memory belongs to its thread.
+        self._keeps = path is not None
+        self._kept: list[sa.PoolProxiedConnection] = []
+
+    def is_same_file(self) -> bool:
+        return self._file == _identity(self._path)
+
+    def require_same_file(self) -> None:
+        """Refuse to call a commit durable that went into a file which is no longer there."""
+        if not self.is_same_file():
+            raise StateError("The state database was removed or replaced while it was written to.")
+
+    def direct_connection(self) -> sa.PoolProxiedConnection:
+        """Give a connection past the engine's own ways. The caller gives it to :meth:`keep`, or invalidates it."""
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return self.engine.raw_connection()
+
+    def keep(self, connection: sa.PoolProxiedConnection) -> None:
+        if self._keeps:
+            self._kept.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        self._keeps = False
+        while self._kept:
+            self._kept.pop().close()
+        self.engine.dispose()
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    if path is None:
+        return None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _server_engine(url: sa.URL) -> sa.Engine:
+    return sa.create_engine(url, pool_pre_ping=True, max_overflow=-1)
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    # Threads of a worker are the bound on connections; waiting for one of them would only add a second queue.
+    engine = sa.create_engine(url, max_overflow=-1, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        # The driver must not begin transactions by itself: it would begin deferred ones, which fail when they turn
+        # from reading to writing.
+        connection.isolation_level = None
+        for pragma in ("foreign_keys = ON", "synchronous = NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get("ocm_writes", False)
+        # Past SQLAlchemy, as in Direct.
+        connection.connection.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _create_private_file(path: Path) -> None:
+    """Make folder and file before SQLite does, which would make them as open as the umask allows.
+
+    An existing file is not opened: closing it would drop the locks of this process's own SQLite connections.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as exc:
+        raise StateError("The state database cannot be created.", detail=str(exc)) from exc
+
+
+def _create_schema(engine: sa.Engine) -> None:
+    """Bring the schema into being, or the tables that an earlier release did not have.
+
+    :raises StateTooNew: a newer release has been here.
+    """
+    version = _stored_version(engine)
+    if version is None or (version == SCHEMA_VERSION and _lacks_tables(engine)):
+        if engine.dialect.name == "sqlite":
+            _turn_on_wal(engine)
+        with engine.connect().execution_options(ocm_writes=True) as connection, connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+            metadata.create_all(connection)
+            set_meta(connection, "schema_version", str(SCHEMA_VERSION))
+    elif version > SCHEMA_VERSION:
+        raise StateTooNew(
+            f"The state database was made by a newer release of ocm-wsgi (schema {version}; this release knows "
+            f"{SCHEMA_VERSION}). Install that release again, or use another database_url."
+        )
+
+
+def _turn_on_wal(engine: sa.Engine) -> None:
+    # Outside any transaction, hence past SQLAlchemy.
+    with contextlib.closing(engine.raw_connection()) as connection:
+        connection.cursor().execute("PRAGMA journal_mode = WAL")
+
+
+def _lacks_tables(engine: sa.Engine) -> bool:
+    with engine.connect() as connection:
+        return not metadata.tables.keys() <= set(sa.inspect(connection).get_table_names())
+
+
+def _stored_version(engine: sa.Engine) -> int | None:
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("meta"):
+            return None
+        version = get_meta(connection, "schema_version")
+        return None if version is None else int(version)

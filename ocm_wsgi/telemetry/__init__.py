@@ -1,0 +1,1 @@
+"""The log, counters, and the requests that are under way."""

@@ -1,0 +1,1 @@
+"""TLS contexts, for OpenAI and for clients."""

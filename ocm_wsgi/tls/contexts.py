@@ -1,0 +1,206 @@
+"""TLS contexts: for gunicorn towards clients, and for connections to upstream. Opens no connection itself.
+
+Both raise :class:`ConfigurationError` whose mistakes name the key at fault (``key_path``), as the settings spell it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import certifi
+
+from ocm_wsgi.errors import ConfigurationError, Mistake
+from ocm_wsgi.tls.cipher_suites import CIPHER_SUITES
+from ocm_wsgi.tls.session_cache import ResumingContext
+
+if TYPE_CHECKING:
+    from ocm_wsgi.config.tls import TLS, Certificate
+
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_CLIENT_AUTHENTICATION = {
+    "no": ssl.CERT_NONE,
+    "verify-if-given": ssl.CERT_OPTIONAL,
+    "require-and-verify": ssl.CERT_REQUIRED,
+}
+_PEM = "certificates in PEM format"
+
+
+def server_context(tls: TLS) -> ssl.SSLContext:
+    """Return the context in which gunicorn answers clients. Reads the files now; a key never touches the disk.
+
+    :raises ConfigurationError: a file cannot be read, is not what it should be, or the key is another certificate's.
+    """
+    texts = _Texts()
+    certificate_key, certificate = texts.inline_or_file("certificate", tls.certificate, tls.certificate_path)
+    key_key, key = texts.inline_or_file("key", tls.key.get_secret_value() if tls.key else None, tls.key_path)
+    authorities = texts.inline_or_files("client_certificate", tls.client_certificate, tls.client_certificate_path)
+    texts.require_certificates(certificate_key, certificate)
+    for authority_key, authority in authorities:
+        texts.require_certificates(authority_key, authority)
+    texts.raise_mistakes()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[tls.min_version]
+    context.maximum_version = _VERSIONS[tls.max_version]
+    context.set_alpn_protocols(["http/1.1"])
+    _choose_ciphers(context, tls)
+    _load_pair(context, certificate, key, key_key)
+    for _, authority in authorities:
+        context.load_verify_locations(cadata=authority)
+    context.verify_mode = _CLIENT_AUTHENTICATION[tls.client_authentication]
+    return context
+
+
+def upstream_context(certificate: Certificate) -> ResumingContext:
+    """Return the context in which upstream is verified, one and the same for the same settings.
+
+    It costs about 50 ms to build (OpenSSL parses every root), so it is built once a process and shared.
+
+    :raises ConfigurationError: what should be trusted cannot be read.
+    """
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    return _upstream_context(certificate, tuple((name, os.environ[name]) for name in names if os.environ.get(name)))
+
+
+@functools.lru_cache(maxsize=4)
+def _upstream_context(certificate: Certificate, environ: tuple[tuple[str, str], ...]) -> ResumingContext:
+    return build_upstream_context(certificate, dict(environ))
+
+
+def build_upstream_context(certificate: Certificate, environ: Mapping[str, str]) -> ResumingContext:
+    """Return a new context that verifies upstream, with OpenSSL's variables taken from ``environ``."""
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Any certificate that is trusted is an anchor, also one that is not self-signed: so it is in Go, and so sing-box.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.set_alpn_protocols(["http/1.1"])
+    texts = _Texts()
+    given = texts.inline_and_files(certificate)
+    if certificate.store == "mozilla":
+        context.load_verify_locations(cafile=certifi.where())
+    elif certificate.store == "system":
+        context.set_default_verify_paths()
+    elif certificate.store is None:
+        _load_default_roots(context, environ, texts)
+    texts.raise_mistakes()
+    for text in given:
+        context.load_verify_locations(cadata=text)
+    return context
+
+
+def _load_default_roots(context: ssl.SSLContext, environ: Mapping[str, str], texts: _Texts) -> None:
+    """Trust what OpenSSL's own variables name, in place of certifi's roots; OpenSSL ignores wrong ones silently."""
+    file, folder = environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR")
+    if not file and not folder:
+        context.load_verify_locations(cafile=certifi.where())
+    if file:
+        texts.require_certificates("SSL_CERT_FILE", text := texts.read("SSL_CERT_FILE", Path(file)))
+        if not texts.mistakes:
+            context.load_verify_locations(cadata=text)
+    if folder:
+        for part in folder.split(os.pathsep):
+            # Looked up by hash at each verification, so new files are seen; OpenSSL's c_rehash made the names.
+            context.load_verify_locations(capath=part)
+
+
+def _choose_ciphers(context: ssl.SSLContext, tls: TLS) -> None:
+    chosen = [CIPHER_SUITES[name] for name in tls.cipher_suites if name in CIPHER_SUITES]
+    if chosen:
+        context.set_ciphers(":".join(chosen))
+    elif tls.cipher_suites:
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+
+
+def _load_pair(context: ssl.SSLContext, certificate: str, key: str, key_key: str) -> None:
+    with ExitStack() as files:
+        paths = [files.enter_context(_in_memory(text)) for text in (certificate, key)]
+        try:
+            # Without a password given, OpenSSL would ask for one on the terminal and hang there.
+            context.load_cert_chain(paths[0], paths[1], password="")
+        except (ssl.SSLError, ValueError) as exc:
+            if getattr(exc, "reason", None) == "KEY_VALUES_MISMATCH":
+                found, expected = "the key of another certificate", "the private key of the certificate"
+            elif "ENCRYPTED" in key:
+                found, expected = "an encrypted key", "a key without a passphrase"
+            else:
+                found, expected = "no private key in it", "a private key in PEM format"
+            raise ConfigurationError("tls", [Mistake(key_key, found, expected)]) from exc
+
+
+@contextmanager
+def _in_memory(text: str) -> Iterator[str]:
+    """Give a text a path without a disk under it: Python loads keys from paths only (cpython#60691)."""
+    descriptor = os.memfd_create("pem")
+    try:
+        os.write(descriptor, text.encode())
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+class _Texts:
+    """Reads PEM texts and keeps what is wrong with each, so that all of it can be told at once."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[Mistake] = []
+
+    def raise_mistakes(self) -> None:
+        if self.mistakes:
+            raise ConfigurationError("tls", self.mistakes)
+
+    def read(self, key: str, path: Path) -> str:
+        try:
+            # PEM is ASCII; the names that bundles put between the certificates may be anything.
+            return path.read_text(encoding="ascii", errors="ignore")
+        except OSError as exc:
+            self.mistakes.append(Mistake(key, f"{path}: {exc.strerror}", "a file that can be read"))
+            return ""
+
+    def inline_or_file(self, key: str, inline: str | None, path: Path | None) -> tuple[str, str]:
+        """Return the text, and the key that it came by."""
+        if inline or path is None:
+            return key, inline or ""
+        return f"{key}_path", self.read(f"{key}_path", path)
+
+    def inline_or_files(self, key: str, inline: str | None, paths: tuple[Path, ...]) -> list[tuple[str, str]]:
+        texts = [(key, inline.encode("ascii", "ignore").decode())] if inline else []
+        return texts + [(f"{key}_path", self.read(f"{key}_path", path)) for path in paths]
+
+    def inline_and_files(self, certificate: Certificate) -> list[str]:
+        """Return every text that is to be trusted besides a store."""
+        texts = self.inline_or_files("certificate", certificate.certificate, certificate.certificate_path)
+        for key, text in texts:
+            self.require_certificates(key, text)
+        folders = [text for path in certificate.certificate_directory_path for text in self._folder(path)]
+        return [text for _, text in texts] + folders
+
+    def require_certificates(self, key: str, text: str) -> None:
+        already_told = not text and any(mistake.where == key for mistake in self.mistakes)
+        if not already_told and not _holds_certificates(text):
+            self.mistakes.append(Mistake(key, "no certificate in it", _PEM))
+
+    def _folder(self, folder: Path) -> list[str]:
+        """Return the certificates in a folder's files; what else lies there is passed over, as in sing-box."""
+        key = "certificate_directory_path"
+        try:
+            files = sorted(path for path in folder.iterdir() if path.is_file())
+        except OSError as exc:
+            self.mistakes.append(Mistake(key, f"{folder}: {exc.strerror}", "a folder that can be read"))
+            return []
+        texts = [text for path in files if _holds_certificates(text := self.read(key, path))]
+        if not texts:
+            self.mistakes.append(Mistake(key, f"{folder}: no certificate in it", f"files with {_PEM}"))
+        return texts
+
+
+def _holds_certificates(text: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError, TypeError):  # TypeError: an inline text that is not ASCII
+        return False
+    return True

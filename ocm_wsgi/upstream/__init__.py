@@ -1,0 +1,1 @@
+"""One request to OpenAI, exactly as given."""

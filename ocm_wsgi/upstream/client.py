@@ -1,0 +1,268 @@
+"""Opening requests to OpenAI: which base, which fields, whose credential, and what its failures mean.
+
+Nothing here knows of Flask, nor where a credential is kept. Foreign exceptions become ours here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from ocm_wsgi.credentials.credential import Credential, Mode
+from ocm_wsgi.errors import (
+    CredentialRejected,
+    EndpointUnavailable,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from ocm_wsgi.protocol.http.fields import Fields, forwardable_response_fields, upstream_request_fields
+from ocm_wsgi.protocol.http.targets import ApiTarget, Origin
+from ocm_wsgi.protocol.websocket.handshake import Answer, upgrade_request_fields
+from ocm_wsgi.upstream.adapter import UpstreamAdapter, upstream_request
+from ocm_wsgi.upstream.connections import Aborted, Exchange, RequestHead, StaleConnection
+from ocm_wsgi.upstream.response import BLOCK_SIZE, ArrivingResponse, BareBody
+from ocm_wsgi.wsgi.request_body import Body
+
+logger = logging.getLogger(__name__)
+
+#: To a connection that can be written to, TLS included, in seconds.
+CONNECT_TIMEOUT_SECONDS = 15.0
+#: Upstream may be silent for so long, before its response and within it. The longest that the Codex client itself
+#: waits is four times its idle timeout of 300 s, for a compaction.
+SILENCE_TIMEOUT_SECONDS = 1200.0
+#: An opening handshake is answered at once or not at all; Codex itself waits for 15 s.
+HANDSHAKE_TIMEOUT_SECONDS = 30.0
+
+#: Exists on OpenAI's platform only; the backend behind a ChatGPT sign-in has no such endpoint.
+_PLATFORM_ONLY = frozenset({"chat/completions"})
+_BODILESS_STATUSES = frozenset({204, 304})
+
+
+class CredentialSource(Protocol):
+    """Where the credential comes from."""
+
+    def current(self) -> Credential:
+        """The credential to use now, refreshed if it was due."""
+
+    def replacement(self, rejected: Credential) -> Credential:
+        """Another credential than the one that upstream has just answered 401 to."""
+
+
+@dataclass(frozen=True)
+class ClientRequest:
+    """What a client wants from upstream.
+
+    :ivar fields: as the client sent them.
+    :ivar body: ``None`` for a request without one. Stays the caller's to close.
+    :ivar is_upgrade: it is the opening handshake of a WebSocket.
+    """
+
+    method: str
+    target: ApiTarget
+    fields: Sequence[tuple[str, str]]
+    body: Body | None
+    exchange: Exchange = field(default_factory=Exchange)
+    is_upgrade: bool = False
+
+
+class UpstreamResponse:
+    """An open response of upstream. Whoever holds it closes it.
+
+    :ivar fields: what of its fields goes to the client.
+    :ivar is_bodiless: it has no body, whatever its fields say (RFC 9112 section 6.3).
+    """
+
+    def __init__(self, response: requests.Response, request: ClientRequest) -> None:
+        self._response = response
+        self._raw: ArrivingResponse = response.raw  # type: ignore[assignment]  # the adapter put it there
+        self.exchange = request.exchange
+        self.status: int = response.status_code
+        self.reason: str = response.reason or ""
+        self._field_lines = self._raw.field_lines
+        self.fields: Fields = forwardable_response_fields(self._field_lines)
+        self.is_bodiless = request.method == "HEAD" or self.status in _BODILESS_STATUSES
+        if self.is_bodiless:
+            self._raw.give_back()
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body as it arrives, undecoded; nothing for a bodiless response.
+
+        :raises UpstreamCut: it ended before its end, or upstream was silent for too long.
+        """
+        if self.is_bodiless:
+            return
+        try:
+            yield from self._response.iter_content(BLOCK_SIZE)
+        except (requests.RequestException, HTTPError, OSError) as exc:
+            raise UpstreamCut("Upstream's response ended before its end.", detail=_reason(exc)) from exc
+
+    def bare(self) -> BareBody | None:
+        """Hand out the body as it is on the wire, in place of :meth:`pieces`; ``None`` where that cannot be had.
+
+        Whoever takes it closes it; this response is then of no further use.
+        """
+        return None if self.is_bodiless else self._raw.bare()
+
+    def answer(self, rest: bytes) -> Answer:
+        """This response as the answer to an opening handshake.
+
+        :param rest: octets that came behind its head.
+        """
+        return Answer(self.status, self.reason, self._field_lines, rest)
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end; end the request at upstream otherwise."""
+        self._response.close()
+
+
+class Upstream:
+    """OpenAI, as the owner's credential sees it.
+
+    :param credentials: asked at every request.
+    :param chatgpt_base_url: for a ChatGPT credential; ``/v1`` of the client's target is replaced by it.
+    :param api_base_url: for an API key; ``/v1`` stays behind it.
+    :param overrides: the configuration's ``headers``.
+    :param tls: verifies upstream.
+    :param proxy_url: the way there, or ``None`` for the direct one.
+    """
+
+    def __init__(
+        self,
+        credentials: CredentialSource,
+        *,
+        chatgpt_base_url: str,
+        api_base_url: str,
+        overrides: Mapping[str, Sequence[str]],
+        tls: ssl.SSLContext,
+        proxy_url: str | None,
+        silence_timeout_seconds: float = SILENCE_TIMEOUT_SECONDS,
+        handshake_timeout_seconds: float = HANDSHAKE_TIMEOUT_SECONDS,
+    ) -> None:
+        self._credentials = credentials
+        self._origins = {
+            Mode.CHATGPT: Origin.parse(chatgpt_base_url),
+            Mode.API_KEY: Origin.parse(api_base_url),
+        }
+        self._overrides = overrides
+        self._adapter = UpstreamAdapter(tls, proxy_url=proxy_url)
+        self._timeout = (CONNECT_TIMEOUT_SECONDS, silence_timeout_seconds)
+        self._handshake_timeout = (CONNECT_TIMEOUT_SECONDS, handshake_timeout_seconds)
+
+    def open(self, request: ClientRequest) -> UpstreamResponse:
+        """Send a request and return its response as soon as the response's head is there.
+
+        A 401 is about the owner's credential and never the client's business: the request is tried once more with
+        another credential, if there is one.
+
+        :raises CredentialError: there is no credential to send it with, or upstream wants none that we have.
+        :raises UpstreamError: no response could be had.
+        :raises BadRequest: the endpoint does not exist for this kind of credential.
+        """
+        credential = self._credentials.current()
+        response = self._send(request, credential)
+        if response.status != requests.codes.unauthorized:
+            return response
+        response.close()
+        response = self._send(request, self._credentials.replacement(credential))
+        if response.status != requests.codes.unauthorized:
+            return response
+        response.close()
+        raise CredentialRejected(
+            "OpenAI refuses the credential of this service. Its owner must sign in again.",
+            detail="upstream answered 401 twice, to the credential and to its replacement",
+        )
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self._adapter.close()
+
+    def _send(self, request: ClientRequest, credential: Credential) -> UpstreamResponse:
+        if credential.mode is Mode.CHATGPT and request.target.endpoint in _PLATFORM_ONLY:
+            raise EndpointUnavailable(
+                f"/v1/{request.target.endpoint} needs an OpenAI API key; this service is signed in with ChatGPT. "
+                "Use /v1/responses."
+            )
+        try:
+            return self._send_once(request, credential)
+        except requests.RequestException as exc:
+            if not _is_caused_by(exc, StaleConnection):
+                raise _translated(exc) from exc
+        logger.debug("a pooled connection was stale; sending the request over a new one")
+        try:
+            return self._send_once(request, credential)
+        except requests.RequestException as exc:
+            raise _translated(exc) from exc
+
+    def _send_once(self, request: ClientRequest, credential: Credential) -> UpstreamResponse:
+        origin = self._origins[credential.mode]
+        base_path = origin.base_path if credential.mode is Mode.CHATGPT else f"{origin.base_path}/v1"
+        fields = self._fields(request, origin, credential)
+        head = RequestHead(request.target.below(base_path), fields, request.exchange)
+        body = None if request.body is None else request.body.rewound()
+        prepared = upstream_request(request.method, origin, head, body)
+        timeout = self._handshake_timeout if request.is_upgrade else self._timeout
+        return UpstreamResponse(self._adapter.send(prepared, stream=True, timeout=timeout), request)
+
+    def _fields(self, request: ClientRequest, origin: Origin, credential: Credential) -> Fields:
+        account = _account_fields(credential)
+        if request.is_upgrade:
+            return upgrade_request_fields(
+                request.fields, host=origin.authority, account=account, overrides=self._overrides
+            )
+        return upstream_request_fields(
+            request.fields,
+            host=origin.authority,
+            account=account,
+            content_length=None if request.body is None else request.body.length,
+            overrides=self._overrides,
+        )
+
+
+def _account_fields(credential: Credential) -> Fields:
+    fields = [("authorization", f"Bearer {credential.access_token}")]
+    if credential.account_id:
+        fields.append(("chatgpt-account-id", credential.account_id))
+    if credential.is_fedramp:
+        fields.append(("x-openai-fedramp", "true"))
+    return fields
+
+
+def _translated(exc: requests.RequestException) -> UpstreamError:
+    """Our error for one of requests'. The client gets a fixed sentence, the log the reason."""
+    reason = _reason(exc)
+    if _is_caused_by(exc, Aborted):
+        return UpstreamUnreachable("The client left before upstream answered.", detail=reason)
+    if isinstance(exc, requests.ReadTimeout):
+        return UpstreamTimeout("OpenAI accepted the request and has not answered it in time.", detail=reason)
+    if isinstance(exc, requests.exceptions.ProxyError):
+        return UpstreamUnreachable("OpenAI cannot be reached: the configured proxy refused or failed.", detail=reason)
+    if isinstance(exc, requests.exceptions.SSLError):
+        return UpstreamUnreachable("OpenAI cannot be reached: TLS failed.", detail=reason)
+    if isinstance(exc, requests.ConnectionError):
+        return UpstreamUnreachable("OpenAI cannot be reached.", detail=reason)
+    return UpstreamError("OpenAI's answer could not be understood.", detail=reason)
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = exc
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_caused_by(exc: BaseException, kind: type[BaseException]) -> bool:
+    return any(isinstance(cause, kind) for cause in _causes(exc))
+
+
+def _reason(exc: BaseException) -> str:
+    """What lies at the bottom of an exception; what lies above repeats the URL, which is the client's secret."""
+    *_, bottom = _causes(exc)
+    return f"{type(exc).__name__} from {type(bottom).__name__}: {bottom}"

@@ -1,0 +1,364 @@
+"""Connections to upstream that send a request exactly as given and can be ended from another thread.
+
+requests and urllib3 are made for people who fetch documents. A relay needs other things of their connections:
+
+- the request exactly as given: target octet for octet, fields in order with duplicates, nothing added
+  (:class:`RequestHead`);
+- the response as it arrives, read by code of our own (``arriving``): the standard library takes a 103 for the final
+  response, and its parser of e-mail for the fields costs more than all the rest;
+- connections that went stale in the pool noticed, and told apart from those that failed (:class:`StaleConnection`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.contrib.socks import (
+    SOCKSConnection,
+    SOCKSHTTPConnectionPool,
+    SOCKSHTTPSConnection,
+    SOCKSHTTPSConnectionPool,
+    SOCKSProxyManager,
+)
+from urllib3.util import make_headers, parse_url
+
+from ocm_wsgi.protocol.http.fields import Fields
+from ocm_wsgi.protocol.http.response_head import HeadReader, ResponseHead
+from ocm_wsgi.tls.session_cache import ResumingContext
+from ocm_wsgi.upstream.response import BLOCK_SIZE, ArrivingResponse
+
+#: A pooled connection that has idled longer is not used again, in seconds. Servers close theirs after 60 and more.
+IDLE_LIMIT_SECONDS = 50.0
+#: One block of a request body must be taken within this time.
+SEND_TIMEOUT_SECONDS = 60.0
+#: At most this much is read at once with a head. No TLS record is larger, so nothing stays behind in the TLS layer.
+HEAD_READ_SIZE = 16 * 1024
+#: More interim responses than this before one final response are an attack or a defect.
+INTERIM_RESPONSE_LIMIT = 32
+
+# Upstream may think for minutes without an octet. These notice a peer that is gone, not one that is silent.
+SOCKET_OPTIONS: list[tuple[int, int, int]] = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+]
+
+
+class StaleConnection(ConnectionError):
+    """A pooled connection turned out to be closed: not one octet of a response came over it.
+
+    Upstream closed it while it idled, in all likelihood before it saw the request.
+    """
+
+
+class Aborted(ConnectionError):
+    """The exchange was given up from our side while it was waiting for upstream."""
+
+
+class Exchange:
+    """One request and its response, as something that another thread can end.
+
+    Closing a response from another thread blocks until its reader returns; shutting its socket down wakes the
+    reader at once. So a hang-up of the client is passed on by :meth:`abort`, whatever the exchange is doing.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self.aborted = False
+
+    def attach(self, connection_socket: socket.socket | None) -> None:
+        """Say which socket carries the exchange from here on.
+
+        :raises Aborted: it was given up in the meantime.
+        """
+        with self._lock:
+            self._socket = connection_socket
+            if self.aborted:
+                raise Aborted("the client is gone")
+
+    def detach(self) -> None:
+        """The socket is somebody else's from here on."""
+        with self._lock:
+            self._socket = None
+
+    def abort(self) -> None:
+        """End the exchange; callable from any thread, any number of times."""
+        with self._lock:
+            self.aborted = True
+            if self._socket is not None:
+                # Of the plain socket, also under TLS: SSLSocket.shutdown() takes the TLS object away from the thread
+                # that is reading with it. Where the socket is closed already there is nothing left to do.
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class RequestHead:
+    """The head of a request, exactly as it goes out. Poses as the header mapping that requests and urllib3 ask for.
+
+    :param target: the request target, sent octet for octet.
+    :param fields: all fields, ``host`` and ``content-length`` among them, names in lower case.
+    :param exchange: what is told which socket carries the request.
+    """
+
+    def __init__(self, target: str, fields: Fields, exchange: Exchange) -> None:
+        self.target = target
+        self.exchange = exchange
+        self._fields = list(fields)
+
+    def __contains__(self, field_name: str) -> bool:
+        """Asked by requests, which would choose a framing for the body itself."""
+        return any(name == field_name.lower() for name, _ in self._fields)
+
+    def copy(self) -> RequestHead:
+        """Called by urllib3 before it adds a forwarding proxy's fields."""
+        return RequestHead(self.target, self._fields, self.exchange)
+
+    def update(self, more: Mapping[str, str]) -> None:
+        """Called by urllib3 with a forwarding proxy's fields."""
+        self._fields += [(name.lower(), value) for name, value in more.items()]
+
+    def octets(self, method: str) -> bytes:
+        """The head on the wire.
+
+        :raises ValueError: a character in it would end a line, or cannot be sent.
+        """
+        lines = [f"{method} {self.target} HTTP/1.1", *[f"{name}: {value}" for name, value in self._fields], "", ""]
+        text = "\r\n".join(lines)
+        if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+            raise ValueError("a field of the request holds a character that no field can have")
+        return text.encode("latin-1")
+
+
+class _Exact:
+    """Mixed into urllib3's connections: sends a :class:`RequestHead` as it is, knows when it is stale."""
+
+    sock: socket.socket | None
+    timeout: float | None
+    _exchange: Exchange | None = None
+    _method = ""
+    _responses = 0
+    _idle_since = 0.0
+
+    def connect(self) -> None:
+        self._responses = 0
+        super().connect()  # type: ignore[misc]
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        """Send a request; ``url`` was normalised by urllib3, so the target is the head's own.
+
+        :param body: ``None``, or something with ``read`` that stands at its beginning.
+        """
+        head: RequestHead = headers
+        self._exchange, self._method = head.exchange, method
+        octets = head.octets(method)
+        if self.sock is None:
+            self.connect()
+        assert self.sock is not None
+        head.exchange.attach(self.sock)
+        # Until here it was the time to connect in; a large body may take longer, block by block.
+        self.sock.settimeout(SEND_TIMEOUT_SECONDS)
+        block = octets if body is None else octets + body.read(BLOCK_SIZE)
+        while block:
+            self.sock.sendall(block)
+            block = b"" if body is None else body.read(BLOCK_SIZE)
+
+    def getresponse(self) -> Any:
+        """An :class:`ArrivingResponse`: all that urllib3 and requests need of a response here."""
+        assert self.sock is not None
+        self.sock.settimeout(self.timeout)
+        reader = HeadReader()
+        try:
+            head = self._final_head(reader)
+        except (ConnectionResetError, BrokenPipeError) as exc:
+            if self._exchange is not None and self._exchange.aborted:
+                raise Aborted("the client is gone") from exc
+            if self._responses:
+                raise StaleConnection("a pooled connection was closed by upstream") from exc
+            raise
+        self._responses += 1
+        return ArrivingResponse(self, head, reader.rest, self._method)
+
+    def _final_head(self, reader: HeadReader) -> ResponseHead:
+        """Read the head of the final response; interim ones (1xx, RFC 9110 section 15.2) are read and dropped.
+
+        :raises ConnectionResetError: not one octet came; the connection is closed.
+        :raises http.client.HTTPException: what came is no response, or not all of one.
+        """
+        for _ in range(INTERIM_RESPONSE_LIMIT):
+            head = self._next_head(reader)
+            status = head.status
+            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return head
+        raise http.client.HTTPException(f"more than {INTERIM_RESPONSE_LIMIT} interim responses")
+
+    def _next_head(self, reader: HeadReader) -> ResponseHead:
+        assert self.sock is not None
+        while (head := reader.next_head()) is None:
+            try:
+                data = self.sock.recv(HEAD_READ_SIZE)
+            except ConnectionResetError as exc:
+                if not reader.has_begun:
+                    raise
+                raise http.client.HTTPException("the connection broke within a head") from exc
+            if not data and not reader.has_begun:
+                raise http.client.RemoteDisconnected("closed without a response")
+            if not data:
+                raise http.client.HTTPException("the connection ended within a head")
+            reader.feed(data)
+        return head
+
+    def rest(self) -> None:
+        """Called before the connection goes back to the pool: whoever aborts the exchange now must not hit it."""
+        self._idle_since = time.monotonic()
+        if self._exchange is not None:
+            self._exchange.detach()
+            self._exchange = None
+
+    @property
+    def has_idled_too_long(self) -> bool:
+        """Whether it rested so long that upstream may be about to close it."""
+        return self.sock is not None and time.monotonic() - self._idle_since > IDLE_LIMIT_SECONDS
+
+
+class _ExactHTTPConnection(_Exact, HTTPConnection):
+    pass
+
+
+class _Resuming(_Exact):
+    """Mixed into urllib3's TLS connections: the next one need not shake hands anew."""
+
+    host: str
+    is_verified: bool
+    proxy: Any
+    ssl_context: ssl.SSLContext | None
+    _is_sent = False
+
+    def connect(self) -> None:
+        if self.proxy is not None:
+            super().connect()
+            return
+        # As urllib3 does for a context that verifies. But it sets the context's mode and ALPN again for each connection
+        # while other threads are making theirs from it, and that takes as long as a quarter of a handshake.
+        self._responses = 0
+        assert self.ssl_context is not None
+        connection: socket.socket = self._new_conn()  # type: ignore[attr-defined]
+        self.sock = self.ssl_context.wrap_socket(connection, server_hostname=self.host)
+        self.is_verified = True
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        self._is_sent = False
+        try:
+            super().request(*arguments, **options)
+        except ssl.SSLEOFError as exc:
+            # What Python 3.10 to 3.12 make of a connection that broke while it was written to. Of a broken pipe urllib3
+            # knows that a response may be there.
+            raise BrokenPipeError(errno.EPIPE, "the connection broke within the request") from exc
+        self._is_sent = True
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()
+        if (
+            self._responses == 1
+            and self._is_sent
+            and isinstance(self.ssl_context, ResumingContext)
+            and isinstance(self.sock, ssl.SSLSocket)
+        ):
+            self.ssl_context.keep_session(self.sock)
+        return response
+
+
+class _ExactHTTPSConnection(_Resuming, HTTPSConnection):
+    pass
+
+
+class _ExactSOCKSConnection(_Exact, SOCKSConnection):
+    pass
+
+
+class _ExactSOCKSHTTPSConnection(_Resuming, SOCKSHTTPSConnection):
+    pass
+
+
+class _Aging:
+    """Mixed into urllib3's pools: what idled for too long is closed instead of used."""
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.rest()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        conn = super()._get_conn(timeout)  # type: ignore[misc]
+        if conn.has_idled_too_long:
+            conn.close()
+        return conn
+
+
+class _HTTPPool(_Aging, HTTPConnectionPool):
+    ConnectionCls = _ExactHTTPConnection
+
+
+class _HTTPSPool(_Aging, HTTPSConnectionPool):
+    ConnectionCls = _ExactHTTPSConnection
+
+
+class _SOCKSHTTPPool(_Aging, SOCKSHTTPConnectionPool):
+    ConnectionCls = _ExactSOCKSConnection
+
+
+class _SOCKSHTTPSPool(_Aging, SOCKSHTTPSConnectionPool):
+    ConnectionCls = _ExactSOCKSHTTPSConnection
+
+
+_PLAIN_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+_SOCKS_POOLS = {"http": _SOCKSHTTPPool, "https": _SOCKSHTTPSPool}
+
+
+def pool_manager(proxy_url: str | None, tls: ssl.SSLContext, options: dict[str, Any]) -> Any:
+    """What makes the pools of such connections, for one way out.
+
+    :param proxy_url: ``socks5h://``, ``socks4a://``, ``http://`` or ``https://``, or ``None`` for the direct way.
+    :param tls: for a proxy that is itself reached over TLS.
+    :param options: for urllib3's pools.
+    """
+    if proxy_url is None:
+        manager: PoolManager = PoolManager(**options)
+        manager.pool_classes_by_scheme = _PLAIN_POOLS
+    elif proxy_url.startswith("socks"):
+        manager = SOCKSProxyManager(proxy_url, **options)
+        manager.pool_classes_by_scheme = _SOCKS_POOLS
+    else:
+        proxy = parse_url(proxy_url)
+        fields = _proxy_fields(proxy.auth)
+        manager = ProxyManager(
+            proxy._replace(auth=None).url,
+            proxy_headers=fields,
+            proxy_ssl_context=tls if proxy.scheme == "https" else None,
+            **options,
+        )
+        manager.pool_classes_by_scheme = _PLAIN_POOLS
+    return manager
+
+
+def _proxy_fields(user_info: str | None) -> Mapping[str, str]:
+    """``Proxy-Authorization`` for a proxy URL's user and password (RFC 7617), or nothing."""
+    if not user_info:
+        return {}
+    user, _, password = user_info.partition(":")
+    return make_headers(proxy_basic_auth=f"{unquote(user)}:{unquote(password)}")

@@ -1,0 +1,102 @@
+"""``/ocm/v1/check/*``: what ``flask ocm check --url`` asks of the service, to see what lies between itself and it.
+
+Who holds no ticket (:mod:`ocm_wsgi.checks.tickets`) finds nothing here. Only ``websocket`` goes upstream, and no turn
+can be had over it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+
+from flask import Flask, Response, current_app, g, jsonify, request
+
+from ocm_wsgi.checks.tickets import is_valid
+from ocm_wsgi.errors import AuthenticationFailed, BodyTooLarge, NotFound
+from ocm_wsgi.protocol.http.bearer import bearer_token
+from ocm_wsgi.protocol.http.targets import API_PREFIX, api_target
+from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
+from ocm_wsgi.service import Service
+from ocm_wsgi.users.directory import User
+from ocm_wsgi.views.websocket import open_websocket
+from ocm_wsgi.wsgi.environ import client_fields
+
+#: The fields whose values are told back; of all others only the names.
+TOLD_FIELDS = frozenset(
+    {"session_id", "conversation_id", "upgrade", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
+)
+MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_SILENCE_SECONDS = 300
+FIRST_PAUSE_SECONDS = 1.0
+_BLOCK_SIZE = 64 * 1024
+
+
+def init_app(app: Flask) -> None:
+    """Serve the four."""
+    # Werkzeug routes what wishes for a WebSocket apart.
+    for is_upgrade, suffix in ((False, ""), (True, "_upgrade")):
+        for name, view in (("fields", fields), ("websocket", websocket)):
+            target = f"/ocm/v1/check/{name}"
+            app.add_url_rule(target, f"check_{name}{suffix}", view, methods=["GET"], websocket=is_upgrade)
+    app.add_url_rule("/ocm/v1/check/body", "check_body", body, methods=["POST"])
+    app.add_url_rule("/ocm/v1/check/stream", "check_stream", stream)
+
+
+def fields() -> Response:
+    """Tell which fields arrived, and over which version of HTTP."""
+    _require_ticket()
+    arrived = [(name.lower(), value) for name, value in client_fields(request.environ)]
+    return jsonify(
+        {
+            "names": sorted({name for name, _ in arrived}),
+            "protocol": request.environ.get("SERVER_PROTOCOL", ""),
+            "values": {name: value for name, value in arrived if name in TOLD_FIELDS},
+        }
+    )
+
+
+def body() -> Response:
+    """Tell how much of a body arrived."""
+    _require_ticket()
+    size = 0
+    while piece := request.stream.read(_BLOCK_SIZE):
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise BodyTooLarge(f"A check sends at most {MAX_BODY_BYTES} bytes.")
+    return jsonify({"size": size})
+
+
+def stream() -> Response:
+    """Send an event, another after a second, and a last one after ``silence`` seconds more."""
+    _require_ticket()
+    silence_seconds = min(request.args.get("silence", 0.0, type=float), MAX_SILENCE_SECONDS)
+    return Response(_events([0.0, FIRST_PAUSE_SECONDS, max(silence_seconds, 0.0)]), mimetype="text/event-stream")
+
+
+def websocket() -> Response:
+    """Open a WebSocket to OpenAI, over which every turn is refused."""
+    _require_ticket()
+    service: Service = current_app.extensions["ocm"]
+    target = api_target(API_PREFIX + ENDPOINT)
+    return open_websocket(service, _refuse, target, client_fields(request.environ), g.note)
+
+
+def _refuse() -> User:
+    raise AuthenticationFailed("No turn can be had over the WebSocket of a check.")
+
+
+def _events(pauses: list[float]) -> Iterator[bytes]:
+    for number, pause in enumerate(pauses):
+        threading.Event().wait(pause)
+        yield f"data: {json.dumps({'event': number})}\n\n".encode()
+
+
+def _require_ticket() -> None:
+    service: Service = current_app.extensions["ocm"]
+    try:
+        ticket = bearer_token(client_fields(request.environ))
+    except AuthenticationFailed:
+        ticket = ""
+    if not is_valid(service.config.state_path, ticket):
+        raise NotFound("Nothing is served here: the API's paths start with /v1/.")

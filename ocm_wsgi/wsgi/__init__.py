@@ -1,0 +1,1 @@
+"""What WSGI servers provide beyond PEP 3333."""

@@ -1,0 +1,69 @@
+"""A ledger on real files, and other processes that use the same ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ocm_wsgi.accounting.ledger import Ledger
+from ocm_wsgi.accounting.spool import Spool
+from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.storage.database import Database
+
+#: 2026-03-02 09:00:00 UTC, the beginning of an hour.
+NOON = 1_772_442_000.0
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock at the beginning of an hour."""
+    return Clock()
+
+
+@pytest.fixture
+def ledger(database: Database, state_path: Path, clock: Clock) -> Iterator[Ledger]:
+    """An empty ledger."""
+    ledger = Ledger(database, Spool(state_path / "spool", reserve_bytes=1 << 14), clock)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def make_turn() -> Callable[..., Turn]:
+    """Make a turn of 100 input and 10 output tokens for 1,500 micro-dollars; each has its own identifier."""
+    numbers = itertools.count()
+
+    def make(**changes: object) -> Turn:
+        values: dict[str, object] = {
+            "id": f"turn-{next(numbers)}",
+            "started_at": NOON,
+            "user": "alice",
+            "credential": "default",
+            "model": "gpt-5",
+            "service_tier": "default",
+            "context_window": 0,
+            "week_start": None,
+            "usage": Usage(input_tokens=100, cached_tokens=40, output_tokens=10, reasoning_tokens=4),
+            "cost_micro_usd": 1_500,
+            "transport": "sse",
+            "status": "completed",
+            "http_status": 200,
+            "first_byte_ms": 300,
+            "duration_ms": 2_000,
+        }
+        return Turn(**{**values, **changes})  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,402 @@
+"""The ledger: recorded once, whatever happens to the database."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from subprocess import Popen
+from typing import Protocol
+
+import pytest
+
+from ocm_wsgi.accounting import ledger as ledger_module
+from ocm_wsgi.accounting.ledger import Ledger, Quota
+from ocm_wsgi.accounting.queries import DAY_SECONDS
+from ocm_wsgi.accounting.recorder import Backlog
+from ocm_wsgi.accounting.spool import Spool
+from ocm_wsgi.accounting.turn_record import record_of
+from ocm_wsgi.errors import StateError
+from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.storage.database import Database
+
+IDLE = Backlog(memory=0, spool=0, is_database_failing=False)
+
+MakeTurn = Callable[..., Turn]
+
+#: What takes no time, or a second at most, may take so long on a busy machine.
+BUSY_SECONDS = 20
+
+
+class Clock(Protocol):
+    """Time that passes when told to."""
+
+    now: float
+
+    def __call__(self) -> float: ...
+
+
+@pytest.fixture
+def holder(ledger: Ledger, process: Callable[..., Popen[str]], make_turn: MakeTurn) -> Popen[str]:
+    """Another process that keeps the database locked until ``communicate`` is called."""
+    ledger.record(make_turn(id="before"))
+    other = process("hold")
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    return other
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for another thread or process, 20 seconds at most."""
+    deadline = time.monotonic() + 20
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        pause.wait(0.01)
+
+
+def recorded(ledger: Ledger) -> list[str]:
+    """The identifiers of all turns, in no particular order; the sums must agree."""
+    found = [turn.id for turn in ledger.recent(1_000_000)]
+    assert ledger.sums()[0].counts.turns == len(found)
+    return sorted(found)
+
+
+def test_record(ledger: Ledger, make_turn: MakeTurn) -> None:
+    """A recorded turn is in the database, as it was."""
+    turn = make_turn(usage=None, week_start=1_772_442_000)
+    assert ledger.record(turn) == "database"
+    assert ledger.recent() == [turn]
+    assert ledger.backlog() == IDLE
+
+
+def test_record_twice(ledger: Ledger, make_turn: MakeTurn) -> None:
+    """The same turn again is safe, and adds nothing."""
+    turn = make_turn()
+    assert ledger.record(turn) == ledger.record(replace(turn, user="bob")) == "database"
+    assert ledger.recent() == [turn]
+    assert ledger.sums()[0].counts.turns == 1
+
+
+def test_record_async(ledger: Ledger, make_turn: MakeTurn) -> None:
+    """The one who asks goes on at once, and is told from another thread, even when a listener before failed."""
+    told: list[tuple[str, str]] = []
+    is_told = threading.Event()
+
+    def fail(_place: str) -> None:
+        raise RuntimeError
+
+    def listen(place: str) -> None:
+        told.append((place, threading.current_thread().name))
+        is_told.set()
+
+    ledger.record_async(make_turn(), fail)
+    ledger.record_async(make_turn(), listen)
+    assert is_told.wait(10)
+    assert told == [("database", "ledger-writer")]
+
+
+def test_record_after_close(ledger: Ledger, make_turn: MakeTurn, state_path: Path) -> None:
+    """Closing leaves no thread and no journal; a record that comes after it is kept all the same."""
+    ledger.record(make_turn())
+    ledger.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ledger-")]
+    assert not list((state_path / "spool").glob("*.journal"))
+    assert ledger.record(make_turn()) == "database"
+    ledger.close()
+
+
+def test_record_from_fifty_threads(ledger: Ledger, make_turn: MakeTurn) -> None:
+    """What many threads record at once shares transactions."""
+    turns = [make_turn() for _ in range(500)]
+    threads = [
+        threading.Thread(target=lambda part=turns[i::50]: [ledger.record(each) for each in part]) for i in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert recorded(ledger) == sorted(turn.id for turn in turns)
+
+
+def test_record_hostile_text(ledger: Ledger, make_turn: MakeTurn) -> None:
+    """A model's name that no database takes holds up nothing."""
+    assert ledger.record(make_turn(model="\ud800\0" * 500)) == "database"
+
+
+def test_record_never_raises(ledger: Ledger, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture) -> None:
+    """A turn goes on even when its record cannot be made; the log says which."""
+    assert ledger.record(make_turn(id="odd", usage="odd")) == "memory"
+    assert "Turn odd could not be recorded" in caplog.text
+
+
+def test_record_from_four_processes(process: Callable[..., Popen[str]], ledger: Ledger) -> None:
+    """Processes that record at once lose nothing to each other."""
+    children = [process("record", "200", f"user-{number}") for number in range(4)]
+    for child in children:
+        assert child.communicate(timeout=60)[0].splitlines() == ["database"] * 200
+    assert len(recorded(ledger)) == 800
+    assert [each.counts.turns for each in ledger.sums(by=("user",))] == [200] * 4
+
+
+@pytest.mark.parametrize("holds", ["holds", "never-holds"])
+def test_record_and_kill(process: Callable[..., Popen[str]], ledger: Ledger, holds: str) -> None:
+    """Kill -9 at random moments loses no turn that was called safe and doubles none, in database or spool."""
+    safe = process("torture", "2", holds).communicate(timeout=60)[0].split()
+    assert process("settle").wait(timeout=60) == 0
+    found = recorded(ledger)
+    assert len(safe) > 100
+    assert set(safe) <= set(found)
+    assert len(found) == len(set(found))
+    # In turn_hour, tokens and costs are those of the turns too.
+    counts = ledger.sums()[0].counts
+    turns = ledger.recent(1_000_000)
+    assert counts.input_tokens == sum(turn.usage.input_tokens for turn in turns if turn.usage)
+    assert counts.cost_micro_usd == sum(turn.cost_micro_usd or 0 for turn in turns)
+    assert counts.turns_without_usage == sum(turn.usage is None for turn in turns)
+
+
+def test_record_while_locked(
+    holder: Popen[str], ledger: Ledger, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A locked database holds the first turn up for a second, the next not at all; all are written once it is free."""
+    began = time.monotonic()
+    assert ledger.record(make_turn(id="first")) == "spool"
+    assert 0.9 < time.monotonic() - began < BUSY_SECONDS
+    began = time.monotonic()
+    patient = partial(ledger.record, timeout_seconds=2 * BUSY_SECONDS)
+    assert [patient(make_turn(id=f"next-{number}")) for number in range(3)] == ["spool"] * 3
+    assert time.monotonic() - began < BUSY_SECONDS
+    assert ledger.backlog() == Backlog(memory=0, spool=4, is_database_failing=True)
+    holder.communicate()
+    wait_until(lambda: ledger.backlog() == IDLE)
+    assert recorded(ledger) == ["before", "first", "next-0", "next-1", "next-2"]
+    assert len(caplog.messages) == 2
+    assert "it did not answer in time" in caplog.messages[0]
+    assert "takes records again" in caplog.messages[1]
+
+
+def test_close_while_locked(
+    holder: Popen[str], ledger: Ledger, make_turn: MakeTurn, process: Callable[..., Popen[str]]
+) -> None:
+    """What waits in the spool when a process ends is written by the next one."""
+    assert ledger.record(make_turn(id="waits"), timeout_seconds=0.1) == "spool"
+    closing = threading.Thread(target=ledger.close)
+    closing.start()
+    holder.communicate()
+    closing.join()
+    assert process("settle").wait(timeout=60) == 0
+    assert recorded(ledger) == ["before", "waits"]
+
+
+def test_read_while_locked(holder: Popen[str], ledger: Ledger) -> None:
+    """Questions are answered while the database is locked for writing."""
+    assert len(ledger.recent()) == 1
+
+
+def test_record_on_full_disk(process: Callable[..., Popen[str]], state_path: Path) -> None:
+    """When the file system fills up, reserved room takes the records, and they survive the death of the process."""
+    state_path.mkdir()
+    child = process("fill", wrapper="unshare --mount" if os.getuid() == 0 else "unshare --user --map-root-user --mount")
+    *told, total = [line.split() for line in child.communicate(timeout=60)[0].splitlines()]
+    places = [place for place, _is_kept, _seconds in told]
+    assert {(place, is_kept) for place, is_kept, _ in told} == {
+        ("database", "True"),
+        ("spool", "True"),
+        ("memory", "False"),
+    }
+    assert places == sorted(places, key=["database", "spool", "memory"].index)
+    assert max(float(seconds) for _, _, seconds in told) < BUSY_SECONDS
+    expected = str(len(told) - places.count("memory"))
+    assert total == ["sum", expected, expected]
+
+
+def test_record_in_memory(
+    state_path: Path, clock: Clock, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What neither database nor disk takes is held, counted, and written when one of them takes it."""
+    state_path.mkdir()
+    blocker = state_path / "blocker"
+    blocker.touch()
+    database = Database(f"sqlite:///{blocker}/ocm.sqlite3")
+    ledger = Ledger(database, Spool(blocker / "spool"), clock)
+    turns = [make_turn() for _ in range(3)]
+    assert [ledger.record(turn) for turn in turns] == ["memory"] * 3
+    assert ledger.backlog() == Backlog(memory=3, spool=0, is_database_failing=True)
+    assert sum("kept in memory" in message for message in caplog.messages) == 1
+    blocker.unlink()
+    wait_until(lambda: ledger.backlog() == IDLE)
+    assert recorded(ledger) == sorted(turn.id for turn in turns)
+    ledger.close()
+    database.close()
+
+
+def test_record_with_garbage_database(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
+    """A damaged database costs no time, and takes all records once it was moved away."""
+    state_path.mkdir()
+    path = state_path / "ocm.sqlite3"
+    path.write_bytes(b"no database" * 100)
+    began = time.monotonic()
+    assert ledger.record(make_turn(id="1"), timeout_seconds=2 * BUSY_SECONDS) == "spool"
+    assert time.monotonic() - began < BUSY_SECONDS
+    with pytest.raises(StateError):
+        ledger.recent()
+    path.rename(state_path / "damaged")
+    wait_until(lambda: ledger.backlog() == IDLE)
+    assert recorded(ledger) == ["1"]
+
+
+def test_record_after_database_was_deleted(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
+    """A database that is deleted under a running worker is made again, and what comes after is in there."""
+    ledger.record(make_turn(id="lost"))
+    for path in list(state_path.glob("ocm.sqlite3*")):
+        path.unlink()
+    assert ledger.record(make_turn(id="kept")) == "database"
+    assert recorded(ledger) == ["kept"]
+
+
+def test_retention(
+    database: Database,
+    state_path: Path,
+    clock: Clock,
+    make_turn: MakeTurn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Turns older than the retention go, in whole hours and small steps; sums stay."""
+    monkeypatch.setattr(ledger_module, "RETENTION_CHUNK", 2)
+    edge = clock() - 3 * DAY_SECONDS
+    with_old = Ledger(database, Spool(state_path / "spool"), clock, retention_days=100)
+    for number in range(7):
+        with_old.record(make_turn(id=f"old-{number}", started_at=edge - 1 - number))
+    with_old.record(make_turn(id="young", started_at=edge))
+    with_old.close()
+    ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
+    ledger.start()
+    wait_until(lambda: len(ledger.recent()) == 1)
+    assert ledger.recent()[0].id == "young"
+    assert ledger.sums()[0].counts.turns == 8
+    ledger.close()
+
+
+def test_retention_after_a_long_rest(database: Database, state_path: Path, clock: Clock, make_turn: MakeTurn) -> None:
+    """A journal that is found when its turns are due to go does not make them count again."""
+    turn = make_turn()
+    ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
+    ledger.record(turn)
+    ledger.close()
+    left_behind = state_path / "spool" / "1-dead.journal"
+    left_behind.write_text(f"\n{json.dumps(record_of(turn))}\n")
+    clock.now += 5 * DAY_SECONDS
+    ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
+    ledger.start()
+    wait_until(lambda: not ledger.recent())
+    assert not left_behind.exists()
+    assert ledger.sums()[0].counts.turns == 1
+    ledger.close()
+
+
+def test_retention_when_the_clock_is_set_back(
+    database: Database, state_path: Path, clock: Clock, make_turn: MakeTurn
+) -> None:
+    """It does not wait until the clock is where it was."""
+    clock.now += 30 * DAY_SECONDS
+    ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
+    ledger.record(make_turn(id="first", started_at=clock() - 4 * DAY_SECONDS))
+    wait_until(lambda: not ledger.recent())
+    clock.now -= 20 * DAY_SECONDS
+    ledger.record(make_turn(id="second", started_at=clock() - 4 * DAY_SECONDS))
+    wait_until(lambda: not ledger.recent())
+    ledger.close()
+
+
+def test_recent(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None:
+    """Turns come newest first, page by page, also when many began at the same moment, and can be chosen."""
+    turns = [
+        make_turn(
+            id=f"{number:02}",
+            started_at=clock() + number // 4,
+            user=("alice", "bob")[number % 2],
+            model=("gpt-5", "o3")[number % 3 % 2],
+            status=("completed", "cut")[number % 5 // 4],
+        )
+        for number in range(20)
+    ]
+    for turn in turns:
+        ledger.record(turn)
+    pages, before = [], None
+    while page := ledger.recent(3, before):
+        pages += page
+        before = page[-1]
+    assert pages == turns[::-1]
+    assert ledger.recent(user="bob") == [turn for turn in turns[::-1] if turn.user == "bob"]
+    assert ledger.recent(model="o3", status="cut") == [t for t in turns[::-1] if (t.model, t.status) == ("o3", "cut")]
+
+
+def test_sums_between(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None:
+    """Sums can be bounded by hours, limited to a user, and have days that begin where the reader lives."""
+    for hours in range(5):
+        ledger.record(make_turn(started_at=clock() + hours * 3600 + 5, user=("alice", "bob")[hours % 2]))
+    since, until = clock() + 3600, clock() + 4 * 3600
+    assert ledger.sums(since, until)[0].counts.turns == 3
+    assert ledger.sums(since, until, user="bob")[0].counts.turns == 2
+    # It is nine o'clock; two hours later, thirteen hours east, the next day begins.
+    days = ledger.sums(by=("day",), utc_offset_seconds=13 * 3600)
+    assert [(each.group["day"], each.counts.turns) for each in days] == [
+        (clock() - 22 * 3600, 2),
+        (clock() + 2 * 3600, 3),
+    ]
+
+
+def test_user_window_counts_at_once(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None:
+    """A turn counts as soon as it is recorded, in the window that it started in, for its user."""
+    ledger.record(make_turn(started_at=clock()))
+    ledger.record(make_turn(started_at=clock() - 1))
+    ledger.record(make_turn(user="bob"))
+    window = ledger.user_window("alice", clock(), clock() + 1)
+    assert (window.requests, window.tokens, window.cost_micro_usd) == (1, 110, 1_500)
+    assert ledger.user_window("carol", 0, clock()).requests == 0
+
+
+def test_quota(ledger: Ledger, database: Database, state_path: Path) -> None:
+    """The newest rate limits of a credential are known at once here, and soon in every process."""
+    other = Ledger(database, Spool(state_path / "spool"))
+    assert ledger.quota("default") is None
+    ledger.note_quota("default", {"primary": {"used_percent": 5}}, at=10.0)
+    assert ledger.quota("default") == Quota({"primary": {"used_percent": 5}}, 10.0)
+    wait_until(lambda: other.quota("default") is not None)
+    other.note_quota("default", {"primary": {"used_percent": 4}}, at=9.0)
+    other.note_quota("second", {}, at=1.0)
+    wait_until(lambda: ledger.quota("second") is not None)
+    assert ledger.quota("default") == other.quota("default") == Quota({"primary": {"used_percent": 5}}, 10.0)
+    other.close()
+
+
+def test_quota_when_the_clock_is_set_back(ledger: Ledger, database: Database, state_path: Path) -> None:
+    """What upstream says now counts, although the last was said at a time that is yet to come."""
+    ledger.note_quota("default", {"seen": "before"}, at=5_000.0)
+    wait_until(lambda: Ledger(database, Spool(state_path / "none")).quota("default") is not None)
+    other = Ledger(database, Spool(state_path / "spool"))
+    other.note_quota("default", {"seen": "now"}, at=1_000.0)
+    wait_until(lambda: Ledger(database, Spool(state_path / "none")).quota("default") == Quota({"seen": "now"}, 1_000.0))
+    other.close()
+
+
+def test_spool_modes(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
+    """Nobody but the owner can read what is in the spool."""
+    ledger.record(make_turn())
+    assert {oct(path.stat().st_mode & 0o777) for path in (state_path / "spool").iterdir()} == {"0o600"}
+    assert (state_path / "spool").stat().st_mode & 0o777 == 0o700
+
+
+def test_database_survives(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
+    """SQLite itself finds nothing wrong."""
+    ledger.record(make_turn())
+    with sqlite3.connect(state_path / "ocm.sqlite3") as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()

@@ -1,0 +1,212 @@
+"""PostgreSQL in place of SQLite: the same promises, through a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import sqlalchemy as sa
+
+from ocm_wsgi.accounting import history, queries
+from ocm_wsgi.accounting.ledger import Ledger
+from ocm_wsgi.accounting.spool import Spool
+from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
+from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.storage import schema as db
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.users.accounts import Accounts
+from ocm_wsgi.users.directory import User, UserDirectory
+from tests.conftest import ServiceFactory
+from tests.views.test_proxy import post
+
+MakeTurn = Callable[..., Turn]
+
+
+class Clock(Protocol):
+    """Time that passes when told to."""
+
+    now: float
+
+
+class Server:
+    """A PostgreSQL server of our own, on a Unix socket only."""
+
+    def __init__(self, folder: Path) -> None:
+        on_path = shutil.which("initdb")
+        # Debian keeps them out of the way.
+        self._programs = Path(on_path).parent if on_path else max(Path("/usr/lib/postgresql").glob("*/bin"))
+        self._folder = folder
+        # It refuses to run as root.
+        self._as_itself = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if _is_root() else []
+        self._run("initdb", "--auth=trust", "--no-sync", "--username=ocm", "--encoding=UTF8", "--no-locale")
+
+    @property
+    def url(self) -> str:
+        """Of an empty database."""
+        name = f"test_{time.monotonic_ns()}"
+        engine = sa.create_engine(self._url("postgres"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        engine.dispose()
+        return self._url(name)
+
+    def start(self) -> None:
+        """Return when it takes connections."""
+        options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off -c max_connections=200"
+        self._run("pg_ctl", "start", "--wait", "--silent", f"--log={self._folder}/log", "--options", options)
+
+    def stop(self) -> None:
+        """End it at once, connections and all."""
+        self._run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate")
+
+    def _url(self, name: str) -> str:
+        return f"postgresql+psycopg://ocm@/{name}?host={self._folder}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as_itself, str(self._programs / program), *arguments, "--pgdata", f"{self._folder}/data"]
+        subprocess.run(command, check=True, cwd=self._folder, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A running server."""
+    # Not below pytest's own folders, into which another user cannot look.
+    folder = Path(tempfile.mkdtemp(prefix="ocm-postgresql-"))
+    try:
+        if _is_root():
+            shutil.chown(folder, "postgres", "postgres")
+        server = Server(folder)
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    """A database that holds nothing yet."""
+    database = Database(server.url)
+    yield database
+    database.close()
+
+
+def turns(database: Database) -> Counter[str]:
+    """How many turns there are, by user; the sums must agree."""
+    with database.read() as connection:
+        # Else each query would see what has been committed by its own beginning.
+        connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        query = sa.select(db.turn.c.user, sa.func.count()).group_by(db.turn.c.user)
+        counted = Counter({row[0]: row[1] for row in connection.execute(query)})
+        query = sa.select(db.turn_hour.c.user, sa.func.sum(db.turn_hour.c.turns)).group_by(db.turn_hour.c.user)
+        assert {user: int(count) for user, count in connection.execute(query)} == counted
+    return counted
+
+
+def test_record(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None:
+    """A turn is there as it was, and once, however often it is recorded."""
+    turn = make_turn(user="é", week_start=None, error_code="no\N{NULL}te")
+    assert [ledger.record(turn) for _ in range(3)] == ["database"] * 3
+    (found,) = ledger.recent()
+    assert (found.user, found.usage, found.cost_micro_usd) == ("é", turn.usage, turn.cost_micro_usd)
+    assert ledger.sums(by=["user"])[0].counts.turns == 1
+    clock.now += 1
+    assert ledger.user_window("é", turn.started_at - 1).requests == 1
+
+
+def test_record_from_many_threads(ledger: Ledger, database: Database, make_turn: MakeTurn, tmp_path: Path) -> None:
+    """Two writers that meet at the same sums wait for each other, and lose nothing."""
+    second = Ledger(database, Spool(tmp_path / "spool", reserve_bytes=1 << 14))
+    with ThreadPoolExecutor(16) as pool:
+        made = [make_turn(user=f"user-{number % 3}") for number in range(300)]
+        places = pool.map(lambda pair: (ledger, second)[pair[0] % 2].record(pair[1], 20), enumerate(made))
+        assert set(places) == {"database"}
+    second.close()
+    assert turns(database) == {"user-0": 100, "user-1": 100, "user-2": 100}
+
+
+def test_schema_made_by_many_at_once(server: Server) -> None:
+    """Workers that start together make the tables once."""
+    url = server.url
+    start = threading.Barrier(8)
+
+    def first_use(_number: int) -> int:
+        database = Database(url)
+        start.wait()
+        with database.write() as connection:
+            db.add_event(connection, 0.0, "system", "test", "subject")
+        database.close()
+        return 1
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(first_use, range(8))) == 8
+    database = Database(url)
+    with database.read() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(db.event)) == 8
+    database.close()
+
+
+def test_pages(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
+    """What the dashboard and admission ask is answered."""
+    for number in range(3):
+        ledger.record(make_turn(id=f"t{number}", model=f"gpt-{number}"))
+    wanted = history.Wanted(model="gpt-1")
+    assert [turn.id for turn in history.turns(database, wanted).turns] == ["t1"]
+    assert history.names(database, 0) == (["alice"], ["gpt-0", "gpt-1", "gpt-2"])
+    quota = QuotaHistory(database)
+    quota.note("default", RateLimits((Limit("codex", Window(5.0, 300, 2_000_000_000)),)), time.time())
+    quota.flush()
+    assert quota.shares("default", "5h") is not None
+    with database.read() as connection:
+        assert list(quota.standings(connection, "default")) == ["5h"]
+
+
+def test_rate_limits(database: Database) -> None:
+    """The newest that any worker has seen are kept."""
+    for at in (1.0, 3.0, 2.0):
+        with database.write() as connection:
+            queries.write_quota(connection, "default", {"seen": at}, at)
+    with database.read() as connection:
+        assert queries.read_quota(connection, "default") == ({"seen": 3.0}, 3.0)
+
+
+def test_users(database: Database) -> None:
+    """A user who is added is known by the token, until the user is removed."""
+    directory, accounts = UserDirectory((), database), Accounts((), database)
+    token = accounts.add(User("carol", admin=True), actor="cli")
+    assert directory.authenticate(token).name == "carol"
+    accounts.remove("carol", actor="cli")
+    assert accounts.all() == []
+
+
+def test_the_service_when_the_server_goes_and_comes(server: Server, service: ServiceFactory) -> None:
+    """Turns go on without the server. Their records wait on disk, and are written once when it is back."""
+    url = server.url
+    running = service(workers=2, database_url=url)
+    assert [post(running).status_code for _ in range(4)] == [200] * 4
+    server.stop()
+    try:
+        assert [post(running).status_code for _ in range(4)] == [200] * 4
+    finally:
+        server.start()
+    deadline = time.monotonic() + 30
+    with contextlib.closing(Database(url)) as database:
+        while turns(database) != {"alice": 8}:
+            assert time.monotonic() < deadline, turns(database)
+            threading.Event().wait(0.1)

@@ -1,0 +1,161 @@
+"""Sums against a model of them, and the SQL for PostgreSQL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocm_wsgi.accounting import queries
+from ocm_wsgi.accounting.queries import DAY_SECONDS, HOUR_SECONDS, Counts, Dimension, Window
+from ocm_wsgi.accounting.turn_record import record_of
+from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.storage.database import Database
+
+START = 1_772_442_000
+
+tokens = st.integers(0, 10**12)
+turns = st.builds(
+    Turn,
+    id=st.sampled_from([f"turn-{number}" for number in range(30)]),
+    started_at=st.integers(0, 4 * DAY_SECONDS).map(lambda seconds: START + seconds / 2),
+    user=st.sampled_from(["", "alice", "bob"]),
+    credential=st.just("default"),
+    model=st.sampled_from(["gpt-5", "o3"]),
+    service_tier=st.sampled_from(["default", "flex"]),
+    context_window=st.sampled_from([0, 272_000]),
+    week_start=st.sampled_from([None, START]),
+    usage=st.none() | st.builds(Usage, tokens, tokens, tokens, tokens, tokens),
+    cost_micro_usd=st.none() | tokens,
+    transport=st.just("sse"),
+    status=st.just("completed"),
+    http_status=st.just(200),
+    first_byte_ms=st.just(1),
+    duration_ms=st.just(2),
+)
+batches = st.lists(st.lists(turns, max_size=10), max_size=5)
+
+
+def counts_of(turn: Turn) -> Counts:
+    """What one turn adds."""
+    usage = turn.usage or Usage(0, 0, 0)
+    unpriced = int(turn.usage is not None and turn.cost_micro_usd is None)
+    return Counts(1, int(turn.usage is None), unpriced, *astuple(usage), turn.cost_micro_usd or 0)
+
+
+def total(found: list[Turn]) -> Counts:
+    """Sums as one would make them by hand."""
+    return Counts(*map(sum, zip(*(astuple(counts_of(turn)) for turn in found), strict=True))) if found else Counts()
+
+
+def group_of(turn: Turn, dimension: Dimension) -> str | int | None:
+    """Which group a turn belongs to."""
+    if dimension == "week":
+        return turn.week_start
+    if dimension in ("hour", "day"):
+        seconds = HOUR_SECONDS if dimension == "hour" else DAY_SECONDS
+        return int(turn.started_at // seconds * seconds)
+    return getattr(turn, dimension)  # type: ignore[no-any-return]
+
+
+def stored(path: Path, batches: list[list[Turn]]) -> tuple[Database, list[Turn]]:
+    """Store batches in a new database; give the turns that count: of each identifier, the one that came first, or,
+    within a batch, last."""
+    database = Database(f"sqlite:///{path}/ocm.sqlite3")
+    kept: dict[str, Turn] = {}
+    for batch in batches:
+        with database.write_directly() as direct:
+            queries.store_records(direct, map(record_of, batch))
+        kept = {**{turn.id: turn for turn in batch}, **kept}
+    return database, list(kept.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(batches, st.sampled_from([(), ("user",), ("model", "user"), ("day",), ("hour", "service_tier"), ("week",)]))
+def test_sums_model(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[Turn]], by: tuple[Dimension, ...]
+) -> None:
+    """Whatever comes in whatever batches, twice or not: each group's sums are those of its turns."""
+    database, kept = stored(tmp_path_factory.mktemp("sums"), batches)
+    with database.read() as connection:
+        found = queries.sums(connection, None, None, by, user=None, utc_offset_seconds=0)
+    database.close()
+    groups: dict[tuple[str | int | None, ...], list[Turn]] = {} if by else {(): []}
+    for turn in kept:
+        groups.setdefault(tuple(group_of(turn, dimension) for dimension in by), []).append(turn)
+    assert Counter((tuple(each.group[name] for name in by), each.counts) for each in found) == Counter(
+        (group, total(members)) for group, members in groups.items()
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches, st.integers(-1, 50), st.integers(0, 2 * HOUR_SECONDS), st.integers(0, 50 * HOUR_SECONDS), st.booleans())
+def test_user_window_model(
+    tmp_path_factory: pytest.TempPathFactory,
+    batches: list[list[Turn]],
+    hour: int,
+    offset: int,
+    length: int,
+    is_past: bool,
+) -> None:
+    """Between any two moments, a user's window holds the turns that started there, to the second."""
+    since, until = START + hour * HOUR_SECONDS + offset, START + hour * HOUR_SECONDS + offset + length
+    if not is_past:
+        batches = [[turn for turn in batch if turn.started_at < until] for batch in batches]
+    database, kept = stored(tmp_path_factory.mktemp("window"), batches)
+    now = until + DAY_SECONDS if is_past else until
+    with database.read() as connection:
+        window = queries.user_window(connection, "alice", since, until, now=now)
+    database.close()
+    counts = total([turn for turn in kept if turn.user == "alice" and since <= turn.started_at < until])
+    assert window == Window(counts.turns, counts.input_tokens + counts.output_tokens, counts.cost_micro_usd)
+
+
+def test_sums_are_of_turns_that_are_new(database: Database, make_turn: Callable[..., Turn]) -> None:
+    """A batch that was stored before adds nothing to the sums."""
+    batch = [record_of(make_turn()) for _ in range(3)]
+    summed = []
+    for records in (batch, batch, []):
+        with database.write_directly() as direct:
+            queries.store_records(direct, records)
+        with database.read() as connection:
+            summed.append(queries.turns_summed(connection))
+    assert summed == [3, 3, 3]
+
+
+def test_store_something_else(database: Database, make_turn: Callable[..., Turn]) -> None:
+    """A line of the spool that is no turn does not stop those beside it."""
+    with database.write_directly() as direct:
+        queries.store_records(direct, [{}, {"id": 5}, record_of(make_turn())])
+    with database.read() as connection:
+        assert queries.sums(connection, None, None, (), user=None, utc_offset_seconds=0)[0].counts.turns == 1
+
+
+def test_indexes_serve(database: Database, make_turn: Callable[..., Turn]) -> None:
+    """Admission's question touches no row of ``turn``, and no question of the dashboard sorts or scans it."""
+    with database.write_directly() as direct:
+        queries.store_records(direct, [record_of(make_turn())])
+    seen: list[str] = []
+    with database.read() as connection:
+
+        @sa.event.listens_for(connection, "before_cursor_execute")
+        def explain(_connection: object, cursor: object, statement: str, parameters: object, *_: object) -> None:
+            cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)  # type: ignore[attr-defined]
+            seen.extend(row[-1] for row in cursor.fetchall())  # type: ignore[attr-defined]
+
+        queries.user_window(connection, "alice", START, START + 9999, now=START + DAY_SECONDS)
+        window, seen = seen, []
+        queries.recent(connection, 5, replace(make_turn(), started_at=START), user="alice", model=None, status=None)
+        queries.recent(connection, 5, None, user=None, model=None, status="cut")
+        queries.recent(connection, 5, None, user=None, model="o3", status=None)
+        explain_recent = seen
+    assert sum("COVERING INDEX turn_by_user" in step for step in window) == 2
+    assert sum("SEARCH turn_hour USING PRIMARY KEY (user=? AND hour>? AND hour<?)" in step for step in window) == 1
+    assert not [step for step in explain_recent if "TEMP B-TREE" in step]
+    assert [step for step in explain_recent if "INDEX turn_by_status" in step]

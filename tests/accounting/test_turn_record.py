@@ -1,0 +1,59 @@
+"""Turns as flat records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ocm_wsgi.accounting.turn_record import MAX_NUMBER, MAX_TEXT_LENGTH, completed, record_of, turn_of
+from ocm_wsgi.protocol.responses.turn import Turn, Usage
+
+
+@pytest.mark.parametrize("usage", [None, Usage(1, 2, 3, 4, 5), Usage(0, 0, 0)])
+def test_record_of_round_trip(make_turn: Callable[..., Turn], usage: Usage | None) -> None:
+    """A turn comes back as it was; no usage is not zero usage."""
+    turn = make_turn(usage=usage, week_start=1_772_000_000, started_at=1.25)
+    assert turn_of(record_of(turn)) == turn
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        pytest.param("gpt-5", "gpt-5", id="plain"),
+        pytest.param("ü", "ü", id="not-ascii"),
+        pytest.param("x" * 1_000_000, "x" * MAX_TEXT_LENGTH, id="long"),
+        pytest.param("a\ud800b", "a?b", id="lone-surrogate"),
+        pytest.param("a\0b", "ab", id="nul"),
+    ],
+)
+def test_record_of_hostile_text(make_turn: Callable[..., Turn], text: str, kept: str) -> None:
+    """No name that a client made up can make a record large, or one that the database refuses."""
+    assert record_of(make_turn(model=text))["model"] == kept
+
+
+@pytest.mark.parametrize(("number", "kept"), [(-1, 0), (0, 0), (10**30, MAX_NUMBER)])
+def test_record_of_hostile_number(make_turn: Callable[..., Turn], number: int, kept: int) -> None:
+    """Numbers stay within what can be stored and added up."""
+    assert record_of(make_turn(usage=Usage(number, 0, 0)))["input_tokens"] == kept
+
+
+def test_completed_of_another_release() -> None:
+    """A record of an older release gets what it lacks, one of a newer loses what is unknown here."""
+    record = completed({"id": "1", "started_at": 5.0, "input_tokens": 7, "colour": "red"})
+    assert record is not None
+    assert turn_of(record).usage == Usage(7, 0, 0)
+    assert "colour" not in record
+
+
+def test_completed_without_values(make_turn: Callable[..., Turn]) -> None:
+    """What must not be missing is not, whoever forgot it."""
+    record = completed(record_of(make_turn(model=None, week_start=None)))
+    assert record is not None
+    assert (record["model"], record["week_start"]) == ("", None)
+
+
+@pytest.mark.parametrize("record", [{}, {"id": 5, "started_at": 1.0}, {"id": "1"}, {"id": "1", "started_at": "now"}])
+def test_completed_of_something_else(record: dict[str, object]) -> None:
+    """What is no record of a turn is told apart."""
+    assert completed(record) is None

@@ -1,0 +1,19 @@
+"""The benchmark of clients that stand still: that it measures what it says. No time is asserted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_stalled_benchmark_runs() -> None:
+    """Streams are measured alone, beside clients that stopped reading and beside half requests, and all are whole."""
+    command = [sys.executable, "-m", "benchmarks.stalled", "--clients", "2", "--events", "10", "--rounds", "1"]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    *_, alone, stalled, half = run.stdout.splitlines()
+    assert [line.split()[-1] for line in (alone, stalled, half)] == ["100"] * 3
+    assert (alone.split()[0], "stopped reading" in stalled, "half a request" in half) == ("nobody", True, True)

@@ -1,0 +1,175 @@
+"""What was used, whether it works, and what clients need, on the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from ocm_wsgi.accounting import queries
+from ocm_wsgi.accounting.turn_record import record_of
+from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.config import load
+from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
+from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.storage.database import Database
+
+Run = Callable[..., Result]
+RunJson = Callable[..., Any]
+
+#: 15 January 2027, 08:00 UTC.
+START = 1_800_000_000
+
+
+@pytest.fixture
+def database(folder: Path) -> Iterator[Database]:
+    database = Database(load({"HOME": str(folder)}, folder).database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def used(database: Database) -> None:
+    """Three turns: two of alice's, of which one unpriced, and one of bob's a day later without tokens."""
+
+    def turn(number: int, user: str, model: str, usage: Usage | None, cost: int | None, days: int) -> Turn:
+        started_at = START + days * 86_400
+        return Turn(
+            f"turn-{number}", started_at, user, "default", model, "default", 0, START - 3600, usage, cost,
+            "sse", "completed", 200, 1, 1,
+        )  # fmt: skip
+
+    turns = [
+        turn(1, "alice", "gpt-5.5", Usage(1_000, 400, 50, 20), 12_345_678, 0),
+        turn(2, "alice", "new-model", Usage(10, 0, 5), None, 0),
+        turn(3, "bob", "gpt-5.5", None, None, 1),
+    ]
+    with database.write_directly() as direct:
+        queries.store_records(direct, [record_of(turn) for turn in turns])
+
+
+@pytest.mark.usefixtures("used")
+def test_usage_table(run: Run) -> None:
+    """Sums by user with a total; what has no price and what has no tokens is said."""
+    output = run("usage").stdout
+    lines = [line.split() for line in output.splitlines()]
+    assert lines[0] == ["USER", "TURNS", "INPUT", "CACHED", "OUTPUT", "USD"]
+    assert lines[1] == ["alice", "2", "1,010", "400", "55", "12.35*"]
+    assert lines[2] == ["bob", "1", "0", "0", "0", "0.00"]
+    assert lines[3] == ["all", "3", "1,010", "400", "55", "12.35*"]
+    assert "* 1 turn of models without a price" in output
+    assert "1 turn of which OpenAI told no tokens" in output
+
+
+@pytest.mark.usefixtures("used")
+@pytest.mark.parametrize(
+    ("arguments", "groups"),
+    [
+        (["--by", "model"], [["gpt-5.5"], ["new-model"]]),
+        (["--by", "day"], [["2027-01-15"], ["2027-01-16"]]),
+        (["--by", "week"], [["2027-01-15T07:00:00Z"]]),
+        (["--by", "day", "--by", "user"], [["2027-01-15", "alice"], ["2027-01-16", "bob"]]),
+        (["--since", "2027-01-16"], [["bob"]]),
+        (["--user", "alice"], [["alice"]]),
+        (["--since", "9999d"], [["alice"], ["bob"]]),
+        (["--since", "2033-01-01"], []),
+    ],
+)
+def test_usage_groups(run: Run, run_json: RunJson, arguments: list[str], groups: list[list[str]]) -> None:
+    """JSON and CSV hold the same groups, and the counts exactly."""
+    rows = run_json("usage", *arguments)
+    names = list(rows[0])[: len(groups[0])] if rows else []
+    assert [[row[name] for name in names] for row in rows] == groups
+    table = list(csv.reader(run("usage", *arguments, "--csv").stdout.splitlines()))
+    assert [line[: len(names)] for line in table[1:]] == groups
+    for row, line in zip(rows, table[1:], strict=True):
+        assert dict(zip(table[0], line, strict=True))["cost_usd"] == f"{row['cost_usd']:.6f}"
+
+
+@pytest.mark.usefixtures("used")
+def test_usage_nothing(run: Run) -> None:
+    """A time in which nothing was used is said to be one."""
+    assert run("usage", "--since", "2033-01-01").stdout == "Nothing was used in this time.\n"
+    assert run("usage", "--user", "alcie").stdout == "Nothing was used in this time by alcie.\n"
+
+
+@pytest.mark.usefixtures("used")
+def test_status(run: Run, run_json: RunJson, folder: Path, database: Database) -> None:
+    """Configuration, credential, state, and who used the subscription, are told; no secret is."""
+    quota = QuotaHistory(database)
+    for percent, at in ((0.0, START - 1), (40.0, START + 1)):
+        limits = RateLimits((Limit("codex", None, Window(percent, 10_080, START + 86_400)),))
+        quota.note("default", limits, at)
+        quota.flush()
+    (folder / ".codex").mkdir()
+    (folder / ".codex" / "auth.json").write_text(json.dumps({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-secret"}))
+    result = run("status")
+    assert result.exit_code == 0
+    assert "an API key" in result.stdout
+    assert re.search(r"alice +40\.0%", result.stdout)
+    assert "1 user\n" in result.stdout
+    assert "(past us)" in result.stdout
+    assert "secret" not in result.output
+    found = run_json("status")
+    (window,) = found["windows"]
+    assert (window["period"], window["used_percent"], window["users"]) == ("week", 40, {"alice": 40})
+    assert found["credential"]["mode"] == "apikey"
+    assert found["state"]["users"] == 1
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"auth_mode": "headers"}'])
+def test_status_of_what_is_broken(run: Run, folder: Path, content: str | None) -> None:
+    """A credential that cannot be used is told with its reason, and by the exit code."""
+    if content is not None:
+        (folder / ".codex").mkdir()
+        (folder / ".codex" / "auth.json").write_text(content)
+    (folder / "state").write_text("in the way")
+    result = run("status")
+    assert result.exit_code == 1
+    assert "State" in result.stdout
+    assert "cannot be created" in result.stdout
+
+
+def test_client_config(run: Run, run_json: RunJson) -> None:
+    """What is printed names the address and the variable, in the forms that Codex takes, and no token."""
+    text = run("client-config", "carol", "--base-url", "https://ocm.example.com/").stdout
+    assert 'model_provider = "ocm"' in text
+    assert 'base_url = "https://ocm.example.com/v1"' in text
+    assert "codex -p ocm" in text
+    assert "~/.codex/ocm.config.toml" in text
+    assert "profiles" not in text
+    assert "token-of-carol" not in text
+    found = run_json("client-config", "carol")
+    assert found["base_url"] == "http://127.0.0.1:8080/v1"
+    keys = dict(re.findall(r"^(\w+) = (.+)$", found["config_toml"], re.MULTILINE))
+    assert {key: json.loads(value) for key, value in keys.items()} == {
+        "model_provider": "ocm",
+        "name": "OCM",
+        "base_url": "http://127.0.0.1:8080/v1",
+        "env_key": "OCM_BEARER_TOKEN",
+        "env_key_instructions": "Ask the owner of the service for your token.",
+        "wire_api": "responses",
+        "supports_websockets": True,
+    }
+    # What comes after a table's head belongs to the table.
+    assert found["config_toml"].index("model_provider =") < found["config_toml"].index("[model_providers.ocm]")
+    compile(found["python"], "client.py", "exec")
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("https://ocm.example.com", "https://ocm.example.com/v1"),
+        ("https://ocm.example.com/v1/", "https://ocm.example.com/v1"),
+        ("http://10.0.0.1:8080/codex/v1", "http://10.0.0.1:8080/codex/v1"),
+    ],
+)
+def test_client_config_base_url(run_json: RunJson, given: str, url: str) -> None:
+    """A bare host gets the API's path; any other path stays."""
+    assert run_json("client-config", "carol", "--base-url", given)["base_url"] == url

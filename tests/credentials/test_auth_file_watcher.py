@@ -1,0 +1,271 @@
+"""The states that the credential file can be in, on a real file system."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ocm_wsgi.credentials import Mode, auth_file_reader
+from ocm_wsgi.credentials.auth_file_reader import FileVersion
+from ocm_wsgi.errors import CredentialRejected, CredentialUnavailable
+from tests.credentials.credential_home import Home
+from tests.credentials.credential_worker import WORKER, task_of
+
+Damage = Callable[[Home], object]
+
+
+def settle(home: Home) -> None:
+    """Make the file old enough to be told from any later version by its times."""
+    while not FileVersion.of(os.stat(home.path)).is_settled:
+        os.sched_yield()
+
+
+def make_directory(home: Home) -> None:
+    """Put a directory there, as a container runtime does for a missing file."""
+    home.path.unlink(missing_ok=True)
+    home.path.mkdir()
+
+
+def make_dangling(home: Home) -> None:
+    """Put a link to nowhere there."""
+    home.path.unlink(missing_ok=True)
+    home.path.symlink_to("nowhere.json")
+
+
+def make_pipe(home: Home) -> None:
+    """Put a pipe there, which nobody writes."""
+    home.path.unlink(missing_ok=True)
+    os.mkfifo(home.path)
+
+
+GONE = [
+    pytest.param(lambda home: home.path.unlink(missing_ok=True), id="gone"),
+    pytest.param(make_dangling, id="dangling-link"),
+    pytest.param(make_directory, id="directory"),
+    pytest.param(make_pipe, id="pipe"),
+]
+BROKEN = [
+    pytest.param(lambda home: home.path.write_bytes(b""), id="empty"),
+    pytest.param(lambda home: home.path.write_bytes(b'{"auth_mode": "chat'), id="half"),
+    pytest.param(lambda home: home.path.write_bytes(b"\xff\xfe\x00"), id="not-utf-8"),
+    pytest.param(lambda home: home.write([1, 2]), id="not-an-object"),
+    pytest.param(lambda home: home.path.write_bytes(b" " * 2_000_000), id="too-large"),
+]
+
+
+@pytest.mark.parametrize("damage", [*GONE, *BROKEN])
+def test_start_without_a_usable_file_and_then_with_one(home: Home, damage: Damage) -> None:
+    """The service starts without a credential, says so, and takes one up when it appears."""
+    damage(home)
+    source = home.source()
+    with pytest.raises(CredentialUnavailable) as caught:
+        source.current()
+    assert str(home.folder) not in caught.value.message
+    if home.path.is_dir():
+        home.path.rmdir()
+    home.sign_in()
+    assert source.current().access_token == home.access_token()
+
+
+@pytest.mark.parametrize("damage", GONE)
+def test_gone_is_signed_out(home: Home, damage: Damage) -> None:
+    """When the file goes, the credential that it held is not used any more, however good it still is."""
+    home.sign_in()
+    source = home.source()
+    source.current()
+    damage(home)
+    with pytest.raises(CredentialUnavailable, match="codex login"):
+        source.current()
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_broken_keeps_the_last_good_one_while_it_lives(home: Home, damage: Damage) -> None:
+    """While the file makes no sense the last good token is used; once that has expired there is none."""
+    now = [time.time()]
+    home.sign_in()
+    source = home.source(clock=lambda: now[0])
+    good = source.current()
+    damage(home)
+    assert source.current() == good
+    now[0] += 3590
+    assert source.current() == good
+    now[0] += 70
+    with pytest.raises(CredentialUnavailable):
+        source.current()
+    with pytest.raises(CredentialUnavailable):
+        source.replacement(good)
+    assert home.outcomes() == []
+
+
+def test_unusable_does_not_keep_the_last_good_one(home: Home) -> None:
+    """A whole file that holds nothing usable is believed."""
+    home.sign_in()
+    source = home.source()
+    source.current()
+    home.write({"auth_mode": "chatgpt", "tokens": None})
+    with pytest.raises(CredentialRejected, match="not signed in"):
+        source.current()
+
+
+def test_half_written_is_read_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that an older Codex is just writing, by truncating it first, is waited for."""
+    monkeypatch.setitem(auth_file_reader.read_whole.__kwdefaults__, "patience_seconds", 60.0)
+    content = home.sign_in()
+    source = home.source()
+    source.current()
+    content["tokens"]["access_token"] = "the-next"
+    octets = json.dumps(content).encode()
+    with open(home.path, "wb", buffering=0) as file:
+        file.write(octets[:100])
+        got: list[str] = []
+        reader = threading.Thread(target=lambda: got.append(source.current().access_token))
+        reader.start()
+        reader.join(0.1)
+        assert reader.is_alive()
+        file.write(octets[100:])
+    reader.join()
+    assert got == ["the-next"]
+
+
+def test_broken_is_waited_for_once(home: Home) -> None:
+    """A file that stays broken costs the first request its second, and the others nothing."""
+    home.path.write_text("{")
+    source = home.source()
+    with pytest.raises(CredentialUnavailable):
+        source.current()
+    settle(home)
+    before = time.monotonic()
+    for _ in range(100):
+        with pytest.raises(CredentialUnavailable):
+            source.current()
+    assert time.monotonic() - before < 50
+
+
+def test_change_in_place_within_one_tick(home: Home) -> None:
+    """Two writes of the same size, so close that the file's times do not differ, are told apart."""
+    source = home.source()
+    for number in range(300):
+        home.path.write_text(json.dumps({"OPENAI_API_KEY": f"sk-{number:04}"}))
+        assert source.current().access_token == f"sk-{number:04}"
+
+
+def test_unchanged_is_not_read_again(home: Home) -> None:
+    """As long as nothing changes, what was read is returned."""
+    home.write({"OPENAI_API_KEY": "sk-1"})
+    source = home.source()
+    settle(home)
+    assert source.current() is source.current()
+
+
+def test_symbolic_link_is_followed(home: Home, tmp_path: Path) -> None:
+    """A link is as good as the file, and so is what it is pointed to later."""
+    home.write({"OPENAI_API_KEY": "sk-1"})
+    (tmp_path / "other.json").write_text('{"OPENAI_API_KEY": "sk-2"}')
+    link = tmp_path / "link.json"
+    link.symlink_to(home.path)
+    source = home.source(path=link)
+    assert source.current().access_token == "sk-1"
+    link.unlink()
+    link.symlink_to("other.json")
+    assert source.current().access_token == "sk-2"
+
+
+def test_bind_mounted_file_is_read_as_it_changes(home: Home, tmp_path: Path, mount: Callable[..., None]) -> None:
+    """A file that is mounted by itself is read, and noticed when it is written in place."""
+    outside = tmp_path / "outside.json"
+    outside.write_text('{"OPENAI_API_KEY": "sk-1"}')
+    home.path.touch()
+    mount("--bind", outside, home.path)
+    source = home.source()
+    assert source.current().access_token == "sk-1"
+    outside.write_text('{"OPENAI_API_KEY": "sk-2"}')
+    assert source.current().access_token == "sk-2"
+
+
+def test_unreadable_file(home: Home) -> None:
+    """A file that the service may not read is said to be one, at once."""
+    home.sign_in()
+    home.path.chmod(0)
+    # Root without the capabilities to pass over permissions is as any other user.
+    worker = subprocess.run(
+        ["setpriv", "--bounding-set=-dac_override,-dac_read_search", sys.executable, WORKER, task_of(home)],
+        input="go\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    (result,) = json.loads(worker.stdout.splitlines()[1])
+    assert result["status"] == 503
+    assert "may not read" in result["message"]
+    assert result["detail"] == "credential file: Permission denied"
+
+
+def test_api_key_is_used_as_it_is(home: Home) -> None:
+    """An API key neither expires nor is renewed; when upstream rejects it, only the owner can help."""
+    home.write({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-1"})
+    source = home.source(clock=lambda: 4e9)
+    credential = source.current()
+    assert (credential.mode, credential.access_token) == (Mode.API_KEY, "sk-1")
+    with pytest.raises(CredentialRejected, match="API key"):
+        source.replacement(credential)
+    home.write({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-2"})
+    assert source.replacement(credential).access_token == "sk-2"
+
+
+def test_changes_are_logged_once(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """Each state of the file is logged when it is entered, without tokens and ids."""
+    caplog.set_level(logging.DEBUG)
+    source = home.source()
+    secrets: list[str] = []
+
+    def look() -> None:
+        for _ in range(3):
+            try:
+                source.current()
+            except (CredentialRejected, CredentialUnavailable):
+                continue
+
+    def sign_in(account: str) -> None:
+        secrets.extend([account, *map(str, home.sign_in(account=account)["tokens"].values())])
+
+    steps: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: sign_in("acct-one"),
+        lambda: sign_in("acct-one"),
+        lambda: sign_in("acct-two"),
+        lambda: home.path.write_text("{"),
+        lambda: home.write({"auth_mode": "headers"}),
+        lambda: home.path.unlink(),
+    ]
+    for step in steps:
+        step()
+        look()
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("ocm_wsgi.credentials")] == [
+        "there is no credential file: no such file",
+        "the credential file is there (chatgpt)",
+        "the credential file has changed (chatgpt)",
+        "the credential file now belongs to another account (chatgpt)",
+        "the credential file cannot be used: it is not JSON",
+        "the credential file holds nothing usable: auth_mode is none of chatgpt, apikey",
+        "there is no credential file: no such file",
+    ]
+    assert not any(secret in caplog.text for secret in secrets)
+
+
+def test_socket_in_its_place(home: Home) -> None:
+    """Not even a socket in the file's place is an unexpected failure."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(home.path))
+        with pytest.raises(CredentialUnavailable):
+            home.source().current()

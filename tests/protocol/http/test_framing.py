@@ -1,0 +1,117 @@
+"""Framing is undone and redone to the octet, however the reads fall."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocm_wsgi.protocol.http.framing import LAST_CHUNK, BadFraming, Chunked, chunk, framing_of
+
+PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    """The octets in reads that end at these places."""
+    ends = sorted({cut % (len(data) + 1) for cut in cuts} | {len(data)})
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False) if start < end]
+
+
+@given(pieces=PIECES, cuts=st.lists(st.integers(0, 10_000)), trailer=st.sampled_from([b"", b"X-A: b\r\n"]))
+def test_a_chunked_body_is_what_was_chunked(pieces: list[bytes], cuts: list[int], trailer: bytes) -> None:
+    """Any body in any chunks, read in any pieces, comes out whole, and its end is known."""
+    wire = b"".join(map(chunk, pieces)) + b"0\r\n" + trailer + b"\r\n"
+    framing = Chunked()
+    received = b"".join(framing.feed(read) for read in split(wire, cuts))
+    assert received == b"".join(pieces)
+    assert framing.has_ended
+    assert not framing.excess
+
+
+@given(pieces=PIECES, cuts=st.lists(st.integers(0, 10_000)), trailer=st.sampled_from([b"", b"X-A: b\r\n"]))
+def test_a_read_that_is_one_chunk_is_known(pieces: list[bytes], cuts: list[int], trailer: bytes) -> None:
+    """A read is said to be one chunk when it was at the beginning of one and is what would be sent, and only then."""
+    wire = b"".join(map(chunk, pieces)) + b"0\r\n" + trailer + b"\r\n"
+    starts = {len(b"".join(map(chunk, pieces[:i]))) for i in range(len(pieces))}
+    framing, at = Chunked(), 0
+    for read in split(wire, cuts):
+        piece = framing.feed(read)
+        assert framing.was_one_chunk == (at in starts and bool(piece) and read == chunk(piece))
+        at += len(read)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [b"A\r\n0123456789\r\n", b"0a\r\n0123456789\r\n", b"a;b\r\n0123456789\r\n", b"a \r\n0123456789\r\n", LAST_CHUNK],
+)
+def test_what_would_be_sent_otherwise_is_not_sent_as_it_came(wire: bytes) -> None:
+    """Other ways to write a chunk, and the last one."""
+    framing = Chunked()
+    assert framing.feed(wire) in (b"0123456789", b"")
+    assert not framing.was_one_chunk
+
+
+@pytest.mark.parametrize(
+    ("wire", "body"),
+    [
+        (b"3;a=b\r\nabc\r\n0\r\n\r\n", b"abc"),
+        (b"00A \r\n0123456789\r\n0;x\r\n\r\n", b"0123456789"),
+        (b"a\r\n0123456789\r\n" + LAST_CHUNK, b"0123456789"),
+    ],
+)
+def test_extensions_are_dropped(wire: bytes, body: bytes) -> None:
+    """What a chunk's line says beyond its size is for this connection only."""
+    framing = Chunked()
+    assert framing.feed(wire) == body
+    assert framing.close()
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"x\r\n",
+        b"-1\r\n",
+        b"0x3\r\nabc",
+        b"\r\nabc",
+        b"+3\r\nabc",
+        b"3\r\nabcd\r\n",
+        b"3\r\nabcde",
+        b"1" * 20 + b"\r\n",
+        b"3;" + b"x" * 9000,
+        b"0\r\n" + b"X: y\r\n" * 20_000,
+    ],
+)
+def test_what_is_no_chunk_is_refused(wire: bytes) -> None:
+    """A size that is none, data beyond its size, and lines without end are errors."""
+    with pytest.raises(BadFraming):
+        Chunked().feed(wire)
+
+
+@pytest.mark.parametrize("wire", [b"3\r\nabcx\r\n", b"3\r\nabcde", b"2\r\nab\r\n1\r\nc\r\nzz\r\n"])
+def test_what_came_before_is_not_lost(wire: bytes) -> None:
+    """The error carries the body's octets that the same piece began with."""
+    with pytest.raises(BadFraming) as raised:
+        Chunked().feed(wire)
+    assert raised.value.before == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("is_chunked", "length", "wire", "body", "is_whole", "excess"),
+    [
+        (False, 3, b"abc", b"abc", True, False),
+        (False, 3, b"ab", b"ab", False, False),
+        (False, 3, b"abcd", b"abc", True, True),
+        (False, 0, b"", b"", True, False),
+        (False, None, b"abc", b"abc", True, False),
+        (True, None, b"3\r\nab", b"ab", False, False),
+        (True, None, LAST_CHUNK + b"HTTP/1.1", b"", True, True),
+        (True, 5, LAST_CHUNK, b"", True, False),
+    ],
+)
+def test_where_a_body_ends(
+    is_chunked: bool, length: int | None, wire: bytes, body: bytes, is_whole: bool, excess: bool
+) -> None:
+    """Every framing knows its end, whether the connection's end is one, and what came behind it."""
+    framing = framing_of(is_chunked=is_chunked, length=length)
+    received = framing.feed(wire)
+    assert (received, framing.excess, framing.close()) == (body, excess, is_whole)

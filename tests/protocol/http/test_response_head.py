@@ -1,0 +1,133 @@
+"""Heads of responses: read strictly, in any split."""
+
+from __future__ import annotations
+
+import pytest
+
+from ocm_wsgi.protocol.http.response_head import FIELD_LIMIT, HEAD_LIMIT_BYTES, BadHead, HeadReader, ResponseHead
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Multi: 1\r\nX-Multi: 2\r\n\r\n"
+
+
+def read(octets: bytes) -> ResponseHead:
+    """The head at the beginning of these octets."""
+    reader = HeadReader()
+    reader.feed(octets)
+    head = reader.next_head()
+    assert head is not None
+    return head
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_heads_are_found_in_any_split(size: int) -> None:
+    """Two heads, one after the other, come out the same however they arrive, and what follows them is left."""
+    octets = b"HTTP/1.1 103 Early Hints\r\n\r\n" + HEAD + b"body"
+    reader = HeadReader()
+    heads: list[ResponseHead] = []
+    for at in range(0, len(octets), size):
+        reader.feed(octets[at : at + size])
+        while len(heads) < 2 and (head := reader.next_head()):
+            heads.append(head)
+    assert [(head.status, head.reason) for head in heads] == [(103, "Early Hints"), (200, "OK")]
+    assert heads[1].fields == [("Content-Type", "text/plain"), ("X-Multi", "1"), ("X-Multi", "2")]
+    assert reader.rest == b"body"
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (b"A:b", ("A", "b")),
+        (b"A: \t b \t", ("A", "b")),
+        (b"A:", ("A", "")),
+        (b"A : b", ("A", "b")),
+        (b"A: b:c", ("A", "b:c")),
+        (b"A: \xe4", ("A", "\xe4")),
+        (b"A: b\r\n  c\r\n\td", ("A", "b c d")),
+        (b"A: b\n c", ("A", "b c")),
+    ],
+)
+def test_field_line(line: bytes, field: tuple[str, str]) -> None:
+    """Space around a value and before the colon goes; folded lines are unfolded; octets stay octets."""
+    assert read(b"HTTP/1.1 200 OK\r\n" + line + b"\r\nB: x\r\n\r\n").fields == [field, ("B", "x")]
+
+
+def test_line_feeds_end_lines_too() -> None:
+    """A lone line feed ends a line, as RFC 9112 section 2.2 allows."""
+    assert read(b"HTTP/1.1 204\nA: b\n\n").fields == [("A", "b")]
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        pytest.param(b"SSH-2.0", id="another-protocol"),
+        pytest.param(b"HTTP/2 200\r\n\r\n", id="another-version"),
+        pytest.param(b"\r\n\r\n", id="empty"),
+        pytest.param(b"HTTP/1.1 20 OK\r\n\r\n", id="short-status"),
+        pytest.param(b"HTTP/1.1 099 OK\r\n\r\n", id="small-status"),
+        pytest.param(b"HTTP/1.1 2000 OK\r\n\r\n", id="long-status"),
+        pytest.param(b"HTTP/1.1 200 O\rK\r\n\r\n", id="control-in-reason"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", id="no-colon"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * (FIELD_LIMIT + 1) + b"\r\n", id="too-many-fields"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nA: " + b"b" * HEAD_LIMIT_BYTES, id="too-long-and-not-ended"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nA: " + b"b" * HEAD_LIMIT_BYTES + b"\r\n\r\n", id="too-long"),
+    ],
+)
+def test_what_is_no_head(octets: bytes) -> None:
+    """It is refused as soon as that can be told, not waited for to end."""
+    with pytest.raises(BadHead):
+        read(octets)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "lines", "framing"),
+    [
+        ("GET", 200, b"", (False, None)),
+        ("GET", 200, b"Content-Length: 5\r\n", (False, 5)),
+        ("GET", 200, b"Content-Length: 5, 5\r\nContent-Length: 5\r\n", (False, 5)),
+        ("GET", 200, b"Transfer-Encoding: Chunked\r\nContent-Length: 5\r\n", (True, None)),
+        ("HEAD", 200, b"Content-Length: 5\r\n", (False, 0)),
+        ("HEAD", 200, b"Transfer-Encoding: chunked\r\n", (False, 0)),
+        ("GET", 204, b"", (False, 0)),
+        ("GET", 304, b"Content-Length: 5\r\n", (False, 0)),
+        ("GET", 101, b"", (False, 0)),
+    ],
+)
+def test_framing(method: str, status: int, lines: bytes, framing: tuple[bool, int | None]) -> None:
+    """Where the body ends follows RFC 9112 section 6.3."""
+    assert read(b"HTTP/1.1 %d X\r\n%b\r\n" % (status, lines)).framing(method) == framing
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: 5, 6\r\n",
+        b"Content-Length: -5\r\n",
+        b"Content-Length: +5\r\n",
+        b"Content-Length: 0x5\r\n",
+        b"Content-Length: 1_0\r\n",
+        b"Content-Length: " + b"9" * 30 + b"\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Transfer-Encoding: chunked, chunked\r\n",
+        b"Transfer-Encoding: identity\r\n",
+    ],
+)
+def test_framing_that_is_not_clear(lines: bytes) -> None:
+    """A length that others might read otherwise, and a coding that nobody would undo, are refused."""
+    with pytest.raises(BadHead):
+        read(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n").framing("GET")
+
+
+@pytest.mark.parametrize(
+    ("octets", "keeps_alive"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nConnection: x, Close\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n", True),
+        (b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n", False),
+    ],
+)
+def test_keeps_alive(octets: bytes, keeps_alive: bool) -> None:
+    """A connection is used again where both say so, and it still speaks HTTP."""
+    assert read(octets).keeps_alive is keeps_alive

@@ -1,0 +1,154 @@
+"""Rate limits from response fields and from WebSocket messages."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ocm_wsgi.protocol.responses.rate_limits import (
+    Credits,
+    Limit,
+    RateLimits,
+    Window,
+    from_fields,
+    from_message,
+    read_fields,
+)
+
+FIELDS = [
+    ("X-Codex-Primary-Used-Percent", "12.5"),
+    ("x-codex-primary-window-minutes", "300"),
+    ("x-codex-primary-reset-at", "1790000000"),
+    ("x-codex-secondary-used-percent", "40"),
+    ("x-codex-secondary-window-minutes", "10080"),
+    ("x-codex-secondary-reset-at", "1790500000"),
+]
+OTHER_FIELDS = [
+    ("x-codex-bengalfox-secondary-used-percent", "7"),
+    ("x-codex-bengalfox-secondary-window-minutes", "10080"),
+    ("x-codex-bengalfox-secondary-reset-at", "1791000000"),
+    ("x-codex-bengalfox-limit-name", "Spark"),
+    ("x-codex-active-limit", "codex_bengalfox"),
+]
+CODEX = Limit("codex", Window(12.5, 300, 1790000000), Window(40.0, 10080, 1790500000))
+
+
+def test_from_fields_reads_the_subscription() -> None:
+    """Both windows of the family ``codex`` are read, whatever the case of the names."""
+    limits = from_fields(FIELDS)
+    assert limits == RateLimits((CODEX,))
+    assert limits.primary == Window(12.5, 300, 1790000000)
+    assert limits.week_start == 1790500000 - 10080 * 60
+
+
+def test_from_fields_discovers_other_limits() -> None:
+    """Another family is found by its fields, named, and current when it is the active one."""
+    limits = from_fields([*FIELDS, *OTHER_FIELDS])
+    assert limits is not None
+    other = Limit("codex-bengalfox", None, Window(7.0, 10080, 1791000000), "Spark")
+    assert limits.limits == (CODEX, other)
+    assert limits.current == other
+    assert limits.primary is None
+
+
+def test_from_fields_reads_credits_and_what_was_reached() -> None:
+    """Credits, plan and the kind of refusal are read without any window."""
+    fields = {
+        "x-codex-credits-has-credits": "True",
+        "x-codex-credits-unlimited": "0",
+        "x-codex-credits-balance": "12.50",
+        "x-codex-plan-type": "plus",
+        "x-codex-rate-limit-reached-type": "rate_limit_reached",
+    }
+    expected = RateLimits(credits=Credits(True, False, "12.50"), plan_type="plus", reached_type="rate_limit_reached")
+    assert from_fields(fields.items()) == expected
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [("content-type", "text/event-stream")],
+        [("x-codex-primary-used-percent", "many")],
+        [("x-codex-primary-used-percent", "nan")],
+        [("x-codex-primary-used-percent", "-1")],
+        [("x-codex-primary-window-minutes", "300")],
+    ],
+)
+def test_from_fields_without_limits_is_none(fields: list[tuple[str, str]]) -> None:
+    """Fields that say nothing of limits, or nothing that can be read, give nothing."""
+    assert from_fields(fields) is None
+
+
+@pytest.mark.parametrize(("value", "number"), [("", 0), ("x", 0), ("1e300", 0), ("-5", 0), ("inf", 0), ("60.0", 60)])
+def test_from_fields_malformed_integers_are_zero(value: str, number: int) -> None:
+    """A window whose length cannot be read has none, and no start."""
+    limits = from_fields([("x-codex-primary-used-percent", "1"), ("x-codex-primary-window-minutes", value)])
+    assert limits is not None
+    assert limits.primary == Window(1.0, number, 0)
+    assert limits.primary.start is None
+
+
+MESSAGE = {
+    "type": "codex.rate_limits",
+    "plan_type": "pro",
+    "rate_limits": {
+        "allowed": True,
+        "limit_reached": False,
+        "primary": {"used_percent": 42, "window_minutes": 300, "reset_at": 1790000000},
+        "secondary": None,
+    },
+    "credits": {"has_credits": False, "unlimited": False, "balance": None},
+}
+
+
+@pytest.mark.parametrize("encode", [json.dumps, lambda message: json.dumps(message).encode()])
+def test_from_message_reads_rate_limits(encode: object) -> None:
+    """A ``codex.rate_limits`` message is read as text and as octets."""
+    assert callable(encode)
+    expected = RateLimits(
+        (Limit("codex", Window(42.0, 300, 1790000000)),), "codex", Credits(False, False), plan_type="pro"
+    )
+    assert from_message(encode(MESSAGE)) == expected
+
+
+def test_from_message_names_its_limit() -> None:
+    """The metered limit is the current one."""
+    message = MESSAGE | {"metered_limit_name": "codex_bengalfox", "limit_name": "Spark"}
+    limits = from_message(json.dumps(message))
+    assert limits is not None
+    assert limits.current == Limit("codex-bengalfox", Window(42.0, 300, 1790000000), None, "Spark")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x codex.rate_limits", '["codex.rate_limits"]', '{"type":"response.created","a":"codex.rate_limits"}'],
+)
+def test_from_message_ignores_other_messages(text: str) -> None:
+    """What only speaks of rate limits is none."""
+    assert from_message(text) is None
+
+
+def test_from_message_survives_any_shape() -> None:
+    """A message with other types in its places gives what can be read."""
+    message = '{"type":"codex.rate_limits","rate_limits":[1],"credits":"x","plan_type":3,"metered_limit_name":{}}'
+    assert from_message(message) == RateLimits((Limit("codex"),), "codex")
+
+
+@pytest.mark.parametrize(
+    ("fields", "start"),
+    [
+        pytest.param(FIELDS, 1790500000 - 604800, id="codex"),
+        pytest.param([*FIELDS, *OTHER_FIELDS], 1791000000 - 604800, id="active"),
+        pytest.param([*FIELDS, ("x-codex-active-limit", "nobody")], 1790500000 - 604800, id="active-is-not-told"),
+        pytest.param([*FIELDS, ("x-codex-active-limit", " CODEX ")], 1790500000 - 604800, id="active-is-codex"),
+        pytest.param(FIELDS[:5], None, id="no-reset"),
+        pytest.param([("x-codex-secondary-window-minutes", "0"), FIELDS[5]], None, id="zero-window"),
+        pytest.param([FIELDS[4], FIELDS[5]], 1790500000 - 604800, id="without-a-percentage"),
+        pytest.param([], None, id="nothing"),
+    ],
+)
+def test_week_start_follows_the_secondary_window(fields: list[tuple[str, str]], start: int | None) -> None:
+    """The week starts a window's length before its reset, if both are known."""
+    assert read_fields(fields)[1] == start

@@ -1,0 +1,78 @@
+"""A subscription that is used through the service and past it, with the real ledger, quota history and admission."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ocm_wsgi.accounting import queries
+from ocm_wsgi.accounting.turn_record import record_of
+from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.admission.admission import Admission
+from ocm_wsgi.config import load
+from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
+from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.storage.database import Database
+
+#: A Wednesday, 13:46:40 UTC.
+START = 1_800_000_000
+HOURS = 3600
+WEEK_MINUTES = 10_080
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Clock:
+    now: float = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Shared:
+    """The service's side: its state in a folder, and a clock that stands still until moved."""
+
+    folder: Path
+    database: Database
+    keys: dict[str, str] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        environ = {"HOME": str(self.folder), "OCM_STATE_PATH": str(self.folder / "state"), **self.keys}
+        self.config = load(environ, self.folder)
+        self.quota = QuotaHistory(self.database)
+        self.admission = Admission(self.config, self.database, self.quota, self.clock)
+
+    def record(
+        self, user: str, *, cost_usd: float = 0.0, tokens: int = 0, ago: float = 0.0, duration: float = 0.0
+    ) -> None:
+        """Put a turn into the ledger that started ``ago`` seconds before now."""
+        turn = Turn(
+            id=f"turn-{next(_numbers)}",
+            started_at=self.clock.now - ago,
+            user=user,
+            credential="default",
+            model="gpt-5.5",
+            service_tier="default",
+            context_window=0,
+            week_start=None,
+            usage=Usage(tokens, 0, 0),
+            cost_micro_usd=round(cost_usd * 1e6),
+            transport="sse",
+            status="completed",
+            http_status=200,
+            first_byte_ms=10,
+            duration_ms=round(duration * 1000),
+        )
+        with self.database.write_directly() as direct:
+            queries.store_records(direct, [record_of(turn)])
+
+    def tell(self, *, five_hours: tuple[float, int] | None = None, week: tuple[float, int] | None = None) -> None:
+        """Let a response tell how full upstream's windows are: percent, and Unix seconds of the end."""
+        primary = None if five_hours is None else Window(five_hours[0], 300, five_hours[1])
+        secondary = None if week is None else Window(week[0], WEEK_MINUTES, week[1])
+        self.quota.note("default", RateLimits((Limit("codex", primary, secondary),)), self.clock.now)
+        self.quota.flush()

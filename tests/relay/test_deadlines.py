@@ -1,0 +1,230 @@
+"""What stands still is ended in its time: streams, requests on their way in, connections being closed."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pytest
+
+from ocm_wsgi.relay.lingering_close import LINGER_SECONDS, Lingering
+from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.relay.request_arrival import HEAD_SECONDS, Arrival
+from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Limits, Stream
+from ocm_wsgi.server import compatibility, hooks
+
+LIMITS = Limits(stall=120, silence=1200)
+
+
+@dataclass
+class Body:
+    """Upstream's side of a stream, with what became of it."""
+
+    socket: socket.socket
+    buffered: bytes = b""
+    is_chunked: bool = False
+    length: int | None = None
+    fate: list[str] = field(default_factory=list)
+
+    def give_back(self) -> None:
+        self.fate.append("given back")
+
+    def close(self) -> None:
+        self.fate.append("closed")
+        self.socket.close()
+
+
+class Pipe:
+    """A stream between two socket pairs, and its far ends.
+
+    :param upstream: the connection to upstream, where it is to be another.
+    """
+
+    def __init__(
+        self, resources: ExitStack, *, length: int | None = None, upstream: socket.socket | None = None
+    ) -> None:
+        self.loop = Loop()
+        resources.callback(self.loop.close)
+        near, self.upstream = map(resources.enter_context, socket.socketpair())
+        client, self.client = map(resources.enter_context, socket.socketpair())
+        self.body = Body(upstream or near, length=length)
+        self.ends: list[str] = []
+        self.stream = Stream(
+            self.loop,
+            self.body,
+            client,
+            head=b"",
+            is_chunked=False,
+            turn=None,
+            limits=LIMITS,
+            defer=lambda callback: callback(),
+            on_end=self.ends.append,
+        )
+
+    def run(self) -> None:
+        """Serve what is ready."""
+        self.loop.run(0.05)
+
+
+@pytest.fixture
+def resources() -> Iterator[ExitStack]:
+    """What the test opens, closed at its end."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_a_stream_that_ends_well(resources: ExitStack) -> None:
+    """What upstream sends arrives, and its connection is given back."""
+    pipe = Pipe(resources, length=5)
+    pipe.stream.start()
+    pipe.upstream.sendall(b"hello")
+    pipe.run()
+    assert pipe.client.recv(10) == b"hello"
+    assert pipe.ends == [""]
+    assert pipe.body.fate[0] == "given back"
+    assert pipe.stream.octets == 5
+
+
+def test_a_client_that_takes_nothing(resources: ExitStack) -> None:
+    """It stops its upstream at a bounded buffer, and is ended when its time is over, not before."""
+    pipe = Pipe(resources)
+    pipe.stream.start()
+    pipe.upstream.setblocking(False)
+    taken = 0
+    for _ in range(100):
+        try:
+            taken += pipe.upstream.send(bytes(65536))
+        except BlockingIOError:
+            pipe.loop.run(0.001)
+    assert pipe.ends == []
+    assert pipe.stream.octets <= taken < 4 * 2**20
+    pipe.stream.check(pipe.loop.now + LIMITS.stall - 1)
+    assert pipe.ends == []
+    pipe.stream.check(pipe.loop.now + LIMITS.stall + 1)
+    assert pipe.ends == [CLIENT_STALLED]
+    assert pipe.body.fate == ["closed"]
+
+
+def test_a_client_that_takes_again(resources: ExitStack) -> None:
+    """When there is room again the stream goes on, and loses nothing."""
+    content = bytes(range(256)) * 16384
+    pipe = Pipe(resources, length=len(content))
+    pipe.stream.start()
+    pipe.upstream.setblocking(False)
+    pipe.client.setblocking(False)
+    rest, received = content, b""
+    for _ in range(10_000):
+        for step in ("send", "run", "receive"):
+            try:
+                if step == "send" and rest:
+                    rest = rest[pipe.upstream.send(rest[:300_000]) :]
+                elif step == "receive":
+                    received += pipe.client.recv(70_000)
+            except BlockingIOError:
+                pass
+            if step == "run":
+                pipe.loop.run(0)
+        if len(received) == len(content):
+            break
+    assert received == content
+    assert pipe.ends == [""]
+
+
+def test_upstream_that_is_silent(resources: ExitStack) -> None:
+    """It is given up when its time is over."""
+    pipe = Pipe(resources)
+    pipe.stream.start()
+    pipe.stream.check(pipe.loop.now + LIMITS.silence - 1)
+    assert pipe.ends == []
+    pipe.stream.check(pipe.loop.now + LIMITS.silence + 1)
+    assert pipe.ends == ["upstream cut it: it was silent for too long"]
+
+
+@pytest.mark.parametrize("length", [None, 10])
+def test_upstream_that_closes(resources: ExitStack, length: int | None) -> None:
+    """Its end is the body's only where no length was announced."""
+    pipe = Pipe(resources, length=length)
+    pipe.stream.start()
+    pipe.upstream.sendall(b"hello")
+    pipe.upstream.close()
+    pipe.run()
+    assert pipe.client.recv(10) == b"hello"
+    assert pipe.ends == ["" if length is None else "upstream cut it: it ended before its end"]
+
+
+def test_a_client_that_leaves(resources: ExitStack) -> None:
+    """It is noticed while upstream is silent, and upstream's request is ended."""
+    pipe = Pipe(resources)
+    pipe.stream.start()
+    pipe.client.close()
+    pipe.run()
+    assert pipe.ends == [CLIENT_LEFT]
+    assert pipe.body.fate == ["closed"]
+    assert pipe.upstream.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "arrived"),
+    [
+        ([b"GET / HTTP/1.1\r\n\r\n"], True),
+        ([b"GET / HTTP/1.1\r\n", b"\r", b"\nbody"], True),
+        ([b"GET / HTTP/1.1\r\n", b"\n"], False),
+        ([b"x" * 16384] * 5, True),
+    ],
+)
+def test_a_request_on_its_way_in(resources: ExitStack, sent: list[bytes], arrived: bool) -> None:
+    """It is handed on when its head is complete, or larger than is waited for; else it is gone in its time."""
+    loop = Loop()
+    resources.callback(loop.close)
+    near, far = map(resources.enter_context, socket.socketpair())
+    told: list[bytes] = []
+    arrival = Arrival(loop, near, b"", is_opaque=False, on_arrived=told.append, on_gone=lambda: told.append(b"gone"))
+    arrival.start()
+    for piece in sent:
+        far.sendall(piece)
+        loop.run(0.01)
+    assert told == ([b"".join(sent)] if arrived else [])
+    if not arrived:
+        arrival.check(loop.now + HEAD_SECONDS - 1)
+        assert told == []
+        arrival.check(loop.now + HEAD_SECONDS + 1)
+        assert told == [b"gone"]
+
+
+def test_a_connection_that_the_client_does_not_close(resources: ExitStack) -> None:
+    """It is closed in its time, and at once when the client goes on sending."""
+    loop = Loop()
+    resources.callback(loop.close)
+    closed: list[int] = []
+    for number in range(2):
+        near, far = map(resources.enter_context, socket.socketpair())
+        lingering = Lingering(loop, near, lambda number=number: closed.append(number))  # type: ignore[misc]
+        lingering.start()
+        assert far.recv(1) == b""
+        assert closed == list(range(number))
+        if number == 0:
+            lingering.check(loop.now + LINGER_SECONDS + 1)
+        else:
+            with pytest.raises(BrokenPipeError):  # noqa: PT012 - which of them hits the closed connection is chance
+                for _ in range(10):
+                    far.sendall(bytes(16384))
+                    loop.run(0.01)
+    assert closed == [0, 1]
+
+
+def test_this_gunicorn_fits() -> None:
+    """The gunicorn that is installed has inside what the worker class relies on."""
+    assert compatibility.unmet_needs() == []
+
+
+def test_another_gunicorn_gets_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where something is missing inside gunicorn the service runs with gunicorn's own worker class."""
+    assert hooks.worker_class() == "ocm_wsgi.server.worker.RelayWorker"
+    monkeypatch.setattr(compatibility.gthread.ThreadWorker, "finish_request", lambda self, conn: None)
+    monkeypatch.delattr(compatibility.gthread.ThreadWorker, "enqueue_req")
+    assert compatibility.unmet_needs() == ["ThreadWorker.enqueue_req(conn)", "ThreadWorker.finish_request(conn, fs)"]
+    assert hooks.worker_class() == "gthread"
+    monkeypatch.undo()
+    assert hooks.worker_class() == "ocm_wsgi.server.worker.RelayWorker"

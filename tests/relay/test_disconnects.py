@@ -1,0 +1,130 @@
+"""Clients that stand still are gone at their deadline, with all they held. The deadlines are shortened here."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ocm_wsgi.simulator import Plan
+from tests.conftest import RunningService, ServiceFactory
+from tests.faults.stack import eventually, workers_of
+from tests.relay.test_live import recorded
+from tests.soak.holdings import holdings_of
+from tests.views.test_proxy import BODY, LENGTH, connected, head, post
+
+CLIENTS = 100
+DEADLINE_SECONDS = 3
+#: The loop looks at deadlines twice a second, and the machine has other things to do.
+LATE_SECONDS = 20
+#: Wherever in the package the deadlines are.
+CONFIGURATION = f"""
+import dataclasses, sys
+exec(compile(open("gunicorn.conf.py").read(), "gunicorn.conf.py", "exec"))
+from ocm_wsgi.server import worker
+for module in [module for name, module in sys.modules.items() if name.startswith("ocm_wsgi")]:
+    for name, value in list(vars(module).items()):
+        if name in ("HEAD_SECONDS", "BLOCK_SECONDS"):
+            setattr(module, name, {DEADLINE_SECONDS})
+        elif isinstance(value, worker.Limits):
+            setattr(module, name, dataclasses.replace(value, stall={DEADLINE_SECONDS}))
+"""
+HALF_REQUESTS = [
+    pytest.param(b"", id="nothing"),
+    pytest.param(b"POST /v1/resp", id="half-a-line"),
+    pytest.param(head(**LENGTH)[:-2], id="half-a-head"),
+    pytest.param(head(**LENGTH) + BODY[:5], id="half-a-body"),
+]
+
+
+@pytest.fixture
+def running(service: ServiceFactory, tmp_path: Path) -> RunningService:
+    """A service with one worker that has served, and has short deadlines."""
+    path = tmp_path / "short.conf.py"
+    path.write_text(CONFIGURATION)
+    running = service(workers=1, arguments=("--config", str(path)))
+    assert post(running).status_code == 200
+    return running
+
+
+@contextmanager
+def standing_still(running: RunningService, octets: bytes) -> Iterator[list[socket.socket]]:
+    """So many clients that do nothing more once they have sent this."""
+    with ExitStack() as connections:
+        clients = [connections.enter_context(connected(running)) for _ in range(CLIENTS)]
+        for client in clients:
+            client.sendall(octets)
+        yield clients
+
+
+def are_gone(running: RunningService) -> bool:
+    """Whether the worker holds no connection to a client any more."""
+    (worker,) = workers_of(running)
+    port, upstream_port = (int(url.rpartition(":")[2]) for url in (running.url, running.simulator.url))
+    return holdings_of(worker, port=port, upstream_port=upstream_port).clients == 0
+
+
+@pytest.mark.parametrize("octets", HALF_REQUESTS)
+def test_half_requests_are_gone_at_their_deadline(running: RunningService, octets: bytes) -> None:
+    """100 clients that never finish their request are sent away in time, not before, and others are served."""
+    began = time.monotonic()
+    with standing_still(running, octets):
+        assert post(running).status_code == 200
+        assert eventually(lambda: are_gone(running), seconds=DEADLINE_SECONDS + LATE_SECONDS)
+        assert time.monotonic() - began > DEADLINE_SECONDS - 1
+    assert post(running).status_code == 200
+    assert len(running.simulator.requests) == 3
+
+
+def test_clients_that_read_nothing_are_gone_at_their_deadline(running: RunningService) -> None:
+    """100 clients that do not read a long answer are sent away, upstream's answers with them, and recorded as cut."""
+    running.simulator.plan(Plan(events=100, event_bytes=65536, silence_after=90), times=CLIENTS)
+    with standing_still(running, head(**LENGTH) + BODY):
+        assert running.simulator.wait_for(lambda: len(running.simulator.requests) == CLIENTS + 1, timeout=60)
+        assert post(running).status_code == 200
+        assert eventually(lambda: are_gone(running), seconds=60)
+        assert running.simulator.wait_for(lambda: running.simulator.open_streams == 0)
+        assert eventually(lambda: recorded(running) == Counter(cut=CLIENTS, completed=2))
+
+
+def test_a_worker_without_descriptors_accepts_again(service: ServiceFactory) -> None:
+    """Where the system gives no descriptor for a connection, the worker stays, says so, and goes on when it does."""
+    running = service(workers=1)
+    assert post(running).status_code == 200
+    (worker,) = workers_of(running)
+    _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{worker}/fd")) + 20, hard))
+    with standing_still(running, b""):
+        assert eventually(lambda: "A connection cannot be accepted: [Errno 24]" in running.log_text())
+    assert post(running).status_code == 200
+    assert workers_of(running) == [worker]
+
+
+def test_a_worker_has_room_for_its_descriptors(service: ServiceFactory) -> None:
+    """The kernel never makes their table longer in mid-traffic, for which all threads of the worker would wait."""
+    running = service(workers=1)
+    assert post(running).status_code == 200
+    (worker,) = workers_of(running)
+    soft, _ = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    (size,) = re.findall(r"^FDSize:\s+(\d+)$", Path(f"/proc/{worker}/status").read_text(), re.MULTILINE)
+    assert int(size) >= min(soft, 2 * 4096)
+    assert len(os.listdir(f"/proc/{worker}/fd")) < 64
+
+
+def test_a_worker_that_is_full_accepts_again(service: ServiceFactory) -> None:
+    """More clients than ``worker_connections`` wait to be accepted, until others leave."""
+    running = service(workers=1, arguments=("--worker-connections", "140"))
+    with standing_still(running, b""), standing_still(running, b""), connected(running) as client:
+        client.sendall(head(**LENGTH) + BODY)
+        client.settimeout(1)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+    assert post(running).status_code == 200

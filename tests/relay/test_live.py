@@ -1,0 +1,339 @@
+"""What the event loop is for: many streams on few threads, and nobody held up by a client that does nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import trustme
+
+from ocm_wsgi.simulator import Gate, Plan, Simulator
+from ocm_wsgi.storage import schema as db
+from ocm_wsgi.storage.database import Database
+from tests.conftest import ALICE, RunningService, ServiceFactory, start_service
+from tests.faults.stack import GONE_SECONDS
+from tests.views.test_proxy import BODY, LENGTH, connected, head, post, read_response, receive_until
+
+REQUEST = head(**LENGTH) + BODY
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def recorded(running: RunningService) -> Counter[str]:
+    """How many turns the ledger has, by status."""
+    query = sa.select(db.turn.c.status, sa.func.count()).group_by(db.turn.c.status)
+    with Database(f"sqlite:///{running.state_path / 'ocm.db'}").read() as connection:
+        return Counter({row[0]: row[1] for row in connection.execute(query)})
+
+
+def poll(condition: Callable[[], bool], *, seconds: float = 20) -> None:
+    """Wait for something about a process, of which nobody tells."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.02)
+
+
+def workers_of(running: RunningService) -> list[int]:
+    """The worker processes of the moment."""
+    return [int(pid) for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
+
+
+def threads_of(pid: int) -> int:
+    """Threads of a process."""
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+@contextlib.contextmanager
+def open_streams(running: RunningService, count: int) -> Iterator[tuple[list[socket.socket], Gate]]:
+    """So many streams that stand behind their second event until the gate is released."""
+    gate = running.simulator.gate().after(2)
+    running.simulator.plan(Plan(gate=gate, events=5), times=count)
+    with ExitStack() as connections:
+        clients = [connections.enter_context(connected(running)) for _ in range(count)]
+        for client in clients:
+            client.sendall(REQUEST)
+        for client in clients:
+            receive_until(client, b"response.created")
+        assert running.simulator.wait_for(lambda: running.simulator.open_streams == count, timeout=30)
+        yield clients, gate
+
+
+def are_whole(clients: list[socket.socket]) -> bool:
+    """Whether every stream has its terminal event and its end."""
+    ends = [receive_until(client, LAST_CHUNK) for client in clients]
+    return all(b"response.completed" in end for end in ends)
+
+
+def test_many_streams_take_few_threads(service: ServiceFactory) -> None:
+    """300 streams are open at once where four threads decide, all end whole, and each is recorded."""
+    running = service(workers=1, arguments=("--threads", "4"))
+    with open_streams(running, 300) as (clients, gate):
+        (worker,) = workers_of(running)
+        assert threads_of(worker) < 20
+        gate.release()
+        assert are_whole(clients)
+        assert recorded(running) == {"completed": 300}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_streams_end_whole(service: ServiceFactory, number: signal.Signals) -> None:
+    """At a stop, an interrupt and a reload what is open ends as it should, and is recorded."""
+    running = service(workers=2)
+    with open_streams(running, 50) as (clients, gate):
+        before = workers_of(running)
+        running.process.send_signal(number)
+        if number == signal.SIGHUP:
+            poll(lambda: len(set(workers_of(running)) - set(before)) == 2)
+            assert post(running).status_code == 200
+        gate.release()
+        assert are_whole(clients)
+    done = recorded(running)["completed"]
+    assert done == (51 if number == signal.SIGHUP else 50)
+    assert (running.process.wait(20) if number != signal.SIGHUP else running.stop()) == 0
+
+
+def test_what_is_open_at_the_end_of_the_grace_period_is_cut(service: ServiceFactory) -> None:
+    """A stream that does not end holds a stop up for the grace period, and is recorded as cut."""
+    running = service(workers=1, arguments=("--graceful-timeout", "2"))
+    with open_streams(running, 3) as (clients, _):
+        assert running.stop() == 0
+        for client in clients:
+            with contextlib.suppress(ConnectionResetError):
+                while data := client.recv(65536):
+                    assert LAST_CHUNK not in data
+    assert recorded(running) == {"cut": 3}
+
+
+def test_a_killed_worker_cuts_its_streams(service: ServiceFactory) -> None:
+    """The end of a worker never looks like the end of a response."""
+    running = service(workers=1)
+    with open_streams(running, 3) as (clients, _):
+        (worker,) = workers_of(running)
+        os.kill(worker, signal.SIGKILL)
+        for client in clients:
+            with contextlib.suppress(ConnectionResetError):
+                while data := client.recv(65536):
+                    assert LAST_CHUNK not in data
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(REQUEST[:40], id="half-a-head"),
+        pytest.param(head(token="sk-ocm-unknown", **LENGTH) + BODY[:5], id="half-a-body-of-a-stranger"),
+        pytest.param(head("GET", "/nowhere", Connection="close"), id="does-not-close"),
+    ],
+)
+def test_clients_that_do_nothing_hold_up_nobody(service: ServiceFactory, beginning: bytes) -> None:
+    """100 clients that stop somewhere take no thread, and no time, from the others."""
+    running = service(workers=1, arguments=("--threads", "2"))
+    with ExitStack() as connections:
+        for _ in range(100):
+            connections.enter_context(connected(running)).sendall(beginning)
+        started = time.monotonic()
+        for _ in range(5):
+            assert post(running).status_code == 200
+        # One that is held up waits for a deadline of 30 s, or 2 s for each of those that do not close.
+        assert time.monotonic() - started < 20
+
+
+def test_a_stalled_client_holds_up_nobody(service: ServiceFactory) -> None:
+    """Clients that read nothing stop their own upstream, and not the worker."""
+    running = service(workers=1, arguments=("--threads", "2"))
+    running.simulator.plan(Plan(body=bytes(16 * 2**20), framing="chunked"), times=20)
+    with ExitStack() as connections:
+        for _ in range(20):
+            connections.enter_context(connected(running)).sendall(REQUEST)
+        assert running.simulator.wait_for(lambda: running.simulator.open_streams == 20, timeout=20)
+        assert post(running).status_code == 200
+
+
+def test_requests_sent_ahead_are_answered_in_order(service: ServiceFactory) -> None:
+    """What a client sends before it has its response waits its turn (RFC 9112 section 9.3.2)."""
+    running = service(workers=1)
+    for text in ("<one>", "<two>", "<three>"):
+        running.simulator.plan(Plan(text=text, events=1))
+    with connected(running) as connection:
+        connection.sendall(REQUEST * 3)
+        received = receive_until(connection, LAST_CHUNK)
+        while received.count(b"response.completed") < 6 or not received.endswith(LAST_CHUNK):
+            received += connection.recv(65536)
+    assert received.index(b"<one>") < received.index(b"<two>") < received.index(b"<three>")
+
+
+def test_upstream_connections_are_used_again(service: ServiceFactory) -> None:
+    """One connection serves one turn after another."""
+    running = service(workers=1)
+    for _ in range(10):
+        assert post(running).status_code == 200
+    assert running.simulator.open_connections <= 2
+
+
+def test_what_follows_a_response_is_nobodys(service: ServiceFactory) -> None:
+    """A connection on which more came than a response is not used for the next one."""
+    running = service(workers=1)
+    running.simulator.plan(Plan(extra_response=b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"))
+    for _ in range(3):
+        assert "secret" not in post(running).text
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, ssl.SSLContext]]:
+    """The service with TLS on both sides, and what its clients need."""
+    folder = tmp_path_factory.mktemp("secure")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "roots.pem")
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(server)
+    client = ssl.create_default_context(cafile=str(folder / "roots.pem"))
+    path = str(folder / "server.pem")
+    with Simulator("localhost", ssl_context=server) as simulator:
+        options = {
+            "tls": {"enabled": True, "certificate_path": path, "key_path": path},
+            "certificate": {"certificate_path": [str(folder / "roots.pem")]},
+        }
+        with start_service(simulator, folder / "service", workers=1, **options) as running:
+            yield running, client
+
+
+@contextlib.contextmanager
+def securely_connected(secure: tuple[RunningService, ssl.SSLContext]) -> Iterator[ssl.SSLSocket]:
+    """A connection to the service with TLS."""
+    running, context = secure
+    with connected(running) as plain, context.wrap_socket(plain, server_hostname="localhost") as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+def test_tls_on_both_sides(secure: tuple[RunningService, ssl.SSLContext], framing: str) -> None:
+    """Large and small bodies pass whole and at once, over one connection of the client's."""
+    simulator = secure[0].simulator
+    content = os.urandom(3 * 2**20)
+    with securely_connected(secure) as connection:
+        for plan in (Plan(body=content, framing=framing), Plan(framing=framing), Plan(body=b"{}", framing=framing)):
+            simulator.plan(plan)
+            connection.sendall(REQUEST)
+            status, _, body = read_response(connection)
+            assert status == 200
+            assert body == plan.body or b"response.completed" in body
+    assert simulator.wait_for(lambda: simulator.open_streams == 0)
+
+
+def test_a_slow_reader_over_tls_gets_all(secure: tuple[RunningService, ssl.SSLContext]) -> None:
+    """Back-pressure over TLS loses nothing."""
+    content = os.urandom(12 * 2**20)
+    secure[0].simulator.plan(Plan(body=content, framing="chunked", chunking=50_000))
+    with securely_connected(secure) as connection:
+        connection.sendall(head(Connection="close", **LENGTH) + BODY)
+        assert secure[0].simulator.wait_for(lambda: secure[0].simulator.open_streams == 1)
+        _, _, body = read_response(connection)
+    assert body == content
+
+
+def test_a_client_that_leaves_over_tls_ends_the_upstream_request(
+    secure: tuple[RunningService, ssl.SSLContext],
+) -> None:
+    """Gone is gone, under TLS too, while upstream is silent."""
+    simulator = secure[0].simulator
+    simulator.plan(Plan(silence_after=2))
+    with securely_connected(secure) as connection:
+        connection.sendall(REQUEST)
+        receive_until(connection, b"response.created")
+        idle = simulator.open_connections - 1
+    assert simulator.wait_for(lambda: simulator.open_connections <= idle, GONE_SECONDS)
+
+
+def test_a_client_that_leaves_is_noticed_within_a_second(service: ServiceFactory) -> None:
+    """Upstream, which is silent, knows within a second, at the first try that a busy machine leaves time for."""
+    running = service(workers=1)
+    simulator, waits = running.simulator, []
+    while not waits or (waits[-1] >= 1 and len(waits) < 10):
+        simulator.plan(Plan(silence_after=2))
+        with connected(running) as connection:
+            connection.sendall(REQUEST)
+            receive_until(connection, b"response.created")
+        left = time.monotonic()
+        assert simulator.wait_for(lambda: simulator.open_streams == 0)
+        waits.append(time.monotonic() - left)
+    assert waits[-1] < 1
+
+
+def test_half_a_handshake_holds_up_nobody(secure: tuple[RunningService, ssl.SSLContext]) -> None:
+    """Clients that connect and do not speak TLS take no thread."""
+    with ExitStack() as connections:
+        for _ in range(150):
+            connections.enter_context(connected(secure[0]))
+        with securely_connected(secure) as connection:
+            connection.sendall(REQUEST)
+            assert read_response(connection)[0] == 200
+
+
+def test_no_turn_is_seen_to_end_before_it_is_recorded(service: ServiceFactory) -> None:
+    """Whoever has received the end of a turn finds it in the ledger, under load too."""
+    running = service(workers=2)
+    missing: list[int] = []
+
+    def take_turns() -> None:
+        for _ in range(10):
+            with connected(running) as connection:
+                connection.sendall(REQUEST)
+                receive_until(connection, LAST_CHUNK)
+                ended.append(1)
+                seen = len(ended)
+                if recorded(running)["completed"] < seen:
+                    missing.append(seen)
+
+    ended: list[int] = []
+    threads = [threading.Thread(target=take_turns) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert missing == []
+    assert len(ended) == 40
+
+
+def test_a_refused_request_leaves_its_connection_usable(service: ServiceFactory) -> None:
+    """Its body was there, and is not taken for the next request."""
+    running = service(workers=1)
+    with connected(running) as connection:
+        connection.sendall(head(token="sk-ocm-unknown", **LENGTH) + BODY)
+        status, fields, _ = read_response(connection)
+        assert (status, fields["connection"]) == (401, "keep-alive")
+        connection.sendall(head(token=ALICE, **LENGTH) + BODY)
+        assert read_response(connection)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        pytest.param(LENGTH, BODY[:-1], id="late"),
+        pytest.param({"Expect": "100-continue", **LENGTH}, b"", id="not-asked-for"),
+        pytest.param({"Transfer-Encoding": "chunked"}, b"no chunk\r\n", id="garbage"),
+    ],
+)
+def test_a_refused_request_says_that_its_connection_closes(
+    service: ServiceFactory, fields: dict[str, object], body: bytes
+) -> None:
+    """Its body is not there, so it is not waited for: the client hears that no other request is served."""
+    running = service(workers=1)
+    with connected(running) as connection:
+        connection.sendall(head(token="sk-ocm-unknown", **fields) + body)
+        status, answered, _ = read_response(connection)
+        assert (status, answered["connection"]) == (401, "close")
+        assert connection.recv(1) == b""
+    assert running.simulator.requests == []

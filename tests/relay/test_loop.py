@@ -1,0 +1,159 @@
+"""What the loop is told by other threads, and how few times a stream sends."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+
+import pytest
+
+from ocm_wsgi.protocol.http.framing import chunk
+from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.relay.stream import Limits, Stream
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Upstream:
+    """A response's body on the wire."""
+
+    def __init__(self, connection: socket.socket, buffered: bytes) -> None:
+        self.socket = connection
+        self.is_chunked = True
+        self.length: int | None = None
+        self.buffered = buffered
+
+    def give_back(self) -> None:
+        """It stays open."""
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+@pytest.fixture
+def resources() -> Iterator[ExitStack]:
+    """What the test opens, closed at its end."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def loop(resources: ExitStack) -> Loop:
+    """A loop in this thread."""
+    loop = Loop()
+    resources.callback(loop.close)
+    return loop
+
+
+def messages(
+    resources: ExitStack, loop: Loop, *buffered: bytes, then: bytes = b"", head_waits: bool = False
+) -> list[bytes]:
+    """What a client is sent, send by send, when this has come with upstream's head, and that after it."""
+    upstream, far_upstream = map(resources.enter_context, socket.socketpair())
+    # Each read of it gives what one write has sent.
+    client, far_client = map(resources.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    stream = Stream(
+        loop,
+        Upstream(upstream, b"".join(buffered)),
+        client,
+        head=HEAD,
+        is_chunked=True,
+        turn=None,
+        limits=Limits(stall=1, silence=1),
+        head_waits=head_waits,
+        defer=loop.defer,
+        on_end=lambda _end: client.close(),
+    )
+    stream.start()
+    with suppress(BrokenPipeError):  # It may be over already.
+        far_upstream.sendall(then)
+        far_upstream.shutdown(socket.SHUT_WR)
+    loop.run(0.05)
+    return list(iter(lambda: far_client.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    ("buffered", "then", "expected"),
+    [
+        pytest.param(
+            (chunk(b"whole"), b"0\r\n\r\n"), b"", [HEAD + chunk(b"whole") + b"0\r\n\r\n"], id="all-came-with-the-head"
+        ),
+        pytest.param(
+            (chunk(b"some"),), b"0\r\n\r\n", [HEAD + chunk(b"some"), b"0\r\n\r\n"], id="some-came-with-the-head"
+        ),
+        pytest.param((), chunk(b"late") + b"0\r\n\r\n", [HEAD, chunk(b"late") + b"0\r\n\r\n"], id="nothing-came"),
+        pytest.param((b"5",), b"", [HEAD], id="half-a-line-came-and-then-the-end"),
+        pytest.param((b"no chunk\r\n",), b"", [HEAD], id="garbage-came"),
+        pytest.param((chunk(b"some"), b"no chunk\r\n"), b"", [HEAD + chunk(b"some")], id="some-and-garbage-came"),
+    ],
+)
+def test_the_head_goes_with_what_is_there(
+    resources: ExitStack, loop: Loop, buffered: tuple[bytes, ...], then: bytes, expected: list[bytes]
+) -> None:
+    """A head waits for nothing, but what has come with it goes out in the same send."""
+    assert messages(resources, loop, *buffered, then=then) == expected
+
+
+def test_the_head_of_a_refused_websocket_waits_for_the_body(resources: ExitStack, loop: Loop) -> None:
+    """A client that reads a refusal only as far as it came with the head gets the whole."""
+    body = chunk(b"late") + b"0\r\n\r\n"
+    assert messages(resources, loop, then=body, head_waits=True) == [HEAD + body]
+
+
+def test_other_threads_have_something_called(loop: Loop) -> None:
+    """What many threads defer at once is called, each once and in each thread's order, in the loop's thread."""
+    called: list[tuple[int, int, int]] = []
+
+    def note(thread: int, number: int) -> None:
+        called.append((thread, number, threading.get_ident()))
+        if len(called) == 4000:
+            loop.interrupt()
+
+    def work(thread: int) -> None:
+        for number in range(1000):
+            loop.defer(partial(note, thread, number))
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    loop.run(30)
+    for thread in threads:
+        thread.join()
+    assert {ident for _, _, ident in called} == {threading.get_ident()}
+    for thread_number in range(4):
+        assert [number for thread, number, _ in called if thread == thread_number] == list(range(1000))
+
+
+def test_a_failing_call_does_not_stop_the_others(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """A defect in what was deferred is logged, and the rest is called."""
+    called: list[str] = []
+    loop.defer(lambda: called.append("before"))
+    loop.defer(lambda: [][0])
+    loop.defer(lambda: called.append("behind"))
+    loop.defer(loop.interrupt)
+    loop.run(30)
+    assert called == ["before", "behind"]
+    assert "IndexError" in caplog.text
+
+
+def test_what_is_deferred_by_the_deferred_waits_its_turn(loop: Loop) -> None:
+    """A call that defers itself again does not keep the loop from its sockets."""
+    rounds = 0
+    near, far = socket.socketpair()
+    with near, far:
+
+        def again() -> None:
+            nonlocal rounds
+            rounds += 1
+            loop.defer(again)
+
+        loop.watch(near.fileno(), select.EPOLLIN, lambda _mask: loop.interrupt())
+        loop.defer(again)
+        far.sendall(b"x")
+        loop.run(30)
+        loop.forget(near.fileno())
+    assert rounds < 10

@@ -1,0 +1,40 @@
+"""The portable way, a thread for each stream, passes the very tests that the event loop passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocm_wsgi.simulator import Simulator
+from tests.conftest import RunningService, ServiceFactory, start_service
+from tests.views import test_proxy
+from tests.views.test_proxy import running  # noqa: F401 - a fixture of the tests taken over
+
+THREADS = ("--worker-class", "gthread")
+
+globals().update({name: test for name, test in vars(test_proxy).items() if name.startswith("test_")})
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """One service for all tests that leave nothing behind."""
+    folder = tmp_path_factory.mktemp("threads") / "service"
+    with Simulator() as simulator, start_service(simulator, folder, arguments=THREADS) as started:
+        yield started
+
+
+@pytest.fixture
+def service(simulator: Simulator, tmp_path: Path) -> Iterator[ServiceFactory]:
+    """A factory of services with gunicorn's own threads."""
+    with ExitStack() as services:
+
+        def start(arguments: tuple[str, ...] = (), **options: Any) -> RunningService:
+            folder = tmp_path / f"service-{len(list(tmp_path.glob('service-*')))}"
+            started = start_service(simulator, folder, arguments=(*THREADS, *arguments), **options)
+            return services.enter_context(started)
+
+        yield start

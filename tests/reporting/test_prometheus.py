@@ -1,0 +1,220 @@
+"""What Prometheus is told: exact after any death, of every worker, for those who may know."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from ocm_wsgi.simulator import Plan, Simulator
+from tests.conftest import ALICE, BOB, RunningService, ServiceFactory
+from tests.telemetry.metric_folders import folder_of
+
+ADMIN = "sk-ocm-admin-0123456789abcdef"
+SCRAPER = "scraper-0123456789abcdef"
+USERS = [
+    {"name": "alice", "token": ALICE},
+    {"name": "bob", "token": BOB},
+    {"name": "root", "token": ADMIN, "admin": True},
+]
+TURN = {"model": "gpt-5.5", "stream": True, "input": "hi"}
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def get(running: RunningService, target: str, token: str | None = ADMIN, **fields: str) -> requests.Response:
+    """One request, with nothing of the machine's own configuration."""
+    with requests.Session() as session:
+        session.trust_env = False
+        headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **fields}
+        return session.get(running.url + target, headers=headers, timeout=20)
+
+
+def take_turn(running: RunningService, token: str = ALICE, **body: object) -> requests.Response:
+    """One turn of a user."""
+    with requests.Session() as session:
+        session.trust_env = False
+        headers = {"Authorization": f"Bearer {token}"}
+        return session.post(f"{running.url}/v1/responses", json={**TURN, **body}, headers=headers, timeout=20)
+
+
+def scrape(running: RunningService, token: str | None = ADMIN) -> Samples:
+    """All samples, by name and labels."""
+    answer = get(running, "/metrics", token)
+    assert answer.status_code == 200, answer.text
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    """One sample's value, 0 where there is none."""
+    return samples.get((name, frozenset(labels.items())), 0.0)
+
+
+def eventually(running: RunningService, condition: Callable[[Samples], bool]) -> Samples:
+    """Scrape until the condition holds: what a worker counts is there a moment after its client was served."""
+    deadline = time.monotonic() + 20
+    while True:
+        samples = scrape(running)
+        if condition(samples):
+            return samples
+        assert time.monotonic() < deadline, samples
+
+
+def workers_of(running: RunningService) -> list[int]:
+    """The processes of the workers."""
+    return [int(pid) for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
+
+
+def ended(count: int) -> Callable[[Samples], bool]:
+    """Whether so many requests have ended."""
+    return lambda samples: value(samples, "ocm_responses_total", status="200") == count
+
+
+def test_turns_tokens_and_cost(service: ServiceFactory) -> None:
+    """What was used is shown by user and model, with the histograms of the turns beside it."""
+    running = service(user_entries=USERS)
+    for token in (ALICE, ALICE, BOB):
+        assert take_turn(running, token).status_code == 200
+    eventually(running, ended(3))
+    # What upstream told of its windows is in the database within about a second.
+    weekly = {"limit": "codex", "window": "secondary"}
+    samples = eventually(running, lambda found: value(found, "ocm_rate_limit_used_percent", **weekly) == 34)
+    alice = {"user": "alice", "model": "gpt-5.5"}
+    assert value(samples, "ocm_turns_total", **alice) == 2
+    assert value(samples, "ocm_turns_total", user="bob", model="gpt-5.5") == 1
+    kinds = {"input": 2468, "cached": 2048, "output": 112, "reasoning": 32}
+    assert {kind: value(samples, "ocm_tokens_total", **alice, kind=kind) for kind in kinds} == kinds
+    assert value(samples, "ocm_cost_usd_total", **alice) > 0
+    assert value(samples, "ocm_turn_duration_seconds_count", status="completed") == 3
+    assert value(samples, "ocm_turn_first_byte_seconds_count") == 3
+    assert value(samples, "ocm_open_streams") == 0
+    assert value(samples, "ocm_credential_usable") == value(samples, "ocm_state_up") == 1
+
+
+def test_a_model_that_nobody_has_heard_of(service: ServiceFactory) -> None:
+    """The names of models that clients make up are no labels."""
+    running = service(user_entries=USERS, workers=1)
+    for number in range(3):
+        running.simulator.plan(Plan(status=400))
+        assert take_turn(running, model=f"made-up-{number}").status_code == 400
+    text = get(running, "/metrics").text
+    assert "made-up" not in text
+    eventually(running, lambda found: value(found, "ocm_turns_total", user="alice", model="unknown") == 3)
+
+
+def test_after_every_worker_was_killed(service: ServiceFactory) -> None:
+    """Killed workers' counts stay, what they had under way is gone, and so it is after the service was restarted."""
+    running = service(user_entries=USERS)
+    for _ in range(4):
+        take_turn(running)
+    eventually(running, ended(4))
+    gate = running.simulator.gate().after(1)
+    with ThreadPoolExecutor(1) as pool:
+        running.simulator.plan(Plan(gate=gate))
+        cut = pool.submit(take_turn, running)
+        assert gate.reached.wait(30)
+        eventually(running, lambda found: value(found, "ocm_open_streams") == 1)
+        killed = workers_of(running)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        assert isinstance(cut.exception(20), requests.RequestException)
+        gate.release()
+    samples = eventually(running, lambda found: value(found, "ocm_open_streams") == 0)
+    assert not set(killed) & set(workers_of(running))
+    assert value(samples, "ocm_turns_total", user="alice", model="gpt-5.5") == 4
+    assert value(samples, "ocm_responses_total", status="200") == 4
+    assert value(samples, "ocm_turn_duration_seconds_count", status="completed") == 4
+    take_turn(running)
+    assert value(eventually(running, ended(5)), "ocm_turns_total", user="alice", model="gpt-5.5") == 5
+
+
+def test_who_may_read_them(service: ServiceFactory) -> None:
+    """Admins and the scraper may; a user, a stranger and nobody may not, and are told no number."""
+    running = service(user_entries=USERS, workers=1, metrics_token=SCRAPER)
+    for token, status in ((ADMIN, 200), (SCRAPER, 200), (ALICE, 403), ("nobodys", 401), (None, 401)):
+        answer = get(running, "/metrics", token)
+        assert answer.status_code == status
+        assert ("ocm_turns" in answer.text) == (status == 200)
+        assert answer.headers.get("Cache-Control") == ("no-store" if status == 200 else None)
+    assert get(running, "/v1/models", SCRAPER).status_code == 401
+    assert get(running, "/ocm/v1/status", SCRAPER).status_code == 401
+
+
+def test_promtool_accepts_them(service: ServiceFactory) -> None:
+    """Prometheus itself finds nothing to remark, in either of its formats."""
+    running = service(user_entries=USERS, workers=1)
+    take_turn(running)
+    text = get(running, "/metrics").content
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+    modern = get(running, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert modern.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert modern.text.endswith("# EOF\n")
+
+
+def test_after_the_service_was_started_anew(service: ServiceFactory) -> None:
+    """What the ledger knows goes on where it was."""
+    before = service(user_entries=USERS)
+    take_turn(before)
+    assert before.stop() == 0
+    after = service(user_entries=USERS, state_path=str(before.state_path))
+    assert value(scrape(after), "ocm_turns_total", user="alice", model="gpt-5.5") == 1
+    take_turn(after)
+    assert value(scrape(after), "ocm_turns_total", user="alice", model="gpt-5.5") == 2
+
+
+def test_renewals_are_counted(service: ServiceFactory, simulator: Simulator) -> None:
+    """Each attempt by its result; those that never happened are 0."""
+    running = service(user_entries=USERS, workers=1, credential=simulator.credential(expires_in=-60))
+    take_turn(running)
+    samples = eventually(running, ended(1))
+    results = ("refreshed", "refused", "failed")
+    counts = {
+        result: samples.get(("ocm_credential_refreshes_total", frozenset({("result", result)}))) for result in results
+    }
+    assert counts == {"refreshed": 1, "refused": 0, "failed": 0}
+
+
+def test_a_folder_that_somebody_removed(service: ServiceFactory) -> None:
+    """The scrape goes on with what the ledger knows, and a worker that comes later counts again."""
+    running = service(user_entries=USERS, workers=1)
+    take_turn(running)
+    eventually(running, ended(1))
+    folder = folder_of(running)
+    shutil.rmtree(folder)
+    assert value(scrape(running), "ocm_turns_total", user="alice", model="gpt-5.5") == 1
+    for pid in workers_of(running):
+        os.kill(pid, signal.SIGKILL)
+    take_turn(running)
+    samples = eventually(running, ended(1))
+    assert value(samples, "ocm_turns_total", user="alice", model="gpt-5.5") == 2
+    shutil.rmtree(folder)
+
+
+def test_a_database_that_is_gone(service: ServiceFactory) -> None:
+    """The scrape works without it and says so; the records that wait are counted."""
+    running = service(user_entries=USERS, workers=1)
+    take_turn(running)
+    eventually(running, ended(1))
+    database = running.state_path / "ocm.db"
+    for file in running.state_path.glob("ocm.db*"):
+        file.unlink()
+    database.mkdir()
+    take_turn(running)
+    eventually(running, lambda found: value(found, "ocm_ledger_backlog_records", place="spool") == 1)
+    samples = eventually(running, lambda found: value(found, "ocm_ledger_failing_workers") == 1)
+    assert value(samples, "ocm_state_up") == 0
+    assert value(samples, "ocm_turns_total", user="alice", model="gpt-5.5") == 0
+    database.rmdir()

@@ -1,0 +1,90 @@
+"""The configuration of a process that is not gunicorn's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(folder: Path, code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a piece of Python in its own process: the configuration is loaded once in each."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **environ}
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environ, text=True, capture_output=True)
+
+
+def test_config_is_loaded_once(tmp_path: Path) -> None:
+    """The same value is given each time, and there are no fields of a request."""
+    code = (
+        "from ocm_wsgi.server import hooks as s;"
+        "print(s.config() is s.config(), s.config().listen_port, s.request_fields())"
+    )
+    assert run(tmp_path, code, OCM_LISTEN_PORT="5").stdout == "True 5 None\n"
+
+
+def test_config_exits_on_mistakes(tmp_path: Path) -> None:
+    """Mistakes are printed to standard error, with exit code 1 and no traceback."""
+    result = run(tmp_path, "from ocm_wsgi.server import hooks; hooks.config()", OCM_LISTEN_PORT="x", OCM_LISTN="y")
+    assert result.returncode == 1
+    assert result.stderr.startswith("2 mistakes in the configuration (defaults):\n")
+    assert "Traceback" not in result.stderr
+
+
+NEW_WORKER = """
+import os, queue, signal, types
+from ocm_wsgi.server import hooks
+master = types.SimpleNamespace(SIG_QUEUE=queue.SimpleQueue())
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+    signal.signal(number, lambda number, _: master.SIG_QUEUE.put(number))  # as gunicorn's master does
+master.SIG_QUEUE.put(signal.SIGCHLD)
+{before}
+hooks.post_fork(master, None)
+{after}
+print("it serves on")
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGQUIT"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_new_worker_hears_of_the_end(tmp_path: Path, moment: str, number: str) -> None:
+    """A signal that meets a worker before it has handlers of its own is not lost in a queue that nobody reads."""
+    code = {"before": "", "after": "", moment: f"os.kill(os.getpid(), signal.{number})"}
+    ended = run(tmp_path, NEW_WORKER.format(**code))
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_new_worker_serves_on(tmp_path: Path) -> None:
+    """Other signals do not end it."""
+    assert run(tmp_path, NEW_WORKER.format(before="", after="")).stdout == "it serves on\n"
+
+
+FORKING = """
+import os, signal
+from ocm_wsgi.server import hooks
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append("it"))
+hooks.hold_endings_at_fork()
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that the parent goes on first
+for _ in range(100):
+    child = os.fork()
+    if not child:
+        for _ in range(1000):
+            if heard:
+                os._exit(0)
+            signal.sigtimedwait([], 0.01)
+        os._exit(1)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitpid(child, 0)[1] == 0
+assert not heard
+print("all heard it")
+"""
+
+
+def test_new_worker_hears_of_the_end_before_its_first_step(tmp_path: Path) -> None:
+    """A signal that comes between a worker's fork and its first step is not forgotten."""
+    assert run(tmp_path, FORKING).stdout == "all heard it\n"

@@ -1,0 +1,64 @@
+"""What is under way: requests and the turns of WebSockets, of all worker processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import requests
+
+from ocm_wsgi.simulator import Plan
+from ocm_wsgi.telemetry.live_requests import STALE_SECONDS, LiveRequests, TurnOfSocket
+from tests.conftest import BOB, ServiceFactory
+from tests.relay.test_live import poll
+from tests.relay.test_tunnel import ask, hear, say, through
+
+
+def test_turns_under_way(service: ServiceFactory) -> None:
+    """Whoever has a turn under way is shown with its model, over HTTP and WebSocket; idle sockets are not."""
+    running = service(workers=2)
+    live = LiveRequests(running.state_path / "live")
+    gates = [running.simulator.gate().after(2) for _ in range(2)]
+    with through(running) as idle, through(running) as busy:
+        ask(idle)
+        running.simulator.plan(Plan(gate=gates[0]))
+        say(busy)
+        assert gates[0].reached.wait(30)
+        running.simulator.plan(Plan(gate=gates[1]))
+        request = {"model": "gpt-5.4", "stream": True, "input": []}
+        headers = {"Authorization": f"Bearer {BOB}"}
+        with requests.post(
+            f"{running.url}/v1/responses", json=request, headers=headers, stream=True, timeout=10
+        ) as sse:
+            expected = [("alice", "/v1/responses", "gpt-5.5"), ("bob", "/v1/responses", "gpt-5.4")]
+            poll(lambda: [(turn.user, turn.path, turn.model) for turn in live.all()] == expected)
+            for gate in gates:
+                gate.release()
+            assert b"response.completed" in sse.content
+        hear(busy)
+        poll(lambda: live.all() == [])
+
+
+def test_what_was_left_behind_fades(tmp_path: Path) -> None:
+    """What a killed process had under way is forgotten when nobody has written it for a while."""
+    live = LiveRequests(tmp_path)
+    live.begin(TurnOfSocket("alice", "/v1/responses", "gpt-5.5", 0.0))
+    poll(lambda: bool(live.all()))
+    (path,) = tmp_path.glob("*.json")
+    dead = tmp_path / "1.json"
+    dead.write_text(path.read_text())
+    assert len(live.all()) == 2
+    old = path.stat().st_mtime - STALE_SECONDS
+    os.utime(dead, (old, old))
+    assert len(live.all()) == 1
+    assert not dead.exists()
+
+
+def test_what_another_release_wrote(tmp_path: Path) -> None:
+    """During a reload workers of two releases share the folder: what cannot be read is passed over."""
+    live = LiveRequests(tmp_path)
+    live.begin(TurnOfSocket("alice", "/v1/responses", "gpt-5.5", 0.0))
+    (tmp_path / "1.json").write_text('[["bob", "/v1/responses", 1.0, "gpt-5.5", "more"]]')
+    (tmp_path / "2.json").write_text('[["bob", "/v1/responses", 1.0]]')
+    (tmp_path / "3.json").write_text("{")
+    poll(lambda: sorted(request.user for request in live.all()) == ["alice", "bob"])

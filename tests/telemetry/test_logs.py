@@ -1,0 +1,177 @@
+"""What a line of the log says, how it looks, and that none shows what looks like a secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.telemetry.logs import LINE_BYTES, JsonFormatter, RedactingFormatter, RequestLine, redacted
+from tests.conftest import ALICE, ServiceFactory
+
+TURN = Turn(
+    id="5f0c",
+    started_at=1.0,
+    user="alice",
+    credential="default",
+    model="gpt-5.5",
+    service_tier="default",
+    context_window=0,
+    week_start=None,
+    usage=Usage(1234, 1024, 56, 16),
+    cost_micro_usd=1_234_567,
+    transport="sse",
+    status="completed",
+    http_status=200,
+    first_byte_ms=312,
+    duration_ms=1200,
+    request_id="req-up",
+)
+LINE = RequestLine("alice", "POST", "/v1/responses", 200, 5123, 1.2345, "req-client", TURN)
+
+
+def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
+    """A record as a logger makes it."""
+    made = logging.LogRecord("ocm_wsgi.x", logging.ERROR, __file__, 1, message, args, None)
+    vars(made).update(extra)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GET /v1/x?key=sk-ocm-abcdefgh1234 done", "GET /v1/x?key=[secret] done"),
+        ("token eyJhbGciOiJub25lIn0.eyJleHAiOjF9.c2ln!", "token [secret]!"),
+        ("Authorization: Bearer abcdefghij", "Authorization: Bearer [secret]"),
+        ("via http://user:pass@proxy:3128", "via http://[secret]@proxy:3128"),
+        ("rt_abcdefghijklmnop1234", "[secret]"),
+        ("task-force sk- and risk-based-analysis", "task-force sk- and risk-based-analysis"),
+        ("gpt-5.4 https://chatgpt.com/backend-api", "gpt-5.4 https://chatgpt.com/backend-api"),
+    ],
+)
+def test_redacted(text: str, shown: str) -> None:
+    """Tokens of all kinds are masked, ordinary words are not."""
+    assert redacted(text) == shown
+
+
+@pytest.mark.parametrize("formatter", [RedactingFormatter("%(message)s"), JsonFormatter()])
+def test_formatters_redact_arguments_and_tracebacks(formatter: logging.Formatter) -> None:
+    """A secret is masked wherever in the line it stands."""
+    failed = record("got %s", "Bearer abcdefghijk")
+    try:
+        raise ValueError("sk-proj-0123456789")
+    except ValueError:
+        failed.exc_info = sys.exc_info()
+    line = formatter.format(failed)
+    assert "ValueError" in line
+    assert "abcdefghijk" not in line
+    assert "0123456789" not in line
+
+
+def test_a_turns_line_as_text() -> None:
+    """Who, what, how it ended, how long it took, what it used, and under which names."""
+    assert LINE.text() == (
+        "alice POST /v1/responses 200 5123 B 1.234 s first 0.312 s gpt-5.5 completed 1234+56 tokens"
+        " id=req-client upstream_id=req-up"
+    )
+
+
+def test_a_turns_line_as_json() -> None:
+    """The same as members, with what is unknown left out."""
+    members = json.loads(JsonFormatter().format(record("", request_line=LINE)))
+    assert members.pop("time").endswith("+00:00")
+    assert members.pop("process")
+    assert members == {
+        "level": "error",
+        "logger": "ocm_wsgi.x",
+        "user": "alice",
+        "method": "POST",
+        "path": "/v1/responses",
+        "status": 200,
+        "bytes": 5123,
+        "duration_seconds": 1.234,
+        "first_byte_seconds": 0.312,
+        "model": "gpt-5.5",
+        "turn": "5f0c",
+        "turn_status": "completed",
+        "transport": "sse",
+        "input_tokens": 1234,
+        "cached_tokens": 1024,
+        "output_tokens": 56,
+        "reasoning_tokens": 16,
+        "cost_usd": 1.234567,
+        "request_id": "req-client",
+        "upstream_request_id": "req-up",
+    }
+
+
+def test_a_line_of_nobody() -> None:
+    """Where nobody is known there is a dash, and nothing is said of a turn."""
+    line = RequestLine("", "GET", "/v1/models", 401, 12, 0.5, end="invalid_bearer_token")
+    assert line.text() == "- GET /v1/models 401 12 B 0.500 s (invalid_bearer_token)"
+
+
+@given(user=st.text(), path=st.text(), end=st.text(), request_id=st.text())
+def test_no_text_of_a_client_makes_another_line(user: str, path: str, end: str, request_id: str) -> None:
+    """Whatever a client puts into names, one request is one line, and its words stay words."""
+    line = RequestLine(user, "GET", path, 200, 1, 1.0, request_id, end=end)
+    text = line.text()
+    assert text.isprintable()
+    assert text.split(" ")[1] == "GET"
+    assert len(RedactingFormatter("%(message)s").format(record("%s", text)).splitlines()) <= 1
+    assert "\n" not in JsonFormatter().format(record("", request_line=line))
+
+
+@given(st.text(alphabet=st.sampled_from(['"', "\\", "\n", "\x01", "ü", "\U0001f600", "\ud800", "a"]), max_size=40))
+def test_lines_fit_into_a_pipe(unit: str) -> None:
+    """However long a text is and whatever it holds, its line is short enough to be written in one piece."""
+    long = record("%s", unit * 1000)
+    for formatter in (RedactingFormatter("%(message)s"), JsonFormatter()):
+        assert len(formatter.format(long).encode()) < LINE_BYTES
+    assert json.loads(JsonFormatter().format(long))["level"] == "error"
+
+
+def test_a_shortened_line_keeps_both_ends() -> None:
+    """Of what is too long, the beginning and the end are shown."""
+    line = RedactingFormatter("%(message)s").format(record("%s", "first " + "x" * 9000 + " last"))
+    assert line.startswith("first ")
+    assert line.endswith(" last")
+
+
+def test_json_lines_of_the_whole_service(service: ServiceFactory) -> None:
+    """With ``log_format`` every line is a JSON object: gunicorn's, ours, and one for each request, with the id that
+    upstream got."""
+    running = service(workers=1, log_format="json")
+    fields = {"Authorization": f"Bearer {ALICE}", "X-Client-Request-Id": "req-of-client"}
+    body = {"model": "gpt-5.5", "stream": True, "input": "hi"}
+    requests.post(f"{running.url}/v1/responses", json=body, headers=fields, timeout=20).close()
+    requests.get(f"{running.url}/v1/models", headers={"Authorization": "Bearer nobodys"}, timeout=20).close()
+    (seen,) = running.simulator.requests
+    assert running.stop() == 0
+    lines: list[dict[str, Any]] = [json.loads(line) for line in running.log_text().splitlines()]
+    assert {"gunicorn.error", "ocm_wsgi.access"} <= {line["logger"] for line in lines}
+    # A turn's line is written when it is over, and its client may know that a moment earlier: the order is free.
+    access = [line for line in lines if line["logger"] == "ocm_wsgi.access"]
+    turn, refused = sorted(access, key=lambda line: int(line["status"]))
+    assert (turn["user"], turn["status"], turn["model"], turn["input_tokens"]) == ("alice", 200, "gpt-5.5", 1234)
+    assert turn["request_id"] == seen.field("X-Client-Request-Id") == "req-of-client"
+    assert (refused["status"], refused["end"]) == (401, "invalid_bearer_token")
+    assert "user" not in refused
+
+
+def test_gunicorns_own_access_log(service: ServiceFactory) -> None:
+    """Where it is asked for it knows the fields of a streamed turn's request and response."""
+    form = "own line %(r)s %({x-asked}i)s %({x-codex-plan-type}o)s"
+    running = service(workers=1, arguments=("--access-logfile", "-", "--access-logformat", form))
+    fields = {"Authorization": f"Bearer {ALICE}", "X-Asked": "by-alice"}
+    body = {"model": "gpt-5.5", "stream": True, "input": "hi"}
+    requests.post(f"{running.url}/v1/responses", json=body, headers=fields, timeout=20).close()
+    assert running.stop() == 0
+    assert "own line POST /v1/responses HTTP/1.1 by-alice plus" in running.log_text()

@@ -1,0 +1,120 @@
+"""The folder that the processes of one gunicorn share: there from the start, its own, and gone at the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.conftest import REPOSITORY, ServiceFactory
+from tests.telemetry.metric_folders import folder_of
+
+_PREPARE = """
+import os, sys
+from pathlib import Path
+from ocm_wsgi.telemetry import multiprocess
+multiprocess._MEMORY = Path(sys.argv[1])
+multiprocess.prepare()
+multiprocess.prepare()
+print(os.environ["PROMETHEUS_MULTIPROC_DIR"], flush=True)
+sys.stdin.read()
+if sys.argv[2:]:
+    multiprocess.remove()
+"""
+_DEAD = """
+import os
+from ocm_wsgi.reporting import prometheus
+from ocm_wsgi.telemetry.logs import RequestLine
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import mark_process_dead
+for _ in range(100):
+    child = os.fork()
+    if not child:
+        prometheus.begin()
+        prometheus.begin()
+        prometheus.end(RequestLine("", "GET", "/v1/models", 200, 0, 1.0))
+        os._exit(0)
+    os.waitpid(child, 0)
+    mark_process_dead(child)
+families = {family.name: family for family in prometheus.registry(CollectorRegistry()).collect()}
+(ended,) = families["ocm_responses"].samples
+(under_way,) = families["ocm_open_streams"].samples
+print(ended.value, under_way.value)
+"""
+
+
+def prepared(folder: Path, *, named: Path | None = None, is_tidy: bool = False) -> subprocess.Popen[str]:
+    """A master that has prepared its folder; it ends when its standard input does."""
+    environment = {"PATH": os.environ["PATH"]} | ({"PROMETHEUS_MULTIPROC_DIR": str(named)} if named else {})
+    return subprocess.Popen(
+        [sys.executable, "-c", _PREPARE, str(folder), *(["tidy"] if is_tidy else [])],
+        cwd=REPOSITORY,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def told(master: subprocess.Popen[str]) -> Path:
+    """The folder that a master says it has."""
+    assert master.stdout is not None
+    return Path(master.stdout.readline().strip())
+
+
+def grow_old(folder: Path) -> None:
+    """Let a folder look an hour old."""
+    os.utime(folder, (time.time() - 3600,) * 2)
+
+
+def test_each_master_has_its_own_and_takes_it_along(service: ServiceFactory) -> None:
+    """Two services on one machine do not count together, and leave nothing behind."""
+    first, second = service(), service()
+    one, other = folder_of(first), folder_of(second)
+    assert one != other
+    assert one.stat().st_mode & 0o777 == 0o700
+    assert first.stop() == 0
+    assert not one.exists()
+    assert other.exists()
+
+
+def test_what_killed_masters_left_is_swept(tmp_path: Path) -> None:
+    """A folder goes when nobody holds it any more; that of a living master, old as it may be, stays."""
+    with prepared(tmp_path) as killed, prepared(tmp_path) as living:
+        left, held = told(killed), told(living)
+        killed.kill()
+        killed.wait()
+        for folder in (left, held):
+            grow_old(folder)
+        with prepared(tmp_path, named=left, is_tidy=True) as successor:
+            own = told(successor)
+            assert own not in (left, held)
+            assert {folder.name for folder in tmp_path.glob("ocm-*")} == {own.name, held.name}
+        assert {folder.name for folder in tmp_path.glob("ocm-*")} == {held.name}
+
+
+def test_a_folder_that_the_operator_named_is_emptied_and_kept(tmp_path: Path) -> None:
+    """The counts of an earlier service in it are dropped, other files are not."""
+    named = tmp_path / "named"
+    named.mkdir()
+    (named / "counter_1.db").write_bytes(b"old")
+    (named / "README").write_text("mine")
+    with prepared(tmp_path, named=named, is_tidy=True) as master:
+        assert told(master) == named
+        assert [file.name for file in named.iterdir()] == ["README"]
+    assert not list(tmp_path.glob("ocm-*"))
+
+
+def test_a_hundred_dead_workers(tmp_path: Path) -> None:
+    """What they counted adds up, and what they had under way does not."""
+    done = subprocess.run(
+        [sys.executable, "-c", _DEAD],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"], "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["100.0", "0.0"]

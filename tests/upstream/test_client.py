@@ -1,0 +1,555 @@
+"""Opening requests to OpenAI: exact out, exact back, as it arrives, and nothing left open."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import ssl
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trustme
+
+from ocm_wsgi.credentials.credential import Credential, Mode
+from ocm_wsgi.errors import (
+    CredentialRejected,
+    EndpointUnavailable,
+    OcmError,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from ocm_wsgi.protocol.http.targets import api_target
+from ocm_wsgi.simulator import Plan, Simulator
+from ocm_wsgi.upstream.client import ClientRequest, Upstream, UpstreamResponse
+from ocm_wsgi.upstream.connections import Exchange
+from ocm_wsgi.wsgi.request_body import Body
+from tests.proxies import ForwardProxy, HttpProxy, Socks5
+
+RESPONSES = b'{"model": "gpt-5.5", "stream": true, "input": "hi"}'
+
+
+@dataclass
+class FixedCredentials:
+    """Gives the credentials it was made with, one after the other."""
+
+    credentials: list[Credential]
+    replaced: list[Credential] = field(default_factory=list)
+
+    def current(self) -> Credential:
+        """The first of them."""
+        return self.credentials[0]
+
+    def replacement(self, rejected: Credential) -> Credential:
+        """The next one, for good."""
+        self.replaced.append(rejected)
+        if len(self.credentials) > 1:
+            self.credentials.pop(0)
+        return self.credentials[0]
+
+
+def chatgpt(simulator: Simulator, **options: Any) -> Credential:
+    """A ChatGPT credential that the simulator has just issued."""
+    tokens = simulator.credential(**options)["tokens"]
+    return Credential(Mode.CHATGPT, tokens["access_token"], account_id=tokens["account_id"])
+
+
+def upstream_for(simulator: Simulator, *credentials: Credential, **options: Any) -> Upstream:
+    """Upstream, seen with the given credentials, or with a fresh ChatGPT one."""
+    return Upstream(
+        FixedCredentials(list(credentials) or [chatgpt(simulator)]),
+        chatgpt_base_url=simulator.chatgpt_base_url,
+        api_base_url=simulator.api_base_url,
+        **{"overrides": {}, "tls": ssl.create_default_context(), "proxy_url": None, **options},
+    )
+
+
+def post(target: str = "/v1/responses", body: bytes = RESPONSES, **options: Any) -> ClientRequest:
+    """A client's request."""
+    fields = options.pop("fields", [("content-type", "application/json"), ("accept", "text/event-stream")])
+    return ClientRequest("POST", api_target(target), fields, Body(io.BytesIO(body), len(body)), **options)
+
+
+def get(target: str, method: str = "GET", fields: list[tuple[str, str]] | None = None) -> ClientRequest:
+    """A client's request without a body."""
+    return ClientRequest(method, api_target(target), fields or [], None)
+
+
+def whole(response: UpstreamResponse) -> bytes:
+    """The response's body, read to its end."""
+    try:
+        return b"".join(response.pieces())
+    finally:
+        response.close()
+
+
+@pytest.fixture
+def upstream(simulator: Simulator) -> Iterator[Upstream]:
+    """Upstream with a fresh ChatGPT credential."""
+    opened = upstream_for(simulator)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip", "deflate", "zstd"])
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+@pytest.mark.parametrize("chunking", ["event", "byte", "whole", 7])
+def test_bytes_arrive_as_sent(
+    simulator: Simulator, upstream: Upstream, framing: str, chunking: str | int, encoding: str | None
+) -> None:
+    """Every framing, chunking and content encoding is passed on octet for octet."""
+    simulator.plan(Plan(framing=framing, chunking=chunking, encoding=encoding, events=20, event_bytes=100))
+    response = upstream.open(post())
+    body = whole(response)
+    assert hashlib.sha256(body).hexdigest() == simulator.sent[-1].body_sha256
+    assert dict(response.fields).get("Content-Encoding") == encoding
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+def test_an_event_leaves_as_soon_as_it_arrives(simulator: Simulator, upstream: Upstream, framing: str) -> None:
+    """The first event is here before the second is sent, whatever the framing."""
+    gate = simulator.gate().after(1)
+    simulator.plan(Plan(framing=framing, gate=gate, events=3))
+    response = upstream.open(post())
+    pieces = response.pieces()
+    first = next(pieces)
+    assert b"response.created" in first
+    assert b"response.completed" not in first
+    assert not gate.released
+    gate.release()
+    assert b"response.completed" in b"".join(pieces)
+    response.close()
+
+
+def test_a_piece_of_a_chunk_does_not_wait_for_the_rest(simulator: Simulator, upstream: Upstream) -> None:
+    """One large chunk is passed on as it arrives, not when it is whole."""
+    gate = simulator.gate().after(1)
+    simulator.plan(Plan(framing="length", body=bytes(300_000), event_bytes=100_000, gate=gate))
+    response = upstream.open(post())
+    pieces = response.pieces()
+    assert len(next(pieces)) <= 65536
+    gate.release()
+    assert sum(map(len, pieces)) > 200_000
+    response.close()
+
+
+def test_a_large_body_is_not_read_ahead(simulator: Simulator, upstream: Upstream) -> None:
+    """What nobody asks for yet stays with upstream: no piece is larger than a block."""
+    simulator.plan(Plan(body=bytes(8 * 2**20), framing="chunked", chunking="whole"))
+    response = upstream.open(post())
+    sizes = [len(piece) for piece in response.pieces()]
+    response.close()
+    assert sum(sizes) == 8 * 2**20
+    assert max(sizes) <= 65536
+
+
+def test_the_request_goes_out_exactly(simulator: Simulator, upstream: Upstream) -> None:
+    """Target octet for octet, the client's fields in order, the owner's account, and nothing of a library's."""
+    fields = [
+        ("session_id", "s-1"),
+        ("CONVERSATION_ID", "c-1"),
+        ("x-multi", "1"),
+        ("x-multi", "2"),
+        ("Authorization", "Bearer theirs"),
+        ("ChatGPT-Account-Id", "theirs"),
+        ("Cookie", "a=b"),
+    ]
+    whole(upstream.open(post("/v1/responses?a=%2f&b=%2F..&C[]=1&d={}&", fields=fields)))
+    (seen,) = simulator.requests
+    assert seen.target == "/backend-api/codex/responses?a=%2f&b=%2F..&C[]=1&d={}&"
+    assert [name for name, _ in seen.fields] == [
+        "host",
+        "session_id",
+        "conversation_id",
+        "x-multi",
+        "x-multi",
+        "authorization",
+        "chatgpt-account-id",
+        "content-length",
+    ]
+    assert seen.field("chatgpt-account-id") == "acct-owner"
+    assert seen.values("x-multi") == ["1", "2"]
+    assert seen.body == RESPONSES
+
+
+@pytest.mark.parametrize("target", ["/v1/models?", "/v1/models/a%2fb", "/v1/x;y=%7e", "/v1/%7Ex/"])
+def test_the_target_is_not_normalised(simulator: Simulator, upstream: Upstream, target: str) -> None:
+    """Escapes keep their case, an empty query its mark."""
+    whole(upstream.open(get(target)))
+    assert simulator.requests[0].target == "/backend-api/codex" + target[len("/v1") :]
+
+
+def test_an_api_key_goes_to_the_platform(simulator: Simulator) -> None:
+    """With an API key /v1 stays in the path, and no account is named."""
+    upstream = upstream_for(simulator, Credential(Mode.API_KEY, simulator.api_key()))
+    assert b'"object":"list"' in whole(upstream.open(get("/v1/models")))
+    assert simulator.requests[0].target == "/v1/models"
+    assert simulator.requests[0].field("chatgpt-account-id") is None
+    upstream.close()
+
+
+def test_chat_completions_need_an_api_key(simulator: Simulator, upstream: Upstream) -> None:
+    """Behind a ChatGPT credential there are none; the client is told so and upstream is not asked."""
+    with pytest.raises(EndpointUnavailable, match=r"/v1/chat/completions needs an OpenAI API key"):
+        upstream.open(post("/v1/chat%2Fcompletions"))
+    assert simulator.requests == []
+
+
+def test_configured_headers_go_out(simulator: Simulator) -> None:
+    """The configuration's headers replace the client's."""
+    upstream = upstream_for(simulator, overrides={"User-Agent": ("ours",), "X-Added": ("1", "2")})
+    whole(upstream.open(post(fields=[("user-agent", "theirs")])))
+    assert simulator.requests[0].values("user-agent") == ["ours"]
+    assert simulator.requests[0].values("x-added") == ["1", "2"]
+    upstream.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304), ("GET", 301), ("GET", 404), ("GET", 200)]
+)
+def test_connections_are_used_again(simulator: Simulator, upstream: Upstream, method: str, status: int) -> None:
+    """A response that ended gives its connection back, also one that has no body."""
+    for _ in range(3):
+        simulator.plan(
+            Plan(status=status, body=b"gone" if status not in {204, 304} else b"", fields=[("Location", "/x")])
+        )
+        response = upstream.open(get("/v1/models", method))
+        assert response.status == status
+        assert whole(response) == (b"" if response.is_bodiless else b"gone")
+    assert len({seen.connection_id for seen in simulator.requests}) == 1
+
+
+def test_a_redirect_is_passed_on(simulator: Simulator, upstream: Upstream) -> None:
+    """A 307 is the client's to follow, with its body and Location as they are."""
+    simulator.plan(Plan(status=307, body=b"over there", fields=[("Location", "https://x.example/\xfc?%zz")]))
+    response = upstream.open(post())
+    assert dict(response.fields)["Location"] == "https://x.example/\xfc?%zz"
+    assert whole(response) == b"over there"
+    assert len(simulator.requests) == 1
+
+
+def test_interim_responses_do_not_shift_the_answers(simulator: Simulator, upstream: Upstream) -> None:
+    """After a 102 and a 103 the next request on the connection still gets its own answer."""
+    simulator.plan(Plan(early_hints=True, body=b"first"))
+    simulator.plan(Plan(body=b"second"))
+    assert whole(upstream.open(get("/v1/models"))) == b"first"
+    assert whole(upstream.open(get("/v1/models"))) == b"second"
+    assert len({seen.connection_id for seen in simulator.requests}) == 1
+
+
+def test_cookies_cross_no_request(simulator: Simulator, upstream: Upstream) -> None:
+    """What upstream sets is neither kept, nor sent again, nor passed on."""
+    simulator.plan(Plan(set_cookie=["a=1; Path=/", "b=2"]))
+    response = upstream.open(post())
+    whole(response)
+    whole(upstream.open(post(fields=[("cookie", "mine=1")])))
+    assert not any(name.lower() == "set-cookie" for name, _ in response.fields)
+    assert [seen.field("cookie") for seen in simulator.requests] == [None, None]
+
+
+def test_a_stale_connection_is_replaced(simulator: Simulator, upstream: Upstream) -> None:
+    """A pooled connection that upstream closed in the meantime costs no error, body and all."""
+    simulator.plan(Plan(close_idle=True))
+    whole(upstream.open(post()))
+    assert simulator.wait_for(lambda: simulator.open_connections == 0)
+    assert b"response.completed" in whole(upstream.open(post()))
+    assert [seen.body for seen in simulator.requests] == [RESPONSES, RESPONSES]
+
+
+def test_a_reset_on_a_used_connection_is_tried_once_more(simulator: Simulator, upstream: Upstream) -> None:
+    """A pooled connection that dies under the request is replaced once; a fresh one that dies is an error."""
+    whole(upstream.open(post()))
+    simulator.plan(Plan(cut_at="status"))
+    assert b"response.completed" in whole(upstream.open(post()))
+    simulator.plan(Plan(cut_at="status"), times=2)
+    with pytest.raises(UpstreamUnreachable):
+        upstream.open(post())
+    assert len(simulator.requests) == 5
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param(Plan(cut_after=3), id="chunked-cut"),
+        pytest.param(Plan(cut_after=3, framing="length"), id="length-cut"),
+        pytest.param(Plan(reset_after=3), id="reset"),
+        pytest.param(Plan(bad_chunk=3), id="bad-chunk-size"),
+        pytest.param(Plan(wrong_length=100, framing="length"), id="shorter-than-announced"),
+    ],
+)
+def test_a_truncated_response_is_noticed(simulator: Simulator, upstream: Upstream, plan: Plan) -> None:
+    """What came before the cut is passed on; the cut is an error, and its connection is not used again."""
+    simulator.plan(plan)
+    response = upstream.open(post())
+    received = []
+    with pytest.raises(UpstreamCut):
+        received.extend(response.pieces())
+    response.close()
+    if plan.reset_after is None:
+        assert b"response.created" in b"".join(received)
+    whole(upstream.open(post()))
+    assert len({seen.connection_id for seen in simulator.requests}) == 2
+
+
+@pytest.mark.parametrize(
+    ("plan", "error"),
+    [
+        pytest.param(Plan(status_line_garbage=True), UpstreamUnreachable, id="no-http"),
+        pytest.param(Plan(endless_field=200_000), UpstreamUnreachable, id="endless-field"),
+        pytest.param(Plan(cut_at="status"), UpstreamUnreachable, id="closed-without-answer"),
+        pytest.param(Plan(silence_before_status=True), UpstreamTimeout, id="silence"),
+        pytest.param(Plan(framing="length", fields=[("Content-Length", "5")]), UpstreamError, id="two-lengths"),
+    ],
+)
+def test_failures_before_the_response(simulator: Simulator, plan: Plan, error: type[OcmError]) -> None:
+    """Every failure before the response is one of ours, with a fixed sentence."""
+    upstream = upstream_for(simulator, silence_timeout_seconds=0.3 if error is UpstreamTimeout else 30)
+    simulator.plan(plan)
+    with pytest.raises(error) as raised:
+        upstream.open(post())
+    assert raised.value.detail
+    assert raised.value.message.startswith("OpenAI")
+    upstream.close()
+
+
+def test_silence_before_the_answer_to_a_handshake(simulator: Simulator) -> None:
+    """An opening handshake that upstream does not answer is given up long before a turn would be."""
+    upstream = upstream_for(simulator, handshake_timeout_seconds=0.3)
+    simulator.plan(Plan(upgrade=True, silence_before_status=True))
+    fields = [("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]
+    with pytest.raises(UpstreamTimeout):
+        upstream.open(ClientRequest("GET", api_target("/v1/responses"), fields, None, is_upgrade=True))
+    upstream.close()
+
+
+def test_silence_within_a_response_ends_it(simulator: Simulator) -> None:
+    """Upstream that falls silent in mid-stream is cut off after the configured time."""
+    upstream = upstream_for(simulator, silence_timeout_seconds=3)
+    simulator.plan(Plan(silence_after=2))
+    response = upstream.open(post())
+    with pytest.raises(UpstreamCut):
+        list(response.pieces())
+    response.close()
+    assert simulator.wait_for(lambda: simulator.open_streams == 0)
+    upstream.close()
+
+
+def test_nobody_there(simulator: Simulator, upstream: Upstream) -> None:
+    """A refused connection is an error of ours."""
+    simulator.stop()
+    with pytest.raises(UpstreamUnreachable, match=r"^OpenAI cannot be reached\.$"):
+        upstream.open(post())
+
+
+@pytest.mark.parametrize("plan", [Plan(silence_before_status=True), Plan(silence_after=1)])
+def test_abort_wakes_a_silent_exchange(simulator: Simulator, upstream: Upstream, plan: Plan) -> None:
+    """An exchange ends at once when it is aborted, before its response and within it, and is not tried again."""
+    whole(upstream.open(post()))
+    simulator.plan(plan)
+    request = post(exchange=Exchange())
+    ended = threading.Event()
+
+    def use() -> None:
+        try:
+            list(upstream.open(request).pieces())
+        except UpstreamError:
+            ended.set()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert simulator.wait_for(lambda: len(simulator.requests) == 2 and simulator.open_connections == 1)
+    request.exchange.abort()
+    thread.join(30)
+    assert ended.is_set()
+    assert simulator.wait_for(lambda: simulator.open_connections == 0)
+    assert len(simulator.requests) == 2
+
+
+def test_abort_after_the_end_spares_the_next_exchange(simulator: Simulator, upstream: Upstream) -> None:
+    """Once a response ended, its connection belongs to the next request: a late abort does not hit that one."""
+    first = post(exchange=Exchange())
+    whole(upstream.open(first))
+    gate = simulator.gate().after(1)
+    simulator.plan(Plan(gate=gate))
+    second = upstream.open(post())
+    first.exchange.abort()
+    gate.release()
+    assert b"response.completed" in whole(second)
+    assert len({seen.connection_id for seen in simulator.requests}) == 1
+
+
+def test_401_is_tried_once_more_with_another_credential(simulator: Simulator) -> None:
+    """A credential that upstream refuses is replaced, and the body is sent again."""
+    stale, fresh = chatgpt(simulator, expires_in=-5), chatgpt(simulator)
+    upstream = upstream_for(simulator, stale, fresh)
+    assert b"response.completed" in whole(upstream.open(post()))
+    assert [seen.body for seen in simulator.requests] == [RESPONSES, RESPONSES]
+    upstream.close()
+
+
+def test_401_twice_is_the_owners_business(simulator: Simulator) -> None:
+    """Upstream's 401 never reaches the client, who would sign in again for nothing."""
+    upstream = upstream_for(simulator, chatgpt(simulator, expires_in=-5))
+    with pytest.raises(CredentialRejected, match="owner must sign in again"):
+        upstream.open(post())
+    assert len(simulator.requests) == 2
+    upstream.close()
+
+
+def test_upstream_that_answers_early_is_heard(simulator: Simulator, upstream: Upstream) -> None:
+    """A refusal sent before the body was read is passed on."""
+    simulator.plan(Plan(status=413, refuse_body=True, error=("too_large", "too large")))
+    response = upstream.open(post(body=bytes(4 * 2**20)))
+    assert response.status == 413
+    assert b"too large" in whole(response)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """A certificate authority that nobody else trusts."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def secure_simulator(authority: trustme.CA) -> Iterator[Simulator]:
+    """OpenAI over TLS, at ``localhost``."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    with Simulator("localhost", ssl_context=context) as running:
+        yield running
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """A context that trusts the authority alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    return context
+
+
+def test_tls_is_verified_and_reused(secure_simulator: Simulator, authority: trustme.CA) -> None:
+    """Over TLS the bytes are the same, and one handshake serves many turns."""
+    upstream = upstream_for(secure_simulator, tls=trusting(authority))
+    for _ in range(3):
+        body = whole(upstream.open(post()))
+        assert hashlib.sha256(body).hexdigest() == secure_simulator.sent[-1].body_sha256
+    assert len({seen.connection_id for seen in secure_simulator.requests}) == 1
+    upstream.close()
+
+
+def test_a_certificate_for_another_name_is_refused(authority: trustme.CA) -> None:
+    """However much it is trusted."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("elsewhere.test").configure_cert(context)
+    with Simulator("localhost", ssl_context=context) as simulator:
+        upstream = upstream_for(simulator, tls=trusting(authority))
+        with pytest.raises(UpstreamUnreachable, match="TLS failed"):
+            upstream.open(post())
+        assert simulator.requests == []
+        upstream.close()
+
+
+class Finished(ssl.SSLContext):
+    """A context that is not to be changed any more."""
+
+    is_finished = False
+
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        assert not self.is_finished, "other threads are shaking hands with it"
+        super().set_alpn_protocols(alpn_protocols)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        assert not self.is_finished, f"{name}: other threads are shaking hands with it"
+        super().__setattr__(name, value)
+
+
+def test_the_context_is_left_as_it_is(secure_simulator: Simulator, authority: trustme.CA) -> None:
+    """Connections are made from it in many threads at once."""
+    context = Finished(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    context.is_finished = True
+    upstream = upstream_for(secure_simulator, tls=context)
+    assert b"response.completed" in whole(upstream.open(post()))
+    upstream.close()
+
+
+def test_abort_wakes_a_silent_exchange_over_tls(secure_simulator: Simulator, authority: trustme.CA) -> None:
+    """TLS makes no difference to an abort."""
+    upstream = upstream_for(secure_simulator, tls=trusting(authority))
+    secure_simulator.plan(Plan(silence_after=1))
+    response = upstream.open(post())
+    pieces = response.pieces()
+    next(pieces)
+    threading.Timer(0.05, response.exchange.abort).start()
+    with pytest.raises(UpstreamCut):
+        list(pieces)
+    response.close()
+    upstream.close()
+
+
+def test_an_unknown_authority_is_refused(secure_simulator: Simulator) -> None:
+    """A certificate that cannot be verified ends the request before anything is sent."""
+    upstream = upstream_for(secure_simulator)
+    with pytest.raises(UpstreamUnreachable, match="TLS failed"):
+        upstream.open(post())
+    assert secure_simulator.requests == []
+    upstream.close()
+
+
+@pytest.fixture(params=["socks5h", "http"])
+def proxy(request: pytest.FixtureRequest) -> Iterator[tuple[str, ForwardProxy]]:
+    """A proxy that wants a password with awkward characters, and its URL."""
+    handler = Socks5 if request.param == "socks5h" else HttpProxy
+    with ForwardProxy(handler).running() as running:
+        yield f"{request.param}://scout:p%40ss%3Aword@127.0.0.1:{running.port}", running
+
+
+def test_the_way_out_is_the_configured_proxy(
+    secure_simulator: Simulator, authority: trustme.CA, proxy: tuple[str, ForwardProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests go through the configured proxy, which resolves the name; the environment's proxies are ignored."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:9")
+    url, running = proxy
+    upstream = upstream_for(secure_simulator, tls=trusting(authority), proxy_url=url)
+    for _ in range(2):
+        assert b"response.completed" in whole(upstream.open(post()))
+    (asked,) = running.asked
+    assert asked.removeprefix("CONNECT ").startswith("localhost:")
+    upstream.close()
+
+
+def test_a_proxy_that_refuses(secure_simulator: Simulator, proxy: tuple[str, ForwardProxy]) -> None:
+    """A wrong password for the proxy is an error that does not show it."""
+    url, _ = proxy
+    upstream = upstream_for(secure_simulator, proxy_url=url.replace("p%40ss", "wrong"))
+    with pytest.raises(UpstreamUnreachable) as raised:
+        upstream.open(post())
+    assert "wrong" not in f"{raised.value.message} {raised.value.detail}"
+    upstream.close()
+
+
+def test_plain_http_through_an_http_proxy() -> None:
+    """Plain HTTP goes to the proxy in absolute-form, with the proxy's credentials."""
+    with ForwardProxy(HttpProxy).running() as running:
+        upstream = Upstream(
+            FixedCredentials([Credential(Mode.API_KEY, "sk-x")]),
+            chatgpt_base_url="http://chatgpt.example/codex",
+            api_base_url="http://api.example:8080",
+            overrides={},
+            tls=ssl.create_default_context(),
+            proxy_url=f"http://scout:p%40ss%3Aword@127.0.0.1:{running.port}",
+        )
+        assert whole(upstream.open(get("/v1/models?a=%2f"))) == b"forwarded"
+        assert running.asked == ["GET http://api.example:8080/v1/models?a=%2f"]
+        upstream.close()
+
+
+def test_netrc_is_not_read(simulator: Simulator, upstream: Upstream, tmp_path: Any) -> None:
+    """A .netrc that names upstream's host changes nothing."""
+    (tmp_path / "home" / ".netrc").write_text("machine 127.0.0.1 login eve password secret\n")
+    whole(upstream.open(post()))
+    assert (simulator.requests[0].field("authorization") or "").startswith("Bearer ")

@@ -1,0 +1,307 @@
+"""Users from the configuration and the database: who a token belongs to, from which request on."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from ocm_wsgi.config import UserConfig
+from ocm_wsgi.errors import AuthenticationFailed, StateError, UserRejected
+from ocm_wsgi.quota.limits import parse
+from ocm_wsgi.storage import schema as db
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.users import directory as directory_module
+from ocm_wsgi.users.accounts import Accounts
+from ocm_wsgi.users.directory import User, UserDirectory, new_token, token_digest
+
+FULL = User(
+    "alice",
+    admin=True,
+    models=("gpt-5*", "o4"),
+    limits=(parse("30% per week"), parse("5 USD per day")),
+    max_concurrent=3,
+    expires_at=2e9,
+)
+
+
+@pytest.fixture
+def directory(database: Database) -> UserDirectory:
+    return UserDirectory([], database)
+
+
+def test_new_token() -> None:
+    """Tokens are ours by their prefix, fit RFC 6750, hold 256 bits, and differ."""
+    tokens = {new_token() for _ in range(100)}
+    assert len(tokens) == 100
+    assert all(token.startswith("sk-ocm-") and len(token) == 50 and token[7:].isalnum() for token in tokens)
+
+
+def test_token_digest() -> None:
+    """The digest is SHA-256 in hexadecimal, of any text."""
+    assert token_digest("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert len(token_digest("\udcff")) == 64
+
+
+def test_authenticate_database(accounts: Accounts, directory: UserDirectory) -> None:
+    """A user of the database is known by their token with all that was said of them."""
+    token = accounts.add(FULL, actor="cli")
+    assert directory.authenticate(token) == FULL
+
+
+def test_authenticate_configuration(database: Database, configured: Callable[..., UserConfig]) -> None:
+    """A user of the configuration is known by the token there."""
+    expires_at = datetime(2033, 5, 18, 3, 33, 20, tzinfo=timezone.utc)
+    limits = [{"per": "week", "percent": 30}]
+    config = configured("bob", limits=limits, models=["gpt-*"], expires_at=expires_at.isoformat(), max_concurrent=2)
+    assert UserDirectory([config], database).authenticate("token-of-bob") == User(
+        "bob",
+        models=("gpt-*",),
+        limits=(parse("30% per week"),),
+        max_concurrent=2,
+        expires_at=2e9,
+        source="configuration",
+    )
+
+
+@pytest.mark.parametrize(
+    "token", ["", "sk-ocm-", "token-of-bo", "TOKEN-OF-BOB", "token-of-bob ", "\udcff", "x" * 100_000]
+)
+def test_authenticate_unknown(token: str, database: Database, configured: Callable[..., UserConfig]) -> None:
+    """Only the exact token is known."""
+    with pytest.raises(AuthenticationFailed, match="not known here"):
+        UserDirectory([configured("bob")], database).authenticate(token)
+
+
+@pytest.mark.parametrize(
+    ("user", "reason"), [(User("alice", disabled=True), "disabled"), (User("alice", expires_at=1000.0), "is over")]
+)
+def test_authenticate_refuses(database: Database, accounts: Accounts, user: User, reason: str) -> None:
+    """Disabled and expired users are told so."""
+    token = accounts.add(user, actor="cli")
+    with pytest.raises(AuthenticationFailed, match=reason):
+        UserDirectory([], database, clock=lambda: 1000.0).authenticate(token)
+
+
+def test_authenticate_until_expiry(database: Database, accounts: Accounts) -> None:
+    """A token works until the moment it expires."""
+    token = accounts.add(User("alice", expires_at=1000.0), actor="cli")
+    assert UserDirectory([], database, clock=lambda: 999.999).authenticate(token).name == "alice"
+
+
+def test_authenticate_after_changes(accounts: Accounts, directory: UserDirectory) -> None:
+    """Every change is in force at the very next request."""
+    token = accounts.add(User("alice"), actor="cli")
+    assert directory.authenticate(token).admin is False
+    accounts.update("alice", lambda user: replace(user, admin=True), actor="cli")
+    assert directory.authenticate(token).admin is True
+    second = accounts.rotate_token("alice", actor="cli")
+    with pytest.raises(AuthenticationFailed):
+        directory.authenticate(token)
+    assert directory.authenticate(second).name == "alice"
+    accounts.remove("alice", actor="cli")
+    with pytest.raises(AuthenticationFailed):
+        directory.authenticate(second)
+
+
+def test_is_open(accounts: Accounts, directory: UserDirectory, database: Database) -> None:
+    """The service is open until the first user is added, and never again, also not for a new process."""
+    assert (directory.is_open, directory.has_users) == (True, False)
+    accounts.add(User("alice"), actor="cli")
+    assert (directory.is_open, directory.has_users) == (False, True)
+    accounts.remove("alice", actor="cli")
+    assert (directory.is_open, directory.has_users) == (False, False)
+    assert not UserDirectory([], database).is_open
+
+
+def test_is_open_with_configured_users(database: Database, configured: Callable[..., UserConfig]) -> None:
+    """Configured users close the service without a look at the database."""
+    assert not UserDirectory([configured("bob")], Database("sqlite:////dev/null/ocm.db")).is_open
+
+
+def test_configuration_wins(database: Database, accounts: Accounts, configured: Callable[..., UserConfig]) -> None:
+    """A name that stands in the configuration too is the configuration's."""
+    token = accounts.add(User("bob", admin=True), actor="cli")
+    directory = UserDirectory([configured("bob")], database)
+    with pytest.raises(AuthenticationFailed):
+        directory.authenticate(token)
+    assert not directory.authenticate("token-of-bob").admin
+
+
+def test_users_survive_the_database(tmp_path: Path, database: Database, accounts: Accounts) -> None:
+    """When the database breaks or is gone, those last known stay known, and the service stays closed."""
+    token = accounts.add(User("alice"), actor="cli")
+    directory = UserDirectory([], database)
+    assert directory.authenticate(token).name == "alice"
+    database.close()
+    for path in (tmp_path / "state").glob("ocm.db*"):
+        path.unlink()
+    assert directory.authenticate(token).name == "alice"
+    database.close()
+    (tmp_path / "state" / "ocm.db").write_bytes(b"not a database" * 1000)
+    assert directory.authenticate(token).name == "alice"
+    assert not directory.is_open
+
+
+def test_users_without_database(configured: Callable[..., UserConfig]) -> None:
+    """A database that could never be read lets configured users in, and nobody else."""
+    broken = Database("sqlite:////dev/null/ocm.db")
+    assert UserDirectory([configured("bob")], broken).authenticate("token-of-bob").name == "bob"
+    with pytest.raises(StateError):
+        UserDirectory([configured("bob")], broken).authenticate("sk-ocm-unknown")
+    with pytest.raises(StateError):
+        UserDirectory([], broken).is_open  # noqa: B018 - a property that must raise
+
+
+def test_users_while_locked(tmp_path: Path, accounts: Accounts, directory: UserDirectory) -> None:
+    """Another program's open transaction does not keep users out."""
+    token = accounts.add(User("alice"), actor="cli")
+    with closing(sqlite3.connect(tmp_path / "state" / "ocm.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert directory.authenticate(token).name == "alice"
+
+
+def test_unreadable_user(database: Database, accounts: Accounts, directory: UserDirectory) -> None:
+    """A user whose limits this release does not know is refused; the others are not."""
+    tokens = [accounts.add(User(name), actor="cli") for name in ("alice", "bob")]
+    with database.write() as connection:
+        connection.execute(db.user.update().where(db.user.c.name == "alice").values(limits=["3 moons per year"]))
+    with pytest.raises(AuthenticationFailed):
+        directory.authenticate(tokens[0])
+    assert directory.authenticate(tokens[1]).name == "bob"
+    with pytest.raises(UserRejected, match="newer release"):
+        accounts.show("alice")
+
+
+def test_authenticate_cost(accounts: Accounts, directory: UserDirectory) -> None:
+    """Noticing changes costs little: the median of many is far below a millisecond of computing."""
+    token = accounts.add(User("alice"), actor="cli")
+    times = []
+    for _ in range(300):
+        begin = time.thread_time()
+        directory.authenticate(token)
+        times.append(time.thread_time() - begin)
+    assert sorted(times)[150] < 0.0005
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("alice", True),
+        ("a", True),
+        ("Alice.B-2_x@example+y", True),
+        ("a" * 64, True),
+        ("", False),
+        ("a" * 65, False),
+        ("-alice", False),
+        ("../alice", False),
+        ("al ice", False),
+        ("alice\n", False),
+        ("älice", False),
+    ],
+)
+def test_names(accounts: Accounts, name: str, good: bool) -> None:
+    """Names are such that they can stand in a command and in a path."""
+    if good:
+        accounts.add(User(name), actor="cli")
+        assert accounts.show(name).user.name == name
+    else:
+        with pytest.raises(UserRejected, match="A name has"):
+            accounts.add(User(name), actor="cli")
+
+
+def test_accounts_refuse(database: Database, configured: Callable[..., UserConfig]) -> None:
+    """What cannot be done is refused with its reason, and changes nothing."""
+    accounts = Accounts([configured("bob")], database)
+    accounts.add(User("alice"), actor="cli")
+    with pytest.raises(UserRejected, match="already"):
+        accounts.add(User("alice"), actor="cli")
+    with pytest.raises(UserRejected, match="in the configuration"):
+        accounts.add(User("bob"), actor="cli")
+    for change in (
+        lambda name: accounts.update(name, lambda user: user, actor="cli"),
+        lambda name: accounts.rotate_token(name, actor="cli"),
+        lambda name: accounts.remove(name, actor="cli"),
+    ):
+        with pytest.raises(UserRejected, match="in the configuration"):
+            change("bob")
+        with pytest.raises(UserRejected, match="no user carol"):
+            change("carol")
+    with pytest.raises(UserRejected, match="at least 1"):
+        accounts.update("alice", lambda user: replace(user, max_concurrent=0), actor="cli")
+    with pytest.raises(UserRejected, match="pattern"):
+        accounts.update("alice", lambda user: replace(user, models=("",)), actor="cli")
+    assert [(account.user.name, account.user.source) for account in accounts.all()] == [
+        ("alice", "database"),
+        ("bob", "configuration"),
+    ]
+
+
+def test_audit_trail(database: Database, accounts: Accounts) -> None:
+    """Each change leaves a line that says who did what to whom, and no token."""
+    tokens = [accounts.add(User("alice"), actor="cli")]
+    accounts.update("alice", lambda user: replace(user, limits=(parse("5 USD per day"),)), actor="owner")
+    tokens.append(accounts.rotate_token("alice", actor="cli"))
+    accounts.remove("alice", actor="cli")
+    with database.read() as connection:
+        rows = connection.execute(sa.select(db.event).order_by(db.event.c.id)).mappings().all()
+    assert [(row["actor"], row["kind"], row["subject"]) for row in rows] == [
+        ("cli", "user.added", "alice"),
+        ("owner", "user.updated", "alice"),
+        ("cli", "user.token_rotated", "alice"),
+        ("cli", "user.removed", "alice"),
+    ]
+    assert rows[1]["detail"] == {"limits": [[], ["5 USD per day"]]}
+    assert not any(token[7:] in str(row) for token in tokens for row in rows)
+
+
+_WATCHER = """
+import sys
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.errors import AuthenticationFailed
+from ocm_wsgi.users.directory import UserDirectory
+directory = UserDirectory([], Database(sys.argv[1]))
+for line in sys.stdin:
+    try:
+        print(directory.authenticate(line.strip()).name, flush=True)
+    except AuthenticationFailed:
+        print("refused", flush=True)
+"""
+
+
+def test_changes_across_processes(database: Database, accounts: Accounts) -> None:
+    """Adding, disabling and removing in one process is in force at the next request of another."""
+    command = [sys.executable, "-c", _WATCHER, database.url.render_as_string()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdin is not None
+        assert watcher.stdout is not None
+
+        def seen(token: str) -> str:
+            print(token, file=watcher.stdin, flush=True)
+            return watcher.stdout.readline().strip() if watcher.stdout else ""
+
+        assert seen("sk-ocm-nobody") == "refused"
+        token = accounts.add(User("alice"), actor="cli")
+        assert seen(token) == "alice"
+        accounts.update("alice", lambda user: replace(user, disabled=True), actor="cli")
+        assert seen(token) == "refused"
+        accounts.update("alice", lambda user: replace(user, disabled=False), actor="cli")
+        assert seen(token) == "alice"
+        accounts.remove("alice", actor="cli")
+        assert seen(token) == "refused"
+        watcher.stdin.close()
+
+
+def test_columns_round_trip() -> None:
+    """What is written of a user is what is read."""
+    assert directory_module.user_of(directory_module.columns_of(FULL)) == FULL
+    assert directory_module.user_of(directory_module.columns_of(User("bob"))) == User("bob")

@@ -1,0 +1,269 @@
+"""The dashboard's pages as browsers ask for them, of the real service."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.parse import urljoin
+
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ocm_wsgi.quota.limits import Cycle
+from ocm_wsgi.reporting.dashboard import gauge
+from ocm_wsgi.simulator import Simulator
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.users.accounts import Accounts
+from ocm_wsgi.users.sessions import MOST_FAILURES_OF_ADDRESS
+from tests.conftest import ALICE, RunningService, ServiceFactory, start_service
+from tests.views.dashboard.month import NAMES, seed
+
+ROOT = "sk-ocm-root-0123456789abcdef"
+ZED = "sk-ocm-zed-0123456789abcdef"
+USERS = [{"name": "root", "token": ROOT, "admin": True}, {"name": "zed", "token": ZED}]
+PAGES = ("", "live", "turns", "turns.csv", "users", "users/alice", "users/alice/rotate", "mine", "audit")
+FOR_ADMINS = ("live", "users", "users/alice", "users/nobody", "users/alice/rotate", "users/alice/remove", "audit")
+_FORM_TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
+
+
+class Browser:
+    """Keeps cookies and fills in forms, and nothing else."""
+
+    def __init__(self, url: str, fields: dict[str, str] | None = None) -> None:
+        self.url = f"{url}/ocm/"
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.headers.update(fields or {})
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.session.close()
+
+    def get(self, page: str = "", **parameters: str) -> requests.Response:
+        return self.session.get(urljoin(self.url, page), params=parameters, timeout=20)
+
+    def post(self, page: str, on: str, **fields: str) -> requests.Response:
+        """Send the form that another page holds."""
+        found = _FORM_TOKEN.search(self.get(on).text)
+        assert found
+        return self.session.post(urljoin(self.url, page), {"form_token": found[1], **fields}, timeout=20)
+
+    def sign_in(self, token: str) -> requests.Response:
+        return self.post("sign-in", "sign-in", bearer_token=token)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """A service with a month of twelve users behind it."""
+    folder = tmp_path_factory.mktemp("dashboard") / "service"
+    with Simulator() as simulator, start_service(simulator, folder, user_entries=USERS) as started:
+        with Browser(started.url) as anyone:
+            anyone.get("sign-in")
+        seed(started.state_path)
+        yield started
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_ask_who_comes(running: RunningService, page: str) -> None:
+    """Nobody sees a page before signing in; the way to the sign-in is relative, as a proxy may put a path before it."""
+    with Browser(running.url) as stranger:
+        answer = stranger.session.get(stranger.url + page, allow_redirects=False, timeout=20)
+        assert answer.status_code == 303
+        assert urljoin(answer.url, answer.headers["Location"]) == stranger.url + "sign-in"
+        assert not answer.headers["Location"].startswith(("/", "http"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_for_an_admin(running: RunningService, page: str) -> None:
+    """Every page is there, small, quick, kept nowhere, and runs or loads nothing but its own files."""
+    with Browser(running.url) as root:
+        assert root.sign_in(ROOT).status_code == 200
+        answer = root.get(page)
+        assert answer.status_code == 200
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        if page != "turns.csv":
+            assert len(answer.content) < 150_000
+            assert not re.search(r"style=|<style|<script>|\son\w+=|https?://(?!127\.0\.0\.1)", answer.text)
+
+
+def test_cookie(running: RunningService) -> None:
+    """The cookie is out of reach of scripts and of other sites, and goes over TLS only where TLS was used."""
+    for fields, is_secure in (({}, False), ({"X-Forwarded-Proto": "https"}, True)):
+        with Browser(running.url, fields) as zed:
+            form = zed.get("sign-in")
+            token = _FORM_TOKEN.search(form.text)
+            assert token
+            visit = form.headers["Set-Cookie"].partition(";")[0]
+            answer = requests.post(
+                zed.url + "sign-in",
+                {"form_token": token[1], "bearer_token": ZED},
+                headers={"Cookie": visit, **fields},
+                allow_redirects=False,
+                timeout=20,
+            )
+            assert answer.status_code == 303
+            cookie = answer.headers["Set-Cookie"]
+            assert cookie.startswith("ocm_session=")
+            assert "HttpOnly" in cookie
+            assert "SameSite=Strict" in cookie
+            assert "Path=" not in cookie
+            assert ("Secure" in cookie) == is_secure
+            assert ZED not in cookie
+
+
+def test_form_from_elsewhere(running: RunningService) -> None:
+    """A form without the token of this browser changes nothing, whoever is signed in."""
+    with Browser(running.url) as root, Browser(running.url) as other:
+        root.sign_in(ROOT)
+        foreign = _FORM_TOKEN.search(other.get("sign-in").text)
+        assert foreign
+        for token in ("", "0" * 64, foreign[1]):
+            answer = root.session.post(
+                root.url + "users", {"name": "eve-of-elsewhere", "form_token": token}, timeout=20
+            )
+            assert answer.status_code == 400
+        assert "eve-of-elsewhere" not in root.get("users").text
+
+
+@pytest.mark.parametrize("page", FOR_ADMINS)
+def test_pages_that_are_for_admins(running: RunningService, page: str) -> None:
+    """Who is no admin is refused in the same words whether what they ask for exists or not."""
+    with Browser(running.url) as zed:
+        zed.sign_in(ZED)
+        answer = zed.get(page)
+        assert answer.status_code == 403
+        assert "This page is for admins." in answer.text
+        assert not any(name in answer.text for name in NAMES)
+
+
+def test_nobody_sees_another(running: RunningService) -> None:
+    """Whatever ids and filters a user tries, no page names another user or the owner's quota."""
+    texts = st.one_of(st.sampled_from([*NAMES, "root", "zed", "gpt-5.5", "completed", "error"]), st.text(max_size=8))
+    keys = st.sampled_from(["user", "model", "status", "since", "until", "before", "name"])
+    places = st.builds(lambda at, id_: f"{at}~{id_}", st.integers(0, 2**33), st.sampled_from(["turn-ff", "z"]))
+
+    with Browser(running.url) as zed:
+        zed.sign_in(ZED)
+
+        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(st.sampled_from(["", "turns", "turns.csv", "mine"]), st.dictionaries(keys, st.one_of(texts, places)))
+        def ask(page: str, parameters: dict[str, str]) -> None:
+            answer = zed.get(page, **parameters)
+            assert answer.status_code == 200
+            shown = answer.text
+            for given_text in sorted(parameters.values(), key=len, reverse=True):
+                shown = shown.replace(f'value="{given_text}"', "")
+            shown = re.sub(r'href="[^"]*"', "", shown)
+            assert not any(re.search(rf"\b{name}\b", shown) for name in [*NAMES, "root"])
+            assert "over the pace" not in shown
+
+        ask()
+
+
+def test_turns_by_page(running: RunningService) -> None:
+    """Following the pages gives each turn once, as the file does."""
+    with Browser(running.url) as root:
+        root.sign_in(ROOT)
+        wanted = {"user": "judy", "model": "gpt-5.5"}
+        rows = root.get("turns.csv", **wanted).text.splitlines()[1:]
+        answer, seen = root.get("turns", **wanted), 0
+        while True:
+            seen += answer.text.count("<time")
+            following = re.search(r'href="([^"]*)" rel="next"', answer.text)
+            if not following:
+                break
+            answer = root.session.get(urljoin(answer.url, following[1].replace("&amp;", "&")), timeout=20)
+        assert seen == len(rows) > 0
+        assert all(",judy,gpt-5.5," in row for row in rows)
+
+
+@pytest.mark.parametrize("change", ["rotate", "disable", "expire", "remove"])
+def test_revocation(running: RunningService, change: str) -> None:
+    """A new token, disabling, expiry and removal end the session at the next request, in every worker."""
+    database = Database(f"sqlite:///{running.state_path / 'ocm.db'}")
+    accounts = Accounts([], database)
+    name = f"temporary-{change}"
+    try:
+        token = accounts.add(replace(accounts.show("alice").user, name=name, limits=()), actor="test")
+        with Browser(running.url) as user:
+            assert "My usage" in user.sign_in(token).text
+            if change == "rotate":
+                accounts.rotate_token(name, actor="test")
+            elif change == "remove":
+                accounts.remove(name, actor="test")
+            elif change == "disable":
+                accounts.update(name, lambda user: replace(user, disabled=True), actor="test")
+            else:
+                accounts.update(name, lambda user: replace(user, expires_at=time.time() - 1), actor="test")
+            for _ in range(6):
+                assert user.get("mine").url.endswith("/sign-in")
+    finally:
+        if change != "remove":
+            accounts.remove(name, actor="test")
+        database.close()
+
+
+def test_sign_out(running: RunningService) -> None:
+    """Who signs out is out, and the trail has it."""
+    with Browser(running.url) as zed, Browser(running.url) as root:
+        zed.sign_in(ZED)
+        assert zed.post("sign-out", "mine").url.endswith("/sign-in")
+        assert zed.get("mine").url.endswith("/sign-in")
+        root.sign_in(ROOT)
+        assert "signed out" in root.get("audit").text
+
+
+def test_throttle(service: ServiceFactory) -> None:
+    """After some failures nobody from that address gets in, with the right token neither; others do."""
+    running = service()
+    with Browser(running.url, {"X-Forwarded-For": "192.0.2.1"}) as guest:
+        for number in range(MOST_FAILURES_OF_ADDRESS):
+            assert guest.sign_in(f"sk-ocm-{number}").status_code == 403
+        answer = guest.sign_in(ALICE)
+        assert answer.status_code == 429
+        assert int(answer.headers["Retry-After"]) > 0
+    with Browser(running.url, {"X-Forwarded-For": "192.0.2.2"}) as other:
+        assert "My usage" in other.sign_in(ALICE).text
+
+
+def test_open_service(service: ServiceFactory) -> None:
+    """Without users the dashboard is as open as the API and says so; the first user closes it."""
+    running = service(users={})
+    with Browser(running.url) as anyone:
+        page = anyone.get().text
+        assert "Open to everyone" in page
+        assert "What to do next" in page
+        added = anyone.post("users", "users", name="ann", admin="1").text
+        token = re.search(r"sk-ocm-\w{43}", added)
+        assert token
+        assert anyone.get().url.endswith("/sign-in")
+        assert "Sign out" in anyone.sign_in(token[0]).text
+
+
+@pytest.mark.parametrize(
+    ("used", "passed", "words", "lasts"),
+    [
+        pytest.param(0, 50, "Hardly used yet", None, id="unused"),
+        pytest.param(50, 50, "On the pace; lasts until it resets", None, id="even"),
+        pytest.param(25, 50, "50 % under the pace; lasts until it resets", None, id="under"),
+        pytest.param(67, 50, "34 % over the pace", 50 * 100 / 67, id="over"),
+        pytest.param(80, 10, "8 times the pace", 12.5, id="far-over"),
+        pytest.param(100, 50, "Used up", None, id="used-up"),
+        pytest.param(60, 1, "Just begun", None, id="early"),
+    ],
+)
+def test_gauge_words(used: float, passed: float, words: str, lasts: float | None) -> None:
+    """A gauge says in plain words how use compares with time, and how long it will last."""
+    found = gauge("week", Cycle(0, 100), used, 0.0, passed)
+    assert found.words == words
+    assert found.lasts_until == pytest.approx(lasts) if lasts else found.lasts_until is None
