@@ -8,8 +8,7 @@ from typing import Any
 
 from flask import Flask
 
-from ocm_wsgi.config import Config
-from ocm_wsgi.server import hooks
+from ocm_wsgi.config import Config, current
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.logs import configure_logging
 from ocm_wsgi.views import access, check_endpoints, dashboard, errors, health, metrics, proxy, status
@@ -29,7 +28,7 @@ def create_app(config: Config | None = None) -> Flask:
     :param config: the configuration to use; read from the file and the environment when left out, which ends the
         process with a list of all mistakes if there are any.
     """
-    config = hooks.config() if config is None else config
+    config = current.config() if config is None else config
     configure_logging(config.log_format)
     app = _App("ocm_wsgi", static_folder=None, template_folder="views/templates")
     service = Service.from_config(config)

@@ -1,37 +1,28 @@
-"""What gunicorn.conf.py and wsgi.py share: the configuration of this process, and gunicorn's hooks.
-
-The master loads the configuration and the workers inherit it by fork. Under other servers it is loaded when it is
-first asked for.
-"""
+"""gunicorn's hooks and settings, for gunicorn.conf.py."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
-import logging
 import os
 import signal
 import ssl
-import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from gunicorn import glogging
 from gunicorn.sock import TCP6Socket, TCPSocket
 
-from ocm_wsgi.config import Config, load
-from ocm_wsgi.errors import ConfigurationError
+from ocm_wsgi.config import Config, current
+from ocm_wsgi.config.current import config
 from ocm_wsgi.server.listener import open_listener
 from ocm_wsgi.telemetry import multiprocess
 from ocm_wsgi.telemetry.logs import configure_logging
 from ocm_wsgi.tls import contexts
+from ocm_wsgi.wsgi.environ import remember_fields
 
-_log = logging.getLogger("gunicorn.error")
-_request = threading.local()
 _ENDINGS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 # As gunicorn does it for its own sockets: the server that is being replaced may need a moment to let go.
 _BIND_ATTEMPTS = 5
@@ -39,50 +30,20 @@ _BIND_PAUSE_SECONDS = 1.0
 
 
 class _State:
-    """The configuration in force in this process, and the one that it started with."""
+    """What one hook leaves to another in gunicorn's master."""
 
-    current: Config | None = None
-    first: Config | None = None
     server_context: ssl.SSLContext | None = None
     has_opened_socket = False
     unmet_needs: list[str] = []  # noqa: RUF012 - there is one state, and no instance of it
 
 
-def config() -> Config:
-    """Return the configuration, loading it once a process. Where it has mistakes, print them and exit with 1."""
-    if _State.current is None:
-        _start()
-    assert _State.current is not None
-    return _State.current
+def reload() -> None:
+    """Load the configuration again, and make the TLS context that belongs to it; see :func:`current.reload`."""
+    current.reload(_make_server_context)
 
 
-def reload() -> Config:
-    """Load the configuration again; where it now has mistakes, log them and keep the last good one.
-
-    gunicorn.conf.py calls this: it is executed at the start and again in the master at each HUP. Workers forked
-    afterwards inherit what is kept here.
-    """
-    if _State.current is None:
-        return config()
-    try:
-        _take(load(environ=os.environ, cwd=Path.cwd()))
-    except ConfigurationError as exc:
-        _log.error("%s\nThe last good configuration stays in force.", exc)
-    return config()
-
-
-def _start() -> None:
-    try:
-        _take(load(environ=os.environ, cwd=Path.cwd()))
-    except ConfigurationError as exc:
-        print(exc, file=sys.stderr, flush=True)
-        raise SystemExit(exc.exit_code) from None
-    _State.first = _State.current
-
-
-def _take(loaded: Config) -> None:
+def _make_server_context(loaded: Config) -> None:
     _State.server_context = contexts.server_context(loaded.tls) if loaded.tls else None
-    _State.current = loaded
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -100,7 +61,7 @@ def bind() -> str:
     gunicorn would close its socket at HUP and exit where the new address cannot be had; and it would open a plain
     one, without the listen fields.
     """
-    first = _State.first or config()
+    first = current.initial_config()
     host = f"[{first.listen}]" if ":" in first.listen else first.listen
     return f"{host}:{first.listen_port}"
 
@@ -154,7 +115,7 @@ def on_reload(arbiter: Any) -> None:
     """Log the warnings of the new configuration, and what takes effect at the next start only."""
     configure_logging(config().log_format)
     _warn(arbiter)
-    if _State.first and _listen_fields(_State.first) != _listen_fields(config()):
+    if _listen_fields(current.initial_config()) != _listen_fields(config()):
         arbiter.log.warning("The listen fields have changed: they take effect when gunicorn is started anew")
 
 
@@ -268,17 +229,5 @@ def on_exit(_arbiter: Any) -> None:
 
 
 def pre_request(_worker: Any, request: Any) -> None:
-    """Keep the fields of the request that this thread is about to serve, in place of the one before.
-
-    WSGI's environ joins repeated fields and cannot tell ``session_id`` from ``session-id``.
-    """
-    _request.fields = list(request.headers)
-
-
-def request_fields() -> list[tuple[str, str]] | None:
-    """Return the fields of this thread's request as they were sent, in order, or ``None`` under another server.
-
-    gunicorn has put their names in upper case; values are Latin-1 text.
-    """
-    fields: list[tuple[str, str]] | None = getattr(_request, "fields", None)
-    return fields
+    """Remember the fields of the request that this thread is about to serve, as the client sent them."""
+    remember_fields(request.headers)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import threading
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
 from ocm_wsgi.protocol.http.fields import Fields
-from ocm_wsgi.server.hooks import request_fields
 
 Environ = dict[str, Any]
+
+# The fields of the request that each thread serves.
+_request = threading.local()
 
 #: A client that takes nothing for so long has stalled; its stream ends, in seconds.
 CLIENT_STALL_SECONDS = 120.0
@@ -25,6 +29,23 @@ def request_target(environ: Environ) -> str:
     path = quote(environ.get("PATH_INFO", "").encode("latin-1"), safe="/:@!$&'()*+,;=-._~")
     query = environ.get("QUERY_STRING", "")
     return f"{path}?{query}" if query else path
+
+
+def remember_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Remember the fields of the request that this thread is about to serve, in place of the previous request's.
+
+    For a server's hook: WSGI's environ joins repeated fields and cannot tell ``session_id`` from ``session-id``.
+    """
+    _request.fields = list(fields)
+
+
+def request_fields() -> list[tuple[str, str]] | None:
+    """Return the fields of this thread's request as they were sent, in order, or ``None`` under another server.
+
+    gunicorn has put their names in upper case; values are Latin-1 text.
+    """
+    fields: list[tuple[str, str]] | None = getattr(_request, "fields", None)
+    return fields
 
 
 def client_fields(environ: Environ) -> Fields:

@@ -19,16 +19,17 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = str(Path(sys.executable).with_name("gunicorn"))
 APPLICATION = """
 import json, os, socket
-from ocm_wsgi.server import hooks
+from ocm_wsgi.config import current
+from ocm_wsgi.wsgi.environ import request_fields
 
 def app(environ, start_response):
     connection = environ["gunicorn.socket"]
     body = json.dumps({
-        "fields": hooks.request_fields(),
+        "fields": request_fields(),
         "path": environ["PATH_INFO"],
         "scheme": environ["wsgi.url_scheme"],
         "worker": os.getpid(),
-        "reserve": hooks.config().reserve_5h,
+        "reserve": current.config().reserve_5h,
         "keep_alive": connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
         "mark": connection.getsockopt(socket.SOL_SOCKET, 36),
     }).encode()

@@ -1,4 +1,4 @@
-"""The configuration of a process that is not gunicorn's."""
+"""gunicorn's hooks, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,26 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(folder: Path, code: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a piece of Python in its own process: the configuration is loaded once in each."""
+    """Run a piece of Python in its own process."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **environ}
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environ, text=True, capture_output=True)
-
-
-def test_config_is_loaded_once(tmp_path: Path) -> None:
-    """The same value is given each time, and there are no fields of a request."""
-    code = (
-        "from ocm_wsgi.server import hooks as s;"
-        "print(s.config() is s.config(), s.config().listen_port, s.request_fields())"
-    )
-    assert run(tmp_path, code, OCM_LISTEN_PORT="5").stdout == "True 5 None\n"
-
-
-def test_config_exits_on_mistakes(tmp_path: Path) -> None:
-    """Mistakes are printed to standard error, with exit code 1 and no traceback."""
-    result = run(tmp_path, "from ocm_wsgi.server import hooks; hooks.config()", OCM_LISTEN_PORT="x", OCM_LISTN="y")
-    assert result.returncode == 1
-    assert result.stderr.startswith("2 mistakes in the configuration (defaults):\n")
-    assert "Traceback" not in result.stderr
 
 
 NEW_WORKER = """
