@@ -69,7 +69,7 @@ class OcmError(Exception):
 
 
 @dataclass(frozen=True)
-class Mistake:
+class ConfigProblem:
     """One thing wrong in the configuration.
 
     :ivar where: JSON path (``$.users[0].token``) or the name of an environment variable.
@@ -89,15 +89,15 @@ class Mistake:
 
 
 class ConfigurationError(OcmError):
-    """The configuration cannot be used. Lists every mistake, so that one round of mending is enough."""
+    """The configuration cannot be used. Lists every problem, so that one round of fixes is enough."""
 
     code = "configuration_error"
 
-    def __init__(self, source: str, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, source: str, problems: Sequence[ConfigProblem]) -> None:
         self.source = source
-        self.mistakes = tuple(mistakes)
-        count = f"{len(self.mistakes)} mistake" + ("" if len(self.mistakes) == 1 else "s")
-        lines = "".join(f"\n  {mistake}" for mistake in self.mistakes)
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} problem" + ("" if len(self.problems) == 1 else "s")
+        lines = "".join(f"\n  {problem}" for problem in self.problems)
         super().__init__(f"{count} in the configuration ({source}):{lines}")
 
 

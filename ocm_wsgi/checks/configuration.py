@@ -15,16 +15,16 @@ _SUBJECT = Subject("configuration")
 
 
 def broken(exc: ConfigurationError) -> Iterator[Finding]:
-    """Yield a problem for each mistake."""
-    for mistake in exc.mistakes:
-        hint = f", perhaps {mistake.nearest}" if mistake.nearest else ""
+    """Yield a finding for each problem in it."""
+    for problem in exc.problems:
+        hint = f", perhaps {problem.nearest}" if problem.nearest else ""
         yield _SUBJECT.problem(
-            "mistake", f"{mistake.where}: found {mistake.found}.", f"Expected {mistake.expected}{hint}."
+            "mistake", f"{problem.where}: found {problem.found}.", f"Expected {problem.expected}{hint}."
         )
 
 
 def findings(config: Config) -> Iterator[Finding]:
-    """Look at a configuration without mistakes."""
+    """Look at a valid configuration."""
     if config.source == "defaults":
         yield _SUBJECT.note("source", "There is no configuration file; all is as by default.", "OCM_CONFIG names one.")
     else:

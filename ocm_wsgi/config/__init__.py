@@ -1,4 +1,4 @@
-"""The configuration: sing-box's own file format, the environment, and every mistake told at once.
+"""The configuration: sing-box's own file format, the environment, and every problem told at once.
 
 ``load`` is the whole interface; the rest are the types of what it returns. Needs no server and no Flask.
 """

@@ -8,12 +8,12 @@ from typing import Any
 
 from ocm_wsgi.config.paths import JsonPath, json_path
 from ocm_wsgi.config.tls import TLS, Certificate
-from ocm_wsgi.errors import ConfigurationError, Mistake
+from ocm_wsgi.errors import ConfigProblem, ConfigurationError
 from ocm_wsgi.tls import contexts
 
 
-def duplicates(members: Mapping[str, Any], path: JsonPath) -> list[Mistake]:
-    """Return the mistakes of users, tokens and fields that stand twice. Reads them raw, whatever else is wrong."""
+def duplicates(members: Mapping[str, Any], path: JsonPath) -> list[ConfigProblem]:
+    """Return the problems of users, tokens and fields that stand twice. Reads them raw, whatever else is wrong."""
     users = members.get("users")
     headers = members.get("headers")
     users = users if isinstance(users, list) else []
@@ -25,68 +25,72 @@ def duplicates(members: Mapping[str, Any], path: JsonPath) -> list[Mistake]:
     ]
 
 
-def _repeated(users: Iterable[Any], key: str, path: JsonPath) -> list[Mistake]:
+def _repeated(users: Iterable[Any], key: str, path: JsonPath) -> list[ConfigProblem]:
     first: dict[str, int] = {}
-    mistakes = []
+    problems = []
     for index, user in enumerate(users):
         value = user.get(key) if isinstance(user, dict) else None
         if not isinstance(value, str) or not value:
             continue
         if value in first:
             found = f"the same {key} as {json_path((*path, first[value], key))}"
-            mistakes.append(Mistake(json_path((*path, index, key)), found, f"a {key} that no other user has"))
+            problems.append(ConfigProblem(json_path((*path, index, key)), found, f"a {key} that no other user has"))
         first.setdefault(value, index)
-    return mistakes
+    return problems
 
 
-def _repeated_metrics_token(users: Iterable[Any], metrics_token: Any, path: JsonPath) -> list[Mistake]:
+def _repeated_metrics_token(users: Iterable[Any], metrics_token: Any, path: JsonPath) -> list[ConfigProblem]:
     for index, user in enumerate(users):
         if isinstance(user, dict) and metrics_token and user.get("token") == metrics_token:
             found = f"the same token as {json_path((*path, 'users', index, 'token'))}"
-            return [Mistake(json_path((*path, "metrics_token")), found, "a token that no user has")]
+            return [ConfigProblem(json_path((*path, "metrics_token")), found, "a token that no user has")]
     return []
 
 
-def _repeated_fields(headers: Iterable[str], path: JsonPath) -> list[Mistake]:
+def _repeated_fields(headers: Iterable[str], path: JsonPath) -> list[ConfigProblem]:
     seen: dict[str, str] = {}
-    mistakes = []
+    problems = []
     for name in headers:
         if name.lower() in seen:
             found = f"the field {seen[name.lower()]} again (case does not matter)"
-            mistakes.append(Mistake(json_path((*path, name)), found, "each field once, with a list of its values"))
+            problems.append(
+                ConfigProblem(json_path((*path, name)), found, "each field once, with a list of its values")
+            )
         seen.setdefault(name.lower(), name)
-    return mistakes
+    return problems
 
 
-def server_tls(members: Mapping[str, Any], path: JsonPath) -> list[Mistake]:
+def server_tls(members: Mapping[str, Any], path: JsonPath) -> list[ConfigProblem]:
     """Return what enabled TLS lacks or contradicts. Reads it raw, whatever else is wrong."""
     if members.get("enabled") is not True:
         return []
-    mistakes = []
+    problems = []
     for key in ("certificate", "key"):
         if not members.get(key) and not members.get(f"{key}_path"):
-            mistakes.append(Mistake(json_path(path), f"TLS enabled without a {key}", f"{key} or {key}_path"))
+            problems.append(ConfigProblem(json_path(path), f"TLS enabled without a {key}", f"{key} or {key}_path"))
     oldest, newest = members.get("min_version"), members.get("max_version")
     if (oldest, newest) == ("1.3", "1.2"):
         found = f"min_version {oldest} above max_version {newest}"
-        mistakes.append(Mistake(json_path((*path, "min_version")), found, "a version not above max_version"))
+        problems.append(ConfigProblem(json_path((*path, "min_version")), found, "a version not above max_version"))
     authorities = members.get("client_certificate") or members.get("client_certificate_path")
     wants_clients = members.get("client_authentication") in ("verify-if-given", "require-and-verify")
     if wants_clients and not authorities:
         expected = "client_certificate or client_certificate_path beside it: whose clients may come"
-        mistakes.append(Mistake(json_path((*path, "client_authentication")), "no certificate to verify by", expected))
+        problems.append(
+            ConfigProblem(json_path((*path, "client_authentication")), "no certificate to verify by", expected)
+        )
     if authorities and members.get("client_authentication") in (None, "", "no"):
         expected = 'client_authentication: "verify-if-given" or "require-and-verify"'
-        mistakes.append(Mistake(json_path(path), "certificates of clients that are not asked for any", expected))
-    return mistakes
+        problems.append(ConfigProblem(json_path(path), "certificates of clients that are not asked for any", expected))
+    return problems
 
 
-def server_certificates(tls: TLS, path: JsonPath) -> list[Mistake]:
+def server_certificates(tls: TLS, path: JsonPath) -> list[ConfigProblem]:
     """Return what is wrong with the files and texts of enabled TLS, by loading them."""
     return _told(lambda: contexts.server_context(tls), path) if tls.enabled else []
 
 
-def trusted_certificates(certificate: Certificate, environ: Mapping[str, str], path: JsonPath) -> list[Mistake]:
+def trusted_certificates(certificate: Certificate, environ: Mapping[str, str], path: JsonPath) -> list[ConfigProblem]:
     """Return what is wrong with the certificates to be trusted upstream, by loading them."""
     has_nothing_to_read = certificate in (Certificate(), Certificate(store="mozilla"), Certificate(store="system"))
     if has_nothing_to_read and not environ.get("SSL_CERT_FILE"):
@@ -94,12 +98,12 @@ def trusted_certificates(certificate: Certificate, environ: Mapping[str, str], p
     return _told(lambda: contexts.build_upstream_context(certificate, environ), path)
 
 
-def _told(build: Callable[[], object], path: JsonPath) -> list[Mistake]:
+def _told(build: Callable[[], object], path: JsonPath) -> list[ConfigProblem]:
     try:
         build()
     except ConfigurationError as exc:
         return [
-            mistake if mistake.where.isupper() else replace(mistake, where=json_path((*path, mistake.where)))
-            for mistake in exc.mistakes
+            problem if problem.where.isupper() else replace(problem, where=json_path((*path, problem.where)))
+            for problem in exc.problems
         ]
     return []

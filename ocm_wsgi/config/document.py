@@ -11,7 +11,7 @@ from typing import Any
 import json5
 
 from ocm_wsgi.config.paths import JsonPath, json_path
-from ocm_wsgi.errors import Mistake
+from ocm_wsgi.errors import ConfigProblem
 
 # Strings and the comments that json5 knows are stepped over, so that a "#" in them is no comment.
 _HASH_COMMENT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|//[^\n]*|/\*.*?\*/)|\#[^\n]*""", re.DOTALL)
@@ -30,17 +30,17 @@ class _Object(dict[str, Any]):
             self[key] = value
 
 
-def parse(text: str) -> tuple[Any, list[Mistake]]:
-    """Return the document's value and its mistakes. Fractions become ``Decimal``, so that prices stay exact.
+def parse(text: str) -> tuple[Any, list[ConfigProblem]]:
+    """Return the document's value and its problems. Fractions become ``Decimal``, so that prices stay exact.
 
     The value is ``None`` when the text cannot be parsed at all.
     """
     try:
         value = _load(_without_hash_comments(text.removeprefix("\ufeff")))
     except (ValueError, RecursionError) as exc:
-        return None, [_syntax_mistake(exc)]
+        return None, [_syntax_problem(exc)]
     duplicates = [
-        Mistake(json_path(path), "the same key twice", "each key once") for path in _duplicate_paths(value, ())
+        ConfigProblem(json_path(path), "the same key twice", "each key once") for path in _duplicate_paths(value, ())
     ]
     return _plain(value), duplicates
 
@@ -58,14 +58,14 @@ def _without_hash_comments(text: str) -> str:
     return _HASH_COMMENT.sub(lambda match: match[1] or " " * len(match[0]), text)
 
 
-def _syntax_mistake(exc: ValueError | RecursionError) -> Mistake:
+def _syntax_problem(exc: ValueError | RecursionError) -> ConfigProblem:
     expected = "JSON (comments and trailing commas are allowed)"
     if isinstance(exc, RecursionError):
-        return Mistake("$", "objects nested too deeply", expected)
+        return ConfigProblem("$", "objects nested too deeply", expected)
     if match := _JSON5_MESSAGE.fullmatch(str(exc)):
         problem = match["problem"][:1].lower() + match["problem"][1:]
-        return Mistake(f"line {match['line']}, column {match['column']}", problem, expected)
-    return Mistake("$", "an empty file" if "Empty" in str(exc) else "something else", expected)
+        return ConfigProblem(f"line {match['line']}, column {match['column']}", problem, expected)
+    return ConfigProblem("$", "an empty file" if "Empty" in str(exc) else "something else", expected)
 
 
 def _duplicate_paths(value: Any, path: JsonPath) -> Iterator[JsonPath]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from ocm_wsgi.config.service import Service, scalar_keys
-from ocm_wsgi.errors import Mistake
+from ocm_wsgi.errors import ConfigProblem
 
 PREFIX = "OCM_"
 FILE_VARIABLE = "OCM_CONFIG"
@@ -23,15 +23,15 @@ def variable(key: str) -> str:
     return PREFIX + key.upper()
 
 
-def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Mistake], list[str]]:
-    """Return the keys set, the mistakes and the warnings. An empty variable counts as not set.
+def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[ConfigProblem], list[str]]:
+    """Return the keys set, the problems and the warnings. An empty variable counts as not set.
 
     Numbers and flags are read from their text where they can be; what cannot stays text, for the schema to refuse.
     """
     keys = {variable(key): key for key in scalar_keys()}
     structured = {variable(key): key for key in (*Service.model_fields, "certificate", "outbounds")}
     values: dict[str, Any] = {}
-    mistakes: list[Mistake] = []
+    problems: list[ConfigProblem] = []
     warnings: list[str] = []
     for name in sorted(name for name in environ if name.startswith(PREFIX) and name != FILE_VARIABLE):
         if name in keys:
@@ -39,12 +39,12 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[Mistake], lis
                 values[keys[name]] = _typed(keys[name], environ[name])
         elif name in structured:
             expected = f"{structured[name]} in the file only: it is more than one value"
-            mistakes.append(Mistake(name, "a variable", expected))
+            problems.append(ConfigProblem(name, "a variable", expected))
         elif nearest := _nearest(name, [*keys, FILE_VARIABLE]):
-            mistakes.append(Mistake(name, "an unknown variable", "OCM_ and the name of a key", nearest))
+            problems.append(ConfigProblem(name, "an unknown variable", "OCM_ and the name of a key", nearest))
         else:
             warnings.append(f"{name} in the environment means nothing to this service and is ignored")
-    return values, mistakes, warnings
+    return values, problems, warnings
 
 
 def _nearest(name: str, known: list[str]) -> str | None:

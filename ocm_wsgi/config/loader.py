@@ -1,4 +1,4 @@
-"""Putting the configuration together: defaults, then the file, then the environment; all mistakes at once."""
+"""Putting the configuration together: defaults, then the file, then the environment; all problems at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ocm_wsgi.config.paths import JsonPath, json_path
 from ocm_wsgi.config.selection import Selection, select
 from ocm_wsgi.config.service import Config, Service
 from ocm_wsgi.config.tls import TLS, Certificate
-from ocm_wsgi.config.types import Surroundings, Table
-from ocm_wsgi.errors import ConfigurationError, Mistake
+from ocm_wsgi.config.types import PathContext, StrictModel
+from ocm_wsgi.errors import ConfigProblem, ConfigurationError
 
 DEFAULT_FILE = "ocm.json"
-_T = TypeVar("_T", bound=Table)
+_T = TypeVar("_T", bound=StrictModel)
 
 
 def load(environ: Mapping[str, str], cwd: Path) -> Config:
@@ -28,36 +28,36 @@ def load(environ: Mapping[str, str], cwd: Path) -> Config:
 
     :param environ: ``OCM_CONFIG`` names the file, ``OCM_<KEY>`` sets a key and wins over the file.
     :param cwd: where ``ocm.json`` is looked for, and what relative paths are relative to.
-    :raises ConfigurationError: with every mistake in file and environment.
+    :raises ConfigurationError: with every problem in file and environment.
     """
     return _Loading(environ, cwd).config()
 
 
 class _Loading:
-    """One reading of the configuration, collecting mistakes on its way."""
+    """One reading of the configuration, collecting problems on its way."""
 
     def __init__(self, environ: Mapping[str, str], cwd: Path) -> None:
         self.environ = environ
         self.cwd = cwd
-        self.surroundings = Surroundings(cwd=cwd, home=paths.home(environ))
-        self.mistakes: list[Mistake] = []
+        self.path_context = PathContext(cwd=cwd, home=paths.home(environ))
+        self.problems: list[ConfigProblem] = []
         self.source = "defaults"
 
     def config(self) -> Config:
         selection = self._selection()
-        variables, mistakes, warnings = environment.read(self.environ)
-        self.mistakes += mistakes
+        variables, problems, warnings = environment.read(self.environ)
+        self.problems += problems
         members = self._without_refused(selection)
         defaults = self._defaults({**members, **variables})
         self._validated(Service, {**defaults, **members}, lambda path: json_path((*selection.path, *path)))
         self._validated(Service, {**defaults, **variables}, lambda path: environment.variable(str(path[0])))
-        self.mistakes += cross_checks.duplicates(members, selection.path)
+        self.problems += cross_checks.duplicates(members, selection.path)
         tls = self._tls(members, selection.path)
         certificate = self._certificate(selection)
         proxy_url = self._proxy_url(members, variables, selection)
-        if self.mistakes or certificate is None:
-            raise ConfigurationError(self.source, list(dict.fromkeys(self.mistakes)))
-        service = Service.model_validate({**defaults, **members, **variables}, context=self.surroundings)
+        if self.problems or certificate is None:
+            raise ConfigurationError(self.source, list(dict.fromkeys(self.problems)))
+        service = Service.model_validate({**defaults, **members, **variables}, context=self.path_context)
         settings = {key: getattr(service, key) for key in Service.model_fields}
         return Config.model_construct(
             **{**settings, "tls": tls if tls and tls.enabled else None},
@@ -71,18 +71,18 @@ class _Loading:
         text = self._text()
         if text is None:
             return Selection()
-        value, mistakes = document.parse(text)
-        self.mistakes += mistakes
-        if value is None and mistakes:
+        value, problems = document.parse(text)
+        self.problems += problems
+        if value is None and problems:
             return Selection()
         selection = select(value)
-        self.mistakes += selection.mistakes
+        self.problems += selection.problems
         return selection
 
     def _text(self) -> str | None:
         """Return the file's text, or ``None`` without a file. A file that was named must be there."""
         named = self.environ.get(environment.FILE_VARIABLE)
-        path = self.surroundings.path(named or DEFAULT_FILE)
+        path = self.path_context.path(named or DEFAULT_FILE)
         if not named and not path.exists():
             return None
         self.source = str(path)
@@ -90,32 +90,32 @@ class _Loading:
         try:
             return path.read_text(encoding="utf-8")
         except OSError as exc:
-            self.mistakes.append(Mistake(where, f"{path}: {exc.strerror}", "a file that can be read"))
+            self.problems.append(ConfigProblem(where, f"{path}: {exc.strerror}", "a file that can be read"))
         except UnicodeDecodeError:
-            self.mistakes.append(Mistake(where, f"{path}: not UTF-8", "a text file in UTF-8"))
+            self.problems.append(ConfigProblem(where, f"{path}: not UTF-8", "a text file in UTF-8"))
         return None
 
     def _without_refused(self, selection: Selection) -> dict[str, Any]:
         """Return the entry's keys less those refused, here, in its users and in its TLS, and less the empty ones."""
-        members, mistakes = unsupported_keys.without_refused(
+        members, problems = unsupported_keys.without_refused(
             selection.members, unsupported_keys.SERVICE, selection.path
         )
-        self.mistakes += mistakes
+        self.problems += problems
         members = _given(members)
         if isinstance(members.get("tls"), dict):
             path = (*selection.path, "tls")
-            members["tls"], mistakes = unsupported_keys.without_refused(
+            members["tls"], problems = unsupported_keys.without_refused(
                 _given(members["tls"]), unsupported_keys.TLS, path
             )
-            self.mistakes += mistakes if members["tls"].get("enabled") is True else []
+            self.problems += problems if members["tls"].get("enabled") is True else []
         if isinstance(members.get("users"), list):
             users = []
             for index, user in enumerate(members["users"]):
                 if isinstance(user, dict):
-                    user, mistakes = unsupported_keys.without_refused(
+                    user, problems = unsupported_keys.without_refused(
                         user, unsupported_keys.USER, (*selection.path, "users", index)
                     )
-                    self.mistakes += mistakes
+                    self.problems += problems
                 users.append(user)
             members["users"] = users
         return members
@@ -130,40 +130,42 @@ class _Loading:
             if value is None:
                 defaults[key] = str(self.cwd)
                 if key not in given:
-                    self.mistakes.append(Mistake(environment.variable(key), "no home folder to put it in", "a path"))
+                    self.problems.append(
+                        ConfigProblem(environment.variable(key), "no home folder to put it in", "a path")
+                    )
         state_path = given.get("state_path")
         folder = state_path if isinstance(state_path, str) else str(defaults["state_path"])
-        return {**defaults, "database_url": f"sqlite:///{self.surroundings.path(folder) / 'ocm.db'}"}
+        return {**defaults, "database_url": f"sqlite:///{self.path_context.path(folder) / 'ocm.db'}"}
 
     def _validated(self, schema: type[_T], members: Any, locate: Callable[[JsonPath], str]) -> _T | None:
         try:
-            return schema.model_validate(members, context=self.surroundings)
+            return schema.model_validate(members, context=self.path_context)
         except ValidationError as exc:
-            self.mistakes += report.mistakes(exc, schema, locate)
+            self.problems += report.problems(exc, schema, locate)
             return None
 
     def _tls(self, members: Mapping[str, Any], path: JsonPath) -> TLS | None:
         """Try the certificates of TLS. What is wrong with single keys was told with the whole service."""
         settings = members.get("tls", {})
-        mistakes = cross_checks.server_tls(settings, (*path, "tls")) if isinstance(settings, dict) else []
+        problems = cross_checks.server_tls(settings, (*path, "tls")) if isinstance(settings, dict) else []
         try:
-            tls = TLS.model_validate(settings, context=self.surroundings)
+            tls = TLS.model_validate(settings, context=self.path_context)
         except ValidationError:
             tls = None
-        if tls is not None and not mistakes:
-            mistakes = cross_checks.server_certificates(tls, (*path, "tls"))
-        self.mistakes += mistakes
+        if tls is not None and not problems:
+            problems = cross_checks.server_certificates(tls, (*path, "tls"))
+        self.problems += problems
         return tls
 
     def _certificate(self, selection: Selection) -> Certificate | None:
         path: JsonPath = ("certificate",)
         members = {} if selection.certificate is None else selection.certificate
         if isinstance(members, dict):
-            members, mistakes = unsupported_keys.without_refused(_given(members), unsupported_keys.CERTIFICATE, path)
-            self.mistakes += mistakes
+            members, problems = unsupported_keys.without_refused(_given(members), unsupported_keys.CERTIFICATE, path)
+            self.problems += problems
         certificate = self._validated(Certificate, members, lambda step: json_path((*path, *step)))
         if certificate is not None:
-            self.mistakes += cross_checks.trusted_certificates(certificate, self.environ, path)
+            self.problems += cross_checks.trusted_certificates(certificate, self.environ, path)
         return certificate
 
     def _proxy_url(self, members: Mapping[str, Any], variables: Mapping[str, Any], selection: Selection) -> str | None:
@@ -173,8 +175,8 @@ class _Loading:
             where, detour = environment.variable("detour"), variables["detour"]
         if not isinstance(detour, str):
             return None
-        url, mistakes = outbounds.proxy_url(detour, selection.outbounds, where=where, path=("outbounds",))
-        self.mistakes += mistakes
+        url, problems = outbounds.proxy_url(detour, selection.outbounds, where=where, path=("outbounds",))
+        self.problems += problems
         return url
 
 

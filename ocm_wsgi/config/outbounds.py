@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from ocm_wsgi.config.paths import JsonPath, json_path
 from ocm_wsgi.config.unsupported_keys import is_off
-from ocm_wsgi.errors import Mistake
+from ocm_wsgi.errors import ConfigProblem
 
 PROXY_SCHEMES = ("socks5h", "socks5", "socks4a", "socks4", "http", "https")
 _SOCKS_SCHEMES = {"5": "socks5h", "4a": "socks4a", "4": "socks4"}
@@ -24,8 +24,8 @@ _KEYS = {
 _IRRELEVANT = frozenset({"type", "tag", "udp_fragment", "udp_over_tcp"})
 
 
-def proxy_url(detour: str, outbounds: Any, *, where: str, path: JsonPath) -> tuple[str | None, list[Mistake]]:
-    """Return the proxy URL that the detour stands for (``None``: connect directly) and the mistakes.
+def proxy_url(detour: str, outbounds: Any, *, where: str, path: JsonPath) -> tuple[str | None, list[ConfigProblem]]:
+    """Return the proxy URL that the detour stands for (``None``: connect directly) and the problems.
 
     :param detour: a tag or a proxy URL.
     :param outbounds: the file's ``outbounds``, as read.
@@ -44,25 +44,25 @@ def proxy_url(detour: str, outbounds: Any, *, where: str, path: JsonPath) -> tup
         index, outbound = matches[0]
         return _Outbound(outbound, (*path, index)).resolve()
     if matches:
-        return None, [Mistake(where, f'the tag "{detour}" of {len(matches)} outbounds', "the tag of exactly one")]
+        return None, [ConfigProblem(where, f'the tag "{detour}" of {len(matches)} outbounds', "the tag of exactly one")]
     tags = [outbound["tag"] for _, outbound in tagged]
     expected = "the tag of an entry in outbounds, or a proxy URL such as socks5h://127.0.0.1:1080"
     nearest = difflib.get_close_matches(detour, tags, n=1)
     found = "an unknown tag (not shown)" if "@" in detour else f'the unknown tag "{detour}"'
-    return None, [Mistake(where, found, expected, nearest[0] if nearest else None)]
+    return None, [ConfigProblem(where, found, expected, nearest[0] if nearest else None)]
 
 
-def _checked_url(url: str, where: str) -> tuple[str | None, list[Mistake]]:
+def _checked_url(url: str, where: str) -> tuple[str | None, list[ConfigProblem]]:
     expected = "a proxy URL such as socks5h://127.0.0.1:1080 (" + ", ".join(PROXY_SCHEMES) + ")"
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
     except ValueError:
-        return None, [Mistake(where, "a URL that cannot be read (not shown)", expected)]
+        return None, [ConfigProblem(where, "a URL that cannot be read (not shown)", expected)]
     if parts.scheme not in PROXY_SCHEMES:
-        return None, [Mistake(where, f"a URL with the scheme {parts.scheme}", expected)]
+        return None, [ConfigProblem(where, f"a URL with the scheme {parts.scheme}", expected)]
     if not host or parts.path not in ("", "/") or parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", url):
-        return None, [Mistake(where, "a URL that is no proxy's (not shown)", expected)]
+        return None, [ConfigProblem(where, "a URL that is no proxy's (not shown)", expected)]
     return url.rstrip("/"), []
 
 
@@ -72,20 +72,20 @@ class _Outbound:
     def __init__(self, members: Mapping[str, Any], path: JsonPath) -> None:
         self.members = members
         self.path = path
-        self.mistakes: list[Mistake] = []
+        self.problems: list[ConfigProblem] = []
 
-    def resolve(self) -> tuple[str | None, list[Mistake]]:
+    def resolve(self) -> tuple[str | None, list[ConfigProblem]]:
         kind = self.members.get("type")
         if not isinstance(kind, str) or kind not in _KEYS:
             found = f'"{kind}"' if isinstance(kind, str) else "no type"
-            self._mistake("type", found, '"direct", "socks" or "http": no other kind of outbound can be spoken here')
-            return None, self.mistakes
+            self._problem("type", found, '"direct", "socks" or "http": no other kind of outbound can be spoken here')
+            return None, self.problems
         self._refuse_what_cannot_be_honoured(kind)
         url = None if kind == "direct" else self._proxy(kind)
-        return (None, self.mistakes) if self.mistakes else (url, [])
+        return (None, self.problems) if self.problems else (url, [])
 
-    def _mistake(self, key: str, found: str, expected: str) -> None:
-        self.mistakes.append(Mistake(json_path((*self.path, key)), found, expected))
+    def _problem(self, key: str, found: str, expected: str) -> None:
+        self.problems.append(ConfigProblem(json_path((*self.path, key)), found, expected))
 
     def _refuse_what_cannot_be_honoured(self, kind: str) -> None:
         for key, value in self.members.items():
@@ -94,7 +94,7 @@ class _Outbound:
             if key == "network" and (value == "tcp" or (isinstance(value, list) and "tcp" in value)):
                 continue
             reason = f"only {', '.join(sorted(_KEYS[kind])) or 'the tag'}: the rest cannot be honoured towards upstream"
-            self._mistake(key, f"the key {key} of an outbound of type {kind}", reason)
+            self._problem(key, f"the key {key} of an outbound of type {kind}", reason)
 
     def _proxy(self, kind: str) -> str:
         scheme = self._socks_scheme() if kind == "socks" else self._http_scheme()
@@ -104,7 +104,7 @@ class _Outbound:
     def _socks_scheme(self) -> str:
         version = self.members.get("version") or "5"
         if not isinstance(version, str) or version not in _SOCKS_SCHEMES:
-            self._mistake("version", f'"{version}"', '"5", "4a" or "4"')
+            self._problem("version", f'"{version}"', '"5", "4a" or "4"')
             return "socks5h"
         return _SOCKS_SCHEMES[version]
 
@@ -113,22 +113,22 @@ class _Outbound:
         if is_off(tls):
             return "http"
         if not isinstance(tls, dict):
-            self._mistake("tls", "no object", "an object of TLS settings")
+            self._problem("tls", "no object", "an object of TLS settings")
             return "https"
         for key, value in tls.items():
             if key == "enabled" or is_off(value) or (key == "server_name" and value == self.members.get("server")):
                 continue
             reason = "only enabled: the proxy is verified by its own name and by the settings in certificate"
-            self.mistakes.append(Mistake(json_path((*self.path, "tls", key)), f"the key {key}", reason))
+            self.problems.append(ConfigProblem(json_path((*self.path, "tls", key)), f"the key {key}", reason))
         if not isinstance(tls.get("enabled", False), bool):
-            self.mistakes.append(Mistake(json_path((*self.path, "tls", "enabled")), "no flag", "true or false"))
+            self.problems.append(ConfigProblem(json_path((*self.path, "tls", "enabled")), "no flag", "true or false"))
         return "https" if tls.get("enabled") else "http"
 
     def _userinfo(self, scheme: str) -> str:
         username = self._optional_text("username")
         password = self._optional_text("password")
         if password and scheme.startswith("socks4"):
-            self._mistake("password", "a password (not shown)", "none: SOCKS4 knows user names only")
+            self._problem("password", "a password (not shown)", "none: SOCKS4 knows user names only")
         if not username and not password:
             return ""
         return quote(username, safe="") + (f":{quote(password, safe='')}" if password else "") + "@"
@@ -136,20 +136,20 @@ class _Outbound:
     def _optional_text(self, key: str) -> str:
         value = self.members.get(key) or ""
         if not isinstance(value, str):
-            self._mistake(key, "something else (not shown)", "a string")
+            self._problem(key, "something else (not shown)", "a string")
             return ""
         return value
 
     def _host(self) -> str:
         server = self.members.get("server")
         if not isinstance(server, str) or not re.fullmatch(r"[A-Za-z0-9._:-]+", server):
-            self._mistake("server", "no host name or IP address", "the proxy's host name or IP address")
+            self._problem("server", "no host name or IP address", "the proxy's host name or IP address")
             return ""
         return f"[{server}]" if ":" in server else server
 
     def _port(self) -> int:
         port = self.members.get("server_port")
         if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
-            self._mistake("server_port", "no port number", "the proxy's port, from 1 to 65535")
+            self._problem("server_port", "no port number", "the proxy's port, from 1 to 65535")
             return 0
         return port

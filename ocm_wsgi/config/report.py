@@ -11,8 +11,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ocm_wsgi.config.paths import JsonPath
-from ocm_wsgi.config.types import Expected, Table
-from ocm_wsgi.errors import Mistake
+from ocm_wsgi.config.types import Expected, StrictModel
+from ocm_wsgi.errors import ConfigProblem
 
 _EXPECTED_BY_ERROR = {
     "int_type": "a whole number",
@@ -29,29 +29,29 @@ _MAX_LISTED = 15
 _SEE_DOCS = "a key from docs/configuration.md"
 
 
-def mistakes(exc: ValidationError, schema: type[Table], locate: Callable[[JsonPath], str]) -> list[Mistake]:
-    """Return one mistake for each thing that pydantic found.
+def problems(exc: ValidationError, schema: type[StrictModel], locate: Callable[[JsonPath], str]) -> list[ConfigProblem]:
+    """Return one problem for each thing that pydantic found.
 
     :param schema: what was validated against.
     :param locate: turns a path within that into the place that the reader knows.
     """
-    return [_mistake(error, schema, locate) for error in exc.errors(include_url=False)]
+    return [_problem(error, schema, locate) for error in exc.errors(include_url=False)]
 
 
-def _mistake(error: ErrorDetails, schema: type[Table], locate: Callable[[JsonPath], str]) -> Mistake:
+def _problem(error: ErrorDetails, schema: type[StrictModel], locate: Callable[[JsonPath], str]) -> ConfigProblem:
     path: JsonPath = tuple(step for step in error["loc"] if step != "[key]")
     field, table = _declared(schema, path)
     where = locate(path)
     context = error.get("ctx", {})
     if error["type"] == "extra_forbidden":
         expected = "one of " + ", ".join(table.model_fields) if len(table.model_fields) <= _MAX_LISTED else _SEE_DOCS
-        return Mistake(where, "an unknown key", expected, nearest(str(path[-1]), table.model_fields))
+        return ConfigProblem(where, "an unknown key", expected, nearest(str(path[-1]), table.model_fields))
     if error["type"] == "missing":
-        return Mistake(where, "nothing", _expected(field) or "a value")
-    if error["type"] == "wrong":
-        return Mistake(where, context["found"] or _shown(error["input"], field), context["expected"])
+        return ConfigProblem(where, "nothing", _expected(field) or "a value")
+    if error["type"] == "invalid":
+        return ConfigProblem(where, context["found"] or _shown(error["input"], field), context["expected"])
     expected = _expected(field) or _EXPECTED_BY_ERROR.get(error["type"], error["msg"])
-    return Mistake(where, _shown(error["input"], field), expected)
+    return ConfigProblem(where, _shown(error["input"], field), expected)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -60,24 +60,24 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def _declared(table: type[Table], path: JsonPath) -> tuple[FieldInfo | None, type[Table]]:
+def _declared(table: type[StrictModel], path: JsonPath) -> tuple[FieldInfo | None, type[StrictModel]]:
     """Return the field that the path ends at (``None`` for an unknown key or an item) and the table it is in."""
     field = table.model_fields.get(str(path[0])) if path else None
     if field is None or len(path) == 1:
         return field, table
-    inner, depth = _table_within(field.annotation)
+    inner, depth = _model_within(field.annotation)
     if inner is None:
         return None, table
     rest = path[1 + depth :]
     return _declared(inner, rest) if rest else (None, inner)
 
 
-def _table_within(annotation: Any) -> tuple[type[Table] | None, int]:
+def _model_within(annotation: Any) -> tuple[type[StrictModel] | None, int]:
     """Return the table that a field holds, and under how many steps: 1 for a list or mapping of tables."""
-    if isinstance(annotation, type) and issubclass(annotation, Table):
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
         return annotation, 0
     for part in get_args(annotation):
-        inner, depth = _table_within(part)
+        inner, depth = _model_within(part)
         if inner is not None:
             return inner, depth + (get_origin(annotation) in (tuple, Mapping))
     return None, 0

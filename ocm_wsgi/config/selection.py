@@ -8,7 +8,7 @@ from typing import Any
 
 from ocm_wsgi.config.paths import JsonPath, json_path
 from ocm_wsgi.config.service import Service
-from ocm_wsgi.errors import Mistake
+from ocm_wsgi.errors import ConfigProblem
 
 _BESIDE_THE_ENTRY = ("outbounds", "certificate")
 # Any of these without "services" means a sing-box file that has no OCM in it.
@@ -27,51 +27,51 @@ class Selection:
     path: JsonPath = ()
     outbounds: Any = None
     certificate: Any = None
-    mistakes: tuple[Mistake, ...] = ()
+    problems: tuple[ConfigProblem, ...] = ()
 
 
 def select(document: Any) -> Selection:
     """Return the service's entry and what stands beside it."""
     if not isinstance(document, dict):
         expected = "an object: a sing-box configuration, or its entry of type ocm"
-        return Selection(mistakes=(Mistake("$", "no object", expected),))
+        return Selection(problems=(ConfigProblem("$", "no object", expected),))
     if "services" in document:
         return _from_whole(document)
     if strangers := sorted(_SING_BOX_KEYS & document.keys()):
         found = f"a sing-box configuration ({', '.join(strangers)}) without services"
-        return Selection(mistakes=(Mistake("$", found, "services with one entry of type ocm"),))
+        return Selection(problems=(ConfigProblem("$", found, "services with one entry of type ocm"),))
     return _from_entry(document)
 
 
 def _from_entry(document: Mapping[str, Any]) -> Selection:
-    mistakes = []
+    problems = []
     if document.get("type", "ocm") != "ocm":
-        mistakes.append(Mistake("$.type", "another type of service", '"ocm"'))
+        problems.append(ConfigProblem("$.type", "another type of service", '"ocm"'))
     return Selection(
         members=_keys_of_service(document, (*_BESIDE_THE_ENTRY, "type", "tag")),
         outbounds=document.get("outbounds"),
         certificate=document.get("certificate"),
-        mistakes=tuple(mistakes),
+        problems=tuple(problems),
     )
 
 
 def _from_whole(document: Mapping[str, Any]) -> Selection:
     services = document["services"]
     if not isinstance(services, list):
-        return Selection(mistakes=(Mistake("$.services", "no list", "a list with one entry of type ocm"),))
+        return Selection(problems=(ConfigProblem("$.services", "no list", "a list with one entry of type ocm"),))
     indexes = [i for i, entry in enumerate(services) if isinstance(entry, dict) and entry.get("type") == "ocm"]
     misplaced = [
-        Mistake(json_path((key,)), f"{key} beside services", f"{key} inside the entry of type ocm, or nothing")
+        ConfigProblem(json_path((key,)), f"{key} beside services", f"{key} inside the entry of type ocm, or nothing")
         for key in document
         if key in Service.model_fields
     ]
     if len(indexes) != 1:
         found = "no entry of type ocm" if not indexes else f"{len(indexes)} entries of type ocm (at {indexes})"
-        return Selection(mistakes=(Mistake("$.services", found, "exactly one entry of type ocm"), *misplaced))
+        return Selection(problems=(ConfigProblem("$.services", found, "exactly one entry of type ocm"), *misplaced))
     path: JsonPath = ("services", indexes[0])
     entry = services[indexes[0]]
     misplaced += [
-        Mistake(json_path((*path, key)), f"{key} inside the entry", f"{key} at the top level of the file")
+        ConfigProblem(json_path((*path, key)), f"{key} inside the entry", f"{key} at the top level of the file")
         for key in _BESIDE_THE_ENTRY
         if key in entry
     ]
@@ -80,7 +80,7 @@ def _from_whole(document: Mapping[str, Any]) -> Selection:
         path=path,
         outbounds=document.get("outbounds"),
         certificate=document.get("certificate"),
-        mistakes=tuple(misplaced),
+        problems=tuple(misplaced),
     )
 
 

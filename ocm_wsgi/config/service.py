@@ -22,7 +22,7 @@ from ocm_wsgi.config.types import (
     KeepAlive,
     Location,
     RoutingMark,
-    Table,
+    StrictModel,
     Text,
 )
 from ocm_wsgi.config.users import BearerToken, Price, UserConfig
@@ -30,7 +30,7 @@ from ocm_wsgi.config.users import BearerToken, Price, UserConfig
 Percent = Annotated[int, Field(ge=0, le=100), Expected("a whole percentage from 0 to 100")]
 
 
-class Service(Table):
+class Service(StrictModel):
     """The entry of type ``ocm``: one attribute a key, in the order of the documentation."""
 
     listen: Address = "127.0.0.1"

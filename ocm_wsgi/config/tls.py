@@ -6,29 +6,29 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ocm_wsgi.config.types import Expected, Flag, Location, Locations, Names, Pem, SecretPem, Table, Text, wrong
+from ocm_wsgi.config.types import Expected, Flag, Location, Locations, Names, Pem, SecretPem, StrictModel, Text, invalid
 from ocm_wsgi.tls.cipher_suites import CIPHER_SUITES, TLS13_CIPHER_SUITES
 
 
 def _version(value: str) -> str:
     if value in ("1.0", "1.1"):
-        raise wrong('"1.2" or "1.3": older versions are withdrawn (RFC 8996)')
+        raise invalid('"1.2" or "1.3": older versions are withdrawn (RFC 8996)')
     if value not in ("1.2", "1.3"):
-        raise wrong('"1.2" or "1.3"')
+        raise invalid('"1.2" or "1.3"')
     return value
 
 
 def _client_authentication(value: str) -> str:
     if value in ("request", "require-any"):
-        raise wrong('"no", "verify-if-given" or "require-and-verify": Python cannot ask without verifying')
+        raise invalid('"no", "verify-if-given" or "require-and-verify": Python cannot ask without verifying')
     if value not in ("no", "verify-if-given", "require-and-verify"):
-        raise wrong('"no", "verify-if-given" or "require-and-verify"')
+        raise invalid('"no", "verify-if-given" or "require-and-verify"')
     return value
 
 
 def _alpn(values: tuple[str, ...]) -> tuple[str, ...]:
     if any(value != "http/1.1" for value in values):
-        raise wrong(
+        raise invalid(
             'only "http/1.1"; for HTTP/2 put nginx in front (deploy/nginx.conf)', '"' + '", "'.join(values) + '"'
         )
     return values
@@ -37,22 +37,22 @@ def _alpn(values: tuple[str, ...]) -> tuple[str, ...]:
 def _cipher_suites(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if value not in CIPHER_SUITES and value not in TLS13_CIPHER_SUITES:
-            raise wrong("names of cipher suites as sing-box lists them", f'"{value}"')
+            raise invalid("names of cipher suites as sing-box lists them", f'"{value}"')
     return values
 
 
 def _store(value: str) -> str:
     if value == "chrome":
-        raise wrong('"mozilla", which is close to it: Chrome\'s roots are not published as a package')
+        raise invalid('"mozilla", which is close to it: Chrome\'s roots are not published as a package')
     if value not in ("system", "mozilla", "none"):
-        raise wrong('"system", "mozilla" or "none"')
+        raise invalid('"system", "mozilla" or "none"')
     return value
 
 
 Version = Annotated[str, AfterValidator(_version), Expected('"1.2" or "1.3"')]
 
 
-class TLS(Table):
+class TLS(StrictModel):
     """How gunicorn itself terminates TLS. Inline texts win over paths, as in sing-box."""
 
     enabled: Flag = False
@@ -72,7 +72,7 @@ class TLS(Table):
     client_certificate_path: Locations = ()
 
 
-class Certificate(Table):
+class Certificate(StrictModel):
     """Whom to trust upstream. Without ``store``: certifi's roots, or ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``."""
 
     store: Annotated[Annotated[str, AfterValidator(_store)] | None, Expected('"system", "mozilla" or "none"')] = None
@@ -84,7 +84,7 @@ class Certificate(Table):
     def _trusts_someone(self) -> Certificate:
         given = self.certificate or self.certificate_path or self.certificate_directory_path
         if self.store == "none" and not given:
-            raise wrong(
+            raise invalid(
                 "certificate, certificate_path or certificate_directory_path with store none",
                 "a configuration that trusts nobody",
             )

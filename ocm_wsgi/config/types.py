@@ -1,7 +1,7 @@
 """The kinds of value that a configuration holds, each with plain words for what it must be.
 
 A kind is a type plus an :class:`Expected`, which :mod:`ocm_wsgi.config.report` shows to whoever got it wrong.
-Validators that know more raise :func:`wrong`. Types are strict: ``"8080"`` is not a port.
+Validators that know more raise :func:`invalid`. Types are strict: ``"8080"`` is not a port.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PathContext:
     """What values are read against: the folder for relative paths and the home folder for ``~``."""
 
     cwd: Path
@@ -46,15 +46,15 @@ class Surroundings:
         return self.cwd / text
 
 
-class Table(BaseModel):
+class StrictModel(BaseModel):
     """A JSON object of the configuration: exact types, no unknown keys, unchangeable once read."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-def wrong(expected: str, found: str | None = None) -> PydanticCustomError:
+def invalid(expected: str, found: str | None = None) -> PydanticCustomError:
     """Return the error for a value that is not as expected; ``found`` replaces showing the value itself."""
-    return PydanticCustomError("wrong", "{expected}", {"expected": expected, "found": found})
+    return PydanticCustomError("invalid", "{expected}", {"expected": expected, "found": found})
 
 
 def _listed(value: Any) -> Any:
@@ -75,8 +75,8 @@ def _joined(value: Any) -> Any:
 
 def _path(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str) or not value or re.search(r"[\0\ud800-\udfff]", value):
-        raise wrong("a path")
-    assert isinstance(info.context, Surroundings)
+        raise invalid("a path")
+    assert isinstance(info.context, PathContext)
     return info.context.path(value)
 
 
@@ -84,7 +84,7 @@ def _address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise wrong("an IP address; for a unix socket use gunicorn's --bind") from None
+        raise invalid("an IP address; for a unix socket use gunicorn's --bind") from None
 
 
 # Go's units, and the day that sing-box adds (its option.Duration).
@@ -111,9 +111,9 @@ def _keep_alive(value: Any) -> Any:
     try:
         duration = parse_duration(value)
     except (TypeError, ValueError, OverflowError):
-        raise wrong('a duration with its unit, such as "30s", "5m" or "1h30m"') from None
+        raise invalid('a duration with its unit, such as "30s", "5m" or "1h30m"') from None
     if not 1 <= duration.total_seconds() <= _MAX_KEEP_ALIVE_SECONDS:
-        raise wrong("a duration from 1s to 9h6m7s, which is what Linux takes")
+        raise invalid("a duration from 1s to 9h6m7s, which is what Linux takes")
     return duration
 
 
@@ -122,7 +122,7 @@ def _routing_mark(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", value):
         number = int(value, 16 if value[:2].lower() == "0x" else 10)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**32:
-        raise wrong('a number from 0 to 4294967295, or one in hexadecimal as "0x1234"')
+        raise invalid('a number from 0 to 4294967295, or one in hexadecimal as "0x1234"')
     return number
 
 
@@ -136,20 +136,20 @@ def _base_url(value: str) -> str:
         parts = urlsplit(value)
         host, _port = parts.hostname, parts.port
     except ValueError:
-        raise wrong("an http or https URL", "something that is not a URL") from None
+        raise invalid("an http or https URL", "something that is not a URL") from None
     if parts.username is not None or parts.password is not None:
-        raise wrong("an http or https URL without user name and password", "a URL with a user name or password")
+        raise invalid("an http or https URL without user name and password", "a URL with a user name or password")
     if parts.scheme not in ("http", "https") or not host or re.search(r"[^\x21-\x7e]|\\", value):
-        raise wrong("an http or https URL", "something else (not shown)" if "@" in value else None)
+        raise invalid("an http or https URL", "something else (not shown)" if "@" in value else None)
     if "?" in value or "#" in value:
-        raise wrong("an http or https URL without query and fragment")
+        raise invalid("an http or https URL without query and fragment")
     return value.rstrip("/")
 
 
 def _codex_below(value: str) -> str:
     # So stands the key of this name in Codex's own configuration.
     if urlsplit(value).path.endswith("/backend-api"):
-        raise wrong(f"{value}/codex: one step above it are the owner's conversations, open to every user")
+        raise invalid(f"{value}/codex: one step above it are the owner's conversations, open to every user")
     return value
 
 
@@ -158,13 +158,13 @@ _DRIVER_HINT = "postgresql+psycopg://..., with the package installed by: pip ins
 
 def _database_url(value: str) -> str:
     if not re.match(r"(sqlite|postgresql)(\+[a-z0-9_]+)?://", value):
-        raise wrong("an SQLAlchemy URL that starts with sqlite:// or postgresql://", "something else (not shown)")
+        raise invalid("an SQLAlchemy URL that starts with sqlite:// or postgresql://", "something else (not shown)")
     try:
         sa.make_url(value).get_dialect().import_dbapi()
     except (sa.exc.ArgumentError, ValueError):
-        raise wrong("an SQLAlchemy URL", "something that is not one (not shown)") from None
+        raise invalid("an SQLAlchemy URL", "something that is not one (not shown)") from None
     except ImportError as exc:
-        raise wrong(_DRIVER_HINT, f"a URL that needs the package {exc.name}, which is not installed") from None
+        raise invalid(_DRIVER_HINT, f"a URL that needs the package {exc.name}, which is not installed") from None
     return value
 
 
@@ -175,9 +175,9 @@ def _zoned_time(value: Any) -> Any:
     try:
         time = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", value))
     except (TypeError, ValueError):
-        raise wrong(expected) from None
+        raise invalid(expected) from None
     if time.tzinfo is None:
-        raise wrong(expected, f'"{value}", which has no zone')
+        raise invalid(expected, f'"{value}", which has no zone')
     return time
 
 
@@ -217,18 +217,18 @@ _RELAYS_OWN_FIELDS: Mapping[str, str] = {
 
 def _field_name(name: str) -> str:
     if not TOKEN.fullmatch(name):
-        raise wrong("the name of a header field: letters, digits and any of !#$%&'*+-.^_`|~", "another name")
+        raise invalid("the name of a header field: letters, digits and any of !#$%&'*+-.^_`|~", "another name")
     if reason := _RELAYS_OWN_FIELDS.get(name.lower()):
-        raise wrong(f"other fields only: {reason}", f"the field {name}")
+        raise invalid(f"other fields only: {reason}", f"the field {name}")
     return name
 
 
 def _field_values(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if not isinstance(value, str):
-            raise wrong("a string or a list of strings")
+            raise invalid("a string or a list of strings")
         if re.search(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]", value) or value != value.strip(" \t"):
-            raise wrong(
+            raise invalid(
                 "a field value: no line breaks, no control characters, nothing beyond Latin-1, no space at its ends",
                 "a value that cannot be sent (not shown)",
             )

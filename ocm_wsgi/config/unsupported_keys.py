@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ocm_wsgi.config.paths import JsonPath, json_path
-from ocm_wsgi.errors import Mistake
+from ocm_wsgi.errors import ConfigProblem
 
 _UDP = "OCM is HTTP over TCP, there is no UDP here"
 _SNIFF = "sniffing belongs to sing-box's routing, and its inbound fields are withdrawn there too"
@@ -54,13 +54,13 @@ def is_off(value: Any) -> bool:
 
 def without_refused(
     members: Mapping[str, Any], refused: Mapping[str, str], path: JsonPath
-) -> tuple[dict[str, Any], list[Mistake]]:
-    """Return the members less the refused ones, and a mistake for each of these that is on."""
-    kept, mistakes = {}, []
+) -> tuple[dict[str, Any], list[ConfigProblem]]:
+    """Return the members less the refused ones, and a problem for each of these that is on."""
+    kept, problems = {}, []
     for key, value in members.items():
         if key not in refused:
             kept[key] = value
         elif not is_off(value):
             reason = f"it to be left out: {refused[key]}"
-            mistakes.append(Mistake(json_path((*path, key)), f"the key {key}, which has no use here", reason))
-    return kept, mistakes
+            problems.append(ConfigProblem(json_path((*path, key)), f"the key {key}, which has no use here", reason))
+    return kept, problems

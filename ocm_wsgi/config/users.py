@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from ocm_wsgi.config.types import Amount, AsTuple, Expected, Flag, Table, ZonedTime, wrong
+from ocm_wsgi.config.types import Amount, AsTuple, Expected, Flag, StrictModel, ZonedTime, invalid
 
 MAX_NAME_LENGTH = 64
 _MEASURES = ("requests", "tokens", "usd", "percent")
@@ -14,20 +14,20 @@ _MEASURES = ("requests", "tokens", "usd", "percent")
 
 def _name(name: str) -> str:
     if not name.strip():
-        raise wrong("a name", "an empty name")
+        raise invalid("a name", "an empty name")
     if len(name) > MAX_NAME_LENGTH:
-        raise wrong(f"a name of at most {MAX_NAME_LENGTH} characters", f"a name of {len(name)} characters")
+        raise invalid(f"a name of at most {MAX_NAME_LENGTH} characters", f"a name of {len(name)} characters")
     if not name.isprintable():
-        raise wrong("a name without control characters")
+        raise invalid("a name without control characters")
     return name
 
 
 def _bearer_token(token: SecretStr) -> SecretStr:
     text = token.get_secret_value()
     if not text:
-        raise wrong("a token that is not empty", "an empty token")
+        raise invalid("a token that is not empty", "an empty token")
     if not all("!" <= character <= "~" for character in text):
-        raise wrong(
+        raise invalid(
             "a token of visible ASCII characters without spaces, or no client could send it",
             "a token (not shown) with other characters",
         )
@@ -36,7 +36,7 @@ def _bearer_token(token: SecretStr) -> SecretStr:
 
 def _glob(pattern: str) -> str:
     if not pattern:
-        raise wrong('a pattern such as "gpt-*"', "an empty pattern")
+        raise invalid('a pattern such as "gpt-*"', "an empty pattern")
     return pattern
 
 
@@ -46,7 +46,7 @@ Positive = Annotated[Amount, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[Amount, Field(ge=0, allow_inf_nan=False), Expected("USD per million tokens, 0 or more")]
 
 
-class Limit(Table):
+class Limit(StrictModel):
     """How much a user may use in one window. Every measure given holds on its own."""
 
     per: Annotated[Literal["5h", "day", "week", "month"], Expected('"5h", "day", "week" or "month"')]
@@ -60,11 +60,11 @@ class Limit(Table):
     @model_validator(mode="after")
     def _measures_something(self) -> Limit:
         if all(getattr(self, measure) is None for measure in _MEASURES):
-            raise wrong("at least one of requests, tokens, usd and percent", "a limit of nothing")
+            raise invalid("at least one of requests, tokens, usd and percent", "a limit of nothing")
         return self
 
 
-class UserConfig(Table):
+class UserConfig(StrictModel):
     """A named holder of a bearer token."""
 
     name: Annotated[str, AfterValidator(_name), Expected("a name")]
@@ -81,7 +81,7 @@ class UserConfig(Table):
     disabled: Flag = False
 
 
-class Price(Table):
+class Price(StrictModel):
     """What a model costs: USD per million tokens, exact."""
 
     input: Rate

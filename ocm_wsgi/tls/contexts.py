@@ -1,6 +1,6 @@
 """TLS contexts: for gunicorn towards clients, and for connections to upstream. Opens no connection itself.
 
-Both raise :class:`ConfigurationError` whose mistakes name the key at fault (``key_path``), as the settings spell it.
+Both raise :class:`ConfigurationError` whose problems name the key at fault (``key_path``), as the settings spell it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import certifi
 
-from ocm_wsgi.errors import ConfigurationError, Mistake
+from ocm_wsgi.errors import ConfigProblem, ConfigurationError
 from ocm_wsgi.tls.cipher_suites import CIPHER_SUITES
 from ocm_wsgi.tls.session_cache import ResumingContext
 
@@ -100,7 +100,7 @@ def _load_default_roots(context: ssl.SSLContext, environ: Mapping[str, str], tex
         context.load_verify_locations(cafile=certifi.where())
     if file:
         texts.require_certificates("SSL_CERT_FILE", text := texts.read("SSL_CERT_FILE", Path(file)))
-        if not texts.mistakes:
+        if not texts.problems:
             context.load_verify_locations(cadata=text)
     if folder:
         for part in folder.split(os.pathsep):
@@ -129,7 +129,7 @@ def _load_pair(context: ssl.SSLContext, certificate: str, key: str, key_key: str
                 found, expected = "an encrypted key", "a key without a passphrase"
             else:
                 found, expected = "no private key in it", "a private key in PEM format"
-            raise ConfigurationError("tls", [Mistake(key_key, found, expected)]) from exc
+            raise ConfigurationError("tls", [ConfigProblem(key_key, found, expected)]) from exc
 
 
 @contextmanager
@@ -147,18 +147,18 @@ class _Texts:
     """Reads PEM texts and keeps what is wrong with each, so that all of it can be told at once."""
 
     def __init__(self) -> None:
-        self.mistakes: list[Mistake] = []
+        self.problems: list[ConfigProblem] = []
 
     def raise_mistakes(self) -> None:
-        if self.mistakes:
-            raise ConfigurationError("tls", self.mistakes)
+        if self.problems:
+            raise ConfigurationError("tls", self.problems)
 
     def read(self, key: str, path: Path) -> str:
         try:
             # PEM is ASCII; the names that bundles put between the certificates may be anything.
             return path.read_text(encoding="ascii", errors="ignore")
         except OSError as exc:
-            self.mistakes.append(Mistake(key, f"{path}: {exc.strerror}", "a file that can be read"))
+            self.problems.append(ConfigProblem(key, f"{path}: {exc.strerror}", "a file that can be read"))
             return ""
 
     def inline_or_file(self, key: str, inline: str | None, path: Path | None) -> tuple[str, str]:
@@ -180,9 +180,9 @@ class _Texts:
         return [text for _, text in texts] + folders
 
     def require_certificates(self, key: str, text: str) -> None:
-        already_told = not text and any(mistake.where == key for mistake in self.mistakes)
+        already_told = not text and any(problem.where == key for problem in self.problems)
         if not already_told and not _holds_certificates(text):
-            self.mistakes.append(Mistake(key, "no certificate in it", _PEM))
+            self.problems.append(ConfigProblem(key, "no certificate in it", _PEM))
 
     def _folder(self, folder: Path) -> list[str]:
         """Return the certificates in a folder's files; what else lies there is passed over, as in sing-box."""
@@ -190,11 +190,11 @@ class _Texts:
         try:
             files = sorted(path for path in folder.iterdir() if path.is_file())
         except OSError as exc:
-            self.mistakes.append(Mistake(key, f"{folder}: {exc.strerror}", "a folder that can be read"))
+            self.problems.append(ConfigProblem(key, f"{folder}: {exc.strerror}", "a folder that can be read"))
             return []
         texts = [text for path in files if _holds_certificates(text := self.read(key, path))]
         if not texts:
-            self.mistakes.append(Mistake(key, f"{folder}: no certificate in it", f"files with {_PEM}"))
+            self.problems.append(ConfigProblem(key, f"{folder}: no certificate in it", f"files with {_PEM}"))
         return texts
 
 

@@ -167,7 +167,7 @@ def test_mistakes_in_the_configuration(run: Run, folder: Path) -> None:
     (folder / "ocm.json").write_text('{"listen_prot": 1, "users": [{"name": "alice"}]}')
     result = run("list-users")
     assert result.exit_code == 1
-    assert "2 mistakes" in result.stderr
+    assert "2 problems" in result.stderr
     assert "$.listen_prot" in result.stderr
     assert "$.users[0].token" in result.stderr
 

@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from ocm_wsgi.config import TLS, Certificate, Limit, Price, UserConfig, load, scalar_keys, unsupported_keys
 from ocm_wsgi.config.service import Service
-from ocm_wsgi.config.types import Table
+from ocm_wsgi.config.types import StrictModel
 
 TEXT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 CERTIFICATES = "/etc/letsencrypt/live/ocm.example.org"
@@ -63,7 +63,7 @@ def read(folder: Path, key: str, text: str) -> Any:
     ("table", "containing"),
     [(UserConfig, "max_concurrent"), (Limit, "per"), (Price, "input"), (TLS, "alpn"), (Certificate, "store")],
 )
-def test_every_nested_key_is_documented_and_no_other(table: type[Table], containing: str) -> None:
+def test_every_nested_key_is_documented_and_no_other(table: type[StrictModel], containing: str) -> None:
     """The tables of nested keys have the keys and defaults of the schema, in its order."""
     documented = {row[0].strip("`"): row[1] for row in rows("key", "default", "meaning", containing=containing)}
     assert list(documented) == list(table.model_fields)
@@ -91,7 +91,7 @@ def test_every_refused_key_is_documented_and_no_other() -> None:
 
 @pytest.mark.parametrize("example", re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL))
 def test_every_example_works(tmp_path: Path, example: str) -> None:
-    """Each JSON example of the document is a configuration without mistakes."""
+    """Each JSON example of the document is a configuration without problems."""
     certificate = trustme.CA().issue_cert("localhost")
     certificate.cert_chain_pems[0].write_to_path(tmp_path / "fullchain.pem")
     certificate.private_key_pem.write_to_path(tmp_path / "privkey.pem")

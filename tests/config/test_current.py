@@ -27,7 +27,7 @@ def test_config_exits_on_mistakes(tmp_path: Path) -> None:
     code = "from ocm_wsgi.config import current; current.config()"
     result = run(tmp_path, code, OCM_LISTEN_PORT="x", OCM_LISTN="y")
     assert result.returncode == 1
-    assert result.stderr.startswith("2 mistakes in the configuration (defaults):\n")
+    assert result.stderr.startswith("2 problems in the configuration (defaults):\n")
     assert "Traceback" not in result.stderr
 
 

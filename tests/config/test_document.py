@@ -44,19 +44,19 @@ def test_parse_reads_what_sing_box_reads(text: str, value: object) -> None:
 
 def test_parse_counts_lines_past_hash_comments() -> None:
     """A comment moves nothing: the error is where the reader sees it."""
-    _, (mistake,) = parse('{\n  "a": 1, # one\n  # two\n  "b" 2\n}')
-    assert mistake.where == "line 4, column 7"
+    _, (problem,) = parse('{\n  "a": 1, # one\n  # two\n  "b" 2\n}')
+    assert problem.where == "line 4, column 7"
 
 
 def test_parse_tells_every_duplicate() -> None:
     """Duplicates are told with their paths, wherever they are, and the last one's value is taken."""
-    value, mistakes = parse('{"a": 1, "a": 2, "b": [{"c": 1, "c": 2, "c": 3}]}')
+    value, problems = parse('{"a": 1, "a": 2, "b": [{"c": 1, "c": 2, "c": 3}]}')
     assert value == {"a": 2, "b": [{"c": 3}]}
-    assert [mistake.where for mistake in mistakes] == ["$.a", "$.b[0].c", "$.b[0].c"]
+    assert [problem.where for problem in problems] == ["$.a", "$.b[0].c", "$.b[0].c"]
 
 
 def test_parse_survives_deep_nesting() -> None:
-    """Nesting beyond all reason is a mistake and no crash."""
-    value, (mistake,) = parse("[" * 100_000)
+    """Nesting beyond all reason is a problem and no crash."""
+    value, (problem,) = parse("[" * 100_000)
     assert value is None
-    assert "nested too deeply" in str(mistake)
+    assert "nested too deeply" in str(problem)

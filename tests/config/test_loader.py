@@ -292,5 +292,5 @@ def test_load_without_home_asks_for_paths(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(pwd, "getpwuid", no_entry)
     with pytest.raises(ConfigurationError) as caught:
         load(environ={}, cwd=tmp_path)
-    assert [mistake.where for mistake in caught.value.mistakes] == ["OCM_CREDENTIAL_PATH", "OCM_STATE_PATH"]
+    assert [problem.where for problem in caught.value.problems] == ["OCM_CREDENTIAL_PATH", "OCM_STATE_PATH"]
     assert load(environ={"OCM_CREDENTIAL_PATH": "c", "OCM_STATE_PATH": "s"}, cwd=tmp_path).state_path == tmp_path / "s"

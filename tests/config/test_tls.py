@@ -48,10 +48,10 @@ def loaded(folder: Path, document: Any, **environ: str) -> Config:
     return load(environ={"HOME": str(folder), **environ}, cwd=folder)
 
 
-def mistakes(folder: Path, document: Any, **environ: str) -> list[tuple[str, str]]:
+def problems(folder: Path, document: Any, **environ: str) -> list[tuple[str, str]]:
     with pytest.raises(ConfigurationError) as caught:
         loaded(folder, document, **environ)
-    return [(mistake.where, f"{mistake.found}; {mistake.expected}") for mistake in caught.value.mistakes]
+    return [(problem.where, f"{problem.found}; {problem.expected}") for problem in caught.value.problems]
 
 
 def shake_hands(
@@ -193,7 +193,7 @@ PATHS = {"certificate_path": "chain.pem", "key_path": "key.pem"}
 )
 def test_load_tries_the_certificates(files: Path, settings: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     """What cannot work in TLS stops the start, with the key at fault."""
-    found = mistakes(files, {"tls": {"enabled": True, **settings}})
+    found = problems(files, {"tls": {"enabled": True, **settings}})
     assert [where for where, _ in found] == [where for where, _ in expected]
     assert [text for (_, text), (_, words) in zip(found, expected, strict=True) if words not in text] == []
 
@@ -275,8 +275,8 @@ def test_upstream_context_has_safe_settings() -> None:
 
 
 def test_load_refuses_a_folder_without_certificates(files: Path) -> None:
-    """A folder in which nothing can be trusted is a mistake."""
-    (found,) = mistakes(files, {"certificate": {"certificate_directory_path": "empty"}})
+    """A folder in which nothing can be trusted is a problem."""
+    (found,) = problems(files, {"certificate": {"certificate_directory_path": "empty"}})
     assert found[0] == "$.certificate.certificate_directory_path"
     assert "no certificate in it" in found[1]
 

@@ -117,7 +117,7 @@ def test_broken_configuration_stops_the_start(gunicorn: Start, tmp_path: Path) -
     configure(tmp_path, listen_prot=1, users=[{"name": "a", "token": ""}])
     server = gunicorn(OCM_RESERVE_5H="many")
     assert server.process.wait(20) == 1
-    assert "3 mistakes in the configuration" in server.log
+    assert "3 problems in the configuration" in server.log
     assert all(place in server.log for place in ("$.listen_prot", "$.users[0].token", "OCM_RESERVE_5H"))
     assert "Traceback" not in server.log
 

@@ -1,4 +1,4 @@
-"""Every kind of mistake in a configuration: the place named and the words that say what to do."""
+"""Every kind of problem in a configuration: the place named and the words that say what to do."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ocm_wsgi.config import TLS, Certificate, Config, UserConfig, load
-from ocm_wsgi.errors import ConfigurationError, Mistake
+from ocm_wsgi.errors import ConfigProblem, ConfigurationError
 
 ALICE = {"name": "alice", "token": "sk-ocm-alice"}
 SECRET = "sk-ocm-very-secret"
 SOCKS = {"type": "socks", "tag": "warp", "server": "127.0.0.1", "server_port": 1080}
 
 
-def mistakes_in(folder: Path, document: Any, **environ: str) -> list[Mistake]:
-    """Return the mistakes of a document (a text as it is, anything else as JSON), or none."""
+def problems_in(folder: Path, document: Any, **environ: str) -> list[ConfigProblem]:
+    """Return the problems of a document (a text as it is, anything else as JSON), or none."""
     text = document if isinstance(document, str) else json.dumps(document)
     (folder / "ocm.json").write_text(text, encoding="utf-8")
     try:
         load(environ={"HOME": str(folder), **environ}, cwd=folder)
     except ConfigurationError as exc:
-        return list(exc.mistakes)
+        return list(exc.problems)
     return []
 
 
@@ -39,8 +39,8 @@ def outbound(**members: Any) -> dict[str, Any]:
     return {"detour": "warp", "outbounds": [{**SOCKS, **members}]}
 
 
-# id: (document, path of the one mistake, words that its text holds)
-MISTAKES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
+# id: (document, path of the one problem, words that its text holds)
+PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "not-an-object": ([1], "$", ("no object", "entry of type ocm")),
     "empty-file": ("", "$", ("empty file", "JSON")),
     "syntax": ('{"listen": "::1",\n  "listen_port" 1}', "line 2, column 17", ('unexpected "1"', "JSON")),
@@ -264,14 +264,14 @@ MISTAKES: dict[str, tuple[Any, str, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("document", "where", "words"), MISTAKES.values(), ids=MISTAKES.keys())
+@pytest.mark.parametrize(("document", "where", "words"), PROBLEMS.values(), ids=PROBLEMS.keys())
 def test_load_names_place_and_remedy(tmp_path: Path, document: Any, where: str, words: tuple[str, ...]) -> None:
-    """Each mistake is told with its exact path and the words that help, and never with a secret."""
-    mistakes = mistakes_in(tmp_path, document)
-    assert where in [mistake.where for mistake in mistakes]
-    text = next(str(mistake) for mistake in mistakes if mistake.where == where)
+    """Each problem is told with its exact path and the words that help, and never with a secret."""
+    problems = problems_in(tmp_path, document)
+    assert where in [problem.where for problem in problems]
+    text = next(str(problem) for problem in problems if problem.where == where)
     assert [word for word in words if word not in text] == [], text
-    assert SECRET not in "".join(map(str, mistakes))
+    assert SECRET not in "".join(map(str, problems))
 
 
 ENVIRONMENT_MISTAKES: dict[str, tuple[dict[str, str], str, tuple[str, ...]]] = {
@@ -293,15 +293,15 @@ ENVIRONMENT_MISTAKES: dict[str, tuple[dict[str, str], str, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize(("environ", "where", "words"), ENVIRONMENT_MISTAKES.values(), ids=ENVIRONMENT_MISTAKES.keys())
 def test_load_names_the_variable(tmp_path: Path, environ: dict[str, str], where: str, words: tuple[str, ...]) -> None:
-    """A mistake in the environment is told by the variable's name, with the words that help."""
-    mistakes = mistakes_in(tmp_path, {}, **environ)
-    assert [mistake.where for mistake in mistakes] == [where]
-    assert [word for word in words if word not in str(mistakes[0])] == [], str(mistakes[0])
-    assert SECRET not in str(mistakes[0])
+    """A problem in the environment is told by the variable's name, with the words that help."""
+    problems = problems_in(tmp_path, {}, **environ)
+    assert [problem.where for problem in problems] == [where]
+    assert [word for word in words if word not in str(problems[0])] == [], str(problems[0])
+    assert SECRET not in str(problems[0])
 
 
-def test_load_tells_all_mistakes_at_once(tmp_path: Path) -> None:
-    """File and environment are told together, also a file's mistake that a variable would override."""
+def test_load_reports_all_problems_together(tmp_path: Path) -> None:
+    """File and environment are told together, also a file's problem that a variable would override."""
     document = {
         "listen": "nowhere",
         "listen_port": "8080",
@@ -310,7 +310,7 @@ def test_load_tells_all_mistakes_at_once(tmp_path: Path) -> None:
         "tls": {"enabled": True, "min_version": "1.3", "max_version": "1.2"},
         "certificate": {"store": "none"},
     }
-    places = [m.where for m in mistakes_in(tmp_path, document, OCM_LISTEN_PORT="1", OCM_RESERVE_5H="x", OCM_LISTN="y")]
+    places = [m.where for m in problems_in(tmp_path, document, OCM_LISTEN_PORT="1", OCM_RESERVE_5H="x", OCM_LISTN="y")]
     assert sorted(places) == [
         "$.certificate",
         "$.detour",
@@ -341,14 +341,14 @@ DOCUMENTS = st.recursive(
 @given(st.dictionaries(st.sampled_from(KNOWN_KEYS + MORE_KEYS), DOCUMENTS, max_size=4))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_load_meets_any_document(tmp_path: Path, document: dict[str, Any]) -> None:
-    """Whatever stands under the known keys, it is a configuration or has mistakes with places, never a crash."""
-    assert all(mistake.where.startswith(("$", "line")) for mistake in mistakes_in(tmp_path, document))
+    """Whatever stands under the known keys, it is a configuration or has problems with places, never a crash."""
+    assert all(problem.where.startswith(("$", "line")) for problem in problems_in(tmp_path, document))
 
 
-def test_load_counts_mistakes_and_names_the_file(tmp_path: Path) -> None:
-    """A mistake's message counts the mistakes and names the file they are in."""
+def test_load_counts_problems_and_names_the_file(tmp_path: Path) -> None:
+    """A problem's message counts the problems and names the file they are in."""
     (tmp_path / "ocm.json").write_text('{"listen_port": -1, "listen": 5}')
-    with pytest.raises(ConfigurationError, match=rf"^2 mistakes in the configuration \({tmp_path}/ocm.json\):\n  \$"):
+    with pytest.raises(ConfigurationError, match=rf"^2 problems in the configuration \({tmp_path}/ocm.json\):\n  \$"):
         load(environ={"HOME": str(tmp_path)}, cwd=tmp_path)
 
 
