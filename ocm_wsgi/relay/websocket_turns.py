@@ -14,7 +14,7 @@ from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
 from ocm_wsgi.protocol.websocket.session import TurnEnded
-from ocm_wsgi.reporting import prometheus
+from ocm_wsgi.telemetry import counters
 from ocm_wsgi.telemetry.live_requests import TakeUp, TurnOfSocket
 from ocm_wsgi.users.directory import User
 
@@ -111,7 +111,7 @@ class SocketTurns:
             turn.week_start = self._week_start
         self._accounting.record_async(turn, end.outcome, recorded)
         if turn.turn is not None:
-            prometheus.count_turn(turn.turn)
+            counters.count_turn(turn.turn)
         return True
 
     def _turn(self, facts: RequestFacts, arrived: float, slot: Slot, *, is_prewarm: bool) -> SocketTurn:

@@ -1,21 +1,17 @@
-"""What Prometheus is told.
+"""The Prometheus metrics that are read at each scrape: turns, tokens, cost, rate limits and the credential.
 
-Two kinds. What the state database knows is read from it at each scrape: turns, tokens, cost, rate limits. It is exact,
-whichever process is asked, and survives every process. What only the processes know they count in files that they
-share (``metricfiles``): it survives the death of a worker, and begins anew with the service.
+They come from the state database, so they are exact whichever process serves the scrape, and survive every process.
+Metrics that only the processes know are in ``telemetry.counters``.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from ocm_wsgi.accounting import queries
@@ -27,10 +23,8 @@ from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.credentials.refresh_protocol import RefreshOutcome, Result
 from ocm_wsgi.errors import CredentialError, StateError
 from ocm_wsgi.oauth.refresh import RefreshReason
-from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.reporting.status import rate_limits_of
-from ocm_wsgi.telemetry import multiprocess
-from ocm_wsgi.telemetry.logs import RequestLine
+from ocm_wsgi.telemetry import counters
 
 if TYPE_CHECKING:
     from ocm_wsgi.service import Service
@@ -41,54 +35,6 @@ SAMPLE_SECONDS = 5.0
 #: Stands for the model of turns of which upstream did not say what they used: clients can make up such names.
 UNKNOWN_MODEL = "unknown"
 
-#: What the processes count themselves.
-PROCESSES = CollectorRegistry()
-
-_OPEN_STREAMS = Gauge(
-    "ocm_open_streams",
-    "Requests to the API under way.",
-    multiprocess_mode="livesum",
-    registry=PROCESSES,
-)
-_RESPONSES = Counter(
-    "ocm_responses_total",
-    "Responses to requests to the API, by HTTP status.",
-    ["status"],
-    registry=PROCESSES,
-)
-_FIRST_BYTE = Histogram(
-    "ocm_turn_first_byte_seconds",
-    "From a turn's request to the first byte of upstream's response.",
-    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320),
-    registry=PROCESSES,
-)
-_DURATION = Histogram(
-    "ocm_turn_duration_seconds",
-    "From a turn's request to its end, by how it ended.",
-    ["status"],
-    buckets=(0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280),
-    registry=PROCESSES,
-)
-_REFRESHES = Counter(
-    "ocm_credential_refreshes_total",
-    "Attempts to renew the credential, by result: refreshed, changed (another program did it), refused, failed.",
-    ["result"],
-    registry=PROCESSES,
-)
-_BACKLOG = Gauge(
-    "ocm_ledger_backlog_records",
-    "Records of turns that are not in the database yet, by where they wait: on disk (spool) or in memory.",
-    ["place"],
-    multiprocess_mode="livesum",
-    registry=PROCESSES,
-)
-_FAILING = Gauge(
-    "ocm_ledger_failing_workers",
-    "Workers whose records the database does not take.",
-    multiprocess_mode="livesum",
-    registry=PROCESSES,
-)
-
 
 class MeteredRefresher(Refresher):
     """Counts what becomes of renewals."""
@@ -98,43 +44,22 @@ class MeteredRefresher(Refresher):
     ) -> RefreshOutcome:
         """As in ``Refresher``."""
         outcome = super().refresh(credential_path, state_path=state_path, document=document, reason=reason)
-        _REFRESHES.labels(outcome.result.value).inc()
+        counters.count_refresh(outcome.result.value)
         return outcome
 
 
-def begin() -> None:
-    """Count a request to the API that has begun."""
-    _OPEN_STREAMS.inc()
-
-
-def end(line: RequestLine) -> None:
-    """Count a request to the API that has ended; once for each that has begun."""
-    _OPEN_STREAMS.dec()
-    _RESPONSES.labels(str(line.status)).inc()
-    if line.turn is not None:
-        count_turn(line.turn)
-
-
-def count_turn(turn: Turn) -> None:
-    """Count a turn that has ended. ``end`` does it for the one turn of a request."""
-    _FIRST_BYTE.observe(turn.first_byte_ms / 1000)
-    _DURATION.labels(turn.status).observe(turn.duration_ms / 1000)
+def start_sampling(ledger: Ledger) -> None:
+    """Sample the ledger's backlog every ``SAMPLE_SECONDS``, in a thread that ends with the process."""
+    counters.show_refresh_results(result.value for result in Result)
+    threading.Thread(target=_keep_sampling, args=(ledger,), name="ocm-metrics", daemon=True).start()
 
 
 def sample(ledger: Ledger) -> None:
-    """Say what of this process's records is not in the database yet."""
+    """Set the metrics of this process's turn records that are not in the state database yet."""
     backlog = ledger.backlog()
-    _BACKLOG.labels("memory").set(backlog.memory)
-    _BACKLOG.labels("spool").set(backlog.spool)
-    _FAILING.set(backlog.is_database_failing)
-
-
-def start_sampling(ledger: Ledger) -> None:
-    """Call ``sample`` again and again, in a thread that ends with the process."""
-    for result in Result:
-        # Shown as 0 from the start, so that the first failure is a rise.
-        _REFRESHES.labels(result.value)
-    threading.Thread(target=_keep_sampling, args=(ledger,), name="ocm-metrics", daemon=True).start()
+    counters.set_ledger_backlog(
+        memory=backlog.memory, spool=backlog.spool, is_database_failing=backlog.is_database_failing
+    )
 
 
 def _keep_sampling(ledger: Ledger) -> None:
@@ -142,18 +67,6 @@ def _keep_sampling(ledger: Ledger) -> None:
     while True:
         sample(ledger)
         pause.wait(SAMPLE_SECONDS)
-
-
-def registry(collector: Collector) -> CollectorRegistry:
-    """Give what a scrape shows: the counts of all processes, those of the dead included, and the collector's."""
-    whole = CollectorRegistry()
-    if multiprocess.VARIABLE in os.environ:
-        multiprocess.ensure()
-        MultiProcessCollector(whole)  # type: ignore[no-untyped-call]  # it has no types
-    else:
-        whole.register(PROCESSES)
-    whole.register(collector)
-    return whole
 
 
 class StateCollector(Collector):

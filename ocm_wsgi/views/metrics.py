@@ -8,6 +8,7 @@ from prometheus_client.exposition import choose_encoder
 from ocm_wsgi.reporting import prometheus
 from ocm_wsgi.reporting.prometheus import StateCollector
 from ocm_wsgi.service import Service
+from ocm_wsgi.telemetry import counters
 from ocm_wsgi.views.auth import require_scraper, uncached
 
 
@@ -25,10 +26,10 @@ def show(service: Service, collector: StateCollector) -> Response:
     g.note.is_quiet = True
     prometheus.sample(service.ledger)
     encode, media_type = choose_encoder(request.headers.get("Accept", ""))
-    return uncached(Response(encode(prometheus.registry(collector)), content_type=media_type))
+    return uncached(Response(encode(counters.registry(collector)), content_type=media_type))
 
 
 def _count() -> None:
     if request.path.startswith("/v1/"):
-        prometheus.begin()
-        g.note.on_end = prometheus.end
+        counters.count_request_start()
+        g.note.on_end = counters.count_request_end

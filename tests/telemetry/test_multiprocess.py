@@ -25,20 +25,19 @@ if sys.argv[2:]:
 """
 _DEAD = """
 import os
-from ocm_wsgi.reporting import prometheus
+from ocm_wsgi.telemetry import counters
 from ocm_wsgi.telemetry.logs import RequestLine
-from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import mark_process_dead
 for _ in range(100):
     child = os.fork()
     if not child:
-        prometheus.begin()
-        prometheus.begin()
-        prometheus.end(RequestLine("", "GET", "/v1/models", 200, 0, 1.0))
+        counters.count_request_start()
+        counters.count_request_start()
+        counters.count_request_end(RequestLine("", "GET", "/v1/models", 200, 0, 1.0))
         os._exit(0)
     os.waitpid(child, 0)
     mark_process_dead(child)
-families = {family.name: family for family in prometheus.registry(CollectorRegistry()).collect()}
+families = {family.name: family for family in counters.registry().collect()}
 (ended,) = families["ocm_responses"].samples
 (under_way,) = families["ocm_open_streams"].samples
 print(ended.value, under_way.value)
