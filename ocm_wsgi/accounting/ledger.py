@@ -15,12 +15,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import filelock
+from pydantic import TypeAdapter
 
 from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.queries import Dimension, Sum, Window
 from ocm_wsgi.accounting.recorder import Backlog, Place, Recorder, Told
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import Record, record_of
+from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus
 from ocm_wsgi.storage.database import Database
 
@@ -39,6 +41,8 @@ RETENTION_SECONDS = 3600.0
 #: How long rate limits that were seen wait, so that they are written together.
 QUOTA_SECONDS = 1.0
 
+_RATE_LIMITS = TypeAdapter(RateLimits)
+
 
 @dataclass(frozen=True)
 class Quota:
@@ -50,6 +54,11 @@ class Quota:
 
     rate_limits: Mapping[str, Any]
     at: float
+
+    @property
+    def limits(self) -> RateLimits:
+        """The rate limits as values."""
+        return _RATE_LIMITS.validate_python(self.rate_limits)
 
 
 class Ledger:

@@ -23,7 +23,6 @@ from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.credentials.refresh_protocol import RefreshOutcome, Result
 from ocm_wsgi.errors import CredentialError, StateError
 from ocm_wsgi.oauth.refresh import RefreshReason
-from ocm_wsgi.reporting.status import rate_limits_of
 from ocm_wsgi.telemetry import counters
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ def _quota_metrics(quota: Quota | None) -> Iterator[Metric]:
     seen = GaugeMetricFamily("ocm_rate_limit_seen_timestamp_seconds", "When upstream last told of its windows.")
     if quota is not None:
         seen.add_metric([], quota.at)
-        for limit in rate_limits_of(quota).limits:
+        for limit in quota.limits.limits:
             for name, window in (("primary", limit.primary), ("secondary", limit.secondary)):
                 if window is not None:
                     used.add_metric([limit.id, name], window.used_percent)

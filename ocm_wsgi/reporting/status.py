@@ -11,23 +11,17 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-
 from ocm_wsgi import __version__
 from ocm_wsgi.admission.admission import Use
 from ocm_wsgi.errors import CredentialError
-from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
 from ocm_wsgi.users.accounts import Accounts
 from ocm_wsgi.users.directory import ANYONE, User
 
 if TYPE_CHECKING:
-    from ocm_wsgi.accounting.ledger import Quota
     from ocm_wsgi.credentials import CredentialSource
     from ocm_wsgi.quota.shares import Shares
     from ocm_wsgi.service import Service
-
-_RATE_LIMITS = TypeAdapter(RateLimits)
 
 
 def sees_all(user: User) -> bool:
@@ -40,11 +34,6 @@ def iso(time: float | None) -> str | None:
     if time is None:
         return None
     return datetime.fromtimestamp(int(time), timezone.utc).isoformat().replace("+00:00", "Z")
-
-
-def rate_limits_of(quota: Quota) -> RateLimits:
-    """Read the rate limits that the ledger keeps."""
-    return _RATE_LIMITS.validate_python(quota.rate_limits)
 
 
 def status(service: Service, user: User, credential: str) -> dict[str, Any]:
@@ -82,7 +71,7 @@ def service_status(service: Service, credential: str) -> dict[str, Any]:
         "users": [user_status(user, service.admission.uses(user)) for user in users],
         "credential": credential_status(service.credentials),
         "windows": [window_status(period, *window) for period, window in found if window is not None],
-        "rate_limits": None if quota is None else {"seen_at": iso(quota.at), **asdict(rate_limits_of(quota))},
+        "rate_limits": None if quota is None else {"seen_at": iso(quota.at), **asdict(quota.limits)},
     }
 
 

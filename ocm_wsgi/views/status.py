@@ -11,7 +11,7 @@ from ocm_wsgi.accounting.turn_accounting import CREDENTIAL
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.reporting import codex_usage, usage_query
-from ocm_wsgi.reporting.status import rate_limits_of, sees_all, status
+from ocm_wsgi.reporting.status import sees_all, status
 from ocm_wsgi.service import Service
 from ocm_wsgi.views.auth import asking_user, uncached
 
@@ -53,4 +53,4 @@ def _subscription(service: Service, now: float) -> dict[str, Any]:
         plan_type = service.credentials.peek().plan_type
     except CredentialError:
         plan_type = None
-    return codex_usage.of_subscription(RateLimits() if quota is None else rate_limits_of(quota), plan_type, now)
+    return codex_usage.of_subscription(RateLimits() if quota is None else quota.limits, plan_type, now)
