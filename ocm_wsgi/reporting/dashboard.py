@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.queries import DAY_SECONDS, Counts, Sum
-from ocm_wsgi.credentials import Mode
+from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.credentials import CredentialSource, Mode
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
-
-if TYPE_CHECKING:
-    from ocm_wsgi.accounting.ledger import Ledger
-    from ocm_wsgi.service import Service
 
 #: How far back charts and sums go, today included.
 DAYS = 30
@@ -135,7 +132,7 @@ class Health:
     sentences: Sequence[str]
 
 
-def subscription(service: Service, credential: str, now: float) -> Subscription:
+def subscription(quota: QuotaHistory, credential: str, now: float) -> Subscription:
     """Say how the subscription's windows stand.
 
     :raises StateError: the database cannot be read.
@@ -143,7 +140,7 @@ def subscription(service: Service, credential: str, now: float) -> Subscription:
     gauges: list[Gauge] = []
     parts: dict[str, dict[Period, float]] = {}
     for period in MEASURES:
-        found = service.quota.shares(credential, period)
+        found = quota.shares(credential, period)
         if found is None:
             continue
         cycle, shares = found
@@ -233,10 +230,10 @@ def _days(sums: Sequence[Sum], starts: Sequence[int]) -> tuple[Sequence[str], Se
     return models, [Day(start, row) for start, row in table.items()]
 
 
-def health(service: Service) -> Health:
+def health(credentials: CredentialSource) -> Health:
     """Say whether turns can be served, and if not, what the owner can do."""
     try:
-        credential = service.credentials.peek()
+        credential = credentials.peek()
     except CredentialError as exc:
         return Health(False, "The credential needs you", [exc.message])
     if credential.mode is Mode.API_KEY:

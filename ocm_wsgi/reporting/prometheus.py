@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,10 +22,8 @@ from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.credentials.refresh_protocol import RefreshOutcome, Result
 from ocm_wsgi.errors import CredentialError, StateError
 from ocm_wsgi.oauth.refresh import RefreshReason
+from ocm_wsgi.storage.database import Database
 from ocm_wsgi.telemetry import counters
-
-if TYPE_CHECKING:
-    from ocm_wsgi.service import Service
 
 #: How often a process says which of its records are not in the database yet.
 SAMPLE_SECONDS = 5.0
@@ -69,18 +66,20 @@ def _keep_sampling(ledger: Ledger) -> None:
 
 
 class StateCollector(Collector):
-    """What the state database and the credential file say, at each scrape."""
+    """Reads the state database and the credential at each scrape."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._known: tuple[int, list[Sum]] | None = None
+    def __init__(self, credentials: CredentialSource, database: Database, ledger: Ledger) -> None:
+        self._credentials = credentials
+        self._database = database
+        self._ledger = ledger
+        self._cached: tuple[int, list[Sum]] | None = None
 
     def collect(self) -> Iterator[Metric]:
-        """Give the metrics. Those of a database that cannot be read are left out."""
-        yield from _credential_metrics(self._service.credentials)
+        """Yield the metrics. If the database cannot be read, those of it are left out."""
+        yield from _credential_metrics(self._credentials)
         up = GaugeMetricFamily("ocm_state_up", "Whether the state database can be read.")
         try:
-            sums, quota = self._sums(), self._service.ledger.quota(CREDENTIAL)
+            sums, quota = self._sums(), self._ledger.quota(CREDENTIAL)
         except StateError:
             up.add_metric([], 0)
         else:
@@ -90,13 +89,13 @@ class StateCollector(Collector):
         yield up
 
     def _sums(self) -> list[Sum]:
-        """Add all turns up, by user and model, unless none has come since that was last done."""
-        with self._service.database.read() as connection:
+        """Return the sums of all turns by user and model, computed again only if there are new turns."""
+        with self._database.read() as connection:
             turns = queries.turns_summed(connection)
-            if self._known is None or self._known[0] != turns:
+            if self._cached is None or self._cached[0] != turns:
                 sums = queries.sums(connection, None, None, ("user", "model"), user=None, utc_offset_seconds=0)
-                self._known = turns, sums
-            return self._known[1]
+                self._cached = turns, sums
+            return self._cached[1]
 
 
 def _usage_metrics(sums: Iterable[Sum]) -> Iterator[Metric]:

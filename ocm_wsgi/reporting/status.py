@@ -7,21 +7,20 @@ Admins are told all, and so is everyone where there are no users.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ocm_wsgi import __version__
-from ocm_wsgi.admission.admission import Use
+from ocm_wsgi.accounting.ledger import Ledger
+from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.admission.admission import Admission, Use
+from ocm_wsgi.credentials import CredentialSource
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
+from ocm_wsgi.quota.shares import Shares
 from ocm_wsgi.users.accounts import Accounts
 from ocm_wsgi.users.directory import ANYONE, User
-
-if TYPE_CHECKING:
-    from ocm_wsgi.credentials import CredentialSource
-    from ocm_wsgi.quota.shares import Shares
-    from ocm_wsgi.service import Service
 
 
 def sees_all(user: User) -> bool:
@@ -36,13 +35,39 @@ def iso(time: float | None) -> str | None:
     return datetime.fromtimestamp(int(time), timezone.utc).isoformat().replace("+00:00", "Z")
 
 
-def status(service: Service, user: User, credential: str) -> dict[str, Any]:
-    """Say how things stand for a user, and for those who see all how the service stands.
+@dataclass(frozen=True)
+class StatusReport:
+    """Reports the status of the service and of each user."""
 
-    :raises StateError: the database cannot be read.
-    """
-    own = {"user": user_status(user, service.admission.uses(user))}
-    return {**own, "service": service_status(service, credential)} if sees_all(user) else own
+    accounts: Accounts
+    admission: Admission
+    credentials: CredentialSource
+    ledger: Ledger
+    quota: QuotaHistory
+
+    def for_user(self, user: User, credential: str) -> dict[str, Any]:
+        """Return the status of a user, and for a user who sees everything that of the service.
+
+        :raises StateError: the database cannot be read.
+        """
+        own = {"user": user_status(user, self.admission.uses(user))}
+        return {**own, "service": self.of_service(credential)} if sees_all(user) else own
+
+    def of_service(self, credential: str) -> dict[str, Any]:
+        """Return the status of the service, its users and the subscription.
+
+        :raises StateError: the database cannot be read.
+        """
+        found = [(period, self.quota.shares(credential, period)) for period in MEASURES]
+        quota = self.ledger.quota(credential)
+        users = [account.user for account in self.accounts.all()]
+        return {
+            "version": __version__,
+            "users": [user_status(user, self.admission.uses(user)) for user in users],
+            "credential": credential_status(self.credentials),
+            "windows": [window_status(period, *window) for period, window in found if window is not None],
+            "rate_limits": None if quota is None else {"seen_at": iso(quota.at), **asdict(quota.limits)},
+        }
 
 
 def user_status(user: User, uses: Iterable[Use]) -> dict[str, Any]:
@@ -55,23 +80,6 @@ def user_status(user: User, uses: Iterable[Use]) -> dict[str, Any]:
         "max_concurrent": user.max_concurrent,
         "expires_at": iso(user.expires_at),
         "limits": [_limit_status(use) for use in uses],
-    }
-
-
-def service_status(service: Service, credential: str) -> dict[str, Any]:
-    """Say how the service, its users and the subscription stand.
-
-    :raises StateError: the database cannot be read.
-    """
-    found = [(period, service.quota.shares(credential, period)) for period in MEASURES]
-    quota = service.ledger.quota(credential)
-    users = [account.user for account in Accounts(service.config.users, service.database).all()]
-    return {
-        "version": __version__,
-        "users": [user_status(user, service.admission.uses(user)) for user in users],
-        "credential": credential_status(service.credentials),
-        "windows": [window_status(period, *window) for period, window in found if window is not None],
-        "rate_limits": None if quota is None else {"seen_at": iso(quota.at), **asdict(quota.limits)},
     }
 
 

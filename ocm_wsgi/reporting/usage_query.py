@@ -6,15 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
+from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.queries import Counts, Dimension, Sum
 from ocm_wsgi.errors import BadRequest
 from ocm_wsgi.reporting.status import iso, sees_all
 from ocm_wsgi.users.directory import User
-
-if TYPE_CHECKING:
-    from ocm_wsgi.accounting.ledger import Ledger
 
 PARAMETERS = ("since", "until", "by", "user")
 DIMENSIONS: tuple[Dimension, ...] = ("user", "model", "service_tier", "hour", "day", "week")

@@ -12,7 +12,7 @@ from ocm_wsgi.views.auth import uncached
 def init_app(app: Flask) -> None:
     """Serve both."""
     service: Service = app.extensions["ocm"]
-    readiness = Readiness(service)
+    readiness = Readiness(service.credentials, service.database)
     app.add_url_rule("/ocm/healthz", "healthz", show_health)
     app.add_url_rule("/ocm/readyz", "readyz", lambda: show_readiness(readiness))
 

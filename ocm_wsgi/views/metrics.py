@@ -15,7 +15,7 @@ from ocm_wsgi.views.auth import require_scraper, uncached
 def init_app(app: Flask) -> None:
     """Serve them, and count the requests to the API."""
     service: Service = app.extensions["ocm"]
-    collector = StateCollector(service)
+    collector = StateCollector(service.credentials, service.database, service.ledger)
     app.before_request(_count)
     app.add_url_rule("/metrics", "metrics", lambda: show(service, collector))
 

@@ -11,8 +11,9 @@ from ocm_wsgi.accounting.turn_accounting import CREDENTIAL
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.reporting import codex_usage, usage_query
-from ocm_wsgi.reporting.status import sees_all, status
+from ocm_wsgi.reporting.status import StatusReport, sees_all
 from ocm_wsgi.service import Service
+from ocm_wsgi.users.accounts import Accounts
 from ocm_wsgi.views.auth import asking_user, uncached
 
 
@@ -28,7 +29,14 @@ def init_app(app: Flask) -> None:
 def show_status() -> Response:
     """How things stand for whoever asks."""
     service: Service = current_app.extensions["ocm"]
-    return uncached(jsonify(status(service, asking_user(service), CREDENTIAL)))
+    report = StatusReport(
+        accounts=Accounts(service.config.users, service.database),
+        admission=service.admission,
+        credentials=service.credentials,
+        ledger=service.ledger,
+        quota=service.quota,
+    )
+    return uncached(jsonify(report.for_user(asking_user(service), CREDENTIAL)))
 
 
 def show_usage() -> Response:

@@ -30,8 +30,8 @@ def show() -> Response:
     return page(
         "overview",
         used=used,
-        subscription=dashboard.subscription(service, CREDENTIAL, now),
-        health=dashboard.health(service),
+        subscription=dashboard.subscription(service.quota, CREDENTIAL, now),
+        health=dashboard.health(service.credentials),
         live=this().live.all(),
         now=now,
         has_users=has_users,
