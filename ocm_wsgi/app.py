@@ -26,7 +26,7 @@ def create_app(config: Config | None = None) -> Flask:
     """Make the WSGI application.
 
     :param config: the configuration to use; read from the file and the environment when left out, which ends the
-        process with a list of all mistakes if there are any.
+        process with a list of all problems if there are any.
     """
     config = current.config() if config is None else config
     configure_logging(config.log_format)

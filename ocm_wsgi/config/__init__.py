@@ -1,6 +1,6 @@
-"""The configuration: sing-box's own file format, the environment, and every problem told at once.
+"""The configuration: sing-box's file format plus environment variables, with all problems reported together.
 
-``load`` is the whole interface; the rest are the types of what it returns. Needs no server and no Flask.
+``load`` is the whole interface; the rest are the types of its result. Needs neither a server nor Flask.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is right in each part and wrong together, or with the files and tags that it names."""
+"""Checks across several keys, and of the files that keys name, once each value is valid on its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from ocm_wsgi.tls import contexts
 
 
 def duplicates(members: Mapping[str, Any], path: JsonPath) -> list[ConfigProblem]:
-    """Return the problems of users, tokens and fields that stand twice. Reads them raw, whatever else is wrong."""
+    """Report users, tokens and fields given twice.
+
+    Works on the raw document, so that duplicates are reported even if other values are invalid.
+    """
     users = members.get("users")
     headers = members.get("headers")
     users = users if isinstance(users, list) else []
@@ -52,7 +55,7 @@ def _repeated_fields(headers: Iterable[str], path: JsonPath) -> list[ConfigProbl
     problems = []
     for name in headers:
         if name.lower() in seen:
-            found = f"the field {seen[name.lower()]} again (case does not matter)"
+            found = f"the field {seen[name.lower()]} again (names are case-insensitive)"
             problems.append(
                 ConfigProblem(json_path((*path, name)), found, "each field once, with a list of its values")
             )
@@ -61,7 +64,10 @@ def _repeated_fields(headers: Iterable[str], path: JsonPath) -> list[ConfigProbl
 
 
 def server_tls(members: Mapping[str, Any], path: JsonPath) -> list[ConfigProblem]:
-    """Return what enabled TLS lacks or contradicts. Reads it raw, whatever else is wrong."""
+    """Report what enabled TLS lacks or contradicts.
+
+    Works on the raw document, so that this is reported even if other values are invalid.
+    """
     if members.get("enabled") is not True:
         return []
     problems = []
@@ -70,35 +76,41 @@ def server_tls(members: Mapping[str, Any], path: JsonPath) -> list[ConfigProblem
             problems.append(ConfigProblem(json_path(path), f"TLS enabled without a {key}", f"{key} or {key}_path"))
     oldest, newest = members.get("min_version"), members.get("max_version")
     if (oldest, newest) == ("1.3", "1.2"):
-        found = f"min_version {oldest} above max_version {newest}"
+        found = f"min_version {oldest}, above max_version {newest}"
         problems.append(ConfigProblem(json_path((*path, "min_version")), found, "a version not above max_version"))
     authorities = members.get("client_certificate") or members.get("client_certificate_path")
     wants_clients = members.get("client_authentication") in ("verify-if-given", "require-and-verify")
     if wants_clients and not authorities:
-        expected = "client_certificate or client_certificate_path beside it: whose clients may come"
+        expected = (
+            "client_certificate or client_certificate_path beside it, the authorities that issue client certificates"
+        )
         problems.append(
-            ConfigProblem(json_path((*path, "client_authentication")), "no certificate to verify by", expected)
+            ConfigProblem(
+                json_path((*path, "client_authentication")), "no certificate to verify clients with", expected
+            )
         )
     if authorities and members.get("client_authentication") in (None, "", "no"):
         expected = 'client_authentication: "verify-if-given" or "require-and-verify"'
-        problems.append(ConfigProblem(json_path(path), "certificates of clients that are not asked for any", expected))
+        problems.append(
+            ConfigProblem(json_path(path), "authorities for client certificates, which are not requested", expected)
+        )
     return problems
 
 
 def server_certificates(tls: TLS, path: JsonPath) -> list[ConfigProblem]:
-    """Return what is wrong with the files and texts of enabled TLS, by loading them."""
-    return _told(lambda: contexts.server_context(tls), path) if tls.enabled else []
+    """Report problems with the certificates and keys of enabled TLS, by loading them."""
+    return _problems_of(lambda: contexts.server_context(tls), path) if tls.enabled else []
 
 
 def trusted_certificates(certificate: Certificate, environ: Mapping[str, str], path: JsonPath) -> list[ConfigProblem]:
-    """Return what is wrong with the certificates to be trusted upstream, by loading them."""
+    """Report problems with the certificates trusted for upstream, by loading them."""
     has_nothing_to_read = certificate in (Certificate(), Certificate(store="mozilla"), Certificate(store="system"))
     if has_nothing_to_read and not environ.get("SSL_CERT_FILE"):
         return []
-    return _told(lambda: contexts.build_upstream_context(certificate, environ), path)
+    return _problems_of(lambda: contexts.build_upstream_context(certificate, environ), path)
 
 
-def _told(build: Callable[[], object], path: JsonPath) -> list[ConfigProblem]:
+def _problems_of(build: Callable[[], object], path: JsonPath) -> list[ConfigProblem]:
     try:
         build()
     except ConfigurationError as exc:

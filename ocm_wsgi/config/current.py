@@ -1,4 +1,4 @@
-"""The configuration in force in this process: loaded once, inherited by forked workers, reloaded at HUP."""
+"""This process's configuration: loaded once, inherited by forked workers, reloaded at HUP."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _log = logging.getLogger("gunicorn.error")
 
 
 class _State:
-    """The configuration in force, and the one that the process started with."""
+    """The current configuration, and the one that the process started with."""
 
     current: Config | None = None
     initial: Config | None = None
 
 
 def config() -> Config:
-    """Return the configuration, loading it on first use. If it has mistakes, print them and exit with 1."""
+    """Return the configuration, loading it on first use. If it is invalid, print its problems and exit with 1."""
     if _State.current is None:
         _load_initial(None)
     assert _State.current is not None
@@ -38,13 +38,13 @@ def initial_config() -> Config:
 
 
 def reload(prepare: Callable[[Config], None] | None = None) -> Config:
-    """Load the configuration again; if it has mistakes now, log them and keep the last good one.
+    """Load the configuration again; if it is invalid now, log its problems and keep the last valid one.
 
-    gunicorn.conf.py has this called: it is executed at the start and again in the master at each HUP. Workers forked
-    afterwards inherit the configuration.
+    Called by way of gunicorn.conf.py, which gunicorn executes at startup and again in the master at each HUP. Workers
+    forked afterwards inherit the configuration.
 
-    :param prepare: called with the new configuration before it comes into force; may raise
-        :class:`ConfigurationError`, which then counts as a mistake in it.
+    :param prepare: called with the new configuration before it takes effect; may raise
+        :class:`ConfigurationError`, which rejects the new configuration.
     """
     if _State.current is None:
         _load_initial(prepare)
@@ -52,7 +52,7 @@ def reload(prepare: Callable[[Config], None] | None = None) -> Config:
     try:
         _State.current = _loaded(prepare)
     except ConfigurationError as exc:
-        _log.error("%s\nThe last good configuration stays in force.", exc)
+        _log.error("%s\nKeeping the last valid configuration.", exc)
     return config()
 
 

@@ -1,4 +1,4 @@
-"""``OCM_<KEY>`` in the environment: which keys are set there, and what is a slip of the pen."""
+"""Reads ``OCM_<KEY>`` variables and detects likely typos in their names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ocm_wsgi.errors import ConfigProblem
 
 PREFIX = "OCM_"
 FILE_VARIABLE = "OCM_CONFIG"
-# How like a known name (difflib's ratio, 0 to 1) a variable must be to count as mistyped and not as a stranger's:
-# OCM_LISTEN_PROT is (0.91), OCM_SERVICE_PORT, which Kubernetes sets for a service named ocm, is not (0.52).
-_SLIP_LIKENESS = 0.8
+# How similar to a known name (difflib's ratio, 0 to 1) a variable must be to count as a typo and not as unrelated:
+# OCM_LISTEN_PROT does (0.91); OCM_SERVICE_PORT, which Kubernetes sets for a service named ocm, does not (0.52).
+_TYPO_SIMILARITY = 0.8
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -24,9 +24,9 @@ def variable(key: str) -> str:
 
 
 def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[ConfigProblem], list[str]]:
-    """Return the keys set, the problems and the warnings. An empty variable counts as not set.
+    """Return the keys set, the problems and the warnings. An empty variable counts as unset.
 
-    Numbers and flags are read from their text where they can be; what cannot stays text, for the schema to refuse.
+    Text is converted to numbers and flags where possible; other text is left for the schema to reject.
     """
     keys = {variable(key): key for key in scalar_keys()}
     structured = {variable(key): key for key in (*Service.model_fields, "certificate", "outbounds")}
@@ -38,18 +38,18 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[ConfigProblem
             if environ[name]:
                 values[keys[name]] = _typed(keys[name], environ[name])
         elif name in structured:
-            expected = f"{structured[name]} in the file only: it is more than one value"
+            expected = f"{structured[name]} in the file only, as it holds more than one value"
             problems.append(ConfigProblem(name, "a variable", expected))
         elif nearest := _nearest(name, [*keys, FILE_VARIABLE]):
-            problems.append(ConfigProblem(name, "an unknown variable", "OCM_ and the name of a key", nearest))
+            problems.append(ConfigProblem(name, "an unknown variable", "OCM_ followed by the name of a key", nearest))
         else:
-            warnings.append(f"{name} in the environment means nothing to this service and is ignored")
+            warnings.append(f"{name} in the environment is not a setting of this service and is ignored")
     return values, problems, warnings
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
     bare = {other.removeprefix(PREFIX): other for other in known}
-    matches = difflib.get_close_matches(name.upper().removeprefix(PREFIX), bare, n=1, cutoff=_SLIP_LIKENESS)
+    matches = difflib.get_close_matches(name.upper().removeprefix(PREFIX), bare, n=1, cutoff=_TYPO_SIMILARITY)
     return bare[matches[0]] if matches else None
 
 

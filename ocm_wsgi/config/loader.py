@@ -1,4 +1,4 @@
-"""Putting the configuration together: defaults, then the file, then the environment; all problems at once."""
+"""Builds the configuration from defaults, then the file, then the environment, and reports all problems together."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _T = TypeVar("_T", bound=StrictModel)
 
 
 def load(environ: Mapping[str, str], cwd: Path) -> Config:
-    """Return the configuration that the environment and its file make.
+    """Return the configuration given by the environment and its file.
 
-    Reads the file, and the certificates that it names; writes nothing and connects to nothing.
+    Reads the file and the certificates that it names; writes nothing and opens no connections.
 
-    :param environ: ``OCM_CONFIG`` names the file, ``OCM_<KEY>`` sets a key and wins over the file.
-    :param cwd: where ``ocm.json`` is looked for, and what relative paths are relative to.
-    :raises ConfigurationError: with every problem in file and environment.
+    :param environ: ``OCM_CONFIG`` names the file, ``OCM_<KEY>`` sets a key and overrides the file.
+    :param cwd: the folder to look for ``ocm.json`` in, and the base of relative paths.
+    :raises ConfigurationError: with every problem in the file and the environment.
     """
-    return _Loading(environ, cwd).config()
+    return _Loader(environ, cwd).config()
 
 
-class _Loading:
-    """One reading of the configuration, collecting problems on its way."""
+class _Loader:
+    """Loads the configuration once, collecting problems on the way."""
 
     def __init__(self, environ: Mapping[str, str], cwd: Path) -> None:
         self.environ = environ
@@ -47,7 +47,7 @@ class _Loading:
         selection = self._selection()
         variables, problems, warnings = environment.read(self.environ)
         self.problems += problems
-        members = self._without_refused(selection)
+        members = self._supported_members(selection)
         defaults = self._defaults({**members, **variables})
         self._validated(Service, {**defaults, **members}, lambda path: json_path((*selection.path, *path)))
         self._validated(Service, {**defaults, **variables}, lambda path: environment.variable(str(path[0])))
@@ -64,7 +64,7 @@ class _Loading:
             proxy_url=SecretStr(proxy_url) if proxy_url else None,
             certificate=certificate,
             source=self.source,
-            warnings=(*warnings, *_cautions(service, tls)),
+            warnings=(*warnings, *_warnings(service, tls)),
         )
 
     def _selection(self) -> Selection:
@@ -80,7 +80,7 @@ class _Loading:
         return selection
 
     def _text(self) -> str | None:
-        """Return the file's text, or ``None`` without a file. A file that was named must be there."""
+        """Return the file's text, or ``None`` without a file. A file named by ``OCM_CONFIG`` must exist."""
         named = self.environ.get(environment.FILE_VARIABLE)
         path = self.path_context.path(named or DEFAULT_FILE)
         if not named and not path.exists():
@@ -90,21 +90,21 @@ class _Loading:
         try:
             return path.read_text(encoding="utf-8")
         except OSError as exc:
-            self.problems.append(ConfigProblem(where, f"{path}: {exc.strerror}", "a file that can be read"))
+            self.problems.append(ConfigProblem(where, f"{path}: {exc.strerror}", "a readable file"))
         except UnicodeDecodeError:
             self.problems.append(ConfigProblem(where, f"{path}: not UTF-8", "a text file in UTF-8"))
         return None
 
-    def _without_refused(self, selection: Selection) -> dict[str, Any]:
-        """Return the entry's keys less those refused, here, in its users and in its TLS, and less the empty ones."""
-        members, problems = unsupported_keys.without_refused(
+    def _supported_members(self, selection: Selection) -> dict[str, Any]:
+        """Return the entry's keys without unsupported and empty ones, including those of its users and its TLS."""
+        members, problems = unsupported_keys.remove_unsupported(
             selection.members, unsupported_keys.SERVICE, selection.path
         )
         self.problems += problems
         members = _given(members)
         if isinstance(members.get("tls"), dict):
             path = (*selection.path, "tls")
-            members["tls"], problems = unsupported_keys.without_refused(
+            members["tls"], problems = unsupported_keys.remove_unsupported(
                 _given(members["tls"]), unsupported_keys.TLS, path
             )
             self.problems += problems if members["tls"].get("enabled") is True else []
@@ -112,7 +112,7 @@ class _Loading:
             users = []
             for index, user in enumerate(members["users"]):
                 if isinstance(user, dict):
-                    user, problems = unsupported_keys.without_refused(
+                    user, problems = unsupported_keys.remove_unsupported(
                         user, unsupported_keys.USER, (*selection.path, "users", index)
                     )
                     self.problems += problems
@@ -121,7 +121,7 @@ class _Loading:
         return members
 
     def _defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the defaults that depend on the surroundings: on the home folder, and on ``state_path``."""
+        """Return the defaults that depend on the home folder and on ``state_path``."""
         defaults = {
             "credential_path": paths.credential_path(self.environ),
             "state_path": paths.state_path(self.environ),
@@ -131,7 +131,7 @@ class _Loading:
                 defaults[key] = str(self.cwd)
                 if key not in given:
                     self.problems.append(
-                        ConfigProblem(environment.variable(key), "no home folder to put it in", "a path")
+                        ConfigProblem(environment.variable(key), "no home folder for its default", "a path")
                     )
         state_path = given.get("state_path")
         folder = state_path if isinstance(state_path, str) else str(defaults["state_path"])
@@ -145,7 +145,7 @@ class _Loading:
             return None
 
     def _tls(self, members: Mapping[str, Any], path: JsonPath) -> TLS | None:
-        """Try the certificates of TLS. What is wrong with single keys was told with the whole service."""
+        """Check TLS as a whole by loading its certificates. Invalid keys were reported with the rest of the service."""
         settings = members.get("tls", {})
         problems = cross_checks.server_tls(settings, (*path, "tls")) if isinstance(settings, dict) else []
         try:
@@ -161,7 +161,7 @@ class _Loading:
         path: JsonPath = ("certificate",)
         members = {} if selection.certificate is None else selection.certificate
         if isinstance(members, dict):
-            members, problems = unsupported_keys.without_refused(_given(members), unsupported_keys.CERTIFICATE, path)
+            members, problems = unsupported_keys.remove_unsupported(_given(members), unsupported_keys.CERTIFICATE, path)
             self.problems += problems
         certificate = self._validated(Certificate, members, lambda step: json_path((*path, *step)))
         if certificate is not None:
@@ -181,17 +181,17 @@ class _Loading:
 
 
 def _given(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what sing-box takes as not given: ``null`` and the empty string."""
+    """Drop what sing-box treats as not given: ``null`` and the empty string."""
     return {key: value for key, value in members.items() if value is not None and value != ""}
 
 
-def _cautions(service: Service, tls: TLS | None) -> list[str]:
-    cautions = []
+def _warnings(service: Service, tls: TLS | None) -> list[str]:
+    warnings = []
     if not service.users and not ipaddress.ip_address(service.listen).is_loopback:
-        cautions.append(
+        warnings.append(
             f"listening on {service.listen}:{service.listen_port} with no users: "
-            "whoever can reach this address can use the subscription; add users"
+            "anyone who can reach this address can use the subscription; add users"
         )
     if tls is not None and not tls.enabled and tls != TLS():
-        cautions.append("tls has settings but enabled is not true: clients are served without TLS")
-    return cautions
+        warnings.append("tls has settings but enabled is not true: clients are served without TLS")
+    return warnings

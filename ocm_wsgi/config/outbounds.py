@@ -1,4 +1,4 @@
-"""What ``detour`` stands for: an outbound of sing-box, or a proxy's URL, resolved to one proxy URL."""
+"""Resolves ``detour``, the tag of a sing-box outbound or a proxy's URL, to one proxy URL."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _KEYS = {
     "socks": _ADDRESS_KEYS | {"version"},
     "http": _ADDRESS_KEYS | {"tls"},
 }
-# What concerns UDP alone changes nothing for us, and so is honoured by doing nothing.
+# Keys about UDP alone have no effect here, so ignoring them honours them.
 _IRRELEVANT = frozenset({"type", "tag", "udp_fragment", "udp_over_tcp"})
 
 
 def proxy_url(detour: str, outbounds: Any, *, where: str, path: JsonPath) -> tuple[str | None, list[ConfigProblem]]:
-    """Return the proxy URL that the detour stands for (``None``: connect directly) and the problems.
+    """Return the proxy URL that the detour resolves to (``None`` to connect directly) and the problems found.
 
     :param detour: a tag or a proxy URL.
-    :param outbounds: the file's ``outbounds``, as read.
-    :param where: where the detour was given, for messages.
-    :param path: where the outbounds are.
+    :param outbounds: the file's ``outbounds``, unvalidated.
+    :param where: the location of the detour, for messages.
+    :param path: the location of the outbounds.
     """
     if "://" in detour:
         return _checked_url(detour, where)
@@ -58,16 +58,16 @@ def _checked_url(url: str, where: str) -> tuple[str | None, list[ConfigProblem]]
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
     except ValueError:
-        return None, [ConfigProblem(where, "a URL that cannot be read (not shown)", expected)]
+        return None, [ConfigProblem(where, "a malformed URL (not shown)", expected)]
     if parts.scheme not in PROXY_SCHEMES:
         return None, [ConfigProblem(where, f"a URL with the scheme {parts.scheme}", expected)]
     if not host or parts.path not in ("", "/") or parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", url):
-        return None, [ConfigProblem(where, "a URL that is no proxy's (not shown)", expected)]
+        return None, [ConfigProblem(where, "a URL that does not name a proxy (not shown)", expected)]
     return url.rstrip("/"), []
 
 
 class _Outbound:
-    """One outbound that a detour names."""
+    """An outbound that a detour names."""
 
     def __init__(self, members: Mapping[str, Any], path: JsonPath) -> None:
         self.members = members
@@ -78,22 +78,22 @@ class _Outbound:
         kind = self.members.get("type")
         if not isinstance(kind, str) or kind not in _KEYS:
             found = f'"{kind}"' if isinstance(kind, str) else "no type"
-            self._problem("type", found, '"direct", "socks" or "http": no other kind of outbound can be spoken here')
+            self._problem("type", found, '"direct", "socks" or "http", the only types of outbound supported here')
             return None, self.problems
-        self._refuse_what_cannot_be_honoured(kind)
+        self._reject_unsupported_keys(kind)
         url = None if kind == "direct" else self._proxy(kind)
         return (None, self.problems) if self.problems else (url, [])
 
     def _problem(self, key: str, found: str, expected: str) -> None:
         self.problems.append(ConfigProblem(json_path((*self.path, key)), found, expected))
 
-    def _refuse_what_cannot_be_honoured(self, kind: str) -> None:
+    def _reject_unsupported_keys(self, kind: str) -> None:
         for key, value in self.members.items():
             if key in _KEYS[kind] or key in _IRRELEVANT or is_off(value):
                 continue
             if key == "network" and (value == "tcp" or (isinstance(value, list) and "tcp" in value)):
                 continue
-            reason = f"only {', '.join(sorted(_KEYS[kind])) or 'the tag'}: the rest cannot be honoured towards upstream"
+            reason = f"only {', '.join(sorted(_KEYS[kind])) or 'the tag'}: others are not supported for upstream"
             self._problem(key, f"the key {key} of an outbound of type {kind}", reason)
 
     def _proxy(self, kind: str) -> str:
@@ -113,22 +113,26 @@ class _Outbound:
         if is_off(tls):
             return "http"
         if not isinstance(tls, dict):
-            self._problem("tls", "no object", "an object of TLS settings")
+            self._problem("tls", "a value that is not an object", "an object of TLS settings")
             return "https"
         for key, value in tls.items():
             if key == "enabled" or is_off(value) or (key == "server_name" and value == self.members.get("server")):
                 continue
-            reason = "only enabled: the proxy is verified by its own name and by the settings in certificate"
+            reason = (
+                "only enabled: the proxy's certificate is verified for its host name, with the settings in certificate"
+            )
             self.problems.append(ConfigProblem(json_path((*self.path, "tls", key)), f"the key {key}", reason))
         if not isinstance(tls.get("enabled", False), bool):
-            self.problems.append(ConfigProblem(json_path((*self.path, "tls", "enabled")), "no flag", "true or false"))
+            self.problems.append(
+                ConfigProblem(json_path((*self.path, "tls", "enabled")), "a value that is not a flag", "true or false")
+            )
         return "https" if tls.get("enabled") else "http"
 
     def _userinfo(self, scheme: str) -> str:
         username = self._optional_text("username")
         password = self._optional_text("password")
         if password and scheme.startswith("socks4"):
-            self._problem("password", "a password (not shown)", "none: SOCKS4 knows user names only")
+            self._problem("password", "a password (not shown)", "none: SOCKS4 supports user names only")
         if not username and not password:
             return ""
         return quote(username, safe="") + (f":{quote(password, safe='')}" if password else "") + "@"
@@ -136,20 +140,22 @@ class _Outbound:
     def _optional_text(self, key: str) -> str:
         value = self.members.get(key) or ""
         if not isinstance(value, str):
-            self._problem(key, "something else (not shown)", "a string")
+            self._problem(key, "a value that is not a string (not shown)", "a string")
             return ""
         return value
 
     def _host(self) -> str:
         server = self.members.get("server")
         if not isinstance(server, str) or not re.fullmatch(r"[A-Za-z0-9._:-]+", server):
-            self._problem("server", "no host name or IP address", "the proxy's host name or IP address")
+            self._problem(
+                "server", "a value that is neither a host name nor an IP address", "the proxy's host name or IP address"
+            )
             return ""
         return f"[{server}]" if ":" in server else server
 
     def _port(self) -> int:
         port = self.members.get("server_port")
         if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
-            self._problem("server_port", "no port number", "the proxy's port, from 1 to 65535")
+            self._problem("server_port", "a value that is not a port number", "the proxy's port, from 1 to 65535")
             return 0
         return port

@@ -1,4 +1,4 @@
-"""JSON paths in messages, and the folders that defaults lie in."""
+"""JSON paths for messages, and default locations in the file system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JsonPath = tuple[str | int, ...]
 
 
 def json_path(path: JsonPath) -> str:
-    """Return a path such as ``$.users[1].token``; names that are no identifiers are quoted."""
+    """Return a path such as ``$.users[1].token``; names that are not identifiers are quoted."""
     text = "$"
     for step in path:
         if isinstance(step, int):
@@ -25,7 +25,7 @@ def json_path(path: JsonPath) -> str:
 
 
 def home(environ: Mapping[str, str]) -> Path | None:
-    """Return the home folder of the user that the service runs as, or ``None`` if there is none."""
+    """Return the home folder of the user that the service runs as, or ``None`` if it has none."""
     if environ.get("HOME"):
         return Path(environ["HOME"])
     try:
@@ -35,9 +35,9 @@ def home(environ: Mapping[str, str]) -> Path | None:
 
 
 def owner_home(environ: Mapping[str, str]) -> Path | None:
-    """Return the home folder of the person who started the service, also when they did so with sudo.
+    """Return the home folder of the person who started the service, even if they used sudo.
 
-    There the credential is: ``sudo gunicorn ...`` serves the subscription of whoever typed it, as in sing-box.
+    The credential is there: ``sudo gunicorn ...`` serves the subscription of the person who ran it, as in sing-box.
     """
     try:
         return Path(pwd.getpwnam(environ["SUDO_USER"]).pw_dir)
@@ -46,7 +46,7 @@ def owner_home(environ: Mapping[str, str]) -> Path | None:
 
 
 def credential_path(environ: Mapping[str, str]) -> str | None:
-    """Return where Codex keeps its credential, or ``None`` where no home folder is known."""
+    """Return where Codex stores its credential, or ``None`` if no home folder is known."""
     if environ.get("CODEX_HOME"):
         return str(Path(environ["CODEX_HOME"]) / "auth.json")
     folder = owner_home(environ)
@@ -54,7 +54,7 @@ def credential_path(environ: Mapping[str, str]) -> str | None:
 
 
 def state_path(environ: Mapping[str, str]) -> str | None:
-    """Return the default folder for state (XDG Base Directory Specification), or ``None`` without a home."""
+    """Return the default state folder (XDG Base Directory Specification), or ``None`` if no home folder is known."""
     if environ.get("XDG_STATE_HOME", "").startswith("/"):
         return str(Path(environ["XDG_STATE_HOME"]) / "ocm")
     folder = home(environ)

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in the words of this service: path, what was found, what is expected, nearest key."""
+"""Translates pydantic's errors into :class:`ConfigProblem`: the path, what was found and expected, the nearest key."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _SEE_DOCS = "a key from docs/configuration.md"
 
 
 def problems(exc: ValidationError, schema: type[StrictModel], locate: Callable[[JsonPath], str]) -> list[ConfigProblem]:
-    """Return one problem for each thing that pydantic found.
+    """Return one problem for each of pydantic's errors.
 
-    :param schema: what was validated against.
-    :param locate: turns a path within that into the place that the reader knows.
+    :param schema: the model that was validated against.
+    :param locate: turns a path within the model into a location that the reader knows.
     """
     return [_problem(error, schema, locate) for error in exc.errors(include_url=False)]
 
 
 def _problem(error: ErrorDetails, schema: type[StrictModel], locate: Callable[[JsonPath], str]) -> ConfigProblem:
     path: JsonPath = tuple(step for step in error["loc"] if step != "[key]")
-    field, table = _declared(schema, path)
+    field, model = _declared(schema, path)
     where = locate(path)
     context = error.get("ctx", {})
     if error["type"] == "extra_forbidden":
-        expected = "one of " + ", ".join(table.model_fields) if len(table.model_fields) <= _MAX_LISTED else _SEE_DOCS
-        return ConfigProblem(where, "an unknown key", expected, nearest(str(path[-1]), table.model_fields))
+        expected = "one of " + ", ".join(model.model_fields) if len(model.model_fields) <= _MAX_LISTED else _SEE_DOCS
+        return ConfigProblem(where, "an unknown key", expected, nearest(str(path[-1]), model.model_fields))
     if error["type"] == "missing":
         return ConfigProblem(where, "nothing", _expected(field) or "a value")
     if error["type"] == "invalid":
@@ -55,25 +55,25 @@ def _problem(error: ErrorDetails, schema: type[StrictModel], locate: Callable[[J
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant, or ``None``."""
+    """Return the known name most similar to this one, or ``None``."""
     matches = difflib.get_close_matches(name.lower(), list(known), n=1)
     return matches[0] if matches else None
 
 
-def _declared(table: type[StrictModel], path: JsonPath) -> tuple[FieldInfo | None, type[StrictModel]]:
-    """Return the field that the path ends at (``None`` for an unknown key or an item) and the table it is in."""
-    field = table.model_fields.get(str(path[0])) if path else None
+def _declared(model: type[StrictModel], path: JsonPath) -> tuple[FieldInfo | None, type[StrictModel]]:
+    """Return the field that the path ends at (``None`` for an unknown key or an item) and its model."""
+    field = model.model_fields.get(str(path[0])) if path else None
     if field is None or len(path) == 1:
-        return field, table
+        return field, model
     inner, depth = _model_within(field.annotation)
     if inner is None:
-        return None, table
-    rest = path[1 + depth :]
-    return _declared(inner, rest) if rest else (None, inner)
+        return None, model
+    remaining = path[1 + depth :]
+    return _declared(inner, remaining) if remaining else (None, inner)
 
 
 def _model_within(annotation: Any) -> tuple[type[StrictModel] | None, int]:
-    """Return the table that a field holds, and under how many steps: 1 for a list or mapping of tables."""
+    """Return the model that a field holds, and how many steps deep: 1 for a list or mapping of models."""
     if isinstance(annotation, type) and issubclass(annotation, StrictModel):
         return annotation, 0
     for part in get_args(annotation):
@@ -88,13 +88,13 @@ def _expected(field: FieldInfo | None) -> str:
 
 
 def _markers(field: FieldInfo) -> list[Expected]:
-    """Return what the field is to be, also where it stands within an optional type."""
+    """Return the field's ``Expected`` markers, including those within an optional type."""
     within = (item for part in get_args(field.annotation) for item in getattr(part, "__metadata__", ()))
     return [item for item in (*field.metadata, *within) if isinstance(item, Expected)]
 
 
 def _shown(value: Any, field: FieldInfo | None) -> str:
-    """Describe a value: in full where it is short and its field is known to hold no secret, else by its kind."""
+    """Describe a value: in full if it is short and its field is known to hold no secret, else by its kind."""
     if value is None:
         return "null"
     if isinstance(value, dict):

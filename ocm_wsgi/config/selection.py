@@ -1,4 +1,4 @@
-"""Finding the service in a document: a whole sing-box configuration, or the entry of type ``ocm`` alone."""
+"""Finds the service in a document: either a whole sing-box configuration or just its entry of type ``ocm``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ocm_wsgi.config.service import Service
 from ocm_wsgi.errors import ConfigProblem
 
 _BESIDE_THE_ENTRY = ("outbounds", "certificate")
-# Any of these without "services" means a sing-box file that has no OCM in it.
+# Any of these without "services" indicates a sing-box file without an OCM service.
 _SING_BOX_KEYS = frozenset({"log", "dns", "ntp", "endpoints", "inbounds", "route", "experimental"})
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The parts of a document that matter here, as read.
+    """The relevant parts of a document, unvalidated.
 
     :ivar members: the keys of the ocm entry.
-    :ivar path: where the entry is.
+    :ivar path: the location of the entry.
     """
 
     members: Mapping[str, Any] = field(default_factory=dict)
@@ -31,14 +31,14 @@ class Selection:
 
 
 def select(document: Any) -> Selection:
-    """Return the service's entry and what stands beside it."""
+    """Return the service's entry and the top-level keys that apply to it."""
     if not isinstance(document, dict):
         expected = "an object: a sing-box configuration, or its entry of type ocm"
-        return Selection(problems=(ConfigProblem("$", "no object", expected),))
+        return Selection(problems=(ConfigProblem("$", "a value that is not an object", expected),))
     if "services" in document:
-        return _from_whole(document)
-    if strangers := sorted(_SING_BOX_KEYS & document.keys()):
-        found = f"a sing-box configuration ({', '.join(strangers)}) without services"
+        return _from_sing_box(document)
+    if other_keys := sorted(_SING_BOX_KEYS & document.keys()):
+        found = f"a sing-box configuration ({', '.join(other_keys)}) without services"
         return Selection(problems=(ConfigProblem("$", found, "services with one entry of type ocm"),))
     return _from_entry(document)
 
@@ -55,10 +55,12 @@ def _from_entry(document: Mapping[str, Any]) -> Selection:
     )
 
 
-def _from_whole(document: Mapping[str, Any]) -> Selection:
+def _from_sing_box(document: Mapping[str, Any]) -> Selection:
     services = document["services"]
     if not isinstance(services, list):
-        return Selection(problems=(ConfigProblem("$.services", "no list", "a list with one entry of type ocm"),))
+        return Selection(
+            problems=(ConfigProblem("$.services", "a value that is not a list", "a list with one entry of type ocm"),)
+        )
     indexes = [i for i, entry in enumerate(services) if isinstance(entry, dict) and entry.get("type") == "ocm"]
     misplaced = [
         ConfigProblem(json_path((key,)), f"{key} beside services", f"{key} inside the entry of type ocm, or nothing")

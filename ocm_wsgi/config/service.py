@@ -1,4 +1,4 @@
-"""The keys of the service, and the configuration that the rest of the package works with."""
+"""The service's configuration keys, and the resolved configuration that the rest of the package uses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Percent = Annotated[int, Field(ge=0, le=100), Expected("a whole percentage from 
 
 
 class Service(StrictModel):
-    """The entry of type ``ocm``: one attribute a key, in the order of the documentation."""
+    """The entry of type ``ocm``: one attribute per key, in the order of the documentation."""
 
     listen: Address = "127.0.0.1"
     listen_port: Annotated[int, Field(ge=0, le=65535), Expected("a port number from 0 to 65535")] = 8080
@@ -70,13 +70,13 @@ class Service(StrictModel):
 
 
 class Config(Service):
-    """What the package works with: the service's keys, resolved, and where they came from.
+    """The resolved configuration, and where it came from.
 
-    :ivar proxy_url: how upstream is reached: a proxy's URL (``socks5h``, ``socks5``, ``socks4a``, ``socks4``,
-        ``http``, ``https``), or ``None`` for directly. What ``detour`` stands for.
-    :ivar certificate: whom to trust upstream.
+    :ivar proxy_url: the URL of the proxy to reach upstream through (``socks5h``, ``socks5``, ``socks4a``, ``socks4``,
+        ``http``, ``https``), or ``None`` for direct connections. Resolved from ``detour``.
+    :ivar certificate: the certificates to trust for upstream.
     :ivar source: the file that was read, or ``"defaults"``.
-    :ivar warnings: what the owner should know though it works.
+    :ivar warnings: valid settings that the owner should know about.
     """
 
     proxy_url: SecretStr | None
@@ -86,6 +86,6 @@ class Config(Service):
 
 
 def scalar_keys() -> tuple[str, ...]:
-    """Return the keys that an environment variable can set: those that hold one value."""
+    """Return the keys that environment variables can set: those that hold a single value."""
     structured = {"users", "headers", "tls", "prices"}
     return tuple(key for key in Service.model_fields if key not in structured)

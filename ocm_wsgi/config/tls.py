@@ -1,4 +1,4 @@
-"""TLS towards clients, and whom to trust upstream: the keys and what they may hold. No files are read here."""
+"""The keys for TLS towards clients and for trusting upstream, and their valid values. Reads no files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ocm_wsgi.tls.cipher_suites import CIPHER_SUITES, TLS13_CIPHER_SUITES
 
 def _version(value: str) -> str:
     if value in ("1.0", "1.1"):
-        raise invalid('"1.2" or "1.3": older versions are withdrawn (RFC 8996)')
+        raise invalid('"1.2" or "1.3"; older versions are deprecated (RFC 8996)')
     if value not in ("1.2", "1.3"):
         raise invalid('"1.2" or "1.3"')
     return value
@@ -20,7 +20,9 @@ def _version(value: str) -> str:
 
 def _client_authentication(value: str) -> str:
     if value in ("request", "require-any"):
-        raise invalid('"no", "verify-if-given" or "require-and-verify": Python cannot ask without verifying')
+        raise invalid(
+            '"no", "verify-if-given" or "require-and-verify"; Python cannot request certificates without verifying them'
+        )
     if value not in ("no", "verify-if-given", "require-and-verify"):
         raise invalid('"no", "verify-if-given" or "require-and-verify"')
     return value
@@ -29,7 +31,7 @@ def _client_authentication(value: str) -> str:
 def _alpn(values: tuple[str, ...]) -> tuple[str, ...]:
     if any(value != "http/1.1" for value in values):
         raise invalid(
-            'only "http/1.1"; for HTTP/2 put nginx in front (deploy/nginx.conf)', '"' + '", "'.join(values) + '"'
+            '"http/1.1" only; for HTTP/2 put nginx in front (deploy/nginx.conf)', '"' + '", "'.join(values) + '"'
         )
     return values
 
@@ -43,7 +45,7 @@ def _cipher_suites(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _store(value: str) -> str:
     if value == "chrome":
-        raise invalid('"mozilla", which is close to it: Chrome\'s roots are not published as a package')
+        raise invalid('"mozilla", which is similar; Chrome\'s roots are not published as a package')
     if value not in ("system", "mozilla", "none"):
         raise invalid('"system", "mozilla" or "none"')
     return value
@@ -53,7 +55,7 @@ Version = Annotated[str, AfterValidator(_version), Expected('"1.2" or "1.3"')]
 
 
 class TLS(StrictModel):
-    """How gunicorn itself terminates TLS. Inline texts win over paths, as in sing-box."""
+    """How gunicorn itself terminates TLS. Inline texts take precedence over paths, as in sing-box."""
 
     enabled: Flag = False
     server_name: Text | None = None
@@ -73,7 +75,10 @@ class TLS(StrictModel):
 
 
 class Certificate(StrictModel):
-    """Whom to trust upstream. Without ``store``: certifi's roots, or ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``."""
+    """The certificates to trust for upstream.
+
+    Without ``store``: certifi's roots, or ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
+    """
 
     store: Annotated[Annotated[str, AfterValidator(_store)] | None, Expected('"system", "mozilla" or "none"')] = None
     certificate: Pem | None = Field(default=None, repr=False)
@@ -81,11 +86,11 @@ class Certificate(StrictModel):
     certificate_directory_path: Locations = ()
 
     @model_validator(mode="after")
-    def _trusts_someone(self) -> Certificate:
+    def _trusts_something(self) -> Certificate:
         given = self.certificate or self.certificate_path or self.certificate_directory_path
         if self.store == "none" and not given:
             raise invalid(
-                "certificate, certificate_path or certificate_directory_path with store none",
-                "a configuration that trusts nobody",
+                "certificate, certificate_path or certificate_directory_path together with store none",
+                "a configuration that trusts no certificate",
             )
         return self

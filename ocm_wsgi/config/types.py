@@ -1,7 +1,7 @@
-"""The kinds of value that a configuration holds, each with plain words for what it must be.
+"""The types of configuration values, each with a plain description of its valid values.
 
-A kind is a type plus an :class:`Expected`, which :mod:`ocm_wsgi.config.report` shows to whoever got it wrong.
-Validators that know more raise :func:`invalid`. Types are strict: ``"8080"`` is not a port.
+Each is a Python type plus an :class:`Expected`, which :mod:`ocm_wsgi.config.report` quotes for an invalid value.
+Validators with more to report raise :func:`invalid`. Types are strict: ``"8080"`` is not a port.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pydantic_core import PydanticCustomError
 
 @dataclass(frozen=True)
 class Expected:
-    """What a value must be, in words that follow "expected".
+    """A description of the valid values, phrased to follow "expected".
 
-    :ivar secret: the value is never shown, whatever is wrong with it.
+    :ivar secret: an invalid value is never shown.
     """
 
     text: str
@@ -34,7 +34,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class PathContext:
-    """What values are read against: the folder for relative paths and the home folder for ``~``."""
+    """What paths are resolved against: the folder for relative paths and the home folder for ``~``."""
 
     cwd: Path
     home: Path | None
@@ -47,18 +47,18 @@ class PathContext:
 
 
 class StrictModel(BaseModel):
-    """A JSON object of the configuration: exact types, no unknown keys, unchangeable once read."""
+    """A JSON object of the configuration: exact types, no unknown keys, immutable."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 def invalid(expected: str, found: str | None = None) -> PydanticCustomError:
-    """Return the error for a value that is not as expected; ``found`` replaces showing the value itself."""
+    """Return the error to raise for an invalid value; ``found`` is reported in place of the value itself."""
     return PydanticCustomError("invalid", "{expected}", {"expected": expected, "found": found})
 
 
 def _listed(value: Any) -> Any:
-    """Accept one value where a list is meant, as sing-box does."""
+    """Accept a single value in place of a list, as sing-box does."""
     return tuple(value) if isinstance(value, list) else (value,)
 
 
@@ -67,7 +67,7 @@ def _tuple(value: Any) -> Any:
 
 
 def _joined(value: Any) -> Any:
-    """Join the lines of a PEM text, which sing-box takes as a list or as one string."""
+    """Join the lines of a PEM text, which sing-box accepts as a list or as one string."""
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return "\n".join(value) or None
     return value or None if isinstance(value, str) else value
@@ -84,7 +84,7 @@ def _address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise invalid("an IP address; for a unix socket use gunicorn's --bind") from None
+        raise invalid("an IP address; for a Unix socket use gunicorn's --bind") from None
 
 
 # Go's units, and the day that sing-box adds (its option.Duration).
@@ -95,7 +95,7 @@ _MAX_KEEP_ALIVE_SECONDS = 32767  # Linux: MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return the time that a Go duration such as ``1h30m`` names.
+    """Parse a Go duration such as ``1h30m``.
 
     :raises ValueError: the text is not a duration.
     """
@@ -113,7 +113,7 @@ def _keep_alive(value: Any) -> Any:
     except (TypeError, ValueError, OverflowError):
         raise invalid('a duration with its unit, such as "30s", "5m" or "1h30m"') from None
     if not 1 <= duration.total_seconds() <= _MAX_KEEP_ALIVE_SECONDS:
-        raise invalid("a duration from 1s to 9h6m7s, which is what Linux takes")
+        raise invalid("a duration from 1s to 9h6m7s, the range that Linux accepts")
     return duration
 
 
@@ -122,12 +122,12 @@ def _routing_mark(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", value):
         number = int(value, 16 if value[:2].lower() == "0x" else 10)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**32:
-        raise invalid('a number from 0 to 4294967295, or one in hexadecimal as "0x1234"')
+        raise invalid('a number from 0 to 4294967295, or a string in hexadecimal such as "0x1234"')
     return number
 
 
 def _decimal(value: Any) -> Any:
-    """Take whole numbers as decimals too; JSON's fractions are read as decimals already."""
+    """Convert whole numbers to decimals; JSON's fractions are decimals already."""
     return Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -136,20 +136,20 @@ def _base_url(value: str) -> str:
         parts = urlsplit(value)
         host, _port = parts.hostname, parts.port
     except ValueError:
-        raise invalid("an http or https URL", "something that is not a URL") from None
+        raise invalid("an http or https URL", "a value that is not a URL") from None
     if parts.username is not None or parts.password is not None:
         raise invalid("an http or https URL without user name and password", "a URL with a user name or password")
     if parts.scheme not in ("http", "https") or not host or re.search(r"[^\x21-\x7e]|\\", value):
-        raise invalid("an http or https URL", "something else (not shown)" if "@" in value else None)
+        raise invalid("an http or https URL", "another value (not shown)" if "@" in value else None)
     if "?" in value or "#" in value:
         raise invalid("an http or https URL without query and fragment")
     return value.rstrip("/")
 
 
 def _codex_below(value: str) -> str:
-    # So stands the key of this name in Codex's own configuration.
+    # The key of this name in Codex's own configuration ends like this.
     if urlsplit(value).path.endswith("/backend-api"):
-        raise invalid(f"{value}/codex: one step above it are the owner's conversations, open to every user")
+        raise invalid(f"{value}/codex; one level above it, every user could read the owner's conversations")
     return value
 
 
@@ -158,18 +158,18 @@ _DRIVER_HINT = "postgresql+psycopg://..., with the package installed by: pip ins
 
 def _database_url(value: str) -> str:
     if not re.match(r"(sqlite|postgresql)(\+[a-z0-9_]+)?://", value):
-        raise invalid("an SQLAlchemy URL that starts with sqlite:// or postgresql://", "something else (not shown)")
+        raise invalid("an SQLAlchemy URL that starts with sqlite:// or postgresql://", "another value (not shown)")
     try:
         sa.make_url(value).get_dialect().import_dbapi()
     except (sa.exc.ArgumentError, ValueError):
-        raise invalid("an SQLAlchemy URL", "something that is not one (not shown)") from None
+        raise invalid("an SQLAlchemy URL", "a malformed URL (not shown)") from None
     except ImportError as exc:
         raise invalid(_DRIVER_HINT, f"a URL that needs the package {exc.name}, which is not installed") from None
     return value
 
 
 def _zoned_time(value: Any) -> Any:
-    expected = 'a time with its zone, such as "2027-01-31T00:00:00Z"'
+    expected = 'a time with its time zone, such as "2027-01-31T00:00:00Z"'
     if isinstance(value, datetime):
         return value
     try:
@@ -177,7 +177,7 @@ def _zoned_time(value: Any) -> Any:
     except (TypeError, ValueError):
         raise invalid(expected) from None
     if time.tzinfo is None:
-        raise invalid(expected, f'"{value}", which has no zone')
+        raise invalid(expected, f'"{value}", which has no time zone')
     return time
 
 
@@ -196,30 +196,30 @@ RoutingMark = Annotated[int, BeforeValidator(_routing_mark), Expected("a number"
 BaseUrl = Annotated[str, AfterValidator(_base_url), Expected("an http or https URL")]
 ChatgptBaseUrl = Annotated[BaseUrl, AfterValidator(_codex_below)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url), Expected("an SQLAlchemy URL", secret=True)]
-ZonedTime = Annotated[datetime, BeforeValidator(_zoned_time), Expected("a time with its zone")]
+ZonedTime = Annotated[datetime, BeforeValidator(_zoned_time), Expected("a time with its time zone")]
 Amount = Annotated[Decimal, BeforeValidator(_decimal)]
 AsTuple = BeforeValidator(_tuple)
 
 # RFC 9110 section 5.6.2
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-# RFC 9110 section 7.6.1, and the fields that frame or address a message, which the relay writes itself.
+# RFC 9110 section 7.6.1, plus the fields that frame or address a message, which the relay sets itself.
 _RELAYS_OWN_FIELDS: Mapping[str, str] = {
     **dict.fromkeys(
         ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
-        "it belongs to one connection (hop-by-hop, RFC 9110 section 7.6.1)",
+        "it applies to one connection (hop-by-hop, RFC 9110 section 7.6.1)",
     ),
-    **dict.fromkeys(("proxy-authenticate", "proxy-authorization"), "a proxy's password belongs in `detour`"),
-    "content-length": "it follows from the body",
-    "expect": "it is settled with the client before upstream is asked",
-    "host": "it follows from the base URL",
+    **dict.fromkeys(("proxy-authenticate", "proxy-authorization"), "the proxy's password goes into `detour`"),
+    "content-length": "it is derived from the body",
+    "expect": "it is answered before upstream is contacted",
+    "host": "it is derived from the base URL",
 }
 
 
 def _field_name(name: str) -> str:
     if not TOKEN.fullmatch(name):
-        raise invalid("the name of a header field: letters, digits and any of !#$%&'*+-.^_`|~", "another name")
+        raise invalid("the name of a header field: letters, digits and any of !#$%&'*+-.^_`|~", "an invalid name")
     if reason := _RELAYS_OWN_FIELDS.get(name.lower()):
-        raise invalid(f"other fields only: {reason}", f"the field {name}")
+        raise invalid(f"any other field: {reason}", f"the field {name}")
     return name
 
 
@@ -229,7 +229,7 @@ def _field_values(values: tuple[str, ...]) -> tuple[str, ...]:
             raise invalid("a string or a list of strings")
         if re.search(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]", value) or value != value.strip(" \t"):
             raise invalid(
-                "a field value: no line breaks, no control characters, nothing beyond Latin-1, no space at its ends",
+                "a field value: Latin-1 without line breaks, control characters, or leading or trailing spaces",
                 "a value that cannot be sent (not shown)",
             )
     return values

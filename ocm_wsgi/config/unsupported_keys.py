@@ -1,4 +1,4 @@
-"""Keys of sing-box that this service does not have, each with the reason. A key that is off is let through."""
+"""sing-box's keys that this service does not support, each with the reason. A key that is off is ignored."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from ocm_wsgi.config.paths import JsonPath, json_path
 from ocm_wsgi.errors import ConfigProblem
 
-_UDP = "OCM is HTTP over TCP, there is no UDP here"
-_SNIFF = "sniffing belongs to sing-box's routing, and its inbound fields are withdrawn there too"
-_PROXY_PROTOCOL = "sing-box withdrew it in 1.6; put nginx in front, which passes the client's address"
-_NGINX = "put nginx in front for that (deploy/nginx.conf)"
-_LATER = "several credentials come later"
+_UDP = "the service uses HTTP over TCP, never UDP"
+_SNIFF = "sniffing is part of sing-box's routing, and its inbound fields are deprecated there too"
+_PROXY_PROTOCOL = "sing-box removed it in 1.6; put nginx in front, which passes on the client's address"
+_NGINX = "put nginx in front instead (deploy/nginx.conf)"
+_LATER = "multiple credentials are not supported yet"
 
 SERVICE = {
     "udp_fragment": _UDP,
@@ -36,31 +36,33 @@ TLS = {
     "certificate_provider": f"Python's TLS server obtains no certificates; {_NGINX}",
     "ech": f"Python's TLS server has no Encrypted Client Hello; {_NGINX}",
     "reality": f"Python's TLS server has no Reality; {_NGINX}",
-    "insecure": "no certificate is made up here; give certificate_path and key_path",
-    "curve_preferences": f"Python cannot choose among curves; {_NGINX}",
+    "insecure": "no self-signed certificate is generated here; set certificate_path and key_path",
+    "curve_preferences": f"Python cannot select curves; {_NGINX}",
     "kernel_tx": f"Python's TLS server has no kernel TLS; {_NGINX}",
     "kernel_rx": f"Python's TLS server has no kernel TLS; {_NGINX}",
-    "client_certificate_public_key_sha256": f"Python verifies clients by authority, not by key; {_NGINX}",
+    "client_certificate_public_key_sha256": f"Python verifies clients by issuer, not by key; {_NGINX}",
 }
 CERTIFICATE = {
-    "tls_decryption": "this service decrypts nobody's traffic",
+    "tls_decryption": "this service does not intercept TLS traffic",
 }
 
 
 def is_off(value: Any) -> bool:
-    """Return whether sing-box takes the value as if the key were not there."""
+    """Return whether sing-box treats the value as if the key were absent."""
     return not value or (isinstance(value, dict) and value.get("enabled") is False)
 
 
-def without_refused(
-    members: Mapping[str, Any], refused: Mapping[str, str], path: JsonPath
+def remove_unsupported(
+    members: Mapping[str, Any], unsupported: Mapping[str, str], path: JsonPath
 ) -> tuple[dict[str, Any], list[ConfigProblem]]:
-    """Return the members less the refused ones, and a problem for each of these that is on."""
-    kept, problems = {}, []
+    """Return the members without the unsupported ones, and a problem for each of these that is on."""
+    supported, problems = {}, []
     for key, value in members.items():
-        if key not in refused:
-            kept[key] = value
+        if key not in unsupported:
+            supported[key] = value
         elif not is_off(value):
-            reason = f"it to be left out: {refused[key]}"
-            problems.append(ConfigProblem(json_path((*path, key)), f"the key {key}, which has no use here", reason))
-    return kept, problems
+            reason = f"it to be left out: {unsupported[key]}"
+            problems.append(
+                ConfigProblem(json_path((*path, key)), f"the key {key}, which is not supported here", reason)
+            )
+    return supported, problems

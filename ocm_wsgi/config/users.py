@@ -1,4 +1,4 @@
-"""Users, their limits, and prices, as the configuration names them."""
+"""Users, limits and prices in the configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _bearer_token(token: SecretStr) -> SecretStr:
         raise invalid("a token that is not empty", "an empty token")
     if not all("!" <= character <= "~" for character in text):
         raise invalid(
-            "a token of visible ASCII characters without spaces, or no client could send it",
+            "a token of visible ASCII characters without spaces, as clients can send no others",
             "a token (not shown) with other characters",
         )
     return token
@@ -47,7 +47,7 @@ Rate = Annotated[Amount, Field(ge=0, allow_inf_nan=False), Expected("USD per mil
 
 
 class Limit(StrictModel):
-    """How much a user may use in one window. Every measure given holds on its own."""
+    """How much a user may use in one window. Each measure given applies on its own."""
 
     per: Annotated[Literal["5h", "day", "week", "month"], Expected('"5h", "day", "week" or "month"')]
     requests: Count | None = None
@@ -60,12 +60,12 @@ class Limit(StrictModel):
     @model_validator(mode="after")
     def _measures_something(self) -> Limit:
         if all(getattr(self, measure) is None for measure in _MEASURES):
-            raise invalid("at least one of requests, tokens, usd and percent", "a limit of nothing")
+            raise invalid("at least one of requests, tokens, usd and percent", "a limit without a measure")
         return self
 
 
 class UserConfig(StrictModel):
-    """A named holder of a bearer token."""
+    """A user, identified by a bearer token."""
 
     name: Annotated[str, AfterValidator(_name), Expected("a name")]
     token: BearerToken
@@ -82,7 +82,7 @@ class UserConfig(StrictModel):
 
 
 class Price(StrictModel):
-    """What a model costs: USD per million tokens, exact."""
+    """The price of a model: USD per million tokens, exact."""
 
     input: Rate
     cached_input: Rate

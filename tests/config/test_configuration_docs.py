@@ -1,4 +1,4 @@
-"""docs/configuration.md held against the schema, both ways."""
+"""docs/configuration.md agrees with the schema, in both directions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ COMPUTED = {"credential_path", "state_path", "database_url"}
 
 
 def tables() -> list[list[list[str]]]:
-    """Return the tables of the document: their rows, and of each row its cells."""
+    """Return the document's tables, as lists of rows of cells."""
     found = re.findall(r"(?:^\|.*\n)+", TEXT, re.MULTILINE)
     return [[[cell.strip() for cell in row.strip().strip("|").split(" | ")] for row in t.splitlines()] for t in found]
 
 
 def rows(*header: str, containing: str) -> list[list[str]]:
-    """Return the rows of the table with this header that has this key."""
+    """Return the rows of the table with this header that contains this key."""
     (table,) = [t for t in tables() if t[0] == list(header) and f"`{containing}`" in [row[0] for row in t]]
     return table[2:]
 
@@ -36,13 +36,13 @@ KEYS = {row[0].strip("`"): row for row in rows("key", "variable", "default", "ex
 
 
 def test_every_key_is_documented_and_no_other() -> None:
-    """The table has the keys of the service, in their order."""
+    """The table lists the keys of the service, in their order."""
     assert list(KEYS) == list(Service.model_fields)
 
 
 @pytest.mark.parametrize("key", Service.model_fields)
 def test_key_is_documented_as_it_is(tmp_path: Path, key: str) -> None:
-    """Variable and default are the real ones, and the example works."""
+    """The documented variable and default are the real ones, and the example works."""
     _, variable, default, example, meaning = KEYS[key]
     assert variable == (f"`OCM_{key.upper()}`" if key in scalar_keys() else "in the file")
     assert meaning.endswith(".")
@@ -54,7 +54,7 @@ def test_key_is_documented_as_it_is(tmp_path: Path, key: str) -> None:
 
 
 def read(folder: Path, key: str, text: str) -> Any:
-    """Return what a key becomes when it is set to a JSON text in backticks."""
+    """Return the value of a key that is set to a JSON text in backticks."""
     (folder / "ocm.json").write_text(json.dumps({key: json.loads(text.strip("`"))}))
     return getattr(load(environ={"HOME": str(folder)}, cwd=folder), key)
 
@@ -64,7 +64,7 @@ def read(folder: Path, key: str, text: str) -> Any:
     [(UserConfig, "max_concurrent"), (Limit, "per"), (Price, "input"), (TLS, "alpn"), (Certificate, "store")],
 )
 def test_every_nested_key_is_documented_and_no_other(table: type[StrictModel], containing: str) -> None:
-    """The tables of nested keys have the keys and defaults of the schema, in its order."""
+    """The tables of nested keys list the schema's keys and defaults, in its order."""
     documented = {row[0].strip("`"): row[1] for row in rows("key", "default", "meaning", containing=containing)}
     assert list(documented) == list(table.model_fields)
     for key, default in documented.items():
@@ -77,16 +77,16 @@ def shown(default: Any) -> str:
     return "none" if default is None else f"`{json.dumps(default)}`"
 
 
-def test_every_refused_key_is_documented_and_no_other() -> None:
-    """The keys of sing-box that are refused are listed with where they would stand."""
+def test_every_unsupported_key_is_documented_and_no_other() -> None:
+    """sing-box's unsupported keys are listed with the object that they belong to."""
     documented = [(row[0].strip("`"), row[1]) for row in rows("key", "where", "instead", containing="sniff")]
-    refused = {
+    unsupported = {
         "entry": unsupported_keys.SERVICE,
         "user": unsupported_keys.USER,
         "tls": unsupported_keys.TLS,
         "certificate": unsupported_keys.CERTIFICATE,
     }
-    assert documented == [(key, where) for where, keys in refused.items() for key in keys]
+    assert documented == [(key, where) for where, keys in unsupported.items() for key in keys]
 
 
 @pytest.mark.parametrize("example", re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL))
@@ -100,6 +100,6 @@ def test_every_example_works(tmp_path: Path, example: str) -> None:
 
 
 def test_every_variable_named_exists() -> None:
-    """No OCM_ variable is named that means nothing, but for the stranger that is named as one."""
+    """The document names no OCM_ variable that does not exist, except the one it gives as an unrelated variable."""
     named = set(re.findall(r"`(OCM_\w+)`", TEXT))
     assert named - {"OCM_CONFIG", "OCM_SERVICE_HOST", "OCM_"} == {f"OCM_{key.upper()}" for key in scalar_keys()}

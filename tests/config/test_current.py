@@ -1,4 +1,4 @@
-"""The configuration in force in a process."""
+"""The configuration of a process."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_config_is_loaded_once(tmp_path: Path) -> None:
     assert run(tmp_path, code, OCM_LISTEN_PORT="5").stdout == "True 5\n"
 
 
-def test_config_exits_on_mistakes(tmp_path: Path) -> None:
-    """Mistakes are printed to standard error, with exit code 1 and no traceback."""
+def test_config_exits_on_problems(tmp_path: Path) -> None:
+    """Problems are printed to standard error, with exit code 1 and no traceback."""
     code = "from ocm_wsgi.config import current; current.config()"
     result = run(tmp_path, code, OCM_LISTEN_PORT="x", OCM_LISTN="y")
     assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""The text of a configuration file: comments, commas, duplicates, and where a syntax error is."""
+"""The text of a configuration file: comments, commas, duplicates, and the location of syntax errors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ JSON = st.recursive(
 
 
 @given(JSON, st.sampled_from(['# it\'s a "comment" {', "// one # two", "/* # \n */"]))
-def test_parse_sees_the_same_with_comments(value: object, comment: str) -> None:
-    """Comments of all three kinds change nothing, whatever the strings hold."""
+def test_parse_ignores_comments(value: object, comment: str) -> None:
+    """Comments of all three kinds change nothing, whatever the strings contain."""
     text = json.dumps(value, indent=1)
     with_comments = f"{comment}\n" + text.replace("\n", f" {comment}\n") + f" {comment}\n"
     assert parse(with_comments) == (value, []) == parse(text)
@@ -37,26 +37,26 @@ def test_parse_sees_the_same_with_comments(value: object, comment: str) -> None:
         pytest.param('\ufeff{"a": 1.10}', {"a": Decimal("1.10")}, id="byte-order-mark"),
     ],
 )
-def test_parse_reads_what_sing_box_reads(text: str, value: object) -> None:
+def test_parse_accepts_sing_box_syntax(text: str, value: object) -> None:
     """sing-box's comments and commas are accepted, and a hash within a string is part of it."""
     assert parse(text) == (value, [])
 
 
 def test_parse_counts_lines_past_hash_comments() -> None:
-    """A comment moves nothing: the error is where the reader sees it."""
+    """Comments do not shift locations: the error is where the reader sees it."""
     _, (problem,) = parse('{\n  "a": 1, # one\n  # two\n  "b" 2\n}')
     assert problem.where == "line 4, column 7"
 
 
-def test_parse_tells_every_duplicate() -> None:
-    """Duplicates are told with their paths, wherever they are, and the last one's value is taken."""
+def test_parse_reports_every_duplicate() -> None:
+    """Duplicates are reported with their paths, at any depth, and the last one's value is used."""
     value, problems = parse('{"a": 1, "a": 2, "b": [{"c": 1, "c": 2, "c": 3}]}')
     assert value == {"a": 2, "b": [{"c": 3}]}
     assert [problem.where for problem in problems] == ["$.a", "$.b[0].c", "$.b[0].c"]
 
 
 def test_parse_survives_deep_nesting() -> None:
-    """Nesting beyond all reason is a problem and no crash."""
+    """Excessive nesting is reported as a problem and does not crash."""
     value, (problem,) = parse("[" * 100_000)
     assert value is None
     assert "nested too deeply" in str(problem)

@@ -1,4 +1,4 @@
-"""What a right configuration becomes."""
+"""The result of loading a valid configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRET = "sk-ocm-very-secret"
 
 
 def loaded(folder: Path, document: Any = None, **environ: str) -> Config:
-    """Return the configuration of a document (a text as it is, anything else as JSON)."""
+    """Return the configuration of a document (text verbatim, anything else as JSON)."""
     if document is not None:
         text = document if isinstance(document, str) else json.dumps(document)
         (folder / "ocm.json").write_text(text, encoding="utf-8")
@@ -28,7 +28,7 @@ def loaded(folder: Path, document: Any = None, **environ: str) -> Config:
 
 
 def test_load_without_file_gives_defaults(tmp_path: Path) -> None:
-    """With nothing given, the documented defaults hold."""
+    """Without any settings the documented defaults apply."""
     config = loaded(tmp_path)
     assert config.source == "defaults"
     assert (config.listen, config.listen_port) == ("127.0.0.1", 8080)
@@ -68,8 +68,8 @@ WHOLE = r"""
 """
 
 
-def test_load_takes_a_sing_box_file_as_it_is(tmp_path: Path) -> None:
-    """A whole sing-box configuration works, with its comments and commas; what is off in it does not matter."""
+def test_load_accepts_a_sing_box_file_unchanged(tmp_path: Path) -> None:
+    """A whole sing-box configuration works, with its comments and commas; keys that are off are ignored."""
     config = loaded(tmp_path, WHOLE)
     assert config.source == str(tmp_path / "ocm.json")
     assert (config.listen, config.listen_port, config.tcp_fast_open) == ("::1", 8088, True)
@@ -82,7 +82,7 @@ def test_load_takes_a_sing_box_file_as_it_is(tmp_path: Path) -> None:
     assert config.tls is None
 
 
-def test_load_takes_the_entry_alone(tmp_path: Path) -> None:
+def test_load_accepts_the_entry_alone(tmp_path: Path) -> None:
     """The entry may be the whole file, with outbounds and certificate in it."""
     config = loaded(
         tmp_path,
@@ -98,7 +98,7 @@ def test_load_takes_the_entry_alone(tmp_path: Path) -> None:
 
 
 def test_load_reads_users(tmp_path: Path) -> None:
-    """Every key of a user arrives as its type."""
+    """Every key of a user is converted to its type."""
     user = {
         "name": "alice",
         "token": SECRET,
@@ -118,20 +118,20 @@ def test_load_reads_users(tmp_path: Path) -> None:
 
 
 def test_load_reads_prices_exactly(tmp_path: Path) -> None:
-    """A price is the decimal that was written, not the nearest binary fraction."""
+    """A price is exactly the decimal in the file, not the nearest binary fraction."""
     config = loaded(tmp_path, '{"prices": {"gpt-x": {"input": 1.10, "cached_input": 0, "output": 0.30}}}')
     assert (config.prices["gpt-x"].input, config.prices["gpt-x"].output) == (Decimal("1.10"), Decimal("0.30"))
 
 
-def test_load_environment_wins_over_file(tmp_path: Path) -> None:
-    """A variable overrides the file's key, and the rest of the file stays."""
+def test_load_environment_overrides_file(tmp_path: Path) -> None:
+    """A variable overrides its key in the file; the rest of the file still applies."""
     config = loaded(tmp_path, {"listen_port": 1, "listen": "::1"}, OCM_LISTEN_PORT="2", OCM_DETOUR="http://p:3128")
     assert (config.listen, config.listen_port) == ("::1", 2)
     assert config.proxy_url is not None
     assert config.proxy_url.get_secret_value() == "http://p:3128"
 
 
-# Text in the environment, and what the attribute becomes.
+# Text in the environment, and the attribute's resulting value.
 VARIABLES: dict[str, tuple[str, Any]] = {
     "listen": ("0.0.0.0", "0.0.0.0"),
     "listen_port": (" 81 ", 81),
@@ -162,22 +162,22 @@ VARIABLES: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("key", scalar_keys())
 def test_load_reads_every_scalar_from_environment(tmp_path: Path, key: str) -> None:
-    """Every key that holds one value can be set by its variable, from text."""
+    """Every key that holds a single value can be set by its variable, from text."""
     text, value = VARIABLES[key]
     config = loaded(tmp_path, None, **{f"OCM_{key.upper()}": text})
     assert key == "detour" or getattr(config, key) == value
 
 
 def test_load_ignores_empty_variables(tmp_path: Path) -> None:
-    """An empty variable counts as not set."""
+    """An empty variable counts as unset."""
     assert loaded(tmp_path, {"listen_port": 5}, OCM_LISTEN_PORT="", OCM_CONFIG="").listen_port == 5
 
 
-def test_load_warns_of_strangers_in_the_environment(tmp_path: Path) -> None:
-    """What Kubernetes sets for a service named ocm is told and does not stop the start."""
-    strangers = ("OCM_PORT", "OCM_PORT_8080_TCP_ADDR", "OCM_SERVICE_HOST", "OCM_SERVICE_PORT")
-    warnings = loaded(tmp_path, None, **dict.fromkeys(strangers, "tcp://10.0.0.1:8080")).warnings
-    assert [warning.split()[0] for warning in warnings] == list(strangers)
+def test_load_warns_about_unrelated_variables(tmp_path: Path) -> None:
+    """Variables that Kubernetes sets for a service named ocm cause warnings and do not prevent startup."""
+    unrelated = ("OCM_PORT", "OCM_PORT_8080_TCP_ADDR", "OCM_SERVICE_HOST", "OCM_SERVICE_PORT")
+    warnings = loaded(tmp_path, None, **dict.fromkeys(unrelated, "tcp://10.0.0.1:8080")).warnings
+    assert [warning.split()[0] for warning in warnings] == list(unrelated)
 
 
 @pytest.mark.parametrize(
@@ -189,15 +189,15 @@ def test_load_warns_of_strangers_in_the_environment(tmp_path: Path) -> None:
         pytest.param({"tls": {"key_path": "k"}}, ["enabled is not true", "without TLS"], id="tls-forgotten"),
     ],
 )
-def test_load_warns_of_what_is_unwise(tmp_path: Path, document: Any, words: list[str]) -> None:
-    """What works but is likely not meant is in the warnings, and nothing else is."""
+def test_load_warns_about_doubtful_settings(tmp_path: Path, document: Any, words: list[str]) -> None:
+    """Valid settings that are probably unintended cause one warning, and others none."""
     warnings = loaded(tmp_path, document).warnings
     assert len(warnings) == bool(words)
     assert all(word in warnings[0] for word in words)
 
 
 def outbound(**members: Any) -> dict[str, Any]:
-    """Return an entry with a detour by these outbound members."""
+    """Return an entry with a detour through an outbound with these members."""
     return {"detour": "d", "outbounds": [{"type": "block", "tag": "x"}, {"tag": "d", **members}]}
 
 
@@ -226,13 +226,13 @@ HTTP = {"type": "http", "server": "::1", "server_port": 3128}
     ],
 )
 def test_load_resolves_the_detour(tmp_path: Path, document: Any, url: str | None) -> None:
-    """A detour becomes the one proxy URL that it stands for."""
+    """A detour is resolved to one proxy URL."""
     proxy_url = loaded(tmp_path, document).proxy_url
     assert (proxy_url.get_secret_value() if proxy_url else None) == url
 
 
 def test_load_finds_paths(tmp_path: Path) -> None:
-    """Relative paths are the working directory's, a tilde is the home folder, and CODEX_HOME moves the credential."""
+    """Paths are relative to the working directory, ~ is the home folder, and CODEX_HOME moves the credential."""
     work = tmp_path / "work"
     work.mkdir()
     config = loaded(
@@ -248,7 +248,7 @@ def test_load_finds_paths(tmp_path: Path) -> None:
 
 
 def test_load_follows_xdg_and_sudo(tmp_path: Path) -> None:
-    """State follows XDG_STATE_HOME; under sudo the credential is that of whoever typed it, state is not."""
+    """State follows XDG_STATE_HOME; under sudo the credential, but not the state, is that of the invoking user."""
     someone = pwd.getpwuid(os.getuid())
     config = loaded(tmp_path, None, XDG_STATE_HOME="/xdg", SUDO_USER=someone.pw_name)
     assert config.state_path == Path("/xdg/ocm")
@@ -257,7 +257,7 @@ def test_load_follows_xdg_and_sudo(tmp_path: Path) -> None:
 
 
 def test_load_reads_the_named_file(tmp_path: Path) -> None:
-    """OCM_CONFIG names the file, and then ./ocm.json is not read."""
+    """If OCM_CONFIG names a file, ./ocm.json is not read."""
     (tmp_path / "other.json").write_text('{"listen_port": 7}')
     config = loaded(tmp_path, {"listen_port": 6}, OCM_CONFIG="other.json")
     assert (config.listen_port, config.source) == (7, str(tmp_path / "other.json"))
@@ -278,13 +278,13 @@ def test_config_shows_no_secrets(tmp_path: Path) -> None:
 
 
 def test_config_cannot_be_changed(tmp_path: Path) -> None:
-    """The configuration is a value."""
+    """The configuration is immutable."""
     with pytest.raises(ValidationError):
         loaded(tmp_path).listen_port = 1
 
 
-def test_load_without_home_asks_for_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without a home folder is told which variables to set, and with them it works."""
+def test_load_without_home_requires_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a home folder the error names the variables to set, and setting them works."""
 
     def no_entry(_key: object) -> object:
         raise KeyError

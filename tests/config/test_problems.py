@@ -1,4 +1,4 @@
-"""Every kind of problem in a configuration: the place named and the words that say what to do."""
+"""Every kind of problem in a configuration: the location it names and how it says what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOCKS = {"type": "socks", "tag": "warp", "server": "127.0.0.1", "server_port": 1
 
 
 def problems_in(folder: Path, document: Any, **environ: str) -> list[ConfigProblem]:
-    """Return the problems of a document (a text as it is, anything else as JSON), or none."""
+    """Return the problems in a document (text verbatim, anything else as JSON)."""
     text = document if isinstance(document, str) else json.dumps(document)
     (folder / "ocm.json").write_text(text, encoding="utf-8")
     try:
@@ -30,7 +30,7 @@ def problems_in(folder: Path, document: Any, **environ: str) -> list[ConfigProbl
 
 
 def limits(**limit: Any) -> dict[str, Any]:
-    """Return an entry whose only user has one limit."""
+    """Return an entry whose only user has one limit, this one."""
     return {"users": [{**ALICE, "limits": [limit]}]}
 
 
@@ -39,15 +39,15 @@ def outbound(**members: Any) -> dict[str, Any]:
     return {"detour": "warp", "outbounds": [{**SOCKS, **members}]}
 
 
-# id: (document, path of the one problem, words that its text holds)
+# id: (document, path of its one problem, words in the problem's text)
 PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
-    "not-an-object": ([1], "$", ("no object", "entry of type ocm")),
+    "not-an-object": ([1], "$", ("not an object", "entry of type ocm")),
     "empty-file": ("", "$", ("empty file", "JSON")),
     "syntax": ('{"listen": "::1",\n  "listen_port" 1}', "line 2, column 17", ('unexpected "1"', "JSON")),
     "unterminated": ('{"listen": "::1",', "line 1, column 18", ("unexpected end of input",)),
     "same-key-twice": ('{"users": [{"name": "a", "name": "b", "token": "t"}]}', "$.users[0].name", ("same key twice",)),
     "no-services-in-a-sing-box-file": ({"inbounds": []}, "$", ("without services", "type ocm")),
-    "services-no-list": ({"services": {"type": "ocm"}}, "$.services", ("no list",)),
+    "services-no-list": ({"services": {"type": "ocm"}}, "$.services", ("not a list",)),
     "no-ocm-service": ({"services": [{"type": "ccm"}]}, "$.services", ("no entry of type ocm", "exactly one")),
     "two-ocm-services": (
         {"services": [{"type": "ocm"}, {"type": "ccm"}, {"type": "ocm"}]},
@@ -86,13 +86,13 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "duration-as-number": ({"tcp_keep_alive": 300}, "$.tcp_keep_alive", ("found 300", "unit")),
     "duration-too-long": ({"tcp_keep_alive_interval": "1d"}, "$.tcp_keep_alive_interval", ("9h6m7s",)),
     "duration-too-short": ({"tcp_keep_alive_interval": "300ms"}, "$.tcp_keep_alive_interval", ("from 1s",)),
-    "udp-timeout": ({"udp_timeout": "5m"}, "$.udp_timeout", ("udp_timeout", "no UDP")),
-    "udp-fragment": ({"udp_fragment": True}, "$.udp_fragment", ("left out", "no UDP")),
+    "udp-timeout": ({"udp_timeout": "5m"}, "$.udp_timeout", ("udp_timeout", "never UDP")),
+    "udp-fragment": ({"udp_fragment": True}, "$.udp_fragment", ("left out", "never UDP")),
     "sniff": ({"sniff": True}, "$.sniff", ("sniffing",)),
     "domain-strategy": ({"domain_strategy": "prefer_ipv4"}, "$.domain_strategy", ("left out",)),
     "proxy-protocol": ({"proxy_protocol": True}, "$.proxy_protocol", ("nginx",)),
-    "several-credentials": ({"credentials": [{"tag": "a"}]}, "$.credentials", ("later", "use credential_path")),
-    "credential-of-a-user": ({"users": [{**ALICE, "credential": "a"}]}, "$.users[0].credential", ("later",)),
+    "several-credentials": ({"credentials": [{"tag": "a"}]}, "$.credentials", ("not supported", "use credential_path")),
+    "credential-of-a-user": ({"users": [{**ALICE, "credential": "a"}]}, "$.users[0].credential", ("not supported",)),
     "path-number": ({"credential_path": 5}, "$.credential_path", ("found 5", "a path")),
     "path-with-nul": ({"usages_path": "a\0b"}, "$.usages_path", ("a path",)),
     "users-object": ({"users": {"alice": SECRET}}, "$.users", ("an object", "a list of users")),
@@ -126,13 +126,13 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "expiry-without-zone": (
         {"users": [{**ALICE, "expires_at": "2027-01-31T00:00:00"}]},
         "$.users[0].expires_at",
-        ("no zone", "2027-01-31T00:00:00Z"),
+        ("no time zone", "2027-01-31T00:00:00Z"),
     ),
     "expiry-number": ({"users": [{**ALICE, "expires_at": 1800000000}]}, "$.users[0].expires_at", ("zone",)),
     "concurrency-zero": ({"users": [{**ALICE, "max_concurrent": 0}]}, "$.users[0].max_concurrent", ("at least 1",)),
     "limit-window": (limits(per="year", usd=1), "$.users[0].limits[0].per", ('"5h", "day", "week" or "month"',)),
     "limit-without-window": (limits(usd=1), "$.users[0].limits[0].per", ("nothing", '"5h"')),
-    "limit-of-nothing": (limits(per="day"), "$.users[0].limits[0]", ("limit of nothing", "requests, tokens, usd")),
+    "limit-of-nothing": (limits(per="day"), "$.users[0].limits[0]", ("without a measure", "requests, tokens, usd")),
     "limit-percent": (limits(per="5h", percent=101), "$.users[0].limits[0].percent", ("101", "percentage")),
     "limit-usd-zero": (limits(per="5h", usd=0), "$.users[0].limits[0].usd", ("more than 0",)),
     "limit-usd-text": (limits(per="5h", usd="5"), "$.users[0].limits[0].usd", ('the string "5"', "amount in USD")),
@@ -150,7 +150,7 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "headers-list": ({"headers": ["X-A"]}, "$.headers", ("a list", "field names")),
     "header-name": ({"headers": {"X A": "1"}}, '$.headers["X A"]', ("name of a header field",)),
     "header-hop-by-hop": ({"headers": {"Keep-Alive": "1"}}, '$.headers["Keep-Alive"]', ("hop-by-hop",)),
-    "header-length": ({"headers": {"content-length": "1"}}, '$.headers["content-length"]', ("follows from the body",)),
+    "header-length": ({"headers": {"content-length": "1"}}, '$.headers["content-length"]', ("derived from the body",)),
     "header-host": ({"headers": {"Host": "x"}}, "$.headers.Host", ("base URL",)),
     "header-value-line-break": ({"headers": {"X-A": f"{SECRET}\r\nB: 1"}}, '$.headers["X-A"]', ("line breaks",)),
     "header-value-not-latin": ({"headers": {"X-A": "€"}}, '$.headers["X-A"]', ("Latin-1",)),
@@ -175,16 +175,16 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     ),
     "detour-without-scheme": ({"detour": f"u:{SECRET}@x:1"}, "$.detour", ("unknown tag (not shown)",)),
     "path-with-half-a-character": ('{"usages_path": "\\ud800"}', "$.usages_path", ("a path",)),
-    "outbound-dial-field": (outbound(bind_interface="eth0"), "$.outbounds[0].bind_interface", ("cannot be honoured",)),
-    "outbound-network-udp": (outbound(network="udp"), "$.outbounds[0].network", ("cannot be honoured",)),
-    "outbound-chain": (outbound(type="direct", detour="x"), "$.outbounds[0].server", ("cannot be honoured",)),
+    "outbound-dial-field": (outbound(bind_interface="eth0"), "$.outbounds[0].bind_interface", ("not supported",)),
+    "outbound-network-udp": (outbound(network="udp"), "$.outbounds[0].network", ("not supported",)),
+    "outbound-chain": (outbound(type="direct", detour="x"), "$.outbounds[0].server", ("not supported",)),
     "outbound-socks4-password": (
         outbound(version="4", username="u", password=SECRET),
         "$.outbounds[0].password",
         ("SOCKS4", "not shown"),
     ),
     "outbound-password-number": (outbound(password=123456), "$.outbounds[0].password", ("a string", "not shown")),
-    "outbound-http-path": (outbound(type="http", path="/x"), "$.outbounds[0].path", ("cannot be honoured",)),
+    "outbound-http-path": (outbound(type="http", path="/x"), "$.outbounds[0].path", ("not supported",)),
     "outbound-tls-insecure": (
         outbound(type="http", tls={"enabled": True, "insecure": True}),
         "$.outbounds[0].tls.insecure",
@@ -200,7 +200,7 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "tls-clients-unverified": (
         {"tls": {"client_authentication": "require-any"}},
         "$.tls.client_authentication",
-        ("cannot ask without verifying",),
+        ("cannot request certificates without verifying",),
     ),
     "tls-clients-unknown": (
         {"tls": {"client_authentication": "maybe"}},
@@ -210,7 +210,7 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "certificate-text": ({"certificate": "x"}, "$.certificate", ("an object",)),
     "certificate-store-chrome": ({"certificate": {"store": "chrome"}}, "$.certificate.store", ('"mozilla"',)),
     "certificate-store": ({"certificate": {"store": "mine"}}, "$.certificate.store", ('"mozilla" or "none"',)),
-    "certificate-nobody": ({"certificate": {"store": "none"}}, "$.certificate", ("trusts nobody",)),
+    "certificate-nobody": ({"certificate": {"store": "none"}}, "$.certificate", ("trusts no certificate",)),
     "certificate-missing": (
         {"certificate": {"certificate_path": "nowhere.pem"}},
         "$.certificate.certificate_path",
@@ -235,7 +235,7 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "base-url-of-all": (
         {"chatgpt_base_url": "https://chatgpt.com/backend-api/"},
         "$.chatgpt_base_url",
-        ("https://chatgpt.com/backend-api/codex: one step above it are the owner's conversations",),
+        ("https://chatgpt.com/backend-api/codex; one level above it, every user could read the owner's conversations",),
     ),
     "base-url-port": ({"api_base_url": "https://x:99999"}, "$.api_base_url", ("not a URL",)),
     "database-url-driver": (
@@ -266,7 +266,7 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize(("document", "where", "words"), PROBLEMS.values(), ids=PROBLEMS.keys())
 def test_load_names_place_and_remedy(tmp_path: Path, document: Any, where: str, words: tuple[str, ...]) -> None:
-    """Each problem is told with its exact path and the words that help, and never with a secret."""
+    """Each problem is reported with its exact path and a remedy, and never with a secret."""
     problems = problems_in(tmp_path, document)
     assert where in [problem.where for problem in problems]
     text = next(str(problem) for problem in problems if problem.where == where)
@@ -274,7 +274,7 @@ def test_load_names_place_and_remedy(tmp_path: Path, document: Any, where: str, 
     assert SECRET not in "".join(map(str, problems))
 
 
-ENVIRONMENT_MISTAKES: dict[str, tuple[dict[str, str], str, tuple[str, ...]]] = {
+ENVIRONMENT_PROBLEMS: dict[str, tuple[dict[str, str], str, tuple[str, ...]]] = {
     "port": ({"OCM_LISTEN_PORT": "http"}, "OCM_LISTEN_PORT", ('"http"', "0 to 65535")),
     "port-range": ({"OCM_LISTEN_PORT": "70000"}, "OCM_LISTEN_PORT", ("70000", "0 to 65535")),
     "flag": ({"OCM_REUSE_ADDR": "maybe"}, "OCM_REUSE_ADDR", ("true or false",)),
@@ -282,8 +282,8 @@ ENVIRONMENT_MISTAKES: dict[str, tuple[dict[str, str], str, tuple[str, ...]]] = {
     "detour": ({"OCM_DETOUR": "warp"}, "OCM_DETOUR", ("unknown tag",)),
     "structured": ({"OCM_USERS": SECRET}, "OCM_USERS", ("users in the file only",)),
     "certificate": ({"OCM_CERTIFICATE": "x"}, "OCM_CERTIFICATE", ("in the file only",)),
-    "slip": ({"OCM_LISTEN_PROT": "1"}, "OCM_LISTEN_PROT", ("did you mean OCM_LISTEN_PORT?",)),
-    "slip-of-the-file": ({"OCM_CONFIGS": "x"}, "OCM_CONFIGS", ("did you mean OCM_CONFIG?",)),
+    "typo": ({"OCM_LISTEN_PROT": "1"}, "OCM_LISTEN_PROT", ("did you mean OCM_LISTEN_PORT?",)),
+    "typo-in-the-file": ({"OCM_CONFIGS": "x"}, "OCM_CONFIGS", ("did you mean OCM_CONFIG?",)),
     "lower-case": ({"OCM_Listen_Port": "1"}, "OCM_Listen_Port", ("did you mean OCM_LISTEN_PORT?",)),
     "no-file": ({"OCM_CONFIG": "nowhere.json"}, "OCM_CONFIG", ("nowhere.json", "No such file")),
     "database": ({"OCM_DATABASE_URL": SECRET}, "OCM_DATABASE_URL", ("not shown", "SQLAlchemy")),
@@ -291,9 +291,9 @@ ENVIRONMENT_MISTAKES: dict[str, tuple[dict[str, str], str, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("environ", "where", "words"), ENVIRONMENT_MISTAKES.values(), ids=ENVIRONMENT_MISTAKES.keys())
+@pytest.mark.parametrize(("environ", "where", "words"), ENVIRONMENT_PROBLEMS.values(), ids=ENVIRONMENT_PROBLEMS.keys())
 def test_load_names_the_variable(tmp_path: Path, environ: dict[str, str], where: str, words: tuple[str, ...]) -> None:
-    """A problem in the environment is told by the variable's name, with the words that help."""
+    """A problem in the environment is reported with the variable's name and a remedy."""
     problems = problems_in(tmp_path, {}, **environ)
     assert [problem.where for problem in problems] == [where]
     assert [word for word in words if word not in str(problems[0])] == [], str(problems[0])
@@ -301,7 +301,7 @@ def test_load_names_the_variable(tmp_path: Path, environ: dict[str, str], where:
 
 
 def test_load_reports_all_problems_together(tmp_path: Path) -> None:
-    """File and environment are told together, also a file's problem that a variable would override."""
+    """Problems in file and environment are reported together, even those that a variable would override."""
     document = {
         "listen": "nowhere",
         "listen_port": "8080",
@@ -340,20 +340,20 @@ DOCUMENTS = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(KNOWN_KEYS + MORE_KEYS), DOCUMENTS, max_size=4))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_load_meets_any_document(tmp_path: Path, document: dict[str, Any]) -> None:
-    """Whatever stands under the known keys, it is a configuration or has problems with places, never a crash."""
+def test_load_survives_any_document(tmp_path: Path, document: dict[str, Any]) -> None:
+    """Whatever the values of known keys, the document is valid or has problems with locations; nothing crashes."""
     assert all(problem.where.startswith(("$", "line")) for problem in problems_in(tmp_path, document))
 
 
 def test_load_counts_problems_and_names_the_file(tmp_path: Path) -> None:
-    """A problem's message counts the problems and names the file they are in."""
+    """The error's message counts the problems and names the file."""
     (tmp_path / "ocm.json").write_text('{"listen_port": -1, "listen": 5}')
     with pytest.raises(ConfigurationError, match=rf"^2 problems in the configuration \({tmp_path}/ocm.json\):\n  \$"):
         load(environ={"HOME": str(tmp_path)}, cwd=tmp_path)
 
 
 def test_load_refuses_a_file_that_is_not_text(tmp_path: Path) -> None:
-    """A file in another encoding is told as such."""
+    """A file in another encoding is reported as such."""
     (tmp_path / "ocm.json").write_bytes(b'{"listen": "\xff"}')
     with pytest.raises(ConfigurationError, match="not UTF-8"):
         load(environ={"HOME": str(tmp_path)}, cwd=tmp_path)

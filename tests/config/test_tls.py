@@ -1,4 +1,4 @@
-"""Certificates in the configuration, tried in real handshakes."""
+"""Certificates in the configuration, tested with real handshakes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENCRYPTED_KEY_PEM = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRY
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Return a folder with a chain, a key, authorities and what is none of them."""
+    """Return a folder with a chain, a key, authorities, and files that are none of these."""
     (tmp_path / "chain.pem").write_text(CHAIN_PEM)
     (tmp_path / "key.pem").write_text(KEY_PEM)
     (tmp_path / "other.pem").write_text(CLIENT.private_key_pem.bytes().decode())
@@ -57,7 +57,7 @@ def problems(folder: Path, document: Any, **environ: str) -> list[tuple[str, str
 def shake_hands(
     server: ssl.SSLContext, client: ssl.SSLContext, *, server_name: str = "localhost"
 ) -> tuple[str | None, str | None]:
-    """Return version and cipher of a handshake over real sockets; raise what the client met."""
+    """Return the version and cipher of a handshake over real sockets; raise the client's error."""
     ours, theirs = socket.socketpair()
 
     def serve() -> None:
@@ -71,7 +71,7 @@ def shake_hands(
     thread.start()
     try:
         with client.wrap_socket(ours, server_hostname=server_name) as connection:
-            connection.recv(1)  # TLS 1.3 tells a client only now that its certificate was refused
+            connection.recv(1)  # with TLS 1.3 a client learns only now that its certificate was rejected
             cipher = connection.cipher()
             return connection.version(), cipher[0] if cipher else None
     finally:
@@ -93,7 +93,7 @@ def test_server_context_from_paths(files: Path) -> None:
 
 
 def test_server_context_from_inline_texts(files: Path) -> None:
-    """Texts may be given inline, as strings or lists of lines, and win over paths; the key is in no repr."""
+    """Inline texts, as strings or lists of lines, take precedence over paths; the key is in no repr."""
     config = loaded(
         files,
         {"tls": {"enabled": True, "certificate": CHAIN_PEM.splitlines(), "key": KEY_PEM, "key_path": "nowhere.pem"}},
@@ -120,7 +120,7 @@ def test_server_context_from_inline_texts(files: Path) -> None:
 def test_server_context_honours_versions_and_suites(
     files: Path, settings: dict[str, Any], version: str, cipher: str | None
 ) -> None:
-    """Versions and suites are those configured."""
+    """Handshakes use the configured versions and suites."""
     tls = loaded(files, {"tls": {"enabled": True, "certificate": CHAIN_PEM, "key": KEY_PEM, **settings}}).tls
     assert tls is not None
     shaken = shake_hands(server_context(tls), trusting_client())
@@ -129,7 +129,7 @@ def test_server_context_honours_versions_and_suites(
 
 
 def test_server_context_verifies_clients(files: Path) -> None:
-    """With require-and-verify only clients of the given authority come in; with verify-if-given also those without."""
+    """require-and-verify accepts only clients of the authority; verify-if-given also those without a certificate."""
     both = {"enabled": True, "certificate": CHAIN_PEM, "key": KEY_PEM, "client_certificate_path": "authorities/ca.pem"}
     required = loaded(files, {"tls": {**both, "client_authentication": "require-and-verify"}}).tls
     optional = loaded(files, {"tls": {**both, "client_authentication": "verify-if-given"}}).tls
@@ -167,7 +167,7 @@ PATHS = {"certificate_path": "chain.pem", "key_path": "key.pem"}
         pytest.param({**PATHS, "key_path": "encrypted.pem"}, [("$.tls.key_path", "encrypted")], id="encrypted"),
         pytest.param(
             {**PATHS, "min_version": "1.3", "max_version": "1.2"},
-            [("$.tls.min_version", "1.3 above max_version 1.2")],
+            [("$.tls.min_version", "1.3, above max_version 1.2")],
             id="versions",
         ),
         pytest.param(
@@ -192,7 +192,7 @@ PATHS = {"certificate_path": "chain.pem", "key_path": "key.pem"}
     ],
 )
 def test_load_tries_the_certificates(files: Path, settings: dict[str, Any], expected: list[tuple[str, str]]) -> None:
-    """What cannot work in TLS stops the start, with the key at fault."""
+    """TLS settings that cannot work prevent startup; the error names the key at fault."""
     found = problems(files, {"tls": {"enabled": True, **settings}})
     assert [where for where, _ in found] == [where for where, _ in expected]
     assert [text for (_, text), (_, words) in zip(found, expected, strict=True) if words not in text] == []
@@ -209,7 +209,7 @@ def test_load_tries_the_certificates(files: Path, settings: dict[str, Any], expe
     ],
 )
 def test_upstream_context_trusts_what_is_given(files: Path, certificate: dict[str, Any]) -> None:
-    """What the configuration trusts is trusted, under its own name only."""
+    """The configured certificates are trusted, for their own host names only."""
     context = upstream_context(loaded(files, {"certificate": certificate}).certificate)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     SERVER.configure_cert(server)
@@ -220,7 +220,7 @@ def test_upstream_context_trusts_what_is_given(files: Path, certificate: dict[st
 
 @pytest.mark.parametrize("store", [None, "system", "mozilla"])
 def test_upstream_context_refuses_strangers(store: str | None) -> None:
-    """A certificate of an unknown authority is refused with every store."""
+    """A certificate of an unknown authority is rejected with every store."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     SERVER.configure_cert(server)
     with pytest.raises(ssl.SSLCertVerificationError):
@@ -232,7 +232,7 @@ def test_upstream_context_refuses_strangers(store: str | None) -> None:
 def test_upstream_context_follows_openssl_variables(
     files: Path, monkeypatch: pytest.MonkeyPatch, store: str | None, variable: str
 ) -> None:
-    """OpenSSL's variables name the roots in place of certifi's; a folder has names by hash."""
+    """OpenSSL's variables replace certifi's roots; files in a folder are named by hash."""
     (files / "hashed").mkdir()
     (files / "hashed" / f"{subject_hash()}.0").write_text(AUTHORITY_PEM)
     path = files / ("hashed" if variable == "SSL_CERT_DIR" else "authorities/ca.pem")
@@ -243,7 +243,7 @@ def test_upstream_context_follows_openssl_variables(
 
 
 def subject_hash() -> str:
-    """Return the name that OpenSSL looks an authority up by in a folder (X509_NAME_hash).
+    """Return the file name that OpenSSL looks for in a folder of authorities (X509_NAME_hash).
 
     That is SHA-1 over the subject with its texts in lower case, without the outer SEQUENCE, first four bytes reversed.
     """
@@ -261,13 +261,13 @@ def der(tag: int, content: bytes) -> bytes:
 
 
 def test_upstream_context_is_built_once() -> None:
-    """The same settings give the same context: it takes tens of milliseconds to build."""
+    """Equal settings share a context, as building one takes tens of milliseconds."""
     assert upstream_context(Certificate()) is upstream_context(Certificate())
     assert upstream_context(Certificate()) is not upstream_context(Certificate(store="system"))
 
 
 def test_upstream_context_has_safe_settings() -> None:
-    """Verification is on, with names checked, from TLS 1.2."""
+    """Certificates and host names are verified, and TLS 1.2 is the minimum."""
     context = upstream_context(Certificate())
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
@@ -275,13 +275,13 @@ def test_upstream_context_has_safe_settings() -> None:
 
 
 def test_load_refuses_a_folder_without_certificates(files: Path) -> None:
-    """A folder in which nothing can be trusted is a problem."""
+    """A folder without certificates is reported as a problem."""
     (found,) = problems(files, {"certificate": {"certificate_directory_path": "empty"}})
     assert found[0] == "$.certificate.certificate_directory_path"
     assert "no certificate in it" in found[1]
 
 
 def test_disabled_tls_needs_no_certificate(files: Path) -> None:
-    """Where TLS is off its files are not looked at."""
+    """With TLS off its files are not read."""
     assert loaded(files, {"tls": {"enabled": False, "certificate_path": "no.pem"}}).tls is None
     assert TLS().enabled is False

@@ -153,7 +153,7 @@ def test_hang_up_takes_the_new_configuration(gunicorn: Start, tmp_path: Path) ->
 
 
 def test_hang_up_keeps_the_last_good_configuration(gunicorn: Start, tmp_path: Path) -> None:
-    """At HUP with a broken file its mistakes are logged and new workers go on with what was good."""
+    """At HUP with a broken file its problems are logged and new workers keep the last valid one."""
     configure(tmp_path, reserve_5h=1)
     server = gunicorn()
     address = server.address()
@@ -164,7 +164,7 @@ def test_hang_up_keeps_the_last_good_configuration(gunicorn: Start, tmp_path: Pa
     assert (before["reserve"], after["reserve"]) == (1, 1)
     assert before["worker"] != after["worker"]
     assert "did you mean listen_port?" in server.log
-    assert "The last good configuration stays in force" in server.log
+    assert "Keeping the last valid configuration" in server.log
     os.kill(after["worker"], signal.SIGKILL)
     server.wait_for_log("Booting worker", count=3)
     assert get(address)["reserve"] == 1
