@@ -73,14 +73,15 @@ def measure_recording(ledger: Ledger, threads: int, turns_each: int) -> None:
     )
 
 
-def measure_windows(ledger: Ledger, now: float) -> None:
+def measure_windows(database: Database, now: float) -> None:
     """Ask what admission asks, for windows of several lengths that begin anywhere, and print how long it takes."""
     for name, seconds in (("5h", 5 * HOUR_SECONDS), ("week", 7 * DAY_SECONDS), ("month", DAYS * DAY_SECONDS)):
         latencies = []
         for _ in range(300):
             since = now - seconds + random.uniform(0, HOUR_SECONDS)
             began = time.perf_counter()
-            ledger.user_window("alice", since)
+            with database.read() as connection:
+                queries.user_window(connection, "alice", since, now, now=now)
             latencies.append(time.perf_counter() - began)
         print(f"user_window, {name:5}: {_percentiles(latencies)}")
 
@@ -132,7 +133,7 @@ def main(rows: int) -> None:
         now = time.time()
         _, seconds = _timed(lambda: fill(database, rows, now))
         print(f"filled with {rows:,} turns in {seconds:.0f} s")
-        measure_windows(ledger, now)
+        measure_windows(database, now)
         measure_recording(ledger, 1, 2_000)
         ledger.close()
         database.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from ocm_wsgi.accounting import history
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.usages_export import Snapshot
@@ -214,8 +215,8 @@ def fill(state_path: Path) -> None:
     os.waitpid(pid, 0)
     filler.unlink()
     ledger = open_ledger(state_path)
-    ledger.start()
-    kept = {made.id for made in _settled(ledger, state_path).recent(100_000)}
+    _settle(ledger, state_path)
+    kept = {made.id for made in history.all_turns(open_database(state_path), history.Wanted())}
     for identity, place, seconds in told:
         print(place, identity in kept, seconds)
     print("sum", len(kept), ledger.sums()[0].counts.turns)
@@ -247,20 +248,20 @@ def _fill(filler: Path) -> None:
                 continue
 
 
-def _settled(ledger: Ledger, state_path: Path) -> Ledger:
-    """Wait until nothing is left in the spool of the dead."""
+def _settle(ledger: Ledger, state_path: Path) -> None:
+    """Start the ledger, and wait until it has emptied the journals of dead processes."""
+    ledger.start()
     deadline = time.monotonic() + 50
     while set((state_path / "spool").glob("*.journal")) - set((state_path / "spool").glob(f"{os.getpid()}-*")):
         assert time.monotonic() < deadline, "the spool was not emptied"
         signal.sigtimedwait([], 0.02)
-    return ledger
 
 
 def settle(state_path: Path) -> None:
     """Bring all that the dead left into the database."""
     ledger = open_ledger(state_path)
-    ledger.start()
-    _settled(ledger, state_path).close()
+    _settle(ledger, state_path)
+    ledger.close()
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ import filelock
 from pydantic import TypeAdapter
 
 from ocm_wsgi.accounting import queries
-from ocm_wsgi.accounting.queries import Dimension, Sum, Window
+from ocm_wsgi.accounting.queries import Dimension, Sum
 from ocm_wsgi.accounting.recorder import Backlog, Place, Recorder, Told
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import Record, record_of
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
-from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus
+from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.storage.database import Database
 
 logger = logging.getLogger(__name__)
@@ -172,35 +172,6 @@ class Ledger:
         """
         with self._database.read() as connection:
             return queries.sums(connection, since, until, by, user=user, utc_offset_seconds=utc_offset_seconds)
-
-    def recent(
-        self,
-        limit: int = 50,
-        before: Turn | None = None,
-        *,
-        user: str | None = None,
-        model: str | None = None,
-        status: TurnStatus | None = None,
-    ) -> list[Turn]:
-        """Give turns, newest first.
-
-        :param before: the last turn of the page before.
-        :raises StateError: the database cannot be read.
-        """
-        with self._database.read() as connection:
-            return queries.recent(connection, limit, before, user=user, model=model, status=status)
-
-    def user_window(self, user: str, since: float, until: float | None = None) -> Window:
-        """Say what a user's turns that started within ``since <= t < until`` have used, to the second.
-
-        Takes well below a millisecond, however many turns there are.
-
-        :param until: ``None`` for all up to now, which is the quickest.
-        :raises StateError: the database cannot be read.
-        """
-        now = self._clock()
-        with self._database.read() as connection:
-            return queries.user_window(connection, user, since, now if until is None else until, now=now)
 
     def _recorder(self) -> Recorder:
         pid = os.getpid()

@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import os
 from pathlib import Path
-from types import TracebackType
 
 from ocm_wsgi.errors import StateError
 
@@ -25,14 +24,6 @@ class Slot:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-
-    def __enter__(self) -> Slot:
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _exc: BaseException | None, _tb: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 class Slots:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import pytest
 
+from ocm_wsgi.accounting import history
 from ocm_wsgi.accounting import ledger as ledger_module
 from ocm_wsgi.accounting.ledger import Ledger, Quota
 from ocm_wsgi.accounting.queries import DAY_SECONDS
@@ -61,26 +62,31 @@ def wait_until(condition: Callable[[], bool]) -> None:
         pause.wait(0.01)
 
 
-def recorded(ledger: Ledger) -> list[str]:
-    """The identifiers of all turns, in no particular order; the sums must agree."""
-    found = [turn.id for turn in ledger.recent(1_000_000)]
+def stored(database: Database) -> list[Turn]:
+    """Return all turns that are in the database, newest first."""
+    return list(history.all_turns(database, history.Wanted()))
+
+
+def recorded(ledger: Ledger, database: Database) -> list[str]:
+    """Return the identifiers of all turns, sorted, after checking that the sums agree with them."""
+    found = [turn.id for turn in stored(database)]
     assert ledger.sums()[0].counts.turns == len(found)
     return sorted(found)
 
 
-def test_record(ledger: Ledger, make_turn: MakeTurn) -> None:
+def test_record(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
     """A recorded turn is in the database, as it was."""
     turn = make_turn(usage=None, week_start=1_772_442_000)
     assert ledger.record(turn) == "database"
-    assert ledger.recent() == [turn]
+    assert stored(database) == [turn]
     assert ledger.backlog() == IDLE
 
 
-def test_record_twice(ledger: Ledger, make_turn: MakeTurn) -> None:
+def test_record_twice(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
     """The same turn again is safe, and adds nothing."""
     turn = make_turn()
     assert ledger.record(turn) == ledger.record(replace(turn, user="bob")) == "database"
-    assert ledger.recent() == [turn]
+    assert stored(database) == [turn]
     assert ledger.sums()[0].counts.turns == 1
 
 
@@ -112,7 +118,7 @@ def test_record_after_close(ledger: Ledger, make_turn: MakeTurn, state_path: Pat
     ledger.close()
 
 
-def test_record_from_fifty_threads(ledger: Ledger, make_turn: MakeTurn) -> None:
+def test_record_from_fifty_threads(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
     """What many threads record at once shares transactions."""
     turns = [make_turn() for _ in range(500)]
     threads = [
@@ -122,7 +128,7 @@ def test_record_from_fifty_threads(ledger: Ledger, make_turn: MakeTurn) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert recorded(ledger) == sorted(turn.id for turn in turns)
+    assert recorded(ledger, database) == sorted(turn.id for turn in turns)
 
 
 def test_record_hostile_text(ledger: Ledger, make_turn: MakeTurn) -> None:
@@ -136,34 +142,34 @@ def test_record_never_raises(ledger: Ledger, make_turn: MakeTurn, caplog: pytest
     assert "Turn odd could not be recorded" in caplog.text
 
 
-def test_record_from_four_processes(process: Callable[..., Popen[str]], ledger: Ledger) -> None:
+def test_record_from_four_processes(process: Callable[..., Popen[str]], ledger: Ledger, database: Database) -> None:
     """Processes that record at once lose nothing to each other."""
     children = [process("record", "200", f"user-{number}") for number in range(4)]
     for child in children:
         assert child.communicate(timeout=60)[0].splitlines() == ["database"] * 200
-    assert len(recorded(ledger)) == 800
+    assert len(recorded(ledger, database)) == 800
     assert [each.counts.turns for each in ledger.sums(by=("user",))] == [200] * 4
 
 
 @pytest.mark.parametrize("holds", ["holds", "never-holds"])
-def test_record_and_kill(process: Callable[..., Popen[str]], ledger: Ledger, holds: str) -> None:
+def test_record_and_kill(process: Callable[..., Popen[str]], ledger: Ledger, database: Database, holds: str) -> None:
     """Kill -9 at random moments loses no turn that was called safe and doubles none, in database or spool."""
     safe = process("torture", "2", holds).communicate(timeout=60)[0].split()
     assert process("settle").wait(timeout=60) == 0
-    found = recorded(ledger)
+    found = recorded(ledger, database)
     assert len(safe) > 100
     assert set(safe) <= set(found)
     assert len(found) == len(set(found))
     # In turn_hour, tokens and costs are those of the turns too.
     counts = ledger.sums()[0].counts
-    turns = ledger.recent(1_000_000)
+    turns = stored(database)
     assert counts.input_tokens == sum(turn.usage.input_tokens for turn in turns if turn.usage)
     assert counts.cost_micro_usd == sum(turn.cost_micro_usd or 0 for turn in turns)
     assert counts.turns_without_usage == sum(turn.usage is None for turn in turns)
 
 
 def test_record_while_locked(
-    holder: Popen[str], ledger: Ledger, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture
+    holder: Popen[str], ledger: Ledger, database: Database, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A locked database holds the first turn up for a second, the next not at all; all are written once it is free."""
     began = time.monotonic()
@@ -176,14 +182,14 @@ def test_record_while_locked(
     assert ledger.backlog() == Backlog(memory=0, spool=4, is_database_failing=True)
     holder.communicate()
     wait_until(lambda: ledger.backlog() == IDLE)
-    assert recorded(ledger) == ["before", "first", "next-0", "next-1", "next-2"]
+    assert recorded(ledger, database) == ["before", "first", "next-0", "next-1", "next-2"]
     assert len(caplog.messages) == 2
     assert "it did not answer in time" in caplog.messages[0]
     assert "takes records again" in caplog.messages[1]
 
 
 def test_close_while_locked(
-    holder: Popen[str], ledger: Ledger, make_turn: MakeTurn, process: Callable[..., Popen[str]]
+    holder: Popen[str], ledger: Ledger, database: Database, make_turn: MakeTurn, process: Callable[..., Popen[str]]
 ) -> None:
     """What waits in the spool when a process ends is written by the next one."""
     assert ledger.record(make_turn(id="waits"), timeout_seconds=0.1) == "spool"
@@ -192,12 +198,12 @@ def test_close_while_locked(
     holder.communicate()
     closing.join()
     assert process("settle").wait(timeout=60) == 0
-    assert recorded(ledger) == ["before", "waits"]
+    assert recorded(ledger, database) == ["before", "waits"]
 
 
-def test_read_while_locked(holder: Popen[str], ledger: Ledger) -> None:
+def test_read_while_locked(holder: Popen[str], ledger: Ledger, database: Database) -> None:
     """Questions are answered while the database is locked for writing."""
-    assert len(ledger.recent()) == 1
+    assert len(stored(database)) == 1
 
 
 def test_record_on_full_disk(process: Callable[..., Popen[str]], state_path: Path) -> None:
@@ -232,12 +238,14 @@ def test_record_in_memory(
     assert sum("kept in memory" in message for message in caplog.messages) == 1
     blocker.unlink()
     wait_until(lambda: ledger.backlog() == IDLE)
-    assert recorded(ledger) == sorted(turn.id for turn in turns)
+    assert recorded(ledger, database) == sorted(turn.id for turn in turns)
     ledger.close()
     database.close()
 
 
-def test_record_with_garbage_database(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
+def test_record_with_garbage_database(
+    ledger: Ledger, database: Database, state_path: Path, make_turn: MakeTurn
+) -> None:
     """A damaged database costs no time, and takes all records once it was moved away."""
     state_path.mkdir()
     path = state_path / "ocm.sqlite3"
@@ -246,19 +254,21 @@ def test_record_with_garbage_database(ledger: Ledger, state_path: Path, make_tur
     assert ledger.record(make_turn(id="1"), timeout_seconds=2 * BUSY_SECONDS) == "spool"
     assert time.monotonic() - began < BUSY_SECONDS
     with pytest.raises(StateError):
-        ledger.recent()
+        stored(database)
     path.rename(state_path / "damaged")
     wait_until(lambda: ledger.backlog() == IDLE)
-    assert recorded(ledger) == ["1"]
+    assert recorded(ledger, database) == ["1"]
 
 
-def test_record_after_database_was_deleted(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
+def test_record_after_database_was_deleted(
+    ledger: Ledger, database: Database, state_path: Path, make_turn: MakeTurn
+) -> None:
     """A database that is deleted under a running worker is made again, and what comes after is in there."""
     ledger.record(make_turn(id="lost"))
     for path in list(state_path.glob("ocm.sqlite3*")):
         path.unlink()
     assert ledger.record(make_turn(id="kept")) == "database"
-    assert recorded(ledger) == ["kept"]
+    assert recorded(ledger, database) == ["kept"]
 
 
 def test_retention(
@@ -278,8 +288,8 @@ def test_retention(
     with_old.close()
     ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
     ledger.start()
-    wait_until(lambda: len(ledger.recent()) == 1)
-    assert ledger.recent()[0].id == "young"
+    wait_until(lambda: len(stored(database)) == 1)
+    assert stored(database)[0].id == "young"
     assert ledger.sums()[0].counts.turns == 8
     ledger.close()
 
@@ -295,7 +305,7 @@ def test_retention_after_a_long_rest(database: Database, state_path: Path, clock
     clock.now += 5 * DAY_SECONDS
     ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
     ledger.start()
-    wait_until(lambda: not ledger.recent())
+    wait_until(lambda: not stored(database))
     assert not left_behind.exists()
     assert ledger.sums()[0].counts.turns == 1
     ledger.close()
@@ -308,34 +318,11 @@ def test_retention_when_the_clock_is_set_back(
     clock.now += 30 * DAY_SECONDS
     ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
     ledger.record(make_turn(id="first", started_at=clock() - 4 * DAY_SECONDS))
-    wait_until(lambda: not ledger.recent())
+    wait_until(lambda: not stored(database))
     clock.now -= 20 * DAY_SECONDS
     ledger.record(make_turn(id="second", started_at=clock() - 4 * DAY_SECONDS))
-    wait_until(lambda: not ledger.recent())
+    wait_until(lambda: not stored(database))
     ledger.close()
-
-
-def test_recent(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None:
-    """Turns come newest first, page by page, also when many began at the same moment, and can be chosen."""
-    turns = [
-        make_turn(
-            id=f"{number:02}",
-            started_at=clock() + number // 4,
-            user=("alice", "bob")[number % 2],
-            model=("gpt-5", "o3")[number % 3 % 2],
-            status=("completed", "cut")[number % 5 // 4],
-        )
-        for number in range(20)
-    ]
-    for turn in turns:
-        ledger.record(turn)
-    pages, before = [], None
-    while page := ledger.recent(3, before):
-        pages += page
-        before = page[-1]
-    assert pages == turns[::-1]
-    assert ledger.recent(user="bob") == [turn for turn in turns[::-1] if turn.user == "bob"]
-    assert ledger.recent(model="o3", status="cut") == [t for t in turns[::-1] if (t.model, t.status) == ("o3", "cut")]
 
 
 def test_sums_between(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None:
@@ -351,16 +338,6 @@ def test_sums_between(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None
         (clock() - 22 * 3600, 2),
         (clock() + 2 * 3600, 3),
     ]
-
-
-def test_user_window_counts_at_once(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None:
-    """A turn counts as soon as it is recorded, in the window that it started in, for its user."""
-    ledger.record(make_turn(started_at=clock()))
-    ledger.record(make_turn(started_at=clock() - 1))
-    ledger.record(make_turn(user="bob"))
-    window = ledger.user_window("alice", clock(), clock() + 1)
-    assert (window.requests, window.tokens, window.cost_micro_usd) == (1, 110, 1_500)
-    assert ledger.user_window("carol", 0, clock()).requests == 0
 
 
 def test_quota(ledger: Ledger, database: Database, state_path: Path) -> None:

@@ -119,15 +119,17 @@ def turns(database: Database) -> Counter[str]:
     return counted
 
 
-def test_record(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None:
+def test_record(ledger: Ledger, database: Database, clock: Clock, make_turn: MakeTurn) -> None:
     """A turn is there as it was, and once, however often it is recorded."""
     turn = make_turn(user="é", week_start=None, error_code="no\N{NULL}te")
     assert [ledger.record(turn) for _ in range(3)] == ["database"] * 3
-    (found,) = ledger.recent()
+    (found,) = history.turns(database, history.Wanted()).turns
     assert (found.user, found.usage, found.cost_micro_usd) == ("é", turn.usage, turn.cost_micro_usd)
     assert ledger.sums(by=["user"])[0].counts.turns == 1
     clock.now += 1
-    assert ledger.user_window("é", turn.started_at - 1).requests == 1
+    with database.read() as connection:
+        window = queries.user_window(connection, "é", turn.started_at - 1, clock.now, now=clock.now)
+    assert window.requests == 1
 
 
 def test_record_from_many_threads(ledger: Ledger, database: Database, make_turn: MakeTurn, tmp_path: Path) -> None:

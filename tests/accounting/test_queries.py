@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import astuple, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocm_wsgi.accounting import queries
+from ocm_wsgi.accounting import history, queries
+from ocm_wsgi.accounting.history import Place, Wanted
+from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.queries import DAY_SECONDS, HOUR_SECONDS, Counts, Dimension, Window
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
@@ -137,25 +140,49 @@ def test_store_something_else(database: Database, make_turn: Callable[..., Turn]
         assert queries.sums(connection, None, None, (), user=None, utc_offset_seconds=0)[0].counts.turns == 1
 
 
-def test_indexes_serve(database: Database, make_turn: Callable[..., Turn]) -> None:
-    """Admission's question touches no row of ``turn``, and no question of the dashboard sorts or scans it."""
+def test_user_window_counts_a_turn_immediately(
+    ledger: Ledger, database: Database, clock: Callable[[], float], make_turn: Callable[..., Turn]
+) -> None:
+    """A turn counts as soon as it is recorded, in the window that it started in, for its user."""
+    ledger.record(make_turn(started_at=clock()))
+    ledger.record(make_turn(started_at=clock() - 1))
+    ledger.record(make_turn(user="bob"))
+    with database.read() as connection:
+        window = queries.user_window(connection, "alice", clock(), clock() + 1, now=clock())
+        assert window == Window(1, 110, 1_500)
+        assert queries.user_window(connection, "carol", 0, clock(), now=clock()).requests == 0
+
+
+def test_queries_use_indexes(database: Database, make_turn: Callable[..., Turn]) -> None:
+    """Admission's query touches no row of ``turn``, and no query of the dashboard scans or sorts the whole table."""
     with database.write_directly() as direct:
         queries.store_records(direct, [record_of(make_turn())])
-    seen: list[str] = []
-    with database.read() as connection:
-
-        @sa.event.listens_for(connection, "before_cursor_execute")
-        def explain(_connection: object, cursor: object, statement: str, parameters: object, *_: object) -> None:
-            cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)  # type: ignore[attr-defined]
-            seen.extend(row[-1] for row in cursor.fetchall())  # type: ignore[attr-defined]
-
+    with explained() as window, database.read() as connection:
         queries.user_window(connection, "alice", START, START + 9999, now=START + DAY_SECONDS)
-        window, seen = seen, []
-        queries.recent(connection, 5, replace(make_turn(), started_at=START), user="alice", model=None, status=None)
-        queries.recent(connection, 5, None, user=None, model=None, status="cut")
-        queries.recent(connection, 5, None, user=None, model="o3", status=None)
-        explain_recent = seen
+    with explained() as pages:
+        history.turns(database, Wanted(user="alice", before=Place(START, "turn-1")))
+        history.turns(database, Wanted(status="cut"))
+        history.turns(database, Wanted(model="o3"))
     assert sum("COVERING INDEX turn_by_user" in step for step in window) == 2
     assert sum("SEARCH turn_hour USING PRIMARY KEY (user=? AND hour>? AND hour<?)" in step for step in window) == 1
-    assert not [step for step in explain_recent if "TEMP B-TREE" in step]
-    assert [step for step in explain_recent if "INDEX turn_by_status" in step]
+    assert not [step for step in pages if step.startswith("SCAN turn")]
+    # Only the rows that one page looks at, at most MOST_ROWS, are sorted again.
+    sorts = [number for number, step in enumerate(pages) if "TEMP B-TREE" in step]
+    assert {pages[number - 1] for number in sorts} == {"SCAN anon_1"}
+    assert [step for step in pages if "INDEX turn_by_status" in step]
+
+
+@contextmanager
+def explained() -> Iterator[list[str]]:
+    """Collect the steps of SQLite's query plan for each statement that is executed within."""
+    steps: list[str] = []
+
+    def explain(_connection: object, cursor: object, statement: str, parameters: object, *_: object) -> None:
+        cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)  # type: ignore[attr-defined]
+        steps.extend(row[-1] for row in cursor.fetchall())  # type: ignore[attr-defined]
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", explain)
+    try:
+        yield steps
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", explain)

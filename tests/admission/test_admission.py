@@ -247,8 +247,7 @@ def test_max_concurrent(shared: Shared) -> None:
     shared.admission.admit(User("bob", max_concurrent=1), None).release()
     first.release()
     first.release()
-    with shared.admission.admit(user, None):
-        pass
+    shared.admission.admit(user, None).release()
     second.release()
 
 
