@@ -21,6 +21,7 @@ from ocm_wsgi.accounting.queries import DAY_SECONDS, HOUR_SECONDS
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
 
 ROWS = 1_000_000
@@ -37,7 +38,7 @@ def turn(started_at: float, user: str) -> Turn:
         id=uuid.uuid4().hex,
         started_at=started_at,
         user=user,
-        credential="default",
+        credential=DEFAULT_CREDENTIAL,
         model=random.choice(MODELS),
         service_tier="default",
         context_window=0,

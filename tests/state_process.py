@@ -21,6 +21,7 @@ from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.usages_export import Snapshot
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.schema import get_meta
 
@@ -48,7 +49,21 @@ def turn(user: str) -> Turn:
     cost = None if usage is None else usage.input_tokens * 3
     identity = uuid.uuid4().hex
     return Turn(
-        identity, started_at, user, "default", model, "default", 0, None, usage, cost, "sse", "completed", 200, 1, 2
+        identity,
+        started_at,
+        user,
+        DEFAULT_CREDENTIAL,
+        model,
+        "default",
+        0,
+        None,
+        usage,
+        cost,
+        "sse",
+        "completed",
+        200,
+        1,
+        2,
     )
 
 

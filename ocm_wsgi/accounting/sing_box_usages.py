@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
+from ocm_wsgi.quota.limits import MICRO_PER_USD
+
 #: What sing-box calls the context window of all turns whose price does not depend on their length.
 STANDARD_CONTEXT_WINDOW = 272_000
 
@@ -20,8 +22,7 @@ STANDARD_CONTEXT_WINDOW = 272_000
 _SERVICE_TIERS = frozenset({"flex", "priority"})
 _DEFAULT_TIER = "default"
 
-_MICRO = 1_000_000
-_MICRO_PER_CENT = 10_000
+_MICRO_PER_CENT = MICRO_PER_USD // 100
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _statistics(found: Mapping[str, Any]) -> Statistics:
         input_tokens=_get(found, "input_tokens", int, 0) or _get(found, "prompt_tokens", int, 0),
         output_tokens=_get(found, "output_tokens", int, 0) or _get(found, "completion_tokens", int, 0),
         cached_tokens=_get(found, "cached_tokens", int, 0),
-        cost_micro_usd=round(_get(found, "cost_usd", (int, float), 0) * _MICRO),
+        cost_micro_usd=round(_get(found, "cost_usd", (int, float), 0) * MICRO_PER_USD),
     )
 
 

@@ -26,15 +26,11 @@ from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.responses.observer import Observer, observer_for
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
-from ocm_wsgi.protocol.responses.turn import Outcome, Transport, Turn
-
-#: Which of the owner's credentials pays. There is one so far.
-CREDENTIAL = "default"
+from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Outcome, Transport, Turn
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
 #: What makes a model work, and so costs something. A POST anywhere else does not.
 TURN_ENDPOINTS = frozenset({"responses", "responses/compact", "chat/completions", "completions", "embeddings"})
-
-_REQUEST_ID_LENGTH = 128
 
 
 def is_turn(endpoint: str) -> bool:
@@ -102,14 +98,14 @@ class Accounting:
             status=status,
             transport=transport,
             week_start=week_start,
-            request_id=request_id[:_REQUEST_ID_LENGTH],
+            request_id=request_id[:MAX_REQUEST_ID_LENGTH],
         )
 
     def note(self, limits: RateLimits) -> None:
         """Take note of how full upstream says that its windows are."""
         now = time.time()
-        self._ledger.note_quota(CREDENTIAL, _members(limits), now)
-        self._quota.note(CREDENTIAL, limits, now)
+        self._ledger.note_quota(DEFAULT_CREDENTIAL, _members(limits), now)
+        self._quota.note(DEFAULT_CREDENTIAL, limits, now)
 
     def record(self, open_turn: TurnUnderWay, outcome: Outcome) -> None:
         """Write a turn down. Returns when its record is safe, after about a second at the most."""
@@ -135,7 +131,7 @@ class Accounting:
             id=open_turn.id,
             started_at=request.started_at,
             user=request.user,
-            credential=CREDENTIAL,
+            credential=DEFAULT_CREDENTIAL,
             model=model,
             service_tier=tier,
             context_window=priced.context_window if priced else 0,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
 Record = dict[str, Any]
 
@@ -21,7 +22,7 @@ _TURN_FIELDS = tuple(field.name for field in dataclasses.fields(Turn) if field.n
 #: What a field has that a journal, written by another release, does not name.
 _BLANK: Record = {
     "user": "",
-    "credential": "default",
+    "credential": DEFAULT_CREDENTIAL,
     "model": "",
     "service_tier": "default",
     "context_window": 0,

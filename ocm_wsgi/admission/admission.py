@@ -21,6 +21,7 @@ from ocm_wsgi.accounting.window_history import QuotaHistory, Standing
 from ocm_wsgi.admission.concurrency import Slot, Slots
 from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, UsageLimitReached
 from ocm_wsgi.quota import limits
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import MEASURED_BY, Limit, Period, Span, Used
 from ocm_wsgi.users.directory import User
 
@@ -75,7 +76,7 @@ class Admission:
         self._slots = Slots(config.state_path / "slots")
         self._reserves: Mapping[Period, int] = {"5h": config.reserve_5h, "week": config.reserve_weekly}
 
-    def admit(self, user: User, model: str | None, *, credential: str = "default") -> Slot:
+    def admit(self, user: User, model: str | None, *, credential: str = DEFAULT_CREDENTIAL) -> Slot:
         """Let a turn begin, or refuse it.
 
         Looks at the database only for users with limits, and where there is a reserve.
@@ -101,7 +102,7 @@ class Admission:
             )
         return slot
 
-    def uses(self, user: User, *, credential: str = "default") -> list[Use]:
+    def uses(self, user: User, *, credential: str = DEFAULT_CREDENTIAL) -> list[Use]:
         """Say how each limit of a user stands now.
 
         :raises StateError: the database cannot be read.

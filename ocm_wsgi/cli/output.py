@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from ocm_wsgi.quota.limits import MICRO_PER_USD
+
 _GAP = "  "
 
 #: A column that is wrapped keeps at least this width; a table that cannot is shown row by row.
@@ -64,7 +66,7 @@ def utc(time: float | None, otherwise: str = "never") -> str:
 
 def usd(micro_usd: int) -> str:
     """An amount for people: two digits after the point, more for amounts below a cent."""
-    amount = Decimal(micro_usd) / 1_000_000
+    amount = Decimal(micro_usd) / MICRO_PER_USD
     return f"{amount:,.2f}" if amount >= Decimal("0.01") or not amount else f"{amount:.6f}"
 
 

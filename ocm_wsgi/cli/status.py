@@ -17,6 +17,7 @@ from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import Credential, Mode
 from ocm_wsgi.credentials.auth_file import MalformedDocument, decode
 from ocm_wsgi.errors import CredentialError, StateError
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
 from ocm_wsgi.quota.shares import Shares
 from ocm_wsgi.reporting.status import iso, window_status
@@ -94,7 +95,7 @@ def _windows(state: State) -> tuple[list[tuple[Period, Cycle, Shares]], int, str
     history = QuotaHistory(state.database)
     try:
         users = len(state.accounts.all())
-        found = [(period, history.shares("default", period)) for period in MEASURES]
+        found = [(period, history.shares(DEFAULT_CREDENTIAL, period)) for period in MEASURES]
     except StateError as exc:
         return [], 0, f"{exc.message} ({exc.detail})" if exc.detail else exc.message
     return [(period, *window) for period, window in found if window], users, None

@@ -14,6 +14,7 @@ from ocm_wsgi.accounting.queries import Counts, Sum
 from ocm_wsgi.cli.output import echo_json, echo_paragraph, table, terminal_width, usd, utc
 from ocm_wsgi.cli.parameters import PAST, USER_NAME, json_option
 from ocm_wsgi.cli.state import open_state
+from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.reporting.status import iso
 
 _Dimension = Literal["user", "model", "day", "week"]
@@ -125,7 +126,7 @@ def _texts(counts: Counts) -> tuple[str, ...]:
 
 
 def _counts(counts: Counts) -> dict[str, Any]:
-    return {**{name: getattr(counts, name) for name in _COLUMNS}, "cost_usd": counts.cost_micro_usd / 1_000_000}
+    return {**{name: getattr(counts, name) for name in _COLUMNS}, "cost_usd": counts.cost_micro_usd / MICRO_PER_USD}
 
 
 def _csv(sums: Sequence[Sum], groups: Sequence[_Dimension]) -> str:

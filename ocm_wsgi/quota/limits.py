@@ -21,7 +21,8 @@ Period = Literal["5h", "day", "week", "month"]
 HOUR_SECONDS = 3600
 LENGTHS: Mapping[Period, int] = {"5h": 5 * HOUR_SECONDS, "day": 24 * HOUR_SECONDS, "week": 7 * 24 * HOUR_SECONDS}
 PERIODS: tuple[Period, ...] = get_args(Period)
-MICRO = 1_000_000
+#: Costs are whole micro-dollars everywhere.
+MICRO_PER_USD = 1_000_000
 
 #: The subscription's window that a percentage is one of. Upstream has no daily or monthly window: a percentage per
 #: day or month is one of the week's allowance, used within the day or month.
@@ -165,7 +166,7 @@ def used(limit: Limit, use: Used, percent_per_usd: float | None) -> Decimal:
         return Decimal(use.requests)
     if limit.unit == "tokens":
         return Decimal(use.tokens)
-    cost_usd = Decimal(use.cost_micro_usd) / MICRO
+    cost_usd = Decimal(use.cost_micro_usd) / MICRO_PER_USD
     return cost_usd if limit.unit == "usd" else cost_usd * Decimal(percent_per_usd or 0)
 
 

@@ -31,7 +31,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ocm_wsgi.quota.limits import MICRO
+from ocm_wsgi.quota.limits import MICRO_PER_USD
 
 #: Percent. Stretches that rise less than this are mostly rounding; from the second on little of it is left.
 SHORT_RISE = 5.0
@@ -115,7 +115,9 @@ def shares(
     used_percent = min(expected, max(100.0, last.used_percent))
     if cost:
         rate = (used_percent - outside) / cost
-    return Shares(used_percent, rate * MICRO, outside, {user: rate * part for user, part in costs_micro_usd.items()})
+    return Shares(
+        used_percent, rate * MICRO_PER_USD, outside, {user: rate * part for user, part in costs_micro_usd.items()}
+    )
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,12 +16,13 @@ from prometheus_client.registry import Collector
 from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.ledger import Ledger, Quota
 from ocm_wsgi.accounting.queries import Sum
-from ocm_wsgi.accounting.turn_accounting import CREDENTIAL
 from ocm_wsgi.credentials import CredentialSource, Refresher
 from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.credentials.refresh_protocol import RefreshOutcome, Result
 from ocm_wsgi.errors import CredentialError, StateError
 from ocm_wsgi.oauth.refresh import RefreshReason
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
+from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.telemetry import counters
 
@@ -79,7 +80,7 @@ class StateCollector(Collector):
         yield from _credential_metrics(self._credentials)
         up = GaugeMetricFamily("ocm_state_up", "Whether the state database can be read.")
         try:
-            sums, quota = self._sums(), self._ledger.quota(CREDENTIAL)
+            sums, quota = self._sums(), self._ledger.quota(DEFAULT_CREDENTIAL)
         except StateError:
             up.add_metric([], 0)
         else:
@@ -116,7 +117,7 @@ def _usage_metrics(sums: Iterable[Sum]) -> Iterator[Metric]:
             unpriced.add_metric(labels, counts.turns_unpriced)
             for kind in ("input", "cached", "output", "reasoning"):
                 tokens.add_metric((*labels, kind), getattr(counts, f"{kind}_tokens"))
-            cost.add_metric(labels, counts.cost_micro_usd / 1_000_000)
+            cost.add_metric(labels, counts.cost_micro_usd / MICRO_PER_USD)
     for user, count in silent.items():
         turns.add_metric((user, UNKNOWN_MODEL), count)
     yield from (turns, unpriced, tokens, cost)

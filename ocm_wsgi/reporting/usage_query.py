@@ -11,6 +11,7 @@ from typing import Any, get_args
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.queries import Counts, Dimension, Sum
 from ocm_wsgi.errors import BadRequest
+from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.reporting.status import iso, sees_all
 from ocm_wsgi.users.directory import User
 
@@ -82,7 +83,7 @@ def answer(ledger: Ledger, question: Question) -> dict[str, Any]:
 def counts_as_json(counts: Counts) -> dict[str, Any]:
     """The counts by their names, with the cost in dollars."""
     members: dict[str, Any] = asdict(counts)
-    members["cost_usd"] = members.pop("cost_micro_usd") / 1_000_000
+    members["cost_usd"] = members.pop("cost_micro_usd") / MICRO_PER_USD
     return members
 
 

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.quota.limits import MICRO_PER_USD
 
 LogFormat = Literal["text", "json"]
 
@@ -131,7 +132,7 @@ def _members_of_turn(turn: Turn) -> dict[str, Any]:
             "reasoning_tokens": turn.usage.reasoning_tokens,
         }
     if turn.cost_micro_usd is not None:
-        members["cost_usd"] = turn.cost_micro_usd / 1_000_000
+        members["cost_usd"] = turn.cost_micro_usd / MICRO_PER_USD
     return members
 
 

@@ -8,13 +8,11 @@ from collections.abc import Callable
 
 from flask import Flask, Response, g, request
 
-from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Turn
 from ocm_wsgi.telemetry import logs
 from ocm_wsgi.telemetry.live_requests import TakeUp, nobody_looks
 from ocm_wsgi.telemetry.logs import RequestLine
 from ocm_wsgi.wsgi.environ import Environ
-
-_REQUEST_ID_LENGTH = 128
 
 
 class RequestNote:
@@ -34,7 +32,7 @@ class RequestNote:
         self.user = user
         self.method = method
         self.path = path
-        self.request_id = request_id[:_REQUEST_ID_LENGTH]
+        self.request_id = request_id[:MAX_REQUEST_ID_LENGTH]
         self.model = ""
         self.started = time.monotonic()
         self.end = ""

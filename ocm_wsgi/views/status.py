@@ -7,9 +7,9 @@ from typing import Any
 
 from flask import Flask, Response, current_app, jsonify, request
 
-from ocm_wsgi.accounting.turn_accounting import CREDENTIAL
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.reporting import codex_usage, usage_query
 from ocm_wsgi.reporting.status import StatusReport, sees_all
 from ocm_wsgi.service import Service
@@ -36,7 +36,7 @@ def show_status() -> Response:
         ledger=service.ledger,
         quota=service.quota,
     )
-    return uncached(jsonify(report.for_user(asking_user(service), CREDENTIAL)))
+    return uncached(jsonify(report.for_user(asking_user(service), DEFAULT_CREDENTIAL)))
 
 
 def show_usage() -> Response:
@@ -56,7 +56,7 @@ def show_codex_usage() -> Response:
 
 
 def _subscription(service: Service, now: float) -> dict[str, Any]:
-    quota = service.ledger.quota(CREDENTIAL)
+    quota = service.ledger.quota(DEFAULT_CREDENTIAL)
     try:
         plan_type = service.credentials.peek().plan_type
     except CredentialError:

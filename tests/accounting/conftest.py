@@ -11,6 +11,7 @@ import pytest
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
 
 #: 2026-03-02 09:00:00 UTC, the beginning of an hour.
@@ -51,7 +52,7 @@ def make_turn() -> Callable[..., Turn]:
             "id": f"turn-{next(numbers)}",
             "started_at": NOON,
             "user": "alice",
-            "credential": "default",
+            "credential": DEFAULT_CREDENTIAL,
             "model": "gpt-5",
             "service_tier": "default",
             "context_window": 0,

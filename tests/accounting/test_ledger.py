@@ -25,6 +25,7 @@ from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.errors import StateError
 from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
 
 IDLE = Backlog(memory=0, spool=0, is_database_failing=False)
@@ -343,24 +344,32 @@ def test_sums_between(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None
 def test_quota(ledger: Ledger, database: Database, state_path: Path) -> None:
     """The newest rate limits of a credential are known at once here, and soon in every process."""
     other = Ledger(database, Spool(state_path / "spool"))
-    assert ledger.quota("default") is None
-    ledger.note_quota("default", {"primary": {"used_percent": 5}}, at=10.0)
-    assert ledger.quota("default") == Quota({"primary": {"used_percent": 5}}, 10.0)
-    wait_until(lambda: other.quota("default") is not None)
-    other.note_quota("default", {"primary": {"used_percent": 4}}, at=9.0)
+    assert ledger.quota(DEFAULT_CREDENTIAL) is None
+    ledger.note_quota(DEFAULT_CREDENTIAL, {"primary": {"used_percent": 5}}, at=10.0)
+    assert ledger.quota(DEFAULT_CREDENTIAL) == Quota({"primary": {"used_percent": 5}}, 10.0)
+    wait_until(lambda: other.quota(DEFAULT_CREDENTIAL) is not None)
+    other.note_quota(DEFAULT_CREDENTIAL, {"primary": {"used_percent": 4}}, at=9.0)
     other.note_quota("second", {}, at=1.0)
     wait_until(lambda: ledger.quota("second") is not None)
-    assert ledger.quota("default") == other.quota("default") == Quota({"primary": {"used_percent": 5}}, 10.0)
+    assert (
+        ledger.quota(DEFAULT_CREDENTIAL)
+        == other.quota(DEFAULT_CREDENTIAL)
+        == Quota({"primary": {"used_percent": 5}}, 10.0)
+    )
     other.close()
 
 
 def test_quota_when_the_clock_is_set_back(ledger: Ledger, database: Database, state_path: Path) -> None:
     """What upstream says now counts, although the last was said at a time that is yet to come."""
-    ledger.note_quota("default", {"seen": "before"}, at=5_000.0)
-    wait_until(lambda: Ledger(database, Spool(state_path / "none")).quota("default") is not None)
+    ledger.note_quota(DEFAULT_CREDENTIAL, {"seen": "before"}, at=5_000.0)
+    wait_until(lambda: Ledger(database, Spool(state_path / "none")).quota(DEFAULT_CREDENTIAL) is not None)
     other = Ledger(database, Spool(state_path / "spool"))
-    other.note_quota("default", {"seen": "now"}, at=1_000.0)
-    wait_until(lambda: Ledger(database, Spool(state_path / "none")).quota("default") == Quota({"seen": "now"}, 1_000.0))
+    other.note_quota(DEFAULT_CREDENTIAL, {"seen": "now"}, at=1_000.0)
+    wait_until(
+        lambda: (
+            Ledger(database, Spool(state_path / "none")).quota(DEFAULT_CREDENTIAL) == Quota({"seen": "now"}, 1_000.0)
+        )
+    )
     other.close()
 
 

@@ -24,6 +24,7 @@ from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.window_history import QuotaHistory
 from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
 from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.accounts import Accounts
@@ -172,20 +173,20 @@ def test_pages(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
     assert [turn.id for turn in history.turns(database, wanted).turns] == ["t1"]
     assert history.names(database, 0) == (["alice"], ["gpt-0", "gpt-1", "gpt-2"])
     quota = QuotaHistory(database)
-    quota.note("default", RateLimits((Limit("codex", Window(5.0, 300, 2_000_000_000)),)), time.time())
+    quota.note(DEFAULT_CREDENTIAL, RateLimits((Limit("codex", Window(5.0, 300, 2_000_000_000)),)), time.time())
     quota.flush()
-    assert quota.shares("default", "5h") is not None
+    assert quota.shares(DEFAULT_CREDENTIAL, "5h") is not None
     with database.read() as connection:
-        assert list(quota.standings(connection, "default")) == ["5h"]
+        assert list(quota.standings(connection, DEFAULT_CREDENTIAL)) == ["5h"]
 
 
 def test_rate_limits(database: Database) -> None:
     """The newest that any worker has seen are kept."""
     for at in (1.0, 3.0, 2.0):
         with database.write() as connection:
-            queries.write_quota(connection, "default", {"seen": at}, at)
+            queries.write_quota(connection, DEFAULT_CREDENTIAL, {"seen": at}, at)
     with database.read() as connection:
-        assert queries.read_quota(connection, "default") == ({"seen": 3.0}, 3.0)
+        assert queries.read_quota(connection, DEFAULT_CREDENTIAL) == ({"seen": 3.0}, 3.0)
 
 
 def test_users(database: Database) -> None:

@@ -19,6 +19,7 @@ from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.queries import DAY_SECONDS, HOUR_SECONDS, Counts, Dimension, Window
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
 
 START = 1_772_442_000
@@ -29,7 +30,7 @@ turns = st.builds(
     id=st.sampled_from([f"turn-{number}" for number in range(30)]),
     started_at=st.integers(0, 4 * DAY_SECONDS).map(lambda seconds: START + seconds / 2),
     user=st.sampled_from(["", "alice", "bob"]),
-    credential=st.just("default"),
+    credential=st.just(DEFAULT_CREDENTIAL),
     model=st.sampled_from(["gpt-5", "o3"]),
     service_tier=st.sampled_from(["default", "flex"]),
     context_window=st.sampled_from([0, 272_000]),

@@ -13,6 +13,7 @@ import pytest
 from ocm_wsgi.admission.admission import is_allowed
 from ocm_wsgi.admission.concurrency import Slots
 from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, UsageLimitReached
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import parse
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.directory import ANYONE, User
@@ -166,7 +167,7 @@ def test_limit_of_percent(shared: Shared) -> None:
         shared.tell(week=(float(percent), end))
         assert (refusal(shared, user) is not None) is (percent >= 40)
         assert refusal(shared, bob) is None
-    found = shared.quota.shares("default", "week")
+    found = shared.quota.shares(DEFAULT_CREDENTIAL, "week")
     assert found is not None
     assert found[1].percents == pytest.approx({"alice": 10, "bob": 30})
     assert shared.admission.uses(user)[0].used == pytest.approx(10)
@@ -320,7 +321,7 @@ def test_shares_through_windows(shared: Shared, owner: object) -> None:
             shared.record(user, cost_usd=percent * 0.7, ago=20, duration=19)
             true[user] += percent
             outside += owner(random_)
-        found = shared.quota.shares("default", "5h")
+        found = shared.quota.shares(DEFAULT_CREDENTIAL, "5h")
         assert found is not None
         assert max(abs(found[1].percents[user] - true[user]) for user in true) < 1
         shared.clock.now = max(end, shared.clock.now) + 100

@@ -18,6 +18,7 @@ from ocm_wsgi.accounting.window_history import QuotaHistory
 from ocm_wsgi.config import load
 from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
 
 Run = Callable[..., Result]
@@ -41,7 +42,7 @@ def used(database: Database) -> None:
     def turn(number: int, user: str, model: str, usage: Usage | None, cost: int | None, days: int) -> Turn:
         started_at = START + days * 86_400
         return Turn(
-            f"turn-{number}", started_at, user, "default", model, "default", 0, START - 3600, usage, cost,
+            f"turn-{number}", started_at, user, DEFAULT_CREDENTIAL, model, "default", 0, START - 3600, usage, cost,
             "sse", "completed", 200, 1, 1,
         )  # fmt: skip
 
@@ -105,7 +106,7 @@ def test_status(run: Run, run_json: RunJson, folder: Path, database: Database) -
     quota = QuotaHistory(database)
     for percent, at in ((0.0, START - 1), (40.0, START + 1)):
         limits = RateLimits((Limit("codex", None, Window(percent, 10_080, START + 86_400)),))
-        quota.note("default", limits, at)
+        quota.note(DEFAULT_CREDENTIAL, limits, at)
         quota.flush()
     (folder / ".codex").mkdir()
     (folder / ".codex" / "auth.json").write_text(json.dumps({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-secret"}))

@@ -13,6 +13,7 @@ from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.config import load
 from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
 
 #: A Wednesday, 13:46:40 UTC.
@@ -54,7 +55,7 @@ class Shared:
             id=f"turn-{next(_numbers)}",
             started_at=self.clock.now - ago,
             user=user,
-            credential="default",
+            credential=DEFAULT_CREDENTIAL,
             model="gpt-5.5",
             service_tier="default",
             context_window=0,
@@ -74,5 +75,5 @@ class Shared:
         """Let a response tell how full upstream's windows are: percent, and Unix seconds of the end."""
         primary = None if five_hours is None else Window(five_hours[0], 300, five_hours[1])
         secondary = None if week is None else Window(week[0], WEEK_MINUTES, week[1])
-        self.quota.note("default", RateLimits((Limit("codex", primary, secondary),)), self.clock.now)
+        self.quota.note(DEFAULT_CREDENTIAL, RateLimits((Limit("codex", primary, secondary),)), self.clock.now)
         self.quota.flush()

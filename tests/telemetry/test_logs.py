@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.telemetry.logs import LINE_BYTES, JsonFormatter, RedactingFormatter, RequestLine, redacted
 from tests.conftest import ALICE, ServiceFactory
 
@@ -20,7 +21,7 @@ TURN = Turn(
     id="5f0c",
     started_at=1.0,
     user="alice",
-    credential="default",
+    credential=DEFAULT_CREDENTIAL,
     model="gpt-5.5",
     service_tier="default",
     context_window=0,

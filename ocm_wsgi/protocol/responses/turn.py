@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+#: Characters of a request ID, the client's or upstream's, that are recorded and logged.
+MAX_REQUEST_ID_LENGTH = 128
+
 Transport = Literal["sse", "json", "websocket"]
 
 #: ``completed``, ``incomplete`` and ``failed`` are OpenAI's own words; ``cut`` ended before its terminal event;

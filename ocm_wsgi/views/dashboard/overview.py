@@ -7,7 +7,7 @@ import time
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from ocm_wsgi.accounting.turn_accounting import CREDENTIAL
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.reporting import dashboard
 from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.views.dashboard.blueprint import base_url, page, require_admin, see, this, viewer
@@ -30,7 +30,7 @@ def show() -> Response:
     return page(
         "overview",
         used=used,
-        subscription=dashboard.subscription(service.quota, CREDENTIAL, now),
+        subscription=dashboard.subscription(service.quota, DEFAULT_CREDENTIAL, now),
         health=dashboard.health(service.credentials),
         live=this().live.all(),
         now=now,

@@ -8,7 +8,7 @@ from flask import Blueprint
 from markupsafe import Markup
 
 from ocm_wsgi.admission.admission import Use
-from ocm_wsgi.quota.limits import MICRO
+from ocm_wsgi.quota.limits import MICRO_PER_USD
 
 _FORMS = {
     "time": "%Y-%m-%d %H:%M UTC",
@@ -44,9 +44,9 @@ def usd(micro: int | None) -> str:
     """Dollars from micro-dollars."""
     if micro is None:
         return "no price"
-    if 0 < micro < MICRO // 100:
+    if 0 < micro < MICRO_PER_USD // 100:
         return "< $0.01"
-    dollars = micro / MICRO
+    dollars = micro / MICRO_PER_USD
     return f"${dollars:,.0f}" if dollars >= 1000 else f"${dollars:,.2f}"
 
 
@@ -96,7 +96,7 @@ def used(use: Use) -> str:
     if use.limit.unit == "percent":
         return percent(float(use.used))
     if use.limit.unit == "usd":
-        return usd(int(use.used * MICRO))
+        return usd(int(use.used * MICRO_PER_USD))
     return short(int(use.used))
 
 

@@ -19,7 +19,7 @@ from ocm_wsgi.accounting import history
 from ocm_wsgi.accounting.history import Wanted
 from ocm_wsgi.accounting.queries import DAY_SECONDS
 from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus
-from ocm_wsgi.quota.limits import MICRO
+from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.reporting.status import iso, sees_all
 from ocm_wsgi.views.dashboard.blueprint import page, this, viewer
 
@@ -119,7 +119,7 @@ def _row(turn: Turn) -> Sequence[object]:
     tokens = (
         (usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens) if usage else [None] * 4
     )
-    cost = None if turn.cost_micro_usd is None else f"{turn.cost_micro_usd / MICRO:.6f}"
+    cost = None if turn.cost_micro_usd is None else f"{turn.cost_micro_usd / MICRO_PER_USD:.6f}"
     return (
         *(iso(turn.started_at), turn.user, turn.model, turn.service_tier, turn.status, turn.http_status),
         *(turn.error_code, turn.transport, *tokens, cost, turn.first_byte_ms, turn.duration_ms, turn.request_id),

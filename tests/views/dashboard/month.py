@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus, Usage
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import parse
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
@@ -41,7 +42,7 @@ def seed(state_path: Path, *, days: int = 30, now: float | None = None) -> None:
             for step in range(1, 21):
                 part = {"cost_micro_usd": cost * step // 20, "cost_before_micro_usd": cost * (step - 1) // 20}
                 window = {
-                    "credential": "default",
+                    "credential": DEFAULT_CREDENTIAL,
                     "period": period,
                     "window_start": start,
                     "window_end": start + length,
@@ -73,7 +74,7 @@ def _day(dice: random.Random, end: float, now: float, people: int) -> list[Turn]
                     id=f"turn-{dice.getrandbits(64):016x}",
                     started_at=at,
                     user=name,
-                    credential="default",
+                    credential=DEFAULT_CREDENTIAL,
                     model=model,
                     service_tier="default",
                     context_window=0,
