@@ -19,8 +19,11 @@ from hypothesis import HealthCheck, settings
 
 from ocm_wsgi.simulator import Simulator
 from ocm_wsgi.storage.database import Database
+from tests.forkserver import ForkedProcess, start_gunicorn
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+#: A CA that nobody uses.
+CERTIFICATE = Path(__file__).with_name("unused-ca.pem")
 STATE_PROCESS = Path(__file__).with_name("state_process.py")
 # How long an example takes is for the machine to say, and for whatever else it does.
 settings.register_profile("busy-machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,7 +39,7 @@ BOB = "sk-ocm-bob-0123456789abcdef"
 class RunningService:
     """The service as it runs in production: ``gunicorn wsgi:app``, with its own configuration, state and log."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkedProcess
     url: str
     simulator: Simulator
     folder: Path
@@ -190,21 +193,19 @@ class start_service:
             (folder / "service.log").open("wb") as log,
         ):
             host, port = listener.getsockname()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}", *arguments, "wsgi:app"],
-                cwd=REPOSITORY,
-                env={
+            process = start_gunicorn(
+                ["--bind", "fd://{listener}", *arguments, "wsgi:app"],
+                environment={
                     "PATH": os.environ["PATH"],
                     "HOME": os.environ["HOME"],
                     "OCM_CONFIG": str(folder / "ocm.json"),
+                    # One certificate instead of the 140 that each process would load.
+                    "SSL_CERT_FILE": str(CERTIFICATE),
                     "WEB_CONCURRENCY": str(workers),
                     **(environment or {}),
                 },
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[listener.fileno()],
-                start_new_session=True,
+                listener=listener,
+                log=log.fileno(),
             )
         self.service = RunningService(process, f"http://{host}:{port}", simulator, folder)
 

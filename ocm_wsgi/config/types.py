@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import sqlalchemy as sa
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 
@@ -157,6 +156,9 @@ _DRIVER_HINT = "postgresql+psycopg://..., with the package installed by: pip ins
 
 
 def _database_url(value: str) -> str:
+    # Imported here because it takes longer than the rest of this package, and the refresh process has no database.
+    import sqlalchemy as sa
+
     if not re.match(r"(sqlite|postgresql)(\+[a-z0-9_]+)?://", value):
         raise invalid("an SQLAlchemy URL that starts with sqlite:// or postgresql://", "another value (not shown)")
     try:

@@ -1,0 +1,172 @@
+"""Start gunicorn by forking a process that has imported its libraries already.
+
+Half of what it costs to start the service is the import of Flask, SQLAlchemy, pydantic and the like. The fork server
+imports them once for each process that runs tests; its children become gunicorn exactly as ``python -m gunicorn``
+would: their own arguments, environment, session and descriptors, and Python's own way out at the end. Modules of this
+package are not imported beforehand, nor is ``prometheus_client``, which reads its environment when it is imported.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib
+import json
+import os
+import runpy
+import select
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_REQUEST_BYTES = 1 << 16
+_LIBRARIES = (
+    "certifi",
+    "filelock",
+    "flask",
+    "genai_prices",
+    "gunicorn.app.wsgiapp",
+    "gunicorn.workers.gthread",
+    "json5",
+    "pydantic",
+    "requests",
+    "sqlalchemy.dialects.sqlite",
+    "zstandard",
+)
+
+
+class ForkedProcess:
+    """A child of the fork server, with the methods of :class:`subprocess.Popen` that tests use."""
+
+    def __init__(self, pid: int, exit_status: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._exit_status = exit_status
+
+    def poll(self) -> int | None:
+        """Return the exit status, or ``None`` while the process runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end of the process.
+
+        :param timeout: in seconds.
+        :raises subprocess.TimeoutExpired: it still runs.
+        """
+        if self.returncode is None:
+            if not select.select([self._exit_status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("gunicorn", timeout or 0)
+            self.returncode = int(self._exit_status.recv(_REQUEST_BYTES))
+            self._exit_status.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send ``SIGTERM``."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send ``SIGKILL``."""
+        self.send_signal(signal.SIGKILL)
+
+
+def start_gunicorn(
+    arguments: list[str], *, environment: Mapping[str, str], listener: socket.socket, log: int
+) -> ForkedProcess:
+    """Start gunicorn in the repository, in a session of its own.
+
+    :param arguments: as after ``gunicorn`` on a command line; ``{listener}`` in one is the listener's descriptor.
+    :param log: descriptor for what it prints.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        request = json.dumps({"arguments": arguments, "environment": dict(environment)}).encode()
+        socket.send_fds(_fork_server(), [request], [theirs.fileno(), listener.fileno(), log])
+    return ForkedProcess(int(ours.recv(_REQUEST_BYTES)), ours)
+
+
+@functools.cache
+def _fork_server() -> socket.socket:
+    """Start the fork server of this process. It ends when this process does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.forkserver", str(theirs.fileno())],
+            cwd=_REPOSITORY,
+            env={"PATH": os.environ["PATH"]},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def stop() -> None:
+        ours.close()
+        server.wait()
+
+    atexit.register(stop)
+    return ours
+
+
+def _serve(channel: socket.socket) -> Callable[[], None] | None:
+    """Fork a child for each request. Returns in the child, with what it is to do, and at the end in the server."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(channel, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is not channel:
+                    selector.unregister(key.fileobj)
+                    _report_exit(*key.data, pidfd=key.fd)
+                    continue
+                request, descriptors, _, _ = socket.recv_fds(channel, _REQUEST_BYTES, 3)
+                if not request:
+                    return None
+                pid = os.fork()
+                if pid == 0:
+                    return functools.partial(_become_gunicorn, json.loads(request), descriptors)
+                exit_status = socket.socket(fileno=descriptors[0])
+                for descriptor in descriptors[1:]:
+                    os.close(descriptor)
+                exit_status.send(str(pid).encode())
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, exit_status))
+
+
+def _report_exit(pid: int, exit_status: socket.socket, *, pidfd: int) -> None:
+    os.close(pidfd)
+    _, status = os.waitpid(pid, 0)
+    with exit_status, contextlib.suppress(OSError):  # the test may have lost interest
+        exit_status.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _become_gunicorn(request: Mapping[str, Any], descriptors: list[int]) -> None:
+    """Turn this process into what ``python -m gunicorn ARGUMENT...`` would be."""
+    _, listener, log = descriptors
+    for target, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
+        os.dup2(source, target)
+    os.closerange(3, listener)
+    os.closerange(listener + 1, os.sysconf("SC_OPEN_MAX"))
+    os.set_inheritable(listener, True)
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["gunicorn", *(argument.format(listener=listener) for argument in request["arguments"])]
+    runpy.run_module("gunicorn", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    for library in _LIBRARIES:
+        importlib.import_module(library)
+    if child := _serve(socket.socket(fileno=int(sys.argv[1]))):
+        child()
