@@ -15,7 +15,7 @@ from benchmarks.observer import READ_SIZE
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
 from ocm_wsgi.protocol.websocket.frames import server_text
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import Conversation
+from ocm_wsgi.protocol.websocket.session import WebSocketSession
 
 ROUNDS = 5
 COMPRESSIONS = {
@@ -47,12 +47,12 @@ def frame(text: bytes, deflate: DeflateParameters | None, *, masked: bool) -> by
 
 def from_server(data: bytes, deflate: DeflateParameters | None, repeat: int) -> float:
     """CPU time of ``repeat`` messages that end no turn."""
-    conversation: Conversation[object] = Conversation(deflate)
+    session: WebSocketSession[object] = WebSocketSession(deflate)
     reads = [data[start : start + READ_SIZE] for start in range(0, len(data), READ_SIZE)]
     start = time.process_time()
     for _ in range(repeat):
         for read in reads:
-            conversation.from_server(read)
+            session.from_server(read)
     return time.process_time() - start
 
 
@@ -61,13 +61,13 @@ def from_client(data: bytes, deflate: DeflateParameters | None, repeat: int) -> 
     reads = [data[start : start + READ_SIZE] for start in range(0, len(data), READ_SIZE)]
     spent = 0.0
     for _ in range(repeat):
-        conversation: Conversation[object] = Conversation(deflate)
+        session: WebSocketSession[object] = WebSocketSession(deflate)
         start = time.process_time()
         for read in reads:
-            for item in conversation.from_client(read):
+            for item in session.from_client(read):
                 if isinstance(item, HeldMessage):
                     item.read()
-                    conversation.let_pass(object())
+                    session.forward(object())
         spent += time.process_time() - start
     return spent
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ocm_wsgi.accounting.turn_accounting import OpenTurn
-from ocm_wsgi.protocol.http.framing import LAST_CHUNK, BadFraming, Framing, chunk, framing_of
+from ocm_wsgi.protocol.http.framing import LAST_CHUNK, Framing, FramingError, chunk, framing_for
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import GONE, Peer
 
@@ -80,7 +80,7 @@ class Stream:
         self._body = body
         self._client = Peer(loop, client, self._on_client)
         self._upstream = Peer(loop, body.socket, self._on_upstream)
-        self._framing: Framing = framing_of(is_chunked=body.is_chunked, length=body.length)
+        self._framing: Framing = framing_for(is_chunked=body.is_chunked, length=body.length)
         self._head = head
         self._head_waits = head_waits
         self._is_chunked = is_chunked
@@ -176,8 +176,8 @@ class Stream:
         framing, turn = self._framing, self._turn
         try:
             piece = framing.feed(data)
-        except BadFraming as exc:
-            self._cut(str(exc), exc.before)
+        except FramingError as exc:
+            self._cut(str(exc), exc.decoded)
             return
         if framing.has_ended:
             self._let_upstream_go()
@@ -187,7 +187,7 @@ class Stream:
             self._complete()
             return
         if passing or self._head:
-            as_it_came = framing.was_one_chunk and passing is piece
+            as_it_came = framing.was_single_chunk and passing is piece
             if not self._send(passing, framed=data if as_it_came and self._is_chunked else b""):
                 return
         if turn is not None and turn.is_due:
@@ -255,7 +255,7 @@ class Stream:
 
     def _let_upstream_go(self) -> None:
         self._pause()
-        if self._framing.excess:
+        if self._framing.has_excess:
             self._body.close()
         else:
             self._body.give_back()

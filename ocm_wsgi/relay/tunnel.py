@@ -13,7 +13,7 @@ from functools import partial
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.protocol.websocket.frames import INTERNAL_ERROR
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import Conversation, LimitsTold, TurnEnded
+from ocm_wsgi.protocol.websocket.session import LimitsReceived, TurnEnded, WebSocketSession
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import GONE, Peer
 from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Limits, UpstreamBody
@@ -46,7 +46,7 @@ class Tunnel:
     def __init__(
         self,
         loop: Loop,
-        conversation: Conversation[SocketTurn],
+        session: WebSocketSession[SocketTurn],
         turns: SocketTurns,
         *,
         upstream: UpstreamBody,
@@ -59,7 +59,7 @@ class Tunnel:
     ) -> None:
         self.octets = 0
         self._loop = loop
-        self._conversation = conversation
+        self._session = session
         self._turns = turns
         self._body = upstream
         self._upstream = _Side(loop, upstream.socket, self._on_upstream)
@@ -72,7 +72,7 @@ class Tunnel:
         self._heard_at = loop.now  # when upstream last said something, or could not be listened to
         self._recording: object | None = None  # the end of a turn that is being recorded; what follows waits
         self._recording_since = loop.now
-        self._waiting: deque[bytes | TurnEnded[SocketTurn] | LimitsTold] = deque()
+        self._waiting: deque[bytes | TurnEnded[SocketTurn] | LimitsReceived] = deque()
         self._is_listening = False  # to upstream
         self._is_deciding = False
         self._unanswered: SocketTurn | None = None
@@ -100,15 +100,15 @@ class Tunnel:
             self._finish(CLIENT_STALLED)
         elif self._upstream.unsent and now - self._upstream.took_at > limits.stall:
             self._finish(UPSTREAM_STALLED)
-        elif self._conversation.has_open_turn and now - self._heard_at > limits.silence:
+        elif self._session.has_open_turn and now - self._heard_at > limits.silence:
             self._guarded(self._give_up_on_upstream)
-        elif self._is_listening and self._conversation.has_open_turn:
+        elif self._is_listening and self._session.has_open_turn:
             self._upstream.acknowledge_later()
 
     def leave(self) -> None:
         """End it between two turns; Codex goes on over another connection."""
         if not self._is_over:
-            self._conversation.leave()
+            self._session.close_when_idle()
             self._guarded(self._go_on)
 
     def abort(self, end: str) -> None:
@@ -117,7 +117,7 @@ class Tunnel:
 
     def _give_up_on_upstream(self) -> None:
         """Codex asks again over another connection, as it does when this one is cut."""
-        self._conversation.break_off(INTERNAL_ERROR, "OpenAI was silent for too long.")
+        self._session.close_now(INTERNAL_ERROR, "OpenAI was silent for too long.")
         self._end_with("upstream cut it: it was silent for too long")
 
     def _begin(self, buffered: bytes, early: bytes) -> None:
@@ -159,11 +159,11 @@ class Tunnel:
             self._from_upstream(data)
             self._upstream.look_again(mask, data)
             if mask == select.EPOLLIN and not (
-                self._client.unsent or self._recording is not None or self._conversation.has_own
+                self._client.unsent or self._recording is not None or self._session.has_data_to_send
             ):
                 return  # As most times: what is waited for is what was waited for before.
         elif data == b"":
-            self._end_with("" if self._conversation.close_code is not None else "upstream cut it: it ended")
+            self._end_with("" if self._session.close_code is not None else "upstream cut it: it ended")
             return
         elif mask & GONE and not self._is_listening:
             # Nobody will take what it has not taken. Its own end is heard when it is read again.
@@ -182,7 +182,7 @@ class Tunnel:
             self._from_client(data)
             self._client.look_again(mask, data)
         elif data == b"" or mask & GONE:
-            self._finish("" if self._conversation.close_code is not None else CLIENT_LEFT)
+            self._finish("" if self._session.close_code is not None else CLIENT_LEFT)
             return
         self._go_on()
 
@@ -193,7 +193,7 @@ class Tunnel:
             peer.took_at = self._heard_at = self._loop.now
 
     def _from_client(self, data: bytes) -> None:
-        self._to_upstream(self._conversation.from_client(data))
+        self._to_upstream(self._session.from_client(data))
 
     def _to_upstream(self, items: list[bytes | HeldMessage]) -> None:
         for item in items:
@@ -224,7 +224,7 @@ class Tunnel:
             return
         if turn is not None:
             self._unanswered, self._heard_at = turn, self._loop.now
-        passing = self._conversation.let_pass(turn) if error is None else self._conversation.refuse(error)
+        passing = self._session.forward(turn) if error is None else self._session.refuse(error)
         self._to_upstream(passing)
         self._go_on()
 
@@ -233,7 +233,7 @@ class Tunnel:
         if self._unanswered is not None:
             self._unanswered.answered = self._loop.now
             self._unanswered = None
-        happened = self._conversation.from_server(data)
+        happened = self._session.from_server(data)
         if len(happened) == 1 and happened[0] is data:
             self._tell(data)
         else:
@@ -305,9 +305,9 @@ class Tunnel:
             self._wait()
 
     def _speak(self) -> None:
-        self._tell(self._conversation.own())
-        if self._conversation.is_over and self._end is None:
-            stopped = self._conversation.stopped
+        self._tell(self._session.data_to_send())
+        if self._session.should_close and self._end is None:
+            stopped = self._session.violation
             self._end = "" if stopped is None else stopped.reason
             self._upstream.unsent.clear()
 
@@ -331,7 +331,7 @@ class Tunnel:
         self._client.leave()
         self._body.close()
         try:
-            for ended in [*self._waiting, *self._conversation.end()]:
+            for ended in [*self._waiting, *self._session.end()]:
                 if isinstance(ended, TurnEnded):
                     self._turns.ended(ended, _nobody_waits)
         finally:

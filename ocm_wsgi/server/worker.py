@@ -322,7 +322,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
         tunnel = Tunnel(
             self.loop,
-            opened.conversation,
+            opened.session,
             opened.turns,
             upstream=opened.upstream,
             client=conn.sock,

@@ -25,7 +25,7 @@ from ocm_wsgi.errors import (
 )
 from ocm_wsgi.protocol.http.fields import Fields, forwardable_response_fields, upstream_request_fields
 from ocm_wsgi.protocol.http.targets import ApiTarget, Origin
-from ocm_wsgi.protocol.websocket.handshake import Answer, upgrade_request_fields
+from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse, upgrade_request_fields
 from ocm_wsgi.upstream.adapter import UpstreamAdapter, upstream_request
 from ocm_wsgi.upstream.connections import Aborted, Exchange, RequestHead, StaleConnection
 from ocm_wsgi.upstream.response import BLOCK_SIZE, ArrivingResponse, BareBody
@@ -111,12 +111,12 @@ class UpstreamResponse:
         """
         return None if self.is_bodiless else self._raw.bare()
 
-    def answer(self, rest: bytes) -> Answer:
+    def answer(self, rest: bytes) -> HandshakeResponse:
         """This response as the answer to an opening handshake.
 
         :param rest: octets that came behind its head.
         """
-        return Answer(self.status, self.reason, self._field_lines, rest)
+        return HandshakeResponse(self.status, self.reason, self._field_lines, rest)
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end; end the request at upstream otherwise."""

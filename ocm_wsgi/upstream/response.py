@@ -14,7 +14,7 @@ from typing import Any
 from urllib3.exceptions import ProtocolError
 
 from ocm_wsgi.protocol.http.fields import Fields
-from ocm_wsgi.protocol.http.framing import BadFraming, framing_of
+from ocm_wsgi.protocol.http.framing import FramingError, framing_for
 from ocm_wsgi.protocol.http.response_head import ResponseHead
 
 #: At most this much is read, sent and held at once for one stream, in octets.
@@ -31,7 +31,7 @@ class ArrivingResponse:
     """
 
     def __init__(self, connection: Any, head: ResponseHead, rest: bytes, method: str) -> None:
-        """:raises BadHead: it cannot be told where the body ends."""
+        """:raises HeadError: it cannot be told where the body ends."""
         self.status = head.status
         self.reason = head.reason
         self.field_lines: Fields = head.fields
@@ -53,7 +53,7 @@ class ArrivingResponse:
         :raises ProtocolError: the body ended before its end, or makes no sense.
         """
         connection_socket = self._connection.sock
-        framing = framing_of(is_chunked=self.is_chunked, length=self.length_remaining)
+        framing = framing_for(is_chunked=self.is_chunked, length=self.length_remaining)
         data = self._take_rest()
         try:
             while True:
@@ -64,12 +64,12 @@ class ArrivingResponse:
                 data = connection_socket.recv(BLOCK_SIZE)
                 if not data and not framing.close():
                     raise ProtocolError("the response ended before its end")
-        except BadFraming as exc:
-            if exc.before:
-                yield exc.before
+        except FramingError as exc:
+            if exc.decoded:
+                yield exc.decoded
             raise ProtocolError(f"the body's framing is broken: {exc}") from exc
         finally:
-            if framing.has_ended and not framing.excess:
+            if framing.has_ended and not framing.has_excess:
                 self.give_back()
             else:
                 self.close()

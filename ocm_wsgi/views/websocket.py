@@ -12,8 +12,8 @@ from ocm_wsgi.errors import UpgradeUnavailable
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.targets import ApiTarget
 from ocm_wsgi.protocol.responses import rate_limits
-from ocm_wsgi.protocol.websocket.handshake import Answer, require_opening_handshake
-from ocm_wsgi.protocol.websocket.session import Conversation
+from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse, require_opening_handshake
+from ocm_wsgi.protocol.websocket.session import WebSocketSession
 from ocm_wsgi.relay.websocket_turns import SocketTurn, SocketTurns
 from ocm_wsgi.service import Service
 from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
@@ -37,9 +37,9 @@ class OpenedTunnel:
     As the body of a response it is empty: no other server gets to see one.
     """
 
-    answer: Answer
+    answer: HandshakeResponse
     upstream: BareBody
-    conversation: Conversation[SocketTurn]
+    session: WebSocketSession[SocketTurn]
     turns: SocketTurns
     note: RequestNote
 
@@ -96,7 +96,7 @@ def open_websocket(
         limits, week_start = rate_limits.read_fields(upstream.fields)
         if limits is not None:
             service.accounting.note(limits)
-        if not upstream.answer(b"").is_accepting:
+        if not upstream.answer(b"").is_accepted:
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, note)
         undo.callback(upstream.close)
@@ -125,10 +125,10 @@ def _opened(
         week_start=week_start,
         take_up=note.take_up,
     )
-    return OpenedTunnel(answer, body, Conversation(answer.deflate()), turns, note)
+    return OpenedTunnel(answer, body, WebSocketSession(answer.deflate()), turns, note)
 
 
-def _switched(upstream: UpstreamResponse) -> tuple[Answer, BareBody]:
+def _switched(upstream: UpstreamResponse) -> tuple[HandshakeResponse, BareBody]:
     upstream.answer(b"").require_websocket()
     body = upstream.bare()
     if body is None:

@@ -328,7 +328,7 @@ OPENAI = (
         # What comes with the end of the body, and what comes behind it.
         Edit(
             "ocm_wsgi/protocol/http/framing.py",
-            "        self.excess = self.has_ended and at < len(data)\n",
+            "        self.has_excess = self.has_ended and at < len(data)\n",
             '        pieces.append(data[at:] if self.has_ended else b"")\n',
         ),
         (_POOL_NOT_LOOKED_AT,),

@@ -15,7 +15,7 @@ from ocm_wsgi.errors import OcmError, UserRejected
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.websocket.frames import GOING_AWAY, INTERNAL_ERROR, server_close
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import Conversation, TurnEnded, refusal_message
+from ocm_wsgi.protocol.websocket.session import TurnEnded, WebSocketSession, refusal_message
 from ocm_wsgi.relay import loop
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.stream import CLIENT_STALLED
@@ -94,7 +94,7 @@ class Passage:
         self.ends: list[str] = []
         self.tunnel = Tunnel(
             self.loop,
-            Conversation(None),
+            WebSocketSession(None),
             self.ledger,  # type: ignore[arg-type]  # stands in for it
             upstream=self.body,
             client=client,

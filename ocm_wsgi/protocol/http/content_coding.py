@@ -21,7 +21,7 @@ _ZSTD_WINDOW_SIZE = 8 * 1024 * 1024
 _ZSTD_SLICE_SIZE = 256
 
 
-class Undecodable(ValueError):
+class DecodingError(ValueError):
     """The body is not what its ``Content-Encoding`` says, or in a coding that is not known here."""
 
 
@@ -31,14 +31,14 @@ class Decoder(Protocol):
     def decode(self, data: bytes) -> Iterator[bytes]:
         """What these octets add to the decoded body, in pieces.
 
-        :raises Undecodable: while iterating; the decoder is of no further use.
+        :raises DecodingError: while iterating; the decoder is of no further use.
         """
 
 
 def decoder_for(content_encoding: str) -> Decoder | None:
     """The decoder for a ``Content-Encoding``; ``None`` where nothing is encoded.
 
-    :raises Undecodable: for a coding that is not known, or several of them.
+    :raises DecodingError: for a coding that is not known, or several of them.
     """
     coding = content_encoding.strip().lower()
     if coding in ("", "identity"):
@@ -49,7 +49,7 @@ def decoder_for(content_encoding: str) -> Decoder | None:
         return _Deflate()
     if coding == "zstd":
         return _Zstd()
-    raise Undecodable(f"The content coding {coding[:32]!r} is not known.")
+    raise DecodingError(f"The content coding {coding[:32]!r} is not known.")
 
 
 class _Zlib:
@@ -65,7 +65,7 @@ class _Zlib:
             try:
                 piece = self._stream.decompress(data, _PIECE_SIZE)
             except zlib.error as exc:
-                raise Undecodable(str(exc)) from exc
+                raise DecodingError(str(exc)) from exc
             data = self._stream.unconsumed_tail or self._stream.unused_data
             if piece:
                 yield piece
@@ -96,6 +96,6 @@ class _Zstd:
             try:
                 piece = self._stream.decompress(data[start : start + _ZSTD_SLICE_SIZE])
             except zstandard.ZstdError as exc:
-                raise Undecodable(str(exc)) from exc
+                raise DecodingError(str(exc)) from exc
             if piece:
                 yield piece

@@ -16,45 +16,45 @@ _TRAILER_LIMIT_BYTES = 64 * 1024
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-class BadFraming(ValueError):
+class FramingError(ValueError):
     """The octets are no body in the framing that its head announced.
 
-    :ivar before: octets of the body that came before these, in the same piece.
+    :ivar decoded: octets of the body that came before these, in the same piece.
     """
 
-    before = b""
+    decoded = b""
 
 
 class Framing(Protocol):
     """Takes a body out of its framing.
 
     :ivar has_ended: the body is complete.
-    :ivar excess: octets came behind its end.
-    :ivar was_one_chunk: what was fed last was one whole chunk as ``chunk`` makes it, so it can be sent as it came.
+    :ivar has_excess: octets came behind its end.
+    :ivar was_single_chunk: what was fed last was one whole chunk as ``chunk`` makes it, so it can be sent as it came.
     """
 
     has_ended: bool
-    excess: bool
-    was_one_chunk: bool
+    has_excess: bool
+    was_single_chunk: bool
 
     def feed(self, data: bytes) -> bytes:
         """Return the octets of the body that are in what arrived.
 
-        :raises BadFraming: it makes no sense.
+        :raises FramingError: it makes no sense.
         """
 
     def close(self) -> bool:
         """Nothing more arrives. Return whether the body is complete."""
 
 
-def framing_of(*, is_chunked: bool, length: int | None) -> Framing:
+def framing_for(*, is_chunked: bool, length: int | None) -> Framing:
     """Return what reads a response's body.
 
     :param length: in octets, or ``None`` for a body that the end of the connection ends.
     """
     if is_chunked:
         return Chunked()
-    return ToTheEnd() if length is None else OfLength(length)
+    return UntilClose() if length is None else FixedLength(length)
 
 
 class Chunked:
@@ -62,8 +62,8 @@ class Chunked:
 
     def __init__(self) -> None:
         self.has_ended = False
-        self.excess = False
-        self.was_one_chunk = False
+        self.has_excess = False
+        self.was_single_chunk = False
         self._left = 0  # octets of the chunk that are still to come
         self._is_behind_data = False
         self._is_in_trailer = False
@@ -71,19 +71,19 @@ class Chunked:
         self._partial = b""  # a line that is not complete
 
     def feed(self, data: bytes) -> bytes:
-        self.was_one_chunk = False
+        self.was_single_chunk = False
         if not (self._left or self._partial or self._is_behind_data or self._is_in_trailer):
             # As most times: an event of a stream is one chunk, and arrives alone.
             size_ends = data.find(b"\r\n", 1, 16)
             size = len(data) - size_ends - 4
             if size > 0 and data.startswith(b"%x\r\n" % size) and data.endswith(b"\r\n"):
-                self.was_one_chunk = True
+                self.was_single_chunk = True
                 return data[size_ends + 2 : -2]
         pieces: list[bytes] = []
         try:
             self._take(data, pieces)
-        except BadFraming as exc:
-            exc.before = b"".join(pieces)
+        except FramingError as exc:
+            exc.decoded = b"".join(pieces)
             raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -105,7 +105,7 @@ class Chunked:
                 break
             self._take_line(data, at, end)
             at = end + 2
-        self.excess = self.has_ended and at < len(data)
+        self.has_excess = self.has_ended and at < len(data)
 
     def close(self) -> bool:
         return self.has_ended
@@ -113,41 +113,41 @@ class Chunked:
     def _take_line(self, data: bytes, start: int, end: int) -> None:
         if self._is_behind_data:
             if end != start:
-                raise BadFraming("a chunk is longer than its size")
+                raise FramingError("a chunk is longer than its size")
             self._is_behind_data = False
         elif self._is_in_trailer:
             self._trailer_bytes += end - start
             if self._trailer_bytes > _TRAILER_LIMIT_BYTES:
-                raise BadFraming("the trailer is too long")
+                raise FramingError("the trailer is too long")
             self.has_ended = end == start
         else:
             size = _SIZE.match(data, start, end)
             if size is None:
-                raise BadFraming("a chunk's size cannot be read")
+                raise FramingError("a chunk's size cannot be read")
             self._left = int(size[1], 16)
             self._is_in_trailer = not self._left
 
     def _keep(self, partial: bytes) -> None:
         if self._is_behind_data and partial != b"\r":
-            raise BadFraming("a chunk is longer than its size")
+            raise FramingError("a chunk is longer than its size")
         if len(partial) > _LINE_LIMIT_BYTES:
-            raise BadFraming("a line of the chunked coding is too long")
+            raise FramingError("a line of the chunked coding is too long")
         self._partial = partial
 
 
-class OfLength:
+class FixedLength:
     """A body of announced length, in octets."""
 
-    was_one_chunk = False
+    was_single_chunk = False
 
     def __init__(self, length: int) -> None:
         self.has_ended = not length
-        self.excess = False
+        self.has_excess = False
         self._left = length
 
     def feed(self, data: bytes) -> bytes:
-        self.excess = len(data) > self._left
-        if self.excess:
+        self.has_excess = len(data) > self._left
+        if self.has_excess:
             data = data[: self._left]
         self._left -= len(data)
         self.has_ended = not self._left
@@ -157,14 +157,14 @@ class OfLength:
         return self.has_ended
 
 
-class ToTheEnd:
+class UntilClose:
     """A body that ends with its connection."""
 
-    was_one_chunk = False
+    was_single_chunk = False
 
     def __init__(self) -> None:
         self.has_ended = False
-        self.excess = False
+        self.has_excess = False
 
     def feed(self, data: bytes) -> bytes:
         return data

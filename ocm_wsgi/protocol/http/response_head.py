@@ -23,7 +23,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 _BODILESS_STATUSES = frozenset({204, 304})
 
 
-class BadHead(http.client.HTTPException):
+class HeadError(http.client.HTTPException):
     """The octets are no head of a response."""
 
 
@@ -54,21 +54,21 @@ class ResponseHead:
     def framing(self, method: str) -> tuple[bool, int | None]:
         """Whether the body is chunked, and else its length in octets: ``None`` where the connection's end ends it.
 
-        :raises BadHead: that cannot be told.
+        :raises HeadError: that cannot be told.
         """
         if self.is_bodiless(method):
             return False, 0
         codings = _members(self.fields, "transfer-encoding")
         if codings:
             if codings != ["chunked"]:
-                raise BadHead("a transfer coding that is not known here")
+                raise HeadError("a transfer coding that is not known here")
             return True, None
         lengths = set(_members(self.fields, "content-length"))
         if not lengths:
             return False, None
         length = lengths.pop()
         if lengths or not _LENGTH.fullmatch(length):
-            raise BadHead("the length of the body is not clear")
+            raise HeadError("the length of the body is not clear")
         return False, int(length)
 
 
@@ -91,14 +91,14 @@ class HeadReader:
     def next_head(self) -> ResponseHead | None:
         """Return the next head if it is here.
 
-        :raises BadHead: what is here is the beginning of none.
+        :raises HeadError: what is here is the beginning of none.
         """
         end = _END.search(self.rest, max(0, self._searched - 3))
         head_bytes = len(self.rest) if end is None else end.start()
         if not self.rest.startswith(_BEGINNING[: len(self.rest)]):
-            raise BadHead("no response of HTTP/1")
+            raise HeadError("no response of HTTP/1")
         if head_bytes > HEAD_LIMIT_BYTES:
-            raise BadHead("the head is too long")
+            raise HeadError("the head is too long")
         if end is None:
             self._searched = head_bytes
             return None
@@ -114,14 +114,14 @@ def _parsed(text: str) -> ResponseHead:
     status_line, *lines = text.split("\n")
     line = _STATUS_LINE.fullmatch(status_line)
     if line is None:
-        raise BadHead("no status line")
+        raise HeadError("no status line")
     if len(lines) > FIELD_LIMIT:
-        raise BadHead("too many fields")
+        raise HeadError("too many fields")
     fields = []
     for field_line in lines:
         name, colon, value = field_line.partition(":")
         if not colon:
-            raise BadHead("a field line without a colon")
+            raise HeadError("a field line without a colon")
         # Space before the colon, which hides a field from who compares names, is for a proxy to remove.
         fields.append((name.rstrip(" \t"), value.strip(" \t")))
     return ResponseHead(line[1] == "1", int(line[2]), (line[3] or "").strip(" \t"), fields)

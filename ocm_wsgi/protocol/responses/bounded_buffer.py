@@ -9,13 +9,13 @@ from ocm_wsgi.protocol.responses.outcome import usage_of
 from ocm_wsgi.protocol.responses.turn import Usage
 
 #: What may be a terminal event, or a JSON body, is kept up to this size. Of a larger one only the tail is.
-LIMIT_BYTES = 64 * 1024 * 1024
+BUFFER_LIMIT_BYTES = 64 * 1024 * 1024
 _TAIL_BYTES = 256 * 1024
 
 _USAGE_KEY = re.compile(r'"usage"\s*:\s*(?=\{)')
 
 
-class Kept:
+class BoundedBuffer:
     """Octets that are kept whole up to a limit; beyond it, only their tail.
 
     :ivar overflowed: whether ``octets`` is only the tail.

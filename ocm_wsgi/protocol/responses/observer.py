@@ -21,8 +21,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
-from ocm_wsgi.protocol.http.content_coding import Decoder, Undecodable, decoder_for
-from ocm_wsgi.protocol.responses.bounded_buffer import LIMIT_BYTES, Kept
+from ocm_wsgi.protocol.http.content_coding import Decoder, DecodingError, decoder_for
+from ocm_wsgi.protocol.responses.bounded_buffer import BUFFER_LIMIT_BYTES, BoundedBuffer
 from ocm_wsgi.protocol.responses.outcome import error_outcome, object_outcome, parse_json
 from ocm_wsgi.protocol.responses.sse_observer import SseObserver
 from ocm_wsgi.protocol.responses.turn import Outcome
@@ -61,7 +61,7 @@ def observer_for(*, status: int, media_type: str, content_encoding: str = "", pa
         return OpaqueObserver()
     try:
         decoder = decoder_for(content_encoding)
-    except Undecodable:
+    except DecodingError:
         return OpaqueObserver(status=status)
     return observer if decoder is None else DecodingObserver(observer, decoder, OpaqueObserver(status=status))
 
@@ -84,9 +84,9 @@ class OpaqueObserver:
 class JsonObserver:
     """For a JSON body: a Responses object, a chat completion, a compaction, an error. Never gives an outcome early."""
 
-    def __init__(self, *, status: int = 200, limit: int = LIMIT_BYTES) -> None:
+    def __init__(self, *, status: int = 200, limit: int = BUFFER_LIMIT_BYTES) -> None:
         self._status = status
-        self._body = Kept(limit)
+        self._body = BoundedBuffer(limit)
 
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
         self._body.append(data)
@@ -122,8 +122,8 @@ class DecodingObserver:
                 self._decoded += len(piece)
                 outcome = self._inner.feed(piece)[1] or outcome
             if self._decoded > _DECODED_LIMIT_BYTES:
-                raise Undecodable("The decoded body is too large to follow.")
-        except Undecodable:
+                raise DecodingError("The decoded body is too large to follow.")
+        except DecodingError:
             self._decoder = None
         if outcome is None:
             return len(data), None

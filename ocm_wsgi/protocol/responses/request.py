@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ocm_wsgi.protocol.http.content_coding import Undecodable, decoder_for
+from ocm_wsgi.protocol.http.content_coding import DecodingError, decoder_for
 from ocm_wsgi.protocol.responses.outcome import label, parse_json
 
 #: Up to here a body is parsed whole, which is exact and takes a few milliseconds.
@@ -57,7 +57,7 @@ def request_facts(blocks: Iterable[bytes], content_encoding: str = "") -> Reques
                 small += block
             else:
                 scanner.feed(block)
-    except (Undecodable, _TooIntricate):
+    except (DecodingError, _TooIntricate):
         return RequestFacts()
     if scanner is not None:
         return _facts(scanner.members)
@@ -84,7 +84,7 @@ def _decoded(blocks: Iterable[bytes], content_encoding: str) -> Iterator[bytes]:
         for piece in decoder.decode(block):
             length += len(piece)
             if length > _DECODED_LIMIT_BYTES:
-                raise Undecodable("The decoded body is too large to read.")
+                raise DecodingError("The decoded body is too large to read.")
             yield piece
 
 

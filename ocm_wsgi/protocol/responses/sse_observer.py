@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from ocm_wsgi.protocol.responses.bounded_buffer import LIMIT_BYTES, Kept
+from ocm_wsgi.protocol.responses.bounded_buffer import BUFFER_LIMIT_BYTES, BoundedBuffer
 from ocm_wsgi.protocol.responses.outcome import (
     TERMINAL_TYPES,
     TYPE_PATTERN,
@@ -55,7 +55,7 @@ class SseObserver:
     :param limit: a terminal event larger than this is known by the type at its beginning and the usage in its tail.
     """
 
-    def __init__(self, *, chat: bool = False, limit: int = LIMIT_BYTES) -> None:
+    def __init__(self, *, chat: bool = False, limit: int = BUFFER_LIMIT_BYTES) -> None:
         self._needles: Sequence[re.Pattern[bytes]] = _CHAT_NEEDLES if chat else _RESPONSES_NEEDLES
         self._read_data: Callable[[bytes], Outcome | None] = self._read_chunk if chat else self._read_event
         self._limit = limit
@@ -172,7 +172,7 @@ class _OpenEvent:
     def __init__(self, limit: int) -> None:
         self.type = ""
         self.passed_over = False
-        self.kept = Kept(limit)
+        self.kept = BoundedBuffer(limit)
         self._undecided = True
         self._last = 0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from ocm_wsgi.protocol.http.content_coding import Undecodable
+from ocm_wsgi.protocol.http.content_coding import DecodingError
 from ocm_wsgi.protocol.responses.outcome import label, parse_json
 from ocm_wsgi.protocol.responses.request import RequestFacts, request_facts
 
@@ -34,7 +34,7 @@ class ResponseCreate:
 def response_create(blocks: Iterable[bytes]) -> ResponseCreate | None:
     """Read what a message asks for; ``None`` when it is surely not a ``response.create``.
 
-    :param blocks: its octets, unmasked and decompressed; read to their end. ``Undecodable`` may come out of them.
+    :param blocks: its octets, unmasked and decompressed; read to their end. ``DecodingError`` may come out of them.
     """
     rest = iter(blocks)
     small = bytearray()
@@ -43,7 +43,7 @@ def response_create(blocks: Iterable[bytes]) -> ResponseCreate | None:
             small += block
             if len(small) > _PARSED_BYTES:
                 return _scanned(bytes(small), rest)
-    except Undecodable:
+    except DecodingError:
         return ResponseCreate(RequestFacts())
     return _parsed(bytes(small))
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ocm_wsgi.protocol.http.content_coding import Undecodable
+from ocm_wsgi.protocol.http.content_coding import DecodingError
 
 EXTENSION = "permessage-deflate"
 
@@ -27,7 +27,7 @@ _END = re.compile(r"\s*(?:,|$)")
 _WINDOW_BITS = re.compile(r"[89]|1[0-5]")
 
 
-class NotUnderstood(ValueError):
+class UnsupportedExtensions(ValueError):
     """Extensions were negotiated that the frames cannot be read with."""
 
 
@@ -45,35 +45,35 @@ class DeflateParameters:
 
     def server_inflater(self) -> Inflater:
         """For what the server sends."""
-        return Inflater(self.server_max_window_bits, takes_over=not self.server_no_context_takeover)
+        return Inflater(self.server_max_window_bits, context_takeover=not self.server_no_context_takeover)
 
     def client_inflater(self) -> Inflater:
         """For what the client sends."""
-        return Inflater(self.client_max_window_bits, takes_over=not self.client_no_context_takeover)
+        return Inflater(self.client_max_window_bits, context_takeover=not self.client_no_context_takeover)
 
 
 def negotiated(value: str | None) -> DeflateParameters | None:
     """Read the ``Sec-WebSocket-Extensions`` of an accepting answer.
 
     :return: ``None`` when nothing was negotiated.
-    :raises NotUnderstood: it holds another extension, or parameters that section 7.1 does not know.
+    :raises UnsupportedExtensions: it holds another extension, or parameters that section 7.1 does not know.
     """
     if value is None or not value.strip():
         return None
     name = _EXTENSION_NAME.match(value)
     if name is None or name[1].lower() != EXTENSION:
-        raise NotUnderstood("an extension other than permessage-deflate was negotiated")
+        raise UnsupportedExtensions("an extension other than permessage-deflate was negotiated")
     at = name.end()
     settings: dict[str, bool | int] = {}
     while parameter := _PARAMETER.match(value, at):
         key = parameter[1].lower()
         if key in settings:
-            raise NotUnderstood("a parameter of permessage-deflate is repeated")
+            raise UnsupportedExtensions("a parameter of permessage-deflate is repeated")
         settings[key] = _setting(key, parameter[2] or parameter[3])
         at = parameter.end()
     end = _END.match(value, at)
     if end is None or end.end() != len(value):
-        raise NotUnderstood("more than permessage-deflate was negotiated")
+        raise UnsupportedExtensions("more than permessage-deflate was negotiated")
     return DeflateParameters(**settings)  # type: ignore[arg-type]  # each key has a value of its own type
 
 
@@ -82,32 +82,32 @@ def _setting(key: str, value: str | None) -> bool | int:
         return True
     if key in ("server_max_window_bits", "client_max_window_bits") and value and _WINDOW_BITS.fullmatch(value):
         return int(value)
-    raise NotUnderstood("a parameter of permessage-deflate is unknown or has no good value")
+    raise UnsupportedExtensions("a parameter of permessage-deflate is unknown or has no good value")
 
 
 class Inflater:
     """Decompresses the compressed messages of one direction, one after another.
 
     :param window_bits: base 2 logarithm of the window, 8 to 15; the window is what is held between messages.
-    :ivar takes_over: whether a message may refer to the ones before it. If so none can be left out.
+    :ivar context_takeover: whether a message may refer to the ones before it. If so none can be left out.
     """
 
-    def __init__(self, window_bits: int, *, takes_over: bool) -> None:
-        self.takes_over = takes_over
+    def __init__(self, window_bits: int, *, context_takeover: bool) -> None:
+        self.context_takeover = context_takeover
         self._window_bits = window_bits
-        self._stream = zlib.decompressobj(-window_bits) if takes_over else None
+        self._stream = zlib.decompressobj(-window_bits) if context_takeover else None
         self._is_broken = False
 
     def feed(self, data: bytes, *, is_last: bool) -> Iterator[bytes]:
         """Yield what these octets of a message decompress to, in pieces of bounded size.
 
-        Must be iterated over to its end, unless the rest of the message is left out (see ``takes_over``).
+        Must be iterated over to its end, unless the rest of the message is left out (see ``context_takeover``).
 
         :param is_last: whether the message ends with them.
-        :raises Undecodable: it is not compressed as agreed, or an earlier one was not. It stays like that.
+        :raises DecodingError: it is not compressed as agreed, or an earlier one was not. It stays like that.
         """
         if self._is_broken:
-            raise Undecodable("An earlier message could not be decompressed.")
+            raise DecodingError("An earlier message could not be decompressed.")
         if self._stream is None:
             self._stream = zlib.decompressobj(-self._window_bits)
         stream = self._stream
@@ -117,7 +117,7 @@ class Inflater:
                 piece = stream.decompress(waiting, _PIECE_BYTES)
             except zlib.error as exc:
                 self._is_broken = True
-                raise Undecodable("A message could not be decompressed.") from exc
+                raise DecodingError("A message could not be decompressed.") from exc
             if piece:
                 yield piece
             waiting = stream.unconsumed_tail
@@ -126,11 +126,11 @@ class Inflater:
         if stream.eof:
             # A final block (section 7.2.3.4) ends zlib's stream, with its window. No peer is known to send one.
             self._is_broken = True
-            raise Undecodable("A message ends its compression for good.")
-        if is_last and not self.takes_over:
+            raise DecodingError("A message ends its compression for good.")
+        if is_last and not self.context_takeover:
             self._stream = None
 
     def skip(self) -> None:
         """Leave the rest of the message out. Where the next one may refer to it, none can be read any more."""
         self._stream = None
-        self._is_broken = self.takes_over
+        self._is_broken = self.context_takeover

@@ -30,7 +30,7 @@ _LONGEST_HEAD = 14
 _OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
 
-class Part(NamedTuple):
+class FrameSlice(NamedTuple):
     """What one read holds of one frame. Offsets are into that read.
 
     :ivar first: the frame's first octet: FIN, RSV and opcode.
@@ -74,7 +74,7 @@ class Part(NamedTuple):
         return self.is_last and self.first >= _FIN and not self.first & _IS_CONTROL
 
 
-class Violation(ValueError):
+class FrameError(ValueError):
     """The stream breaks RFC 6455; whatever follows cannot be understood."""
 
 
@@ -101,8 +101,8 @@ class FrameParser:
         self._position = 0
         self._left = 0
 
-    def feed(self, data: bytes, *, start: int = 0, one_message: bool = False) -> list[Part]:
-        """Return the parts of frames that lie in ``data``, in order.
+    def feed(self, data: bytes, *, start: int = 0, one_message: bool = False) -> list[FrameSlice]:
+        """Return the slices of frames that lie in ``data``, in order.
 
         They cover all of it but for the incomplete head of a frame at its end, or what follows a violation.
 
@@ -111,22 +111,22 @@ class FrameParser:
         """
         if self.violation is not None:
             return []
-        parts = self._parts(data, start, one_message=one_message)
+        slices = self._slices(data, start, one_message=one_message)
         self.is_between_messages = not (self._left or self._partial_head or self._in_message or self.violation)
-        return parts
+        return slices
 
-    def _parts(self, data: bytes, start: int, *, one_message: bool) -> list[Part]:
-        parts: list[Part] = []
+    def _slices(self, data: bytes, start: int, *, one_message: bool) -> list[FrameSlice]:
+        slices: list[FrameSlice] = []
         at, size = start, len(data)
         if self._left and size:
-            parts.append(self._resume(size))
-            at = parts[0].stop
-            if one_message and parts[0].ends_message:
-                return parts
+            slices.append(self._resume(size))
+            at = slices[0].stop
+            if one_message and slices[0].ends_message:
+                return slices
         while at < size:
             try:
                 head = self._head(data, at)
-            except Violation as exc:
+            except FrameError as exc:
                 self.violation = str(exc)
                 break
             if head is None:
@@ -134,27 +134,27 @@ class FrameParser:
             first, length, mask, payload = head
             stop = payload + length
             if stop > size:
-                parts.append(Part(first, at, payload, size, 0, mask, False))
+                slices.append(FrameSlice(first, at, payload, size, 0, mask, False))
                 self._first, self._mask, self._position, self._left = first, mask, size - payload, stop - size
                 break
-            parts.append(Part(first, at, payload, stop, 0, mask, True))
+            slices.append(FrameSlice(first, at, payload, stop, 0, mask, True))
             at = stop
-            if one_message and parts[-1].ends_message:
+            if one_message and slices[-1].ends_message:
                 break
-        return parts
+        return slices
 
-    def _resume(self, size: int) -> Part:
+    def _resume(self, size: int) -> FrameSlice:
         """Go on with the frame that the last read left open."""
         taken = min(self._left, size)
-        part = Part(self._first, 0, 0, taken, self._position, self._mask, taken == self._left)
+        frame_slice = FrameSlice(self._first, 0, 0, taken, self._position, self._mask, taken == self._left)
         self._position += taken
         self._left -= taken
-        return part
+        return frame_slice
 
     def _head(self, data: bytes, at: int) -> tuple[int, int, bytes, int] | None:
         """Read a frame's head: first octet, payload length, mask, offset behind it. ``None`` when it is not whole.
 
-        :raises Violation: it is none.
+        :raises FrameError: it is none.
         """
         earlier = len(self._partial_head)
         if earlier:
@@ -177,11 +177,11 @@ class FrameParser:
             return None
         second = data[at + 1]
         if (second >= _MASK_BIT) is not self._masked:
-            raise Violation("a client's frame is not masked, or a server's is")
+            raise FrameError("a client's frame is not masked, or a server's is")
         length, behind = second & _LENGTH, at + 2
         if length >= _LENGTH_16:
             if first & _IS_CONTROL:
-                raise Violation("a control frame is too long")
+                raise FrameError("a control frame is too long")
             behind += 2 if length == _LENGTH_16 else 8
             if size < behind:
                 return None
@@ -193,23 +193,23 @@ class FrameParser:
 
     def _check_first(self, first: int) -> None:
         if first & _RSV_OTHERS or (first & _RSV1 and not (self._compressible and first & _OPCODE in (TEXT, BINARY))):
-            raise Violation("a reserved bit is set that nothing was negotiated for")
+            raise FrameError("a reserved bit is set that nothing was negotiated for")
         if first & _OPCODE not in _OPCODES:
-            raise Violation("the opcode is reserved")
+            raise FrameError("the opcode is reserved")
         if first & _IS_CONTROL:
             if first < _FIN:
-                raise Violation("a control frame is fragmented")
+                raise FrameError("a control frame is fragmented")
         elif (first & _OPCODE == CONTINUATION) is not self._in_message:
-            raise Violation("a message starts within another, or goes on where there is none")
+            raise FrameError("a message starts within another, or goes on where there is none")
 
 
 def _extended_length(data: bytes, start: int, stop: int) -> int:
     length = int.from_bytes(data[start:stop], "big")
     is_long = stop - start == 8
     if length < (0x10000 if is_long else _LENGTH_16):
-        raise Violation("a length is not in its shortest form")
+        raise FrameError("a length is not in its shortest form")
     if length >> 63:
-        raise Violation("a length is out of range")
+        raise FrameError("a length is out of range")
     return length
 
 

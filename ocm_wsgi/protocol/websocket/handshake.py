@@ -68,7 +68,7 @@ def upgrade_request_fields(
 
 
 @dataclass(frozen=True)
-class Answer:
+class HandshakeResponse:
     """Upstream's answer to the opening handshake.
 
     :ivar fields: all of them, in order, as they came.
@@ -81,7 +81,7 @@ class Answer:
     rest: bytes
 
     @property
-    def is_accepting(self) -> bool:
+    def is_accepted(self) -> bool:
         return self.status == _SWITCHING_PROTOCOLS
 
     def require_websocket(self) -> None:
@@ -99,7 +99,7 @@ class Answer:
         """
         try:
             return deflate.negotiated(value_of(self.fields, "sec-websocket-extensions"))
-        except deflate.NotUnderstood as exc:
+        except deflate.UnsupportedExtensions as exc:
             raise UpstreamError("OpenAI negotiated a WebSocket that is not known here.", detail=str(exc)) from exc
 
     def head(self) -> bytes:

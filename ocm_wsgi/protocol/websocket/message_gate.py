@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ocm_wsgi.protocol.http.content_coding import Undecodable
+from ocm_wsgi.protocol.http.content_coding import DecodingError
 from ocm_wsgi.protocol.websocket.creates import ResponseCreate, response_create
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater
-from ocm_wsgi.protocol.websocket.frames import CLOSE, MESSAGE_TOO_BIG, PROTOCOL_ERROR, FrameParser, Part, unmask
+from ocm_wsgi.protocol.websocket.frames import CLOSE, MESSAGE_TOO_BIG, PROTOCOL_ERROR, FrameParser, FrameSlice, unmask
 
 #: The longest message taken, in octets as they come: OpenAI takes no longer ones.
-LIMIT_BYTES = 64 * 1024 * 1024
+MESSAGE_LIMIT_BYTES = 64 * 1024 * 1024
 #: What a fragment counts for beyond its octets, so that empty ones are not free.
 _FRAGMENT_BYTES = 256
 #: So much of a message is unmasked at once.
@@ -29,7 +29,7 @@ _DECODED_LIMIT_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Stop:
+class Violation:
     """The client broke the protocol, or its message is too long. Nothing more of it goes on.
 
     :ivar close_code: for the Close frame that it should get.
@@ -53,12 +53,12 @@ class HeldMessage:
     """A whole message of a client that nobody has decided about yet.
 
     :ivar octets: its frames as they came.
-    :ivar binds_later_ones: whether later messages cannot be decompressed by who has not seen this one.
+    :ivar shares_context: whether later messages cannot be decompressed by who has not seen this one.
     """
 
     def __init__(self, octets: bytes, payloads: list[_Payload], inflater: Inflater | None) -> None:
         self.octets = octets
-        self.binds_later_ones = inflater is not None and inflater.takes_over
+        self.shares_context = inflater is not None and inflater.context_takeover
         self._payloads = payloads
         self._inflater = inflater
 
@@ -81,7 +81,7 @@ class HeldMessage:
                 length += len(piece)
                 if length > _DECODED_LIMIT_BYTES:
                     inflater.skip()
-                    raise Undecodable("A message is too large to read.")
+                    raise DecodingError("A message is too large to read.")
                 yield piece
         yield from inflater.feed(b"", is_last=True)
 
@@ -97,12 +97,12 @@ class MessageGate:
 
     :param deflate: what was negotiated, or ``None``.
     :param limit: the longest message, in octets as they come; so much can be held.
-    :ivar stopped: what the client did that nothing goes on for any more, or ``None``.
-    :ivar is_shut: whether nothing goes on any more because of a Close frame, or of a message that was left out.
+    :ivar violation: what the client did that nothing goes on for any more, or ``None``.
+    :ivar is_closed: whether nothing goes on any more because of a Close frame, or of a message that was left out.
     """
 
-    def __init__(self, deflate: DeflateParameters | None, *, limit: int = LIMIT_BYTES) -> None:
-        self.stopped: Stop | None = None
+    def __init__(self, deflate: DeflateParameters | None, *, limit: int = MESSAGE_LIMIT_BYTES) -> None:
+        self.violation: Violation | None = None
         self._frames = FrameParser(masked=True, compressible=deflate is not None)
         self._inflater = deflate.client_inflater() if deflate else None
         self._limit = limit
@@ -110,29 +110,29 @@ class MessageGate:
         self._octets = bytearray()
         self._payloads: list[_Payload] = []
         self._is_compressed = False
-        self.is_shut = False
+        self.is_closed = False
         self._asked: HeldMessage | None = None
         self._later = b""
 
     def feed(self, data: bytes) -> list[bytes | HeldMessage]:
         """Return what may go upstream now, in order. A message, if any, comes last.
 
-        After a message nothing goes on before ``let_pass`` or ``leave_out``. What is fed until then waits here, so the
+        After a message nothing goes on before ``forward`` or ``drop``. What is fed until then waits here, so the
         client should not be read from.
         """
         if self._asked is not None:
             self._later += data
             return []
-        return [] if self.stopped or self.is_shut else self._advance(data)
+        return [] if self.violation or self.is_closed else self._advance(data)
 
     def _advance(self, data: bytes) -> list[bytes | HeldMessage]:
         passing: list[bytes | HeldMessage] = []
         at = 0
-        for part in self._frames.feed(data, one_message=True):
-            at = part.stop
-            self._take(data, part, passing)
-            if part.opcode == CLOSE and part.is_last:
-                self.is_shut = True
+        for frame_slice in self._frames.feed(data, one_message=True):
+            at = frame_slice.stop
+            self._take(data, frame_slice, passing)
+            if frame_slice.opcode == CLOSE and frame_slice.is_last:
+                self.is_closed = True
                 return passing
         if passing and isinstance(passing[-1], HeldMessage):
             self._asked = passing[-1]
@@ -145,18 +145,18 @@ class MessageGate:
             self._stop(MESSAGE_TOO_BIG, "the message is too long")
         return passing
 
-    def let_pass(self) -> list[bytes | HeldMessage]:
+    def forward(self) -> list[bytes | HeldMessage]:
         """The message may go on. Return what may go upstream now."""
         asked = self._decided()
         return [asked.octets, *self._go_on()]
 
-    def leave_out(self) -> list[bytes | HeldMessage]:
+    def drop(self) -> list[bytes | HeldMessage]:
         """The message must not go on. Return what may go upstream now.
 
         That is nothing for ever where later messages could not be understood without it.
         """
-        if self._decided().binds_later_ones:
-            self.is_shut = True
+        if self._decided().shares_context:
+            self.is_closed = True
         return self._go_on()
 
     def _decided(self) -> HeldMessage:
@@ -169,26 +169,26 @@ class MessageGate:
         later, self._later = self._later, b""
         return self.feed(later)
 
-    def _take(self, data: bytes, part: Part, passing: list[bytes | HeldMessage]) -> None:
-        octets = data[part.start : part.stop]
-        if not part.position and not part.start:
+    def _take(self, data: bytes, frame_slice: FrameSlice, passing: list[bytes | HeldMessage]) -> None:
+        octets = data[frame_slice.start : frame_slice.stop]
+        if not frame_slice.position and not frame_slice.start:
             octets, self._partial_head = self._partial_head + octets, b""
-        if part.is_control:
+        if frame_slice.is_control:
             passing.append(octets)
             return
         if not self._payloads:
-            self._is_compressed = part.is_compressed
-        size = part.stop - part.payload
+            self._is_compressed = frame_slice.is_compressed
+        size = frame_slice.stop - frame_slice.payload
         self._octets += octets
-        if part.position:
+        if frame_slice.position:
             self._payloads[-1].stop += size
         else:
-            self._payloads.append(_Payload(len(self._octets) - size, len(self._octets), part.mask))
-        if part.ends_message:
+            self._payloads.append(_Payload(len(self._octets) - size, len(self._octets), frame_slice.mask))
+        if frame_slice.ends_message:
             inflater = self._inflater if self._is_compressed else None
             passing.append(HeldMessage(bytes(self._octets), self._payloads, inflater))
             self._octets, self._payloads = bytearray(), []
 
     def _stop(self, close_code: int, reason: str) -> None:
-        self.stopped = Stop(close_code, reason)
+        self.violation = Violation(close_code, reason)
         self._octets, self._payloads = bytearray(), []

@@ -14,11 +14,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ocm_wsgi.protocol.http.content_coding import Undecodable
-from ocm_wsgi.protocol.responses.bounded_buffer import LIMIT_BYTES, Kept
+from ocm_wsgi.protocol.http.content_coding import DecodingError
+from ocm_wsgi.protocol.responses.bounded_buffer import BUFFER_LIMIT_BYTES, BoundedBuffer
 from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater
-from ocm_wsgi.protocol.websocket.frames import CLOSE, TEXT, FrameParser, Part, close_of
+from ocm_wsgi.protocol.websocket.frames import CLOSE, TEXT, FrameParser, FrameSlice, close_of
 
 #: The types that mean something to us.
 TYPES_OF_INTEREST = frozenset({*TERMINAL_TYPES, "error", "codex.rate_limits"})
@@ -53,7 +53,7 @@ class Message:
     :ivar stop: where in the read it ends.
     """
 
-    kept: Kept
+    kept: BoundedBuffer
     type: str
     start: int
     stop: int
@@ -79,7 +79,7 @@ class MessageObserver:
     :param limit: a message is kept up to so many octets.
     """
 
-    def __init__(self, deflate: DeflateParameters | None, *, limit: int = LIMIT_BYTES) -> None:
+    def __init__(self, deflate: DeflateParameters | None, *, limit: int = BUFFER_LIMIT_BYTES) -> None:
         self._frames = FrameParser(masked=False, compressible=deflate is not None)
         self._inflater = deflate.server_inflater() if deflate else None
         self._limit = limit
@@ -88,7 +88,7 @@ class MessageObserver:
         self._failure: str | None = None
 
     @property
-    def lost(self) -> str | None:
+    def failure(self) -> str | None:
         """Why nothing is found any more, or ``None`` while all is well."""
         return self._failure or self._frames.violation
 
@@ -103,41 +103,41 @@ class MessageObserver:
         start = _others_end(data) if self._frames.is_between_messages else 0
         if start == len(data):
             return found
-        for part in self._frames.feed(data, start=start):
-            event = self._control(data, part) if part.is_control else self._data(data, part)
+        for frame_slice in self._frames.feed(data, start=start):
+            event = self._control(data, frame_slice) if frame_slice.is_control else self._data(data, frame_slice)
             if event is not None:
                 found.append(event)
         if self._open is not None:
             self._open.start = 0
         return found
 
-    def _control(self, data: bytes, part: Part) -> Closing | None:
-        if part.opcode != CLOSE:
+    def _control(self, data: bytes, frame_slice: FrameSlice) -> Closing | None:
+        if frame_slice.opcode != CLOSE:
             return None
-        self._close_payload += data[part.payload : part.stop]
-        if not part.is_last:
+        self._close_payload += data[frame_slice.payload : frame_slice.stop]
+        if not frame_slice.is_last:
             return None
-        return Closing(*close_of(self._close_payload), part.start)
+        return Closing(*close_of(self._close_payload), frame_slice.start)
 
-    def _data(self, data: bytes, part: Part) -> Message | None:
+    def _data(self, data: bytes, frame_slice: FrameSlice) -> Message | None:
         if self._failure is not None:
             return None
         message = self._open
         if message is None:
-            message = self._open = self._begin(part)
+            message = self._open = self._begin(frame_slice)
         try:
-            message.add(data, part)
-        except Undecodable as exc:
+            message.add(data, frame_slice)
+        except DecodingError as exc:
             self._failure, self._open = str(exc), None
             return None
-        if not part.ends_message:
+        if not frame_slice.ends_message:
             return None
         self._open = None
-        return message.ended(part.stop)
+        return message.ended(frame_slice.stop)
 
-    def _begin(self, part: Part) -> _OpenMessage:
-        inflater = self._inflater if part.is_compressed else None
-        return _OpenMessage(inflater, part.start, self._limit, is_text=part.opcode == TEXT)
+    def _begin(self, frame_slice: FrameSlice) -> _OpenMessage:
+        inflater = self._inflater if frame_slice.is_compressed else None
+        return _OpenMessage(inflater, frame_slice.start, self._limit, is_text=frame_slice.opcode == TEXT)
 
 
 class _OpenMessage:
@@ -152,23 +152,23 @@ class _OpenMessage:
         self._type = ""
         self._is_undecided = True
         # None when the message is passed over.
-        self._kept = Kept(limit) if is_text else None
+        self._kept = BoundedBuffer(limit) if is_text else None
 
-    def add(self, data: bytes, part: Part) -> None:
+    def add(self, data: bytes, frame_slice: FrameSlice) -> None:
         """Take what a read holds of the message.
 
-        :raises Undecodable: it is not compressed as agreed.
+        :raises DecodingError: it is not compressed as agreed.
         """
         inflater = self._inflater
-        if self._kept is None and (inflater is None or not inflater.takes_over):
+        if self._kept is None and (inflater is None or not inflater.context_takeover):
             return
-        payload = data[part.payload : part.stop]
+        payload = data[frame_slice.payload : frame_slice.stop]
         if inflater is None:
             self._keep(payload)
             return
-        for piece in inflater.feed(payload, is_last=part.ends_message):
+        for piece in inflater.feed(payload, is_last=frame_slice.ends_message):
             self._keep(piece)
-            if self._kept is None and not inflater.takes_over:
+            if self._kept is None and not inflater.context_takeover:
                 inflater.skip()
                 break
 

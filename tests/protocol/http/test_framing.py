@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocm_wsgi.protocol.http.framing import LAST_CHUNK, BadFraming, Chunked, chunk, framing_of
+from ocm_wsgi.protocol.http.framing import LAST_CHUNK, Chunked, FramingError, chunk, framing_for
 
 PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 
@@ -25,7 +25,7 @@ def test_a_chunked_body_is_what_was_chunked(pieces: list[bytes], cuts: list[int]
     received = b"".join(framing.feed(read) for read in split(wire, cuts))
     assert received == b"".join(pieces)
     assert framing.has_ended
-    assert not framing.excess
+    assert not framing.has_excess
 
 
 @given(pieces=PIECES, cuts=st.lists(st.integers(0, 10_000)), trailer=st.sampled_from([b"", b"X-A: b\r\n"]))
@@ -36,7 +36,7 @@ def test_a_read_that_is_one_chunk_is_known(pieces: list[bytes], cuts: list[int],
     framing, at = Chunked(), 0
     for read in split(wire, cuts):
         piece = framing.feed(read)
-        assert framing.was_one_chunk == (at in starts and bool(piece) and read == chunk(piece))
+        assert framing.was_single_chunk == (at in starts and bool(piece) and read == chunk(piece))
         at += len(read)
 
 
@@ -48,7 +48,7 @@ def test_what_would_be_sent_otherwise_is_not_sent_as_it_came(wire: bytes) -> Non
     """Other ways to write a chunk, and the last one."""
     framing = Chunked()
     assert framing.feed(wire) in (b"0123456789", b"")
-    assert not framing.was_one_chunk
+    assert not framing.was_single_chunk
 
 
 @pytest.mark.parametrize(
@@ -83,20 +83,20 @@ def test_extensions_are_dropped(wire: bytes, body: bytes) -> None:
 )
 def test_what_is_no_chunk_is_refused(wire: bytes) -> None:
     """A size that is none, data beyond its size, and lines without end are errors."""
-    with pytest.raises(BadFraming):
+    with pytest.raises(FramingError):
         Chunked().feed(wire)
 
 
 @pytest.mark.parametrize("wire", [b"3\r\nabcx\r\n", b"3\r\nabcde", b"2\r\nab\r\n1\r\nc\r\nzz\r\n"])
 def test_what_came_before_is_not_lost(wire: bytes) -> None:
     """The error carries the body's octets that the same piece began with."""
-    with pytest.raises(BadFraming) as raised:
+    with pytest.raises(FramingError) as raised:
         Chunked().feed(wire)
-    assert raised.value.before == b"abc"
+    assert raised.value.decoded == b"abc"
 
 
 @pytest.mark.parametrize(
-    ("is_chunked", "length", "wire", "body", "is_whole", "excess"),
+    ("is_chunked", "length", "wire", "body", "is_whole", "has_excess"),
     [
         (False, 3, b"abc", b"abc", True, False),
         (False, 3, b"ab", b"ab", False, False),
@@ -109,9 +109,9 @@ def test_what_came_before_is_not_lost(wire: bytes) -> None:
     ],
 )
 def test_where_a_body_ends(
-    is_chunked: bool, length: int | None, wire: bytes, body: bytes, is_whole: bool, excess: bool
+    is_chunked: bool, length: int | None, wire: bytes, body: bytes, is_whole: bool, has_excess: bool
 ) -> None:
     """Every framing knows its end, whether the connection's end is one, and what came behind it."""
-    framing = framing_of(is_chunked=is_chunked, length=length)
+    framing = framing_for(is_chunked=is_chunked, length=length)
     received = framing.feed(wire)
-    assert (received, framing.excess, framing.close()) == (body, excess, is_whole)
+    assert (received, framing.has_excess, framing.close()) == (body, has_excess, is_whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ocm_wsgi.protocol.http.response_head import FIELD_LIMIT, HEAD_LIMIT_BYTES, BadHead, HeadReader, ResponseHead
+from ocm_wsgi.protocol.http.response_head import FIELD_LIMIT, HEAD_LIMIT_BYTES, HeadError, HeadReader, ResponseHead
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Multi: 1\r\nX-Multi: 2\r\n\r\n"
 
@@ -74,7 +74,7 @@ def test_line_feeds_end_lines_too() -> None:
 )
 def test_what_is_no_head(octets: bytes) -> None:
     """It is refused as soon as that can be told, not waited for to end."""
-    with pytest.raises(BadHead):
+    with pytest.raises(HeadError):
         read(octets)
 
 
@@ -114,7 +114,7 @@ def test_framing(method: str, status: int, lines: bytes, framing: tuple[bool, in
 )
 def test_framing_that_is_not_clear(lines: bytes) -> None:
     """A length that others might read otherwise, and a coding that nobody would undo, are refused."""
-    with pytest.raises(BadHead):
+    with pytest.raises(HeadError):
         read(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n").framing("GET")
 
 

@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from ocm_wsgi.protocol.http.content_coding import Undecodable
-from ocm_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater, NotUnderstood, negotiated
+from ocm_wsgi.protocol.http.content_coding import DecodingError
+from ocm_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater, UnsupportedExtensions, negotiated
 
 NEGOTIATED = [
     pytest.param(None, None, id="no-field"),
@@ -53,7 +53,7 @@ def test_negotiated_reads_the_parameters(value: str | None, parameters: DeflateP
 @pytest.mark.parametrize("value", NOT_UNDERSTOOD)
 def test_negotiated_refuses_what_it_cannot_read_frames_with(value: str) -> None:
     """Other extensions and parameters out of their range are refused."""
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(UnsupportedExtensions):
         negotiated(value)
 
 
@@ -62,11 +62,11 @@ def compressed(text: bytes, level: int = -1) -> bytes:
     return (stream.compress(text) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-@pytest.mark.parametrize("takes_over", [False, True])
-def test_feed_holds_little_of_a_bomb(takes_over: bool) -> None:
+@pytest.mark.parametrize("context_takeover", [False, True])
+def test_feed_holds_little_of_a_bomb(context_takeover: bool) -> None:
     """A message that grows a thousandfold comes in small pieces, whole."""
     bomb = compressed(bytes(64 * 1024 * 1024), level=9)
-    inflater = Inflater(15, takes_over=takes_over)
+    inflater = Inflater(15, context_takeover=context_takeover)
     tracemalloc.start()
     length = sum(len(piece) for piece in inflater.feed(bomb, is_last=True))
     held = tracemalloc.get_traced_memory()[1]
@@ -78,7 +78,7 @@ def test_feed_holds_little_of_a_bomb(takes_over: bool) -> None:
 @pytest.mark.parametrize("size", [65535, 65536, 65537, 131072])
 def test_feed_gives_all_at_the_bound_of_a_piece(size: int) -> None:
     """Nothing is left inside where a message ends exactly with a piece."""
-    inflater = Inflater(15, takes_over=True)
+    inflater = Inflater(15, context_takeover=True)
     for text in (b"a" * size, b"b" * size):
         stream = zlib.compressobj(wbits=-15)
         data = (stream.compress(text) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -94,16 +94,16 @@ def test_feed_gives_all_at_the_bound_of_a_piece(size: int) -> None:
 )
 def test_feed_never_recovers_from_what_it_cannot_read(data: bytes) -> None:
     """After one message that cannot be decompressed no other is."""
-    inflater = Inflater(15, takes_over=True)
-    with pytest.raises(Undecodable):
+    inflater = Inflater(15, context_takeover=True)
+    with pytest.raises(DecodingError):
         list(inflater.feed(data, is_last=True))
-    with pytest.raises(Undecodable):
+    with pytest.raises(DecodingError):
         list(inflater.feed(compressed(b"text"), is_last=True))
 
 
 def test_skip_leaves_a_message_out() -> None:
     """Where each message starts afresh the rest of one can be left out, and the next is read."""
-    inflater = Inflater(15, takes_over=False)
+    inflater = Inflater(15, context_takeover=False)
     for _ in inflater.feed(compressed(b"one" * 100)[:20], is_last=False):
         inflater.skip()
     assert b"".join(inflater.feed(compressed(b"two"), is_last=True)) == b"two"
@@ -111,7 +111,7 @@ def test_skip_leaves_a_message_out() -> None:
 
 def test_skip_breaks_what_takes_over() -> None:
     """Where messages refer to earlier ones, leaving one out makes the rest unreadable, and that is said."""
-    inflater = Inflater(15, takes_over=True)
+    inflater = Inflater(15, context_takeover=True)
     inflater.skip()
-    with pytest.raises(Undecodable):
+    with pytest.raises(DecodingError):
         list(inflater.feed(compressed(b"two"), is_last=True))

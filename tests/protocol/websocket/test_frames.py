@@ -42,14 +42,14 @@ def payloads(parser: FrameParser, reads: list[bytes]) -> list[tuple[int, bytes]]
     payload = b""
     for data in reads:
         at = 0
-        for part in parser.feed(data):
-            assert part.start == at
-            assert part.start <= part.payload <= part.stop
-            assert part.position == len(payload)
-            at = part.stop
-            payload += unmask(data[part.payload : part.stop], part.mask, part.position)
-            if part.is_last:
-                found.append((part.first, payload))
+        for frame_slice in parser.feed(data):
+            assert frame_slice.start == at
+            assert frame_slice.start <= frame_slice.payload <= frame_slice.stop
+            assert frame_slice.position == len(payload)
+            at = frame_slice.stop
+            payload += unmask(data[frame_slice.payload : frame_slice.stop], frame_slice.mask, frame_slice.position)
+            if frame_slice.is_last:
+                found.append((frame_slice.first, payload))
                 payload = b""
     return found
 
@@ -106,9 +106,9 @@ def test_feed_stops_behind_a_message_when_told() -> None:
     ping = peer.frame(Opcode.PING, b"")
     data = ping + first + ping + second
     parser = FrameParser(masked=True, compressible=False)
-    parts = parser.feed(data + ping + first, one_message=True)
-    assert parts[-1].stop == len(data)
-    assert [part.ends_message for part in parts] == [False, False, False, True]
+    slices = parser.feed(data + ping + first, one_message=True)
+    assert slices[-1].stop == len(data)
+    assert [frame_slice.ends_message for frame_slice in slices] == [False, False, False, True]
     assert len(parser.feed(ping + first, one_message=True)) == 2
 
 

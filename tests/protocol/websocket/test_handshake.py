@@ -13,7 +13,7 @@ from websockets.uri import parse_uri
 from ocm_wsgi.errors import BadRequest, OcmError, UpgradeUnavailable, UpstreamError
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
-from ocm_wsgi.protocol.websocket.handshake import Answer, require_opening_handshake, upgrade_request_fields
+from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse, require_opening_handshake, upgrade_request_fields
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 HANDSHAKE = [
@@ -26,9 +26,11 @@ HANDSHAKE = [
 ]
 
 
-def accepting(*more: tuple[str, str]) -> Answer:
+def accepting(*more: tuple[str, str]) -> HandshakeResponse:
     """An answer of upstream that accepts."""
-    return Answer(101, "Switching Protocols", [("Upgrade", "WebSocket"), ("Connection", "Upgrade"), *more], b"")
+    return HandshakeResponse(
+        101, "Switching Protocols", [("Upgrade", "WebSocket"), ("Connection", "Upgrade"), *more], b""
+    )
 
 
 def replaced(name: str, value: str | None) -> Fields:
@@ -124,7 +126,7 @@ def test_handshake_is_made_through_the_proxy() -> None:
     assert (request.path, request.headers["authorization"]) == ("/backend-api/codex/responses?x=1", "Bearer owner")
     response = server.accept(request)
     response.headers["x-request-id"] = "req_1"
-    answer = Answer(response.status_code, response.reason_phrase, list(response.headers.raw_items()), b"")
+    answer = HandshakeResponse(response.status_code, response.reason_phrase, list(response.headers.raw_items()), b"")
     answer.require_websocket()
     assert answer.deflate() == DeflateParameters(server_no_context_takeover=True, client_max_window_bits=11)
     client.receive_data(answer.head())
@@ -166,7 +168,7 @@ def test_deflate_refuses_extensions_that_cannot_be_read() -> None:
 def test_require_websocket_refuses_other_protocols(value: str) -> None:
     """What upstream switches to must be what the client asked for."""
     with pytest.raises(UpstreamError):
-        Answer(101, "Switching Protocols", [("Upgrade", value)], b"").require_websocket()
+        HandshakeResponse(101, "Switching Protocols", [("Upgrade", value)], b"").require_websocket()
     accepting().require_websocket()
 
 

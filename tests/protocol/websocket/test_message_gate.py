@@ -13,7 +13,7 @@ from websockets.frames import Opcode
 from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.websocket.creates import ResponseCreate, response_create
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
-from ocm_wsgi.protocol.websocket.message_gate import HeldMessage, MessageGate, Stop
+from ocm_wsgi.protocol.websocket.message_gate import HeldMessage, MessageGate, Violation
 from tests.websocket_peers import DEFLATES, SPLITS, Peer, Split
 
 CREATE = b'{"type":"response.create","model":"gpt-5.5","service_tier":"priority","stream":true,"input":[]}'
@@ -56,7 +56,7 @@ def passed(gate: MessageGate, reads: list[bytes], *, out: frozenset[int] = froze
                 continue
             assert going == []
             asked.append(item.read())
-            going = gate.leave_out() if len(asked) - 1 in out else gate.let_pass()
+            going = gate.drop() if len(asked) - 1 in out else gate.forward()
     return upstream, asked
 
 
@@ -82,21 +82,21 @@ def test_feed_passes_and_leaves_out_whole_messages(
     said: list[bytes], deflate: DeflateParameters | None, split: Split, out: set[int], data: st.DataObject
 ) -> None:
     """However a stream is cut up: what passes is the octets of the messages that pass, and nothing of the others."""
-    takes_over = deflate is not None and not deflate.client_no_context_takeover
+    context_takeover = deflate is not None and not deflate.client_no_context_takeover
     peer = Peer(deflate, is_client=True)
     stream = expected = b""
-    is_shut = False
+    is_closed = False
     for number, text in enumerate(said):
         cut = data.draw(st.integers(0, len(text)))
         frames = b"".join(peer.fragments([text[:cut], text[cut:]]))
         ping = peer.frame(Opcode.PING, b"ping")
         stream += ping + frames
-        expected += b"" if is_shut else ping + (b"" if number in out else frames)
-        is_shut = is_shut or (takes_over and number in out)
+        expected += b"" if is_closed else ping + (b"" if number in out else frames)
+        is_closed = is_closed or (context_takeover and number in out)
     gate = MessageGate(deflate)
     upstream, asked = passed(gate, split.of(stream), out=frozenset(out))
     assert upstream == expected
-    assert gate.is_shut is is_shut
+    assert gate.is_closed is is_closed
     expected_asks = [None if b'"x"' in text else ResponseCreate(FACTS) for text in said]
     assert asked == expected_asks[: len(asked)]
 
@@ -111,10 +111,10 @@ def test_feed_holds_all_of_a_message_until_it_is_decided() -> None:
     (held,) = gate.feed(first[-1:] + second[:3])
     assert isinstance(held, HeldMessage)
     assert gate.feed(second[3:]) == []
-    octets, following = gate.let_pass()
+    octets, following = gate.forward()
     assert octets == first
     assert isinstance(following, HeldMessage)
-    assert gate.let_pass() == [second]
+    assert gate.forward() == [second]
 
 
 def test_feed_passes_control_frames_at_once() -> None:
@@ -137,7 +137,7 @@ def test_feed_passes_nothing_behind_a_close_frame() -> None:
     close = peer.frame(Opcode.CLOSE, b"\x03\xe8")
     gate = MessageGate(None)
     assert b"".join(item for item in gate.feed(first + close + second) if isinstance(item, bytes)) == close
-    assert gate.is_shut
+    assert gate.is_closed
     assert gate.feed(peer.text(CREATE)) == []
 
 
@@ -154,8 +154,8 @@ def test_feed_stops_for_good(data: bytes, stop: int) -> None:
     """A client that breaks the protocol, or says too much at once, gets no octet through any more."""
     gate = MessageGate(None, limit=4096)
     assert gate.feed(data) == []
-    assert isinstance(gate.stopped, Stop)
-    assert gate.stopped.close_code == stop
+    assert isinstance(gate.violation, Violation)
+    assert gate.violation.close_code == stop
     assert gate.feed(Peer(is_client=True).text(CREATE)) == []
 
 
@@ -207,7 +207,7 @@ def test_read_takes_a_broken_end_for_a_turn(size: int) -> None:
 
 def test_decisions_without_a_message_are_defects() -> None:
     """Who decides about nothing has lost count."""
-    for decide in (MessageGate(None).let_pass, MessageGate(None).leave_out):
+    for decide in (MessageGate(None).forward, MessageGate(None).drop):
         with pytest.raises(RuntimeError):
             decide()
 

@@ -52,7 +52,7 @@ def test_feed_finds_what_may_matter(
     assert [(event.type, bytes(event.kept.octets)) for event in found if isinstance(event, Message)] == (
         [] if type_ is None else [(type_, text)]
     )
-    assert observer.lost is None
+    assert observer.failure is None
 
 
 SAID = st.lists(
@@ -101,7 +101,7 @@ def test_feed_leaves_no_violation_unseen() -> None:
     observer = MessageObserver(None)
     text = DELTA
     assert observer.feed(b"\x81\x7e" + len(text).to_bytes(2, "big") + text) == []
-    assert observer.lost is not None
+    assert observer.failure is not None
 
 
 def test_feed_looks_for_frames_where_they_begin() -> None:
@@ -191,7 +191,7 @@ def test_feed_is_lost_behind_what_it_cannot_read(bad: bytes) -> None:
     peer = Peer(deflate)
     (event,) = observer.feed(peer.text(COMPLETED) + bad)
     assert isinstance(event, Message)
-    assert observer.lost
+    assert observer.failure
     assert observer.feed(peer.text(COMPLETED)) == []
 
 

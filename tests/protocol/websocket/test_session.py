@@ -25,7 +25,7 @@ from ocm_wsgi.protocol.responses.turn import Outcome, Usage
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
 from ocm_wsgi.protocol.websocket.frames import server_close
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import Conversation, LimitsTold, TurnEnded, refusal_message
+from ocm_wsgi.protocol.websocket.session import LimitsReceived, TurnEnded, WebSocketSession, refusal_message
 from tests.websocket_peers import DEFLATES, SPLITS, Peer, Split
 
 REFUSAL = ModelNotAllowed("You may not use this model here.")
@@ -81,39 +81,39 @@ ENDS = [
 ]
 
 
-def opened(deflate: DeflateParameters | None = None, turns: tuple[str, ...] = ("turn",)) -> Conversation[str]:
-    """A conversation in which some turns are open."""
-    conversation: Conversation[str] = Conversation(deflate)
+def opened(deflate: DeflateParameters | None = None, turns: tuple[str, ...] = ("turn",)) -> WebSocketSession[str]:
+    """A session in which some turns are open."""
+    session: WebSocketSession[str] = WebSocketSession(deflate)
     peer = Peer(deflate, is_client=True)
     for turn in turns:
-        (held,) = conversation.from_client(peer.text(CREATE))
+        (held,) = session.from_client(peer.text(CREATE))
         assert isinstance(held, HeldMessage)
         assert held.read() is not None
-        conversation.let_pass(turn)
-    return conversation
+        session.forward(turn)
+    return session
 
 
 @pytest.mark.parametrize(("text", "end"), ENDS)
 def test_from_server_ends_the_open_turn(text: bytes, end: TurnEnded[str] | None) -> None:
     """What ends a turn is told between what may be sent before and what must wait for the record."""
-    conversation = opened()
+    session = opened()
     before, message, behind = Peer().text(DELTA), Peer().text(text), Peer().text(DELTA)
-    items = conversation.from_server(before + message + behind)
+    items = session.from_server(before + message + behind)
     assert items == ([before + message + behind] if end is None else [before, end, message + behind])
-    assert conversation.has_open_turn is (end is None)
+    assert session.has_open_turn is (end is None)
 
 
 def test_from_server_ends_turns_in_the_order_they_opened() -> None:
     """Two turns that end in one read are two ends, each before its own message."""
-    conversation = opened(turns=("first", "second"))
+    session = opened(turns=("first", "second"))
     failed = said("response.failed", response={})
-    assert conversation.from_server(Peer().text(COMPLETED) + Peer().text(failed)) == [
+    assert session.from_server(Peer().text(COMPLETED) + Peer().text(failed)) == [
         TurnEnded("first", DONE),
         Peer().text(COMPLETED),
         TurnEnded("second", Outcome("failed")),
         Peer().text(failed),
     ]
-    assert conversation.end() == []
+    assert session.end() == []
 
 
 @given(DEFLATES, SPLITS)
@@ -122,10 +122,10 @@ def test_from_server_changes_no_octet(deflate: DeflateParameters | None, split: 
     peer = Peer(deflate)
     stream = b"".join(peer.text(text) for text in (DELTA, DELTA * 50, COMPLETED))
     end, stream = len(stream), stream + peer.text(DELTA)
-    conversation = opened(deflate)
+    session = opened(deflate)
     passed, ends = b"", 0
     for data in split.of(stream):
-        for item in conversation.from_server(data):
+        for item in session.from_server(data):
             if isinstance(item, bytes):
                 passed += item
             else:
@@ -138,17 +138,17 @@ def test_from_server_changes_no_octet(deflate: DeflateParameters | None, split: 
 
 def test_from_server_tells_of_limits() -> None:
     """Both the message about limits and the fields of an error say how full the windows are."""
-    conversation = opened()
+    session = opened()
     window = {"used_percent": 42, "window_minutes": 300, "reset_at": 1000}
     limits = Peer().text(said("codex.rate_limits", plan_type="pro", rate_limits={"primary": window}))
-    told, octets = conversation.from_server(limits)
-    assert isinstance(told, LimitsTold)
+    told, octets = session.from_server(limits)
+    assert isinstance(told, LimitsReceived)
     assert told.limits.primary is not None
     assert (told.limits.primary.used_percent, told.limits.plan_type) == (42.0, "pro")
     assert octets == limits
     fields = {"x-codex-primary-used-percent": "99.5", "x-codex-primary-window-minutes": 300, "x": None}
-    told, ended, _ = conversation.from_server(Peer().text(said("error", status=429, headers=fields)))
-    assert isinstance(told, LimitsTold)
+    told, ended, _ = session.from_server(Peer().text(said("error", status=429, headers=fields)))
+    assert isinstance(told, LimitsReceived)
     assert told.limits.primary is not None
     assert (told.limits.primary.used_percent, told.limits.primary.window_minutes) == (99.5, 300)
     assert isinstance(ended, TurnEnded)
@@ -156,51 +156,51 @@ def test_from_server_tells_of_limits() -> None:
 
 def test_from_server_tells_of_usage_that_nobody_asked_for() -> None:
     """Tokens are counted even where no message is known to have asked for them; anything else is not a turn."""
-    conversation: Conversation[str] = Conversation(None)
-    assert conversation.from_server(Peer().text(COMPLETED))[0] == TurnEnded(None, DONE)
+    session: WebSocketSession[str] = WebSocketSession(None)
+    assert session.from_server(Peer().text(COMPLETED))[0] == TurnEnded(None, DONE)
     for text in (said("response.completed", response={}), said("error", status=400)):
-        assert conversation.from_server(Peer().text(text)) == [Peer().text(text)]
+        assert session.from_server(Peer().text(text)) == [Peer().text(text)]
 
 
 def test_from_server_knows_the_end_of_a_message_too_large() -> None:
     """Of a terminal message beyond all bounds the type and the usage are known."""
-    conversation = opened(DeflateParameters())
+    session = opened(DeflateParameters())
     text = COMPLETED.replace(b'"id"', b'"x":"' + b"x" * (65 << 20) + b'","id"')
-    ended = conversation.from_server(Peer(DeflateParameters()).text(text))[0]
+    ended = session.from_server(Peer(DeflateParameters()).text(text))[0]
     assert ended == TurnEnded("turn", Outcome("completed", usage=Usage(5, 0, 7)))
 
 
 def test_end_cuts_what_is_open() -> None:
     """The end of the connection ends all turns; one that had an error is told with it."""
-    conversation = opened(turns=("first", "second"))
-    conversation.from_server(Peer().text(said("error", error={"code": "odd"})) + server_close(1011))
-    assert conversation.close_code == 1011
-    assert conversation.end() == [
+    session = opened(turns=("first", "second"))
+    session.from_server(Peer().text(said("error", error={"code": "odd"})) + server_close(1011))
+    assert session.close_code == 1011
+    assert session.end() == [
         TurnEnded("first", Outcome("error", error_code="odd")),
         TurnEnded("second", Outcome("cut")),
     ]
-    assert conversation.end() == []
+    assert session.end() == []
 
 
 def test_let_pass_opens_no_turn_for_other_messages() -> None:
     """A message that asks for no turn passes and leaves nothing open."""
-    conversation: Conversation[str] = Conversation(None)
+    session: WebSocketSession[str] = WebSocketSession(None)
     data = Peer(is_client=True).text(said("response.processed"))
-    (held,) = conversation.from_client(data)
+    (held,) = session.from_client(data)
     assert isinstance(held, HeldMessage)
     assert held.read() is None
-    assert conversation.let_pass(None) == [data]
-    assert not conversation.has_open_turn
+    assert session.forward(None) == [data]
+    assert not session.has_open_turn
 
 
 def test_lost_conversation_goes_on() -> None:
     """Where upstream is not understood any more its octets pass, and the turn is cut at the end."""
-    conversation = opened()
+    session = opened()
     noise = b"\xff" * 10 + Peer().text(COMPLETED)
-    assert conversation.from_server(noise) == [noise]
-    assert conversation.lost
-    assert conversation.own() == b""
-    assert conversation.end() == [TurnEnded("turn", Outcome("cut"))]
+    assert session.from_server(noise) == [noise]
+    assert session.observation_error
+    assert session.data_to_send() == b""
+    assert session.end() == [TurnEnded("turn", Outcome("cut"))]
 
 
 ERRORS = [
@@ -268,95 +268,95 @@ def test_refusal_message_is_an_error_of_openai(
 @pytest.mark.parametrize("deflate", [None, DeflateParameters(client_no_context_takeover=True)])
 def test_refuse_swallows_one_message(deflate: DeflateParameters | None) -> None:
     """A refused message goes nowhere, the client is told, and the next message is like any other."""
-    conversation: Conversation[str] = Conversation(deflate)
+    session: WebSocketSession[str] = WebSocketSession(deflate)
     peer = Peer(deflate, is_client=True)
     first, second, ping = peer.text(CREATE), peer.text(CREATE), peer.frame(Opcode.PING, b"")
-    conversation.from_client(first + ping + second)
-    passing = conversation.refuse(REFUSAL)
+    session.from_client(first + ping + second)
+    passing = session.refuse(REFUSAL)
     assert passing[0] == ping
     assert isinstance(passing[1], HeldMessage)
-    assert conversation.own() == refusal_message(REFUSAL)
-    assert conversation.own() == b""
-    assert conversation.let_pass("turn") == [second]
-    assert not conversation.is_over
+    assert session.data_to_send() == refusal_message(REFUSAL)
+    assert session.data_to_send() == b""
+    assert session.forward("turn") == [second]
+    assert not session.should_close
 
 
 def test_refuse_ends_a_conversation_that_could_not_go_on() -> None:
     """Where later messages are compressed with the refused one's help, the client is told and sent away."""
     deflate = DeflateParameters()
-    conversation: Conversation[str] = Conversation(deflate)
+    session: WebSocketSession[str] = WebSocketSession(deflate)
     peer = Peer(deflate, is_client=True)
-    conversation.from_client(peer.text(CREATE) + peer.text(CREATE))
-    assert conversation.refuse(REFUSAL) == []
-    client = received(conversation.own(), deflate)
+    session.from_client(peer.text(CREATE) + peer.text(CREATE))
+    assert session.refuse(REFUSAL) == []
+    client = received(session.data_to_send(), deflate)
     assert len(client.events_received()) == 2
     assert client.close_rcvd == Close(1008, "refused")
-    assert conversation.is_over
+    assert session.should_close
 
 
 def test_refuse_does_not_cut_a_turn() -> None:
-    """A turn that is under way ends whole before a conversation ends for a refusal."""
+    """A turn that is under way ends whole before a session ends for a refusal."""
     deflate = DeflateParameters()
-    conversation = opened(deflate)
-    conversation.from_client(Peer(deflate, is_client=True).text(CREATE))
-    conversation.refuse(REFUSAL)
-    assert conversation.own() == refusal_message(REFUSAL)
-    assert not conversation.is_over
-    conversation.from_server(Peer(deflate).text(COMPLETED))
-    assert conversation.own() == server_close(1008, "refused")
-    assert conversation.is_over
+    session = opened(deflate)
+    session.from_client(Peer(deflate, is_client=True).text(CREATE))
+    session.refuse(REFUSAL)
+    assert session.data_to_send() == refusal_message(REFUSAL)
+    assert not session.should_close
+    session.from_server(Peer(deflate).text(COMPLETED))
+    assert session.data_to_send() == server_close(1008, "refused")
+    assert session.should_close
 
 
 def test_own_waits_for_the_end_of_a_message() -> None:
     """Nothing of ours gets into a frame or between the fragments of a message."""
-    conversation: Conversation[str] = Conversation(None)
+    session: WebSocketSession[str] = WebSocketSession(None)
     first, second = Peer().fragments([DELTA[:10], DELTA[10:]])
-    conversation.from_server(first + second[:1])
-    conversation.from_client(Peer(is_client=True).text(CREATE))
-    conversation.refuse(REFUSAL)
-    assert conversation.own() == b""
-    conversation.from_server(second[1:-1])
-    assert conversation.own() == b""
-    conversation.from_server(second[-1:])
-    assert conversation.own() == refusal_message(REFUSAL)
+    session.from_server(first + second[:1])
+    session.from_client(Peer(is_client=True).text(CREATE))
+    session.refuse(REFUSAL)
+    assert session.data_to_send() == b""
+    session.from_server(second[1:-1])
+    assert session.data_to_send() == b""
+    session.from_server(second[-1:])
+    assert session.data_to_send() == refusal_message(REFUSAL)
 
 
 def test_own_says_nothing_behind_a_close_frame() -> None:
     """When upstream has taken its leave nothing may follow."""
-    conversation: Conversation[str] = Conversation(None)
-    conversation.from_server(server_close(1000))
-    conversation.from_client(Peer(is_client=True).text(CREATE))
-    conversation.refuse(REFUSAL)
-    assert conversation.own() == b""
+    session: WebSocketSession[str] = WebSocketSession(None)
+    session.from_server(server_close(1000))
+    session.from_client(Peer(is_client=True).text(CREATE))
+    session.refuse(REFUSAL)
+    assert session.data_to_send() == b""
 
 
 def test_leave_waits_for_the_open_turn() -> None:
-    """At a reload a conversation ends between two turns."""
-    conversation = opened()
-    conversation.leave()
-    assert conversation.own() == b""
-    conversation.from_server(Peer().text(COMPLETED))
-    assert conversation.own() == server_close(1001)
-    assert conversation.is_over
+    """At a reload a session ends between two turns."""
+    session = opened()
+    session.close_when_idle()
+    assert session.data_to_send() == b""
+    session.from_server(Peer().text(COMPLETED))
+    assert session.data_to_send() == server_close(1001)
+    assert session.should_close
 
 
-def in_a_message(conversation: Conversation[str]) -> None:
-    conversation.from_server(Peer().text(DELTA)[:5])
+def in_a_message(session: WebSocketSession[str]) -> None:
+    session.from_server(Peer().text(DELTA)[:5])
 
 
-def nothing(conversation: Conversation[str]) -> None:
+def nothing(session: WebSocketSession[str]) -> None:
     pass
 
 
 @pytest.mark.parametrize(
     ("before", "own"), [(nothing, server_close(1002, "the opcode is reserved")), (in_a_message, b"")]
 )
-def test_violation_of_the_client_ends_all_at_once(before: Callable[[Conversation[str]], None], own: bytes) -> None:
+def test_violation_of_the_client_ends_all_at_once(before: Callable[[WebSocketSession[str]], None], own: bytes) -> None:
     """Who breaks the protocol is sent away, with a Close frame if there is room for one, and its turn is cut."""
-    conversation = opened()
-    before(conversation)
-    assert conversation.from_client(b"\x83\x80") == []
-    assert conversation.stopped is not None
-    assert conversation.own() == own
-    assert conversation.is_over
-    assert conversation.end() == [TurnEnded("turn", Outcome("cut"))]
+    session = opened()
+    before(session)
+    assert session.from_client(b"\x83\x80") == []
+    assert session.violation is not None
+    assert session.data_to_send() == own
+    assert session.should_close
+    assert session.end() == [TurnEnded("turn", Outcome("cut"))]
