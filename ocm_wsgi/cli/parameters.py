@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from ocm_wsgi.cli.state import quiet_state
+from ocm_wsgi.config import times
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.quota import limits
 
@@ -69,8 +69,7 @@ class When(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         if duration:
             return time.time() + self._sign * int(duration[1]) * _SECONDS[duration[2]]
         try:
-            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-            return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+            return times.parse_utc(value)
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is no time: write 2027-01-31, 2027-01-31T18:00 (UTC), or 12h, 30d, 4w.", param, ctx)
 

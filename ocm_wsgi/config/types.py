@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from ocm_wsgi.config import times
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -175,7 +177,7 @@ def _zoned_time(value: Any) -> Any:
     if isinstance(value, datetime):
         return value
     try:
-        time = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", value))
+        time = times.parse(value)
     except (TypeError, ValueError):
         raise invalid(expected) from None
     if time.tzinfo is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from typing import Any, get_args
 
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.queries import Counts, Dimension, Sum
+from ocm_wsgi.config import times
 from ocm_wsgi.errors import BadRequest
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.reporting.status import iso, sees_all
@@ -99,17 +99,12 @@ def _time(text: str | None, name: str) -> float | None:
     if text is None:
         return None
     try:
-        time = float(int(text)) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else _moment(text)
+        time = float(int(text)) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else times.parse_utc(text)
     except (ValueError, OverflowError):
         time = -1.0
     if not 0 <= time < _END_OF_TIME:
         raise BadRequest(f"`{name}` is a date (2027-01-31, in UTC), a time (2027-01-31T18:00:00Z) or Unix seconds.")
     return time
-
-
-def _moment(text: str) -> float:
-    moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _group(sum_: Sum) -> dict[str, Any]:

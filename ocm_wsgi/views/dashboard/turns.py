@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import get_args
 from urllib.parse import urlencode
 
@@ -18,6 +17,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from ocm_wsgi.accounting import history
 from ocm_wsgi.accounting.history import Wanted
 from ocm_wsgi.accounting.queries import DAY_SECONDS
+from ocm_wsgi.config import times
 from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.reporting.status import iso, sees_all
@@ -96,7 +96,7 @@ def _wanted() -> Wanted:
 def _day(text: str | None) -> float | None:
     """The beginning of a day in UTC; ``None`` for what is none."""
     try:
-        return datetime.strptime(text or "", "%Y-%m-%d").replace(tzinfo=timezone.utc).timestamp()
+        return times.parse_day(text or "")
     except ValueError:
         return None
 

@@ -10,6 +10,8 @@ from flask import Blueprint, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
+from ocm_wsgi.accounting.queries import DAY_SECONDS
+from ocm_wsgi.config import times
 from ocm_wsgi.errors import NotFound, UserRejected
 from ocm_wsgi.quota import limits
 from ocm_wsgi.reporting import dashboard
@@ -186,9 +188,7 @@ def _end_of(text: str, before: float | None) -> float | None:
     if not text:
         return None
     try:
-        moment = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=timezone.utc)
+        day = times.parse_day(text)
     except ValueError as exc:
         raise UserRejected("Access ends on a day, such as 2027-01-31, or never.") from exc
-    if before is not None and datetime.fromtimestamp(before, timezone.utc).date() == moment.date():
-        return before
-    return moment.timestamp()
+    return before if before is not None and day <= before < day + DAY_SECONDS else day
