@@ -22,7 +22,7 @@ from ocm_wsgi.admission.concurrency import Slot, Slots
 from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, UsageLimitReached
 from ocm_wsgi.quota import limits
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
-from ocm_wsgi.quota.limits import MEASURED_BY, Limit, Period, Span, Used
+from ocm_wsgi.quota.limits import MEASURED_BY, PERIOD_NAMES, Limit, Period, Span, Used
 from ocm_wsgi.users.directory import User
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 #: How long a client is asked to wait for a turn of its user to end.
 CONCURRENCY_RETRY_SECONDS = 5
 
-_WINDOW_NAMES: Mapping[Period, str] = {"5h": "5 hours", "week": "week"}
 _LONGEST_MODEL_SHOWN = 60
 
 
@@ -152,7 +151,7 @@ class Admission:
             if reserve and standing is not None:
                 latest = standing.latest
                 if now < latest.cycle.end and latest.used_percent >= 100 - reserve:
-                    raise _reserved(_WINDOW_NAMES[period], latest.cycle.end, now)
+                    raise _reserved(PERIOD_NAMES[period], latest.cycle.end, now)
 
 
 def _require_model(user: User, model: str | None) -> None:

@@ -18,12 +18,11 @@ from ocm_wsgi.credentials import Credential, Mode
 from ocm_wsgi.credentials.auth_file import MalformedDocument, decode
 from ocm_wsgi.errors import CredentialError, StateError
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
-from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
+from ocm_wsgi.quota.limits import MEASURES, PERIOD_NAMES, Cycle, Period
 from ocm_wsgi.quota.shares import Shares
 from ocm_wsgi.reporting.status import iso, window_status
 
 _CONNECT_SECONDS = 2.0
-_NAMES: dict[Period, str] = {"5h": "5 hours", "week": "week"}
 
 
 @click.command("status", short_help="Show whether it works, and how much is left.")
@@ -125,7 +124,7 @@ def _credential_as_json(config: Config, credential: Credential | None, problem: 
 def _echo_window(period: Period, cycle: Cycle, shares: Shares) -> None:
     over = "over since" if cycle.end <= time.time() else "starts afresh"
     used = percent(shares.used_percent)
-    echo_paragraph(f"Subscription, {_NAMES[period]}: {used} used, {over} {utc(cycle.end)}")
+    echo_paragraph(f"Subscription, {PERIOD_NAMES[period]}: {used} used, {over} {utc(cycle.end)}")
     rows = sorted(shares.percents.items(), key=lambda item: -item[1])
     texts = [(user or "-", percent(part)) for user, part in rows]
     click.echo(

@@ -23,6 +23,8 @@ LENGTHS: Mapping[Period, int] = {"5h": 5 * HOUR_SECONDS, "day": 24 * HOUR_SECOND
 PERIODS: tuple[Period, ...] = get_args(Period)
 #: Costs are whole micro-dollars everywhere.
 MICRO_PER_USD = 1_000_000
+#: For people, within a sentence.
+PERIOD_NAMES: Mapping[Period, str] = {"5h": "5 hours", "day": "day", "week": "week", "month": "month"}
 
 #: The subscription's window that a percentage is one of. Upstream has no daily or monthly window: a percentage per
 #: day or month is one of the week's allowance, used within the day or month.

@@ -13,7 +13,7 @@ from ocm_wsgi.accounting.queries import DAY_SECONDS, Counts, Sum
 from ocm_wsgi.accounting.window_history import QuotaHistory
 from ocm_wsgi.credentials import CredentialSource, Mode
 from ocm_wsgi.errors import CredentialError
-from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
+from ocm_wsgi.quota.limits import MEASURES, PERIOD_NAMES, Cycle, Period
 
 #: How far back charts and sums go, today included.
 DAYS = 30
@@ -27,8 +27,6 @@ OTHERS = "others"
 _EARLY_PERCENT = 3.0
 #: Nearer to the pace than this counts as on it, in percent.
 _NEAR_PERCENT = 5.0
-
-_NAMES: dict[Period, str] = {"5h": "5 hours", "week": "Week"}
 
 
 @dataclass(frozen=True)
@@ -154,10 +152,19 @@ def subscription(quota: QuotaHistory, credential: str, now: float) -> Subscripti
 def gauge(period: Period, cycle: Cycle, used: float, outside: float, now: float) -> Gauge:
     """Describe a window."""
     if now >= cycle.end:
-        return Gauge(_NAMES[period], 0.0, 0.0, None, "Untouched: it begins with the next turn", None, 0.0, "well")
+        return Gauge(
+            PERIOD_NAMES[period].capitalize(),
+            0.0,
+            0.0,
+            None,
+            "Untouched: it begins with the next turn",
+            None,
+            0.0,
+            "well",
+        )
     passed = min(max((now - cycle.start) / (cycle.end - cycle.start) * 100, 0.0), 100.0)
     words, lasts_until, level = _pace(used, passed, cycle, now)
-    return Gauge(_NAMES[period], used, passed, cycle.end, words, lasts_until, outside, level)
+    return Gauge(PERIOD_NAMES[period].capitalize(), used, passed, cycle.end, words, lasts_until, outside, level)
 
 
 def _pace(used: float, passed: float, cycle: Cycle, now: float) -> tuple[str, float | None, str]:
