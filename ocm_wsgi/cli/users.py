@@ -14,7 +14,7 @@ from ocm_wsgi.cli.output import echo_json, facts, percent, table, terminal_width
 from ocm_wsgi.cli.parameters import FUTURE, LIMIT, USER_NAME, json_option, yes_option
 from ocm_wsgi.cli.state import ACTOR, open_state
 from ocm_wsgi.quota.limits import Limit
-from ocm_wsgi.reporting.status import iso
+from ocm_wsgi.reporting.status import iso, limit_status, user_state
 from ocm_wsgi.users.accounts import Account
 from ocm_wsgi.users.directory import User
 
@@ -103,7 +103,7 @@ def show_user(name: str, as_json: bool) -> None:
     account = state.accounts.show(name)
     uses = Admission(state.config, state.database).uses(account.user) if account.user.limits else []
     if as_json:
-        echo_json({**_as_json(account), "uses": [_use_as_json(use) for use in uses]})
+        echo_json({**_as_json(account), "uses": [limit_status(use) for use in uses]})
         return
     width = terminal_width()
     user = account.user
@@ -268,11 +268,8 @@ def _echo_token(name: str, bearer_token: str) -> None:
 
 
 def _state(user: User) -> str:
-    if user.disabled:
-        return "disabled"
-    if user.expires_at is not None and user.expires_at <= time.time():
-        return "expired"
-    return "admin" if user.admin else "active"
+    state = user_state(user, time.time())
+    return "admin" if state == "active" and user.admin else state
 
 
 def _row(account: Account) -> Sequence[str]:
@@ -313,16 +310,4 @@ def _as_json(account: Account) -> dict[str, Any]:
         "source": user.source,
         "created_at": iso(account.created_at),
         "updated_at": iso(account.updated_at),
-    }
-
-
-def _use_as_json(use: Use) -> dict[str, Any]:
-    return {
-        "limit": str(use.limit),
-        "unit": use.limit.unit,
-        "amount": float(use.limit.amount),
-        "used": round(float(use.used), 6),
-        "is_reached": use.is_reached,
-        "starts_at": iso(use.span.start),
-        "resets_at": iso(use.span.end),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from ocm_wsgi import __version__
 from ocm_wsgi.accounting.ledger import Ledger
@@ -21,6 +21,8 @@ from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
 from ocm_wsgi.quota.shares import Shares
 from ocm_wsgi.users.accounts import Accounts
 from ocm_wsgi.users.directory import ANYONE, User
+
+UserState = Literal["active", "disabled", "expired"]
 
 
 def sees_all(user: User) -> bool:
@@ -70,6 +72,16 @@ class StatusReport:
         }
 
 
+def user_state(user: User, now: float) -> UserState:
+    """Return whether a user is served.
+
+    :param now: Unix seconds.
+    """
+    if user.disabled:
+        return "disabled"
+    return "expired" if user.expires_at is not None and user.expires_at <= now else "active"
+
+
 def user_status(user: User, uses: Iterable[Use]) -> dict[str, Any]:
     """Say what a user may do, and how their limits stand."""
     return {
@@ -79,7 +91,7 @@ def user_status(user: User, uses: Iterable[Use]) -> dict[str, Any]:
         "models": list(user.models),
         "max_concurrent": user.max_concurrent,
         "expires_at": iso(user.expires_at),
-        "limits": [_limit_status(use) for use in uses],
+        "limits": [limit_status(use) for use in uses],
     }
 
 
@@ -103,7 +115,8 @@ def fullness(use: Use) -> float:
     return float(use.used / use.limit.amount * 100)
 
 
-def _limit_status(use: Use) -> dict[str, Any]:
+def limit_status(use: Use) -> dict[str, Any]:
+    """Return how much of a limit is used, for programs."""
     return {
         "limit": str(use.limit),
         "unit": use.limit.unit,

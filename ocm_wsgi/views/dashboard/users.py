@@ -16,6 +16,7 @@ from ocm_wsgi.errors import NotFound, UserRejected
 from ocm_wsgi.quota import limits
 from ocm_wsgi.reporting import dashboard
 from ocm_wsgi.reporting.client_setup import client_configuration
+from ocm_wsgi.reporting.status import user_state
 from ocm_wsgi.users.accounts import Account
 from ocm_wsgi.users.directory import User
 from ocm_wsgi.views.dashboard.blueprint import actor, base_url, page, require_admin, see, this, viewer
@@ -32,13 +33,6 @@ def add_pages(blueprint: Blueprint) -> None:
     blueprint.add_url_rule("/users/<name>/access", "user_access", set_access, methods=["POST"])
     blueprint.add_url_rule("/users/<name>/rotate", "rotate_user", rotate, methods=["GET", "POST"])
     blueprint.add_url_rule("/users/<name>/remove", "remove_user", remove, methods=["GET", "POST"])
-
-
-def state(user: User) -> str:
-    """Say in a word whether a user is served."""
-    if user.disabled:
-        return "disabled"
-    return "expired" if user.expires_at is not None and user.expires_at <= time.time() else "active"
 
 
 def show_all() -> Response:
@@ -113,8 +107,9 @@ def _account(name: str) -> Account:
 
 def _list(form: MultiDict[str, str], problem: str | None, status: int = 200) -> Response:
     service = this().service
-    rows = [(account.user, state(account.user)) for account in this().accounts.all()]
-    used = {part.name: part for part in dashboard.used(service.ledger, time.time()).users}
+    now = time.time()
+    rows = [(account.user, user_state(account.user, now)) for account in this().accounts.all()]
+    used = {part.name: part for part in dashboard.used(service.ledger, now).users}
     return page("users", status, rows=rows, used=used, form=form, problem=problem)
 
 
@@ -125,7 +120,7 @@ def _user_page(account: Account, form: MultiDict[str, str] | None, problem: str 
         status,
         account=account,
         user=user,
-        state=state(user),
+        state=user_state(user, time.time()),
         uses=service.admission.uses(user),
         used=dashboard.used(service.ledger, time.time(), user.name),
         form=form or _form(user),
