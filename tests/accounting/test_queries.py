@@ -49,8 +49,9 @@ batches = st.lists(st.lists(turns, max_size=10), max_size=5)
 def counts_of(turn: Turn) -> Counts:
     """What one turn adds."""
     usage = turn.usage or Usage(0, 0, 0)
+    tokens: tuple[int, int, int, int] = astuple(usage)
     unpriced = int(turn.usage is not None and turn.cost_micro_usd is None)
-    return Counts(1, int(turn.usage is None), unpriced, *astuple(usage), turn.cost_micro_usd or 0)
+    return Counts(1, int(turn.usage is None), unpriced, *tokens, turn.cost_micro_usd or 0)
 
 
 def total(found: list[Turn]) -> Counts:

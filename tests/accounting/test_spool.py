@@ -146,7 +146,8 @@ def test_append_failure(spool: Spool, journals: Journals, monkeypatch: pytest.Mo
     """A write that the disk refuses half-way leaves what was there, and the next one takes its place."""
     journal = journals.require_own()
     journal.append(RECORDS[:1])
-    pwrite, written = os.pwrite, []
+    pwrite = os.pwrite
+    written: list[int] = []
 
     def refuse(descriptor: int, data: bytes, offset: int) -> int:
         if written:

@@ -61,7 +61,8 @@ def tried() -> Iterator[Callable[[Callable[[str], bytes]], None]]:
         def try_out(answer: Callable[[str], bytes]) -> None:
             servers.append(threading.Thread(target=serve, args=(answer,)))
             servers[-1].start()
-            with closing(HTTPConnection(*listener.getsockname(), timeout=TIMEOUT_SECONDS)) as connection:
+            host, port = listener.getsockname()
+            with closing(HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)) as connection:
                 connection.connect()
                 websocket.try_out(connection, {"Authorization": "Bearer check-none"})
 

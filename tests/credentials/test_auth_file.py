@@ -129,7 +129,7 @@ def test_decode_of_something_else(octets: bytes) -> None:
 
 def test_renewed_keeps_what_it_does_not_know() -> None:
     """A renewal changes the tokens it was given and ``last_refresh``, and keeps all else in its order."""
-    before = {
+    before: dict[str, Any] = {
         **SIGNED_IN,
         "tokens": {**TOKENS, "oauth_provenance": {"issuer": "i", "new": [1]}},
         "agent_identity": {"ü": "\ud800"},

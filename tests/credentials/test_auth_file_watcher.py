@@ -119,7 +119,9 @@ def test_unusable_does_not_keep_the_last_good_one(home: Home) -> None:
 
 def test_half_written_is_read_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that an older Codex is just writing, by truncating it first, is waited for."""
-    monkeypatch.setitem(auth_file_reader.read_whole.__kwdefaults__, "patience_seconds", 60.0)
+    defaults = auth_file_reader.read_whole.__kwdefaults__
+    assert defaults
+    monkeypatch.setitem(defaults, "patience_seconds", 60.0)
     content = home.sign_in()
     source = home.source()
     source.current()

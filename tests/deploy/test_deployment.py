@@ -102,7 +102,7 @@ def test_systemd_approves_of_the_hardening(units: Path) -> None:
 def test_stop_waits_for_turns_and_renewals() -> None:
     """systemd kills nothing before gunicorn's own patience, and that of a renewal, has ended."""
     configuration = (DEPLOY.parent / "gunicorn.conf.py").read_text()
-    graceful_timeout = int(re.search(r"^graceful_timeout = (\d+)", configuration, re.MULTILINE)[1])
+    (graceful_timeout,) = map(int, re.findall(r"^graceful_timeout = (\d+)", configuration, re.MULTILINE))
     assert int(settings()["TimeoutStopSec"]) > max(graceful_timeout, Patience().whole)
     assert settings()["KillMode"] == "control-group"
     # Units stop in the opposite order, and nginx would cut what is under way.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ocm_wsgi.simulator import Gate, Plan, Simulator
 from tests.clients.nginx import SERVER_NAME, Nginx, run_nginx
@@ -165,15 +165,18 @@ def take_turn(
     return Answer(status, request_id, received, is_whole)
 
 
-class Background:
+T = TypeVar("T")
+
+
+class Background(Generic[T]):
     """A turn that is taken in a thread, held at a gate or not, and asked about when it is over."""
 
-    def __init__(self, take: Callable[[], Answer]) -> None:
-        self._answers: list[Answer] = []
+    def __init__(self, take: Callable[[], T]) -> None:
+        self._answers: list[T] = []
         self._thread = threading.Thread(target=lambda: self._answers.append(take()))
         self._thread.start()
 
-    def answer(self) -> Answer:
+    def answer(self) -> T:
         """Wait for its end."""
         self._thread.join(60)
         assert not self._thread.is_alive(), "the turn did not end"

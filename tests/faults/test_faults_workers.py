@@ -17,6 +17,7 @@ from tests.faults.stack import (
     GONE_SECONDS,
     LAST_EVENT,
     WAIT_SECONDS,
+    Answer,
     Background,
     Stack,
     eventually,
@@ -42,9 +43,9 @@ def clients_of(stack: Stack) -> int:
     return sum(holdings_of(pid, **ports).clients for pid in workers_of(stack.running))
 
 
-def start_elsewhere(stack: Stack, victim: int, gate: Gate, open_ends: ExitStack) -> list[Background]:
+def start_elsewhere(stack: Stack, victim: int, gate: Gate, open_ends: ExitStack) -> list[Background[Answer]]:
     """Start streams of Bob's until another worker than the victim holds one; return all of them."""
-    streams: list[Background] = []
+    streams: list[Background[Answer]] = []
     while not upstream_connections(stack.running).keys() - {victim}:
         stack.simulator.plan(Plan(gate=gate, events=1))
         streams.append(Background(lambda: stack.turn(BOB)))

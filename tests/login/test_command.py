@@ -225,7 +225,8 @@ def test_asks_at_a_terminal(owner: Any) -> None:
     try:
         with owner.start("login", stdin=theirs, stdout=theirs, stderr=theirs) as process:
             seen = read_until(ours, r"Waiting for you \.\.\. 14:\d\d left")
-            owner.simulator.approve_device(re.search(r"[0-9A-F]{4}-[0-9A-F]{4}", seen)[0])
+            (code,) = re.findall(r"[0-9A-F]{4}-[0-9A-F]{4}", seen)
+            owner.simulator.approve_device(code)
             read_until(ours, r"credential of acct-other@example.com \(plus\)\. Replace it\? \[y/N\]")
             os.write(ours, b"y\n")
             read_until(ours, "Signed in as acct-owner@example.com")

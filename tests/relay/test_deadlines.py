@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import pytest
+from gunicorn.workers import gthread
 
 from ocm_wsgi.relay.lingering_close import LINGER_SECONDS, Lingering
 from ocm_wsgi.relay.loop import Loop
@@ -222,8 +223,8 @@ def test_this_gunicorn_fits() -> None:
 def test_another_gunicorn_gets_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where something is missing inside gunicorn the service runs with gunicorn's own worker class."""
     assert hooks.worker_class() == "ocm_wsgi.server.worker.RelayWorker"
-    monkeypatch.setattr(compatibility.gthread.ThreadWorker, "finish_request", lambda self, conn: None)
-    monkeypatch.delattr(compatibility.gthread.ThreadWorker, "enqueue_req")
+    monkeypatch.setattr(gthread.ThreadWorker, "finish_request", lambda self, conn: None)
+    monkeypatch.delattr(gthread.ThreadWorker, "enqueue_req")
     assert compatibility.unmet_needs() == ["ThreadWorker.enqueue_req(conn)", "ThreadWorker.finish_request(conn, fs)"]
     assert hooks.worker_class() == "gthread"
     monkeypatch.undo()

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -202,7 +203,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSe
     client = ssl.create_default_context(cafile=str(folder / "roots.pem"))
     path = str(folder / "server.pem")
     with Simulator("localhost", ssl_context=server) as simulator:
-        options = {
+        options: dict[str, Any] = {
             "tls": {"enabled": True, "certificate_path": path, "key_path": path},
             "certificate": {"certificate_path": [str(folder / "roots.pem")]},
         }
@@ -260,7 +261,8 @@ def test_a_client_that_leaves_over_tls_ends_the_upstream_request(
 def test_a_client_that_leaves_is_noticed_within_a_second(service: ServiceFactory) -> None:
     """Upstream, which is silent, knows within a second, at the first try that a busy machine leaves time for."""
     running = service(workers=1)
-    simulator, waits = running.simulator, []
+    simulator = running.simulator
+    waits: list[float] = []
     while not waits or (waits[-1] >= 1 and len(waits) < 10):
         simulator.plan(Plan(silence_after=2))
         with connected(running) as connection:

@@ -81,8 +81,11 @@ class Gunicorn:
 
     def address(self) -> tuple[str, int]:
         """Return where it listens, as its log says."""
-        (found, *_) = self.wait_for_log(r"Listening at: https?://\[?([0-9a-f.:]+?)\]?:(\d+) ")
-        host, port = found
+        pattern = r"Listening at: https?://\[?([0-9a-f.:]+?)\]?:(\d+) "
+        self.wait_for_log(pattern)
+        found = re.search(pattern, self.log)
+        assert found
+        host, port = found.groups()
         self.wait_for_log("Booting worker")
         return host, int(port)
 

@@ -71,7 +71,8 @@ def test_fields_arrive_as_sent(gunicorn: Start) -> None:
 
 def test_fields_are_replaced_at_each_request(gunicorn: Start) -> None:
     """A second request on the same connection has its own fields and none of the first."""
-    connection = http.client.HTTPConnection(*gunicorn("--threads", "1").address(), timeout=10)
+    host, port = gunicorn("--threads", "1").address()
+    connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
         assert ask(connection, ("X-One", "1"))["fields"][1:] == [["X-ONE", "1"]]
         assert ask(connection, ("X-Two", "2"))["fields"][1:] == [["X-TWO", "2"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -96,7 +97,7 @@ def test_chat_completions_streamed(sim: Simulator, client: OpenAI, include_usage
 def test_chat_stream_without_terminal_is_cut(sim: Simulator, client: OpenAI) -> None:
     """A chat stream can just end; its turn is cut."""
     sim.plan(Plan(terminal=None))
-    messages = [{"role": "user", "content": "hi"}]
+    messages: Any = [{"role": "user", "content": "hi"}]
     with client.chat.completions.create(model="m", messages=messages, stream=True) as stream:
         assert not [chunk for chunk in stream if chunk.choices[0].finish_reason]
     assert sim.wait_for(lambda: [turn.status for turn in sim.turns] == ["cut"])

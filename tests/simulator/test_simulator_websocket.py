@@ -76,7 +76,7 @@ def test_turn_is_said_in_messages(sim: Simulator, compression: str | None) -> No
 
 def test_sent_messages_can_be_compared(sim: Simulator) -> None:
     """The journal holds the hash of all messages' text, one after the other."""
-    received = []
+    received: list[bytes] = []
     with websocket(sim) as connection:
         connection.send(json.dumps({"type": "response.create", "model": "m"}))
         while not received or b"response.completed" not in received[-1]:

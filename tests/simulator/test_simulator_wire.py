@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -65,7 +66,7 @@ def test_every_framing_carries_the_same_turn(
     reply = take_turn(sim)
     assert reply.field("Content-Encoding") == encoding
     assert (reply.field("Content-Length") is None) == (framing != "length")
-    decoders = {
+    decoders: dict[str | None, Callable[[bytes], bytes]] = {
         None: lambda body: body,
         "gzip": lambda body: zlib.decompress(body, 31),
         "deflate": zlib.decompress,

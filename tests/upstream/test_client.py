@@ -285,7 +285,7 @@ def test_a_truncated_response_is_noticed(simulator: Simulator, upstream: Upstrea
     """What came before the cut is passed on; the cut is an error, and its connection is not used again."""
     simulator.plan(plan)
     response = upstream.open(post())
-    received = []
+    received: list[bytes] = []
     with pytest.raises(UpstreamCut):
         received.extend(response.pieces())
     response.close()

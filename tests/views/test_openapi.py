@@ -23,7 +23,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.yaml"
 ADMIN = "sk-ocm-admin-0123456789abcdef"
 TOKENS = {"alice": ALICE, "bob": BOB, "root": ADMIN, "a stranger": "sk-ocm-nobody-0123456789", "nobody": None}
 LIMITS = [{"per": "5h", "percent": 50}, {"per": "week", "usd": 1}, {"per": "day", "requests": 400}]
-USERS = [
+USERS: list[dict[str, Any]] = [
     {"name": "alice", "token": ALICE, "limits": LIMITS, "max_concurrent": 3, "expires_at": "2999-01-01T00:00:00Z"},
     {"name": "bob", "token": BOB, "models": ["gpt-*"]},
     {"name": "root", "token": ADMIN, "admin": True},

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -44,7 +45,7 @@ def running(shared: RunningService) -> RunningService:
 
 
 def post(
-    running: RunningService, target: str = "/v1/responses", token: str = ALICE, **options: object
+    running: RunningService, target: str = "/v1/responses", token: str = ALICE, **options: Any
 ) -> requests.Response:
     """A client's request, sent with nothing of the machine's own configuration."""
     with requests.Session() as session:
@@ -62,7 +63,7 @@ def connected(running: RunningService) -> Iterator[socket.socket]:
         yield connection
 
 
-def head(method: str = "POST", target: str = "/v1/responses", token: str = ALICE, **fields: object) -> bytes:
+def head(method: str = "POST", target: str = "/v1/responses", /, token: object = ALICE, **fields: object) -> bytes:
     """A request head, to the octet."""
     lines = [f"{method} {target} HTTP/1.1", "Host: ocm", f"Authorization: Bearer {token}"]
     lines += [f"{name}: {value}" for name, value in fields.items()]

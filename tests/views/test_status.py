@@ -22,7 +22,7 @@ LIMITS = [
     {"per": "week", "usd": 1, "requests": 4},
     {"per": "month", "tokens": 10_000_000},
 ]
-USERS = [
+USERS: list[dict[str, Any]] = [
     {"name": "alice", "token": ALICE, "limits": LIMITS, "models": ["gpt-*"], "max_concurrent": 3},
     {"name": "bob-the-second", "token": BOB},
     {"name": "root", "token": ADMIN, "admin": True},

@@ -6,7 +6,7 @@ import pytest
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, ServerPerMessageDeflateFactory
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
@@ -133,6 +133,7 @@ def test_handshake_is_made_through_the_proxy() -> None:
     assert client.handshake_exc is None
     client.receive_data(b"")
     (passed,) = client.events_received()
+    assert isinstance(passed, Response)
     assert isinstance(passed.headers, Headers)
     assert passed.headers["x-request-id"] == "req_1"
 

@@ -46,7 +46,8 @@ def large(model: str) -> bytes:
 
 def passed(gate: MessageGate, reads: list[bytes], *, out: frozenset[int] = frozenset()) -> tuple[bytes, list[object]]:
     """What goes upstream when all messages but some pass, and what the messages asked for."""
-    upstream, asked = b"", []
+    upstream = b""
+    asked: list[object] = []
     for data in reads:
         going = gate.feed(data)
         while going:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -38,9 +39,15 @@ def chromium(
         driver.quit()
 
 
+def log_of(driver: webdriver.Chrome, name: str) -> list[dict[str, Any]]:
+    """Return the entries of one of the browser's logs since the last call."""
+    entries: list[dict[str, Any]] = driver.get_log(name)  # type: ignore[no-untyped-call]  # selenium has no type for it
+    return entries
+
+
 def requested(driver: webdriver.Chrome) -> list[str]:
     """Give the addresses that pages have asked for since the last call."""
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    messages = [json.loads(entry["message"])["message"] for entry in log_of(driver, "performance")]
     return [
         message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
     ]

@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 
 from ocm_wsgi.simulator import Gate, Plan
 from tests.conftest import REPOSITORY, RunningService, ServiceFactory
-from tests.views.dashboard.browser import chromium, requested
+from tests.views.dashboard.browser import chromium, log_of, requested
 from tests.views.dashboard.month import seed
 
 AXE = REPOSITORY / ".cache/axe/node_modules/axe-core/axe.min.js"
@@ -70,7 +70,7 @@ def until(is_so: Callable[[], bool]) -> None:
 
 def require_quiet(driver: webdriver.Chrome, running: RunningService) -> None:
     """Nothing was complained of, and nothing asked of others. A browser's own inner pages are not of this service."""
-    assert [entry["message"] for entry in driver.get_log("browser")] == []
+    assert [entry["message"] for entry in log_of(driver, "browser")] == []
     origins = {urlsplit(url).netloc for url in requested(driver) if url.startswith(("http", "ws"))}
     assert origins == {urlsplit(running.url).netloc}
 

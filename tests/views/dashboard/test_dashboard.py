@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
@@ -24,7 +25,7 @@ from tests.views.dashboard.month import NAMES, seed
 
 ROOT = "sk-ocm-root-0123456789abcdef"
 ZED = "sk-ocm-zed-0123456789abcdef"
-USERS = [{"name": "root", "token": ROOT, "admin": True}, {"name": "zed", "token": ZED}]
+USERS: list[dict[str, Any]] = [{"name": "root", "token": ROOT, "admin": True}, {"name": "zed", "token": ZED}]
 PAGES = ("", "live", "turns", "turns.csv", "users", "users/alice", "users/alice/rotate", "mine", "audit")
 FOR_ADMINS = ("live", "users", "users/alice", "users/nobody", "users/alice/rotate", "users/alice/remove", "audit")
 _FORM_TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
