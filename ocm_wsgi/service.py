@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_accounting import Accounting
-from ocm_wsgi.accounting.usages_export import Snapshot
-from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.accounting.usages_export import UsagesExport
+from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import CredentialSource
@@ -37,9 +37,9 @@ class Service:
     upstream: Upstream
     hangups: HangupMonitor
     ledger: Ledger
-    quota: QuotaHistory
+    window_history: WindowHistory
     accounting: Accounting
-    snapshot: Snapshot | None
+    usages_export: UsagesExport | None
 
     @classmethod
     def from_config(cls, config: Config) -> Service:
@@ -53,15 +53,15 @@ class Service:
             ),
         )
         database = Database(config.database_url)
-        quota = QuotaHistory(database)
+        window_history = WindowHistory(database)
         ledger = Ledger(database, Spool(config.state_path / "spool"))
-        snapshot = Snapshot(config.usages_path, database) if config.usages_path else None
+        usages_export = UsagesExport(config.usages_path, database) if config.usages_path else None
         return cls(
             config=config,
             database=database,
             credentials=credentials,
             users=UserDirectory(config.users, database),
-            admission=Admission(config, database, quota),
+            admission=Admission(config, database, window_history),
             upstream=Upstream(
                 credentials,
                 chatgpt_base_url=config.chatgpt_base_url,
@@ -72,21 +72,21 @@ class Service:
             ),
             hangups=HangupMonitor(),
             ledger=ledger,
-            quota=quota,
-            accounting=Accounting(ledger, config.prices, quota, snapshot),
-            snapshot=snapshot,
+            window_history=window_history,
+            accounting=Accounting(ledger, config.prices, window_history, usages_export),
+            usages_export=usages_export,
         )
 
     def start(self) -> None:
         """Finish at once what an earlier process left undone, instead of at the first record."""
         self.ledger.start()
         prometheus.start_sampling(self.ledger)
-        if self.snapshot is not None:
-            self.snapshot.start()
+        if self.usages_export is not None:
+            self.usages_export.start()
 
     def close(self) -> None:
         """Write down what waits, at the end of a process. May be called where nothing was ever used."""
         self.ledger.close()
-        if self.snapshot is not None:
-            self.snapshot.close()
+        if self.usages_export is not None:
+            self.usages_export.close()
         self.upstream.close()

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from ocm_wsgi.accounting import history
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.spool import Spool
-from ocm_wsgi.accounting.usages_export import Snapshot
+from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
@@ -105,7 +105,7 @@ def take_over(state_path: Path, count: str, path: str) -> None:
     """Write the usage file for the first time in many processes at once, and print how many could."""
 
     def work() -> None:
-        Snapshot(Path(path), open_database(state_path)).write(timeout_seconds=30)
+        UsagesExport(Path(path), open_database(state_path)).write(timeout_seconds=30)
 
     print(_together(int(count), work), flush=True)
 
@@ -231,7 +231,7 @@ def fill(state_path: Path) -> None:
     filler.unlink()
     ledger = open_ledger(state_path)
     _settle(ledger, state_path)
-    kept = {made.id for made in history.all_turns(open_database(state_path), history.Wanted())}
+    kept = {made.id for made in history.all_turns(open_database(state_path), history.TurnFilter())}
     for identity, place, seconds in told:
         print(place, identity in kept, seconds)
     print("sum", len(kept), ledger.sums()[0].counts.turns)

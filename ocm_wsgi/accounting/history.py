@@ -21,15 +21,15 @@ from ocm_wsgi.storage.database import Database
 
 PAGE = 50
 #: Rows that one page looks at, at most.
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 #: Turns of one CSV file, at most.
-MOST_CSV_TURNS = 50_000
+MAX_CSV_TURNS = 50_000
 
 _CURSOR = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)~([\w.:-]{1,100})", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Place:
+class Cursor:
     """A place in the order of turns: what is there and all that is newer is left out."""
 
     at: float
@@ -40,7 +40,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TurnFilter:
     """Which turns.
 
     :ivar since: Unix seconds; ``until`` as well, and left out.
@@ -51,7 +51,7 @@ class Wanted:
     status: str | None = None
     since: float | None = None
     until: float | None = None
-    before: Place | None = None
+    before: Cursor | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Page:
     """
 
     turns: Sequence[Turn]
-    next: Place | None
+    next: Cursor | None
 
 
 @dataclass(frozen=True)
@@ -77,50 +77,50 @@ class Event:
     detail: Any
 
 
-def place(text: str) -> Place | None:
+def parse_cursor(text: str) -> Cursor | None:
     """Read a place as a page's address holds it; ``None`` for what is none."""
     found = _CURSOR.fullmatch(text)
-    return Place(float(found[1]), found[2]) if found else None
+    return Cursor(float(found[1]), found[2]) if found else None
 
 
-def turns(database: Database, wanted: Wanted, limit: int = PAGE) -> Page:
+def turns(database: Database, turn_filter: TurnFilter, limit: int = PAGE) -> Page:
     """Give a page of turns.
 
     :raises StateError: the database cannot be read.
     """
     with database.read() as connection:
-        wanted = _skipped(connection, wanted)
+        turn_filter = _skipped(connection, turn_filter)
         table = db.turn.c
         # The user or the status leads to an index, and what is left is looked for in those rows.
-        looked_at = sa.select(db.turn).order_by(table.started_at.desc(), table.id.desc()).limit(MOST_ROWS)
-        looked_at = _within(looked_at, wanted)
+        looked_at = sa.select(db.turn).order_by(table.started_at.desc(), table.id.desc()).limit(MAX_ROWS)
+        looked_at = _within(looked_at, turn_filter)
         rows = looked_at.subquery()
         query = sa.select(rows).order_by(rows.c.started_at.desc(), rows.c.id.desc()).limit(limit + 1)
-        if wanted.user is not None and wanted.status is not None:
-            query = query.where(rows.c.status == wanted.status)
-        if wanted.model is not None:
-            query = query.where(rows.c.model == wanted.model)
+        if turn_filter.user is not None and turn_filter.status is not None:
+            query = query.where(rows.c.status == turn_filter.status)
+        if turn_filter.model is not None:
+            query = query.where(rows.c.model == turn_filter.model)
         found = [turn_of(dict(row)) for row in connection.execute(query).mappings()]
         if len(found) > limit:
-            return Page(found[:limit], Place(found[limit - 1].started_at, found[limit - 1].id))
+            return Page(found[:limit], Cursor(found[limit - 1].started_at, found[limit - 1].id))
         last = connection.execute(
-            _within(sa.select(table.started_at, table.id), wanted)
+            _within(sa.select(table.started_at, table.id), turn_filter)
             .order_by(table.started_at.desc(), table.id.desc())
-            .offset(MOST_ROWS - 1)
+            .offset(MAX_ROWS - 1)
             .limit(1)
         ).first()
-        return Page(found, None if last is None else Place(last.started_at, last.id))
+        return Page(found, None if last is None else Cursor(last.started_at, last.id))
 
 
-def all_turns(database: Database, wanted: Wanted) -> Iterator[Turn]:
-    """Give all turns that are wanted, up to ``MOST_CSV_TURNS``.
+def all_turns(database: Database, turn_filter: TurnFilter) -> Iterator[Turn]:
+    """Give all turns that are turn_filter, up to ``MAX_CSV_TURNS``.
 
     :raises StateError: the database cannot be read.
     """
-    given, before = 0, wanted.before
-    while given < MOST_CSV_TURNS:
-        page = turns(database, replace(wanted, before=before), 1000)
-        yield from page.turns[: MOST_CSV_TURNS - given]
+    given, before = 0, turn_filter.before
+    while given < MAX_CSV_TURNS:
+        page = turns(database, replace(turn_filter, before=before), 1000)
+        yield from page.turns[: MAX_CSV_TURNS - given]
         given, before = given + len(page.turns), page.next
         if before is None:
             return
@@ -153,32 +153,36 @@ def events(database: Database, before: int | None, limit: int = PAGE) -> tuple[l
     return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
-def _within(query: sa.Select[Any], wanted: Wanted) -> sa.Select[Any]:
+def _within(query: sa.Select[Any], turn_filter: TurnFilter) -> sa.Select[Any]:
     table = db.turn.c
-    if wanted.user is not None:
-        query = query.where(table.user == wanted.user)
-    elif wanted.status is not None:
-        query = query.where(table.status == wanted.status)
-    if wanted.since is not None:
-        query = query.where(table.started_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(table.started_at < wanted.until)
-    if wanted.before is not None:
-        query = query.where(sa.tuple_(table.started_at, table.id) < sa.tuple_(wanted.before.at, wanted.before.id))
+    if turn_filter.user is not None:
+        query = query.where(table.user == turn_filter.user)
+    elif turn_filter.status is not None:
+        query = query.where(table.status == turn_filter.status)
+    if turn_filter.since is not None:
+        query = query.where(table.started_at >= turn_filter.since)
+    if turn_filter.until is not None:
+        query = query.where(table.started_at < turn_filter.until)
+    if turn_filter.before is not None:
+        query = query.where(
+            sa.tuple_(table.started_at, table.id) < sa.tuple_(turn_filter.before.at, turn_filter.before.id)
+        )
     return query
 
 
-def _skipped(connection: sa.Connection, wanted: Wanted) -> Wanted:
+def _skipped(connection: sa.Connection, turn_filter: TurnFilter) -> TurnFilter:
     """Begin at the newest hour that has a turn of the model: the sums know it."""
-    if wanted.model is None:
-        return wanted
+    if turn_filter.model is None:
+        return turn_filter
     hours = db.turn_hour.c
-    query = sa.select(sa.func.max(hours.hour)).where(hours.model == wanted.model)
-    if wanted.user is not None:
-        query = query.where(hours.user == wanted.user)
-    ends = [time for time in (wanted.until, wanted.before.at if wanted.before else None) if time is not None]
+    query = sa.select(sa.func.max(hours.hour)).where(hours.model == turn_filter.model)
+    if turn_filter.user is not None:
+        query = query.where(hours.user == turn_filter.user)
+    ends = [
+        time for time in (turn_filter.until, turn_filter.before.at if turn_filter.before else None) if time is not None
+    ]
     if ends:
         query = query.where(hours.hour <= hour_down(min(ends)))
     newest = connection.scalar(query)
     end = 0 if newest is None else newest + HOUR_SECONDS
-    return replace(wanted, until=min([end, *ends]))
+    return replace(turn_filter, until=min([end, *ends]))

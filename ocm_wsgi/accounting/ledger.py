@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.queries import Dimension, Sum
-from ocm_wsgi.accounting.recorder import Backlog, Place, Recorder, Told
+from ocm_wsgi.accounting.recorder import Backlog, Durability, OnRecorded, Recorder
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import Record, record_of
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
@@ -39,16 +39,16 @@ CHORE_SECONDS = 60.0
 RETENTION_SECONDS = 3600.0
 
 #: How long rate limits that were seen wait, so that they are written together.
-QUOTA_SECONDS = 1.0
+RATE_LIMITS_SECONDS = 1.0
 
 _RATE_LIMITS = TypeAdapter(RateLimits)
 
 
 @dataclass(frozen=True)
-class Quota:
+class RateLimitsSnapshot:
     """The rate limits of a credential, as upstream last told them.
 
-    :ivar rate_limits: what JSON can hold, as it was given to ``Ledger.note_quota``.
+    :ivar rate_limits: what JSON can hold, as it was given to ``Ledger.note_rate_limits``.
     :ivar at: Unix seconds when they were seen.
     """
 
@@ -86,38 +86,38 @@ class Ledger:
         self._retention_seconds = retention_days * queries.DAY_SECONDS
         self._retention_at: float | None = None
         self._chore_seconds = chore_seconds
-        self._seen_quotas: dict[str, Quota] = {}
-        self._written_quotas: dict[str, Quota] = {}
+        self._seen_rate_limits: dict[str, RateLimitsSnapshot] = {}
+        self._written_rate_limits: dict[str, RateLimitsSnapshot] = {}
         self._recorders: dict[int, Recorder] = {}
 
-    def record(self, turn: Turn, timeout_seconds: float = 1.0) -> Place:
+    def record(self, turn: Turn, timeout_seconds: float = 1.0) -> Durability:
         """Wait until the turn's record is safe, or until soon after ``timeout_seconds``. Never raises.
 
         :return: ``database`` or ``spool``: it survives ``kill -9`` of every process, and is or will be in the
             database once. ``memory``: neither could take it; this process goes on trying.
         """
-        places: SimpleQueue[Place] = SimpleQueue()
-        self.record_async(turn, places.put, timeout_seconds=timeout_seconds)
+        results: SimpleQueue[Durability] = SimpleQueue()
+        self.record_async(turn, results.put, timeout_seconds=timeout_seconds)
         try:
-            return places.get(timeout=timeout_seconds + 0.5)
+            return results.get(timeout=timeout_seconds + 0.5)
         except Empty:
             # Only a disk that does not answer at all keeps the recorder from telling in time.
             return "memory"
 
-    def record_async(self, turn: Turn, told: Told, *, timeout_seconds: float = 1.0) -> None:
-        """As ``record``, without waiting: ``told`` is called once with the place, from a thread of the recorder.
+    def record_async(self, turn: Turn, on_recorded: OnRecorded, *, timeout_seconds: float = 1.0) -> None:
+        """As ``record``, without waiting: call ``on_recorded`` once, from a thread of the recorder.
 
         It must return quickly.
         """
         try:
             record = record_of(turn)
-            while not self._recorder().submit(record, told, timeout_seconds):
+            while not self._recorder().submit(record, on_recorded, timeout_seconds):
                 # Closed under us; whoever closes it forgets it first, so the next one is new.
                 continue
         except Exception:
             # A turn that is under way must not fail for its record's sake.
             logger.exception("Turn %s could not be recorded", turn.id)
-            told("memory")
+            on_recorded("memory")
 
     def start(self) -> None:
         """Bring what a dead process left in the spool into the database, without waiting for the first record."""
@@ -133,24 +133,24 @@ class Ledger:
         """Say what this process has not yet brought into the database."""
         return self._recorder().backlog()
 
-    def note_quota(self, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
+    def note_rate_limits(self, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
         """Keep the rate limits that upstream just told. They are in the database within about a second.
 
         :param rate_limits: what JSON can hold.
         """
-        self._seen_quotas[credential] = Quota(rate_limits, at)
-        self._recorder().expect_chore(QUOTA_SECONDS)
+        self._seen_rate_limits[credential] = RateLimitsSnapshot(rate_limits, at)
+        self._recorder().expect_chore(RATE_LIMITS_SECONDS)
 
-    def quota(self, credential: str) -> Quota | None:
+    def rate_limits(self, credential: str) -> RateLimitsSnapshot | None:
         """Give the newest rate limits that any process has seen.
 
         :raises StateError: the database cannot be read.
         """
         with self._database.read() as connection:
-            row = queries.read_quota(connection, credential)
-        known = [Quota(*row)] if row is not None else []
-        if credential in self._seen_quotas:
-            known.append(self._seen_quotas[credential])
+            row = queries.read_rate_limits(connection, credential)
+        known = [RateLimitsSnapshot(*row)] if row is not None else []
+        if credential in self._seen_rate_limits:
+            known.append(self._seen_rate_limits[credential])
         return max(known, key=lambda quota: quota.at, default=None)
 
     def sums(
@@ -192,7 +192,7 @@ class Ledger:
             queries.store_records(direct, records)
 
     def _do_chores(self) -> bool:
-        self._write_quotas()
+        self._write_rate_limits()
         now = self._clock()
         if self._retention_at is None:
             # Not at the start, when another process may just have found an old journal: a record in there counts as
@@ -207,18 +207,18 @@ class Ledger:
             self._retention_at = now + RETENTION_SECONDS
         return has_more
 
-    def _write_quotas(self) -> None:
+    def _write_rate_limits(self) -> None:
         pending = {
             credential: quota
-            for credential, quota in list(self._seen_quotas.items())
-            if self._written_quotas.get(credential) is not quota
+            for credential, quota in list(self._seen_rate_limits.items())
+            if self._written_rate_limits.get(credential) is not quota
         }
         if not pending:
             return
         with self._database.write() as connection:
             for credential, quota in pending.items():
-                queries.write_quota(connection, credential, quota.rate_limits, quota.at)
-        self._written_quotas.update(pending)
+                queries.write_rate_limits(connection, credential, quota.rate_limits, quota.at)
+        self._written_rate_limits.update(pending)
 
     def _delete_old_turns(self, now: float) -> bool:
         """Delete some turns that are too old, unless another process is at it; say whether there may be more.

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from ocm_wsgi.accounting.turn_record import Record, completed
+from ocm_wsgi.quota.limits import Used
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.driver_cursor import Direct
 
@@ -64,18 +65,6 @@ class Sum:
     counts: Counts
 
 
-@dataclass(frozen=True)
-class Window:
-    """What one user has used within a time.
-
-    :ivar tokens: input and output together.
-    """
-
-    requests: int
-    tokens: int
-    cost_micro_usd: int
-
-
 def store_records(direct: Direct, records: Iterable[Record]) -> None:
     """Insert turns that are not there yet, and add just those to the sums."""
     complete = {record["id"]: record for record in map(completed, records) if record is not None}
@@ -112,7 +101,7 @@ def sums(
     return [_sum(by, tuple(row)) for row in connection.execute(query)]
 
 
-def user_window(connection: sa.Connection, user: str, since: float, until: float, *, now: float) -> Window:
+def user_window(connection: sa.Connection, user: str, since: float, until: float, *, now: float) -> Used:
     """Return what a user's turns that started within ``since <= t < until`` have used, to the second.
 
     Takes well below a millisecond, however many turns there are: whole hours come from the sums, and only the two
@@ -126,7 +115,7 @@ def user_window(connection: sa.Connection, user: str, since: float, until: float
     else:
         edges = {"since": since, "first": until, "end": until, "until": until}
     rows = connection.execute(_USER_WINDOW, {"wanted": user, **edges}).all()
-    return Window(*(int(sum(row[index] for row in rows)) for index in range(3)))
+    return Used(*(int(sum(row[index] for row in rows)) for index in range(3)))
 
 
 def delete_old_turns(connection: sa.Connection, before: float, limit: int) -> int:
@@ -136,13 +125,13 @@ def delete_old_turns(connection: sa.Connection, before: float, limit: int) -> in
     return connection.execute(db.turn.delete().where(table.id.in_(oldest))).rowcount
 
 
-def write_quota(connection: sa.Connection, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
+def write_rate_limits(connection: sa.Connection, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
     """Keep a credential's rate limits, unless newer ones are there."""
     row = {"credential": credential, "at": at, "rate_limits": dict(rate_limits)}
-    connection.execute(put_quota(connection.dialect.name), row)
+    connection.execute(upsert_rate_limits(connection.dialect.name), row)
 
 
-def read_quota(connection: sa.Connection, credential: str) -> tuple[Mapping[str, Any], float] | None:
+def read_rate_limits(connection: sa.Connection, credential: str) -> tuple[Mapping[str, Any], float] | None:
     """Give a credential's rate limits and when they were seen."""
     table = db.quota.c
     row = connection.execute(sa.select(table.rate_limits, table.at).where(table.credential == credential)).first()
@@ -167,7 +156,7 @@ def add_sums(dialect_name: str) -> sa.Insert:
 
 
 @functools.cache
-def put_quota(dialect_name: str) -> sa.Insert:
+def upsert_rate_limits(dialect_name: str) -> sa.Insert:
     """Insert rate limits, or replace older ones, and those of a time that is yet to come: the clock was set back."""
     statement = db.insert_for(dialect_name, db.quota)
     new = statement.excluded

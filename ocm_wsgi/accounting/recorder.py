@@ -26,10 +26,10 @@ from ocm_wsgi.errors import StateError
 logger = logging.getLogger(__name__)
 
 #: Where a record is. In ``memory`` it would not survive the process: neither the database nor the disk could take it.
-Place = Literal["database", "spool", "memory"]
+Durability = Literal["database", "spool", "memory"]
 
-#: Told where a record is, from a thread of the recorder. Must return quickly.
-Told = Callable[[Place], None]
+#: OnRecorded where a record is, from a thread of the recorder. Must return quickly.
+OnRecorded = Callable[[Durability], None]
 
 #: Records in one transaction. Large enough for bursts, small enough to hold others up for milliseconds only.
 BATCH_SIZE = 200
@@ -66,7 +66,7 @@ class Backlog:
 class _Waiting:
     record: Record
     overdue_at: float
-    told: Told | None
+    on_recorded: OnRecorded | None
 
 
 class Recorder:
@@ -105,7 +105,7 @@ class Recorder:
         self._is_writer_done = False
         self._threads: list[threading.Thread] = []
 
-    def submit(self, record: Record, told: Told, timeout_seconds: float) -> bool:
+    def submit(self, record: Record, on_recorded: OnRecorded, timeout_seconds: float) -> bool:
         """Take a record, and tell where it is once it is safe, or soon after ``timeout_seconds`` in any case.
 
         :return: False when it was not taken, because this recorder is closed.
@@ -115,7 +115,7 @@ class Recorder:
                 return False
             now = time.monotonic()
             overdue_at = now if self._is_failing else now + timeout_seconds
-            self._waiting[next(self._numbers)] = _Waiting(record, overdue_at, told)
+            self._waiting[next(self._numbers)] = _Waiting(record, overdue_at, on_recorded)
             self._writer_wakes.notify()
             if overdue_at < self._keeper_wakes_at:
                 self._keeper_wakes.notify()
@@ -138,7 +138,7 @@ class Recorder:
     def backlog(self) -> Backlog:
         """Say what waits."""
         with self._lock:
-            memory = sum(waiting.told is None for waiting in self._waiting.values())
+            memory = sum(waiting.on_recorded is None for waiting in self._waiting.values())
             return Backlog(memory, self._journals.own_count, self._is_failing)
 
     def close(self) -> None:
@@ -229,7 +229,7 @@ class Recorder:
             self._retry_at = now + self._retry_seconds
             self._retry_seconds = min(self._retry_seconds * 2, LAST_RETRY_SECONDS)
             for waiting in self._waiting.values():
-                if waiting.told is not None:
+                if waiting.on_recorded is not None:
                     waiting.overdue_at = now
             self._keeper_wakes.notify()
         if not was_failing:
@@ -291,25 +291,25 @@ class Recorder:
         self._is_spool_failing = True
         with self._lock:
             # The writer may have brought some of them home in the meantime, and told so.
-            untold = [waiting.told for number, waiting in overdue.items() if number in self._waiting]
+            untold = [waiting.on_recorded for number, waiting in overdue.items() if number in self._waiting]
             for waiting in overdue.values():
-                waiting.told = None
+                waiting.on_recorded = None
                 waiting.overdue_at = time.monotonic() + HELD_RETRY_SECONDS
         _tell(untold, "memory")
 
-    def _settle(self, batch: dict[int, _Waiting], place: Place) -> None:
+    def _settle(self, batch: dict[int, _Waiting], durability: Durability) -> None:
         """Tell those whose record is safe now, unless the other thread has."""
         with self._lock:
             settled = [self._waiting.pop(number, None) for number in batch]
-        _tell([waiting.told for waiting in settled if waiting is not None], place)
+        _tell([waiting.on_recorded for waiting in settled if waiting is not None], durability)
 
 
-def _tell(listeners: Sequence[Told | None], place: Place) -> None:
-    for told in listeners:
-        if told is None:
+def _tell(listeners: Sequence[OnRecorded | None], durability: Durability) -> None:
+    for on_recorded in listeners:
+        if on_recorded is None:
             continue
         try:
-            told(place)
+            on_recorded(durability)
         except Exception:
             # The record is where it is; the others must hear of theirs.
             logger.exception("A listener to the ledger failed")

@@ -17,9 +17,9 @@ from typing import Any
 from ocm_wsgi.accounting import pricing
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.pricing import Override
-from ocm_wsgi.accounting.recorder import Place, Told
-from ocm_wsgi.accounting.usages_export import Snapshot
-from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.accounting.recorder import Durability, OnRecorded
+from ocm_wsgi.accounting.usages_export import UsagesExport
+from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.concurrency import Slot
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.responses import rate_limits
@@ -64,17 +64,21 @@ class Accounting:
     """Opens turns. Safe to make before a fork and to share between threads.
 
     :param prices: the configuration's own, by model.
-    :param quota: is told how full upstream says its windows are.
-    :param snapshot: the usage file, kept up to date from the first record on; ``None`` for none.
+    :param window_history: is told how full upstream says its windows are.
+    :param usages_export: the usage file, kept up to date from the first record on; ``None`` for none.
     """
 
     def __init__(
-        self, ledger: Ledger, prices: Mapping[str, Override], quota: QuotaHistory, snapshot: Snapshot | None = None
+        self,
+        ledger: Ledger,
+        prices: Mapping[str, Override],
+        window_history: WindowHistory,
+        usages_export: UsagesExport | None = None,
     ) -> None:
         self._ledger = ledger
         self._prices = prices
-        self._quota = quota
-        self._snapshot = snapshot
+        self._window_history = window_history
+        self._usages_export = usages_export
 
     def answered(self, request: TurnRequest, status: int, fields: Iterable[tuple[str, str]]) -> OpenTurn:
         """Open a turn when upstream's response to it has begun. It takes over the request's slot."""
@@ -104,22 +108,22 @@ class Accounting:
     def note(self, limits: RateLimits) -> None:
         """Take note of how full upstream says that its windows are."""
         now = time.time()
-        self._ledger.note_quota(DEFAULT_CREDENTIAL, _members(limits), now)
-        self._quota.note(DEFAULT_CREDENTIAL, limits, now)
+        self._ledger.note_rate_limits(DEFAULT_CREDENTIAL, _members(limits), now)
+        self._window_history.note(DEFAULT_CREDENTIAL, limits, now)
 
     def record(self, open_turn: TurnUnderWay, outcome: Outcome) -> None:
         """Write a turn down. Returns when its record is safe, after about a second at the most."""
         self._ledger.record(self._turn(open_turn, outcome))
-        self._start_snapshot()
+        self._start_usages_export()
 
-    def record_async(self, open_turn: TurnUnderWay, outcome: Outcome, told: Told) -> None:
-        """As ``record``, without waiting: ``told`` is called once, from another thread."""
-        self._ledger.record_async(self._turn(open_turn, outcome), told)
-        self._start_snapshot()
+    def record_async(self, open_turn: TurnUnderWay, outcome: Outcome, on_recorded: OnRecorded) -> None:
+        """As ``record``, without waiting: ``on_recorded`` is called once, from another thread."""
+        self._ledger.record_async(self._turn(open_turn, outcome), on_recorded)
+        self._start_usages_export()
 
-    def _start_snapshot(self) -> None:
-        if self._snapshot is not None:
-            self._snapshot.start()
+    def _start_usages_export(self) -> None:
+        if self._usages_export is not None:
+            self._usages_export.start()
 
     def _turn(self, open_turn: TurnUnderWay, outcome: Outcome) -> Turn:
         request = open_turn.request
@@ -224,10 +228,10 @@ class OpenTurn(TurnUnderWay):
         if not self._is_recorded:
             self._accounting.record(self, self._recording())
 
-    def record_async(self, told: Told) -> None:
-        """As :meth:`record`, without waiting: ``told`` is called once, from another thread."""
+    def record_async(self, on_recorded: OnRecorded) -> None:
+        """As :meth:`record`, without waiting: ``on_recorded`` is called once, from another thread."""
         if not self._is_recorded:
-            self._accounting.record_async(self, self._recording(), told)
+            self._accounting.record_async(self, self._recording(), on_recorded)
 
     def release(self) -> bytes:
         """The record is safe: return what may be sent now. The next turn of this user may begin."""
@@ -278,7 +282,7 @@ def _members(limits: RateLimits) -> Mapping[str, Any]:
     return asdict(limits)
 
 
-def _nobody_waits(_place: Place) -> None:
+def _nobody_waits(_place: Durability) -> None:
     """The turn was cut: nobody is left to be told."""
 
 

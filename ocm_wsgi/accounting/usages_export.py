@@ -41,7 +41,7 @@ _OPENING_BALANCE = "opening_balance"
 _WRITTEN = "usage_file"
 
 
-class Snapshot:
+class UsagesExport:
     """Keeps the usage file up to date. Safe to make before a fork.
 
     :param path: ``usages_path``; a symbolic link is followed.

@@ -55,7 +55,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Standing:
+class WindowState:
     """What admission needs to know of one of upstream's windows.
 
     :ivar latest: as last kept; upstream may have told the same since.
@@ -90,14 +90,14 @@ def is_worth_keeping(before: Sample | None, sample: Sample) -> bool:
     return rise >= shares.STEP or (rise > 0 and int(sample.used_percent) > int(before.used_percent))
 
 
-class QuotaHistory:
+class WindowHistory:
     """The history of upstream's windows. Safe to make before a fork and to share between threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._kept: dict[tuple[str, Period], Sample] = {}
         self._seen_at: dict[tuple[str, Period], float] = {}
-        self._standings: dict[str, tuple[int | None, dict[Period, Standing]]] = {}
+        self._states: dict[str, tuple[int | None, dict[Period, WindowState]]] = {}
         self._writers: dict[int, ThreadPoolExecutor] = {}
 
     def note(self, credential: str, rate_limits: RateLimits, at: float) -> None:
@@ -130,13 +130,13 @@ class QuotaHistory:
         """Wait until what this process noted is in the database, or has failed."""
         self._writer().submit(int).result()
 
-    def standings(self, connection: sa.Connection, credential: str) -> Mapping[Period, Standing]:
+    def states(self, connection: sa.Connection, credential: str) -> Mapping[Period, WindowState]:
         """Give what is known of upstream's windows. Costs one small query while nothing has changed."""
         newest: int | None = connection.scalar(_NEWEST)
-        known = self._standings.get(credential)
+        known = self._states.get(credential)
         if known is None or known[0] != newest:
-            known = newest, _standings(connection, credential)
-            self._standings[credential] = known
+            known = newest, _states(connection, credential)
+            self._states[credential] = known
         return known[1]
 
     def shares(self, credential: str, period: Period) -> tuple[Cycle, Shares] | None:
@@ -231,15 +231,15 @@ def _windows(connection: sa.Connection, credential: str, period: Period) -> list
     return windows
 
 
-def _standings(connection: sa.Connection, credential: str) -> dict[Period, Standing]:
-    standings: dict[Period, Standing] = {}
+def _states(connection: sa.Connection, credential: str) -> dict[Period, WindowState]:
+    states: dict[Period, WindowState] = {}
     for period in MEASURES:
         windows = _windows(connection, credential, period)
         if windows:
             first, *earlier = (window.observations for window in windows)
             found = shares.shares(first, {}, earlier)
-            standings[period] = Standing(windows[0].latest, found.percent_per_usd)
-    return standings
+            states[period] = WindowState(windows[0].latest, found.percent_per_usd)
+    return states
 
 
 def _cost_by(connection: sa.Connection, credential: str, start: int, at: float) -> int:

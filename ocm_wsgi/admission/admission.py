@@ -17,12 +17,12 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from ocm_wsgi.accounting import queries
-from ocm_wsgi.accounting.window_history import QuotaHistory, Standing
+from ocm_wsgi.accounting.window_history import WindowHistory, WindowState
 from ocm_wsgi.admission.concurrency import Slot, Slots
 from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, UsageLimitReached
 from ocm_wsgi.quota import limits
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
-from ocm_wsgi.quota.limits import MEASURED_BY, PERIOD_NAMES, Limit, Period, Span, Used
+from ocm_wsgi.quota.limits import MEASURED_BY, PERIOD_NAMES, Limit, Period, Span
 from ocm_wsgi.users.directory import User
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Use:
 class Admission:
     """Decides about turns. Safe to make before a fork and to share between threads.
 
-    :param quota: made anew when left out.
+    :param window_history: made anew when left out.
     :param clock: gives Unix seconds.
     """
 
@@ -66,11 +66,11 @@ class Admission:
         self,
         config: Config,
         database: Database,
-        quota: QuotaHistory | None = None,
+        window_history: WindowHistory | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
-        self._quota = quota or QuotaHistory(database)
+        self._window_history = window_history or WindowHistory(database)
         self._clock = clock
         self._slots = Slots(config.state_path / "slots")
         self._reserves: Mapping[Period, int] = {"5h": config.reserve_5h, "week": config.reserve_weekly}
@@ -107,17 +107,17 @@ class Admission:
         :raises StateError: the database cannot be read.
         """
         with self._database.read() as connection:
-            standings = self._quota.standings(connection, credential)
-            return self._uses(connection, user, standings, self._clock())
+            states = self._window_history.states(connection, credential)
+            return self._uses(connection, user, states, self._clock())
 
     def _require_quota(self, user: User, credential: str) -> None:
         now = self._clock()
         try:
             with self._database.read() as connection:
-                standings = self._quota.standings(connection, credential)
+                states = self._window_history.states(connection, credential)
                 if not user.admin:
-                    self._require_reserve(standings, now)
-                reached = [use for use in self._uses(connection, user, standings, now) if use.is_reached]
+                    self._require_reserve(states, now)
+                reached = [use for use in self._uses(connection, user, states, now) if use.is_reached]
         except StateError as exc:
             if user.limits:
                 message = "Your limits cannot be checked at the moment; try again."
@@ -128,28 +128,27 @@ class Admission:
             raise _limit_reached(reached, now)
 
     def _uses(
-        self, connection: sa.Connection, user: User, standings: Mapping[Period, Standing], now: float
+        self, connection: sa.Connection, user: User, states: Mapping[Period, WindowState], now: float
     ) -> list[Use]:
-        spans = {limit.period: _span(limit.period, standings, now) for limit in user.limits}
+        spans = {limit.period: _span(limit.period, states, now) for limit in user.limits}
         used = {
-            period: Used(window.requests, window.tokens, window.cost_micro_usd)
+            period: queries.user_window(connection, user.name, span.start, span.end, now=now)
             for period, span in spans.items()
-            for window in [queries.user_window(connection, user.name, span.start, span.end, now=now)]
         }
         return [
             Use(
                 limit,
-                limits.used(limit, used[limit.period], _rate(MEASURED_BY[limit.period], standings)),
+                limits.used(limit, used[limit.period], _rate(MEASURED_BY[limit.period], states)),
                 spans[limit.period],
             )
             for limit in user.limits
         ]
 
-    def _require_reserve(self, standings: Mapping[Period, Standing], now: float) -> None:
+    def _require_reserve(self, states: Mapping[Period, WindowState], now: float) -> None:
         for period, reserve in self._reserves.items():
-            standing = standings.get(period)
-            if reserve and standing is not None:
-                latest = standing.latest
+            state = states.get(period)
+            if reserve and state is not None:
+                latest = state.latest
                 if now < latest.cycle.end and latest.used_percent >= 100 - reserve:
                     raise _reserved(PERIOD_NAMES[period], latest.cycle.end, now)
 
@@ -169,14 +168,14 @@ def is_allowed(model: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
-def _span(period: Period, standings: Mapping[Period, Standing], now: float) -> Span:
-    standing = standings.get(period)
-    return limits.span(period, now, standing.latest.cycle if standing else None)
+def _span(period: Period, states: Mapping[Period, WindowState], now: float) -> Span:
+    state = states.get(period)
+    return limits.span(period, now, state.latest.cycle if state else None)
 
 
-def _rate(period: Period, standings: Mapping[Period, Standing]) -> float | None:
-    standing = standings.get(period)
-    return standing.percent_per_usd if standing else None
+def _rate(period: Period, states: Mapping[Period, WindowState]) -> float | None:
+    state = states.get(period)
+    return state.percent_per_usd if state else None
 
 
 def _limit_reached(reached: Iterable[Use], now: float) -> UsageLimitReached:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.cli.client import default_base_url
 from ocm_wsgi.cli.output import echo_json, echo_paragraph, facts, percent, table, terminal_width, utc
 from ocm_wsgi.cli.parameters import json_option
@@ -91,7 +91,7 @@ def _credential(config: Config) -> tuple[Credential | None, str | None]:
 
 
 def _windows(state: State) -> tuple[list[tuple[Period, Cycle, Shares]], int, str | None]:
-    history = QuotaHistory(state.database)
+    history = WindowHistory(state.database)
     try:
         users = len(state.accounts.all())
         found = [(period, history.shares(DEFAULT_CREDENTIAL, period)) for period in MEASURES]

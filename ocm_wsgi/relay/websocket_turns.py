@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ocm_wsgi.accounting.recorder import Place
+from ocm_wsgi.accounting.recorder import Durability
 from ocm_wsgi.accounting.turn_accounting import Accounting, TurnRequest, TurnUnderWay
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.admission.concurrency import Slot
@@ -102,7 +102,7 @@ class SocketTurns:
             turn.let_go()
             return False
 
-        def recorded(_place: Place) -> None:
+        def recorded(_place: Durability) -> None:
             turn.let_go()
             told()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.queries import DAY_SECONDS, Counts, Sum
-from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.credentials import CredentialSource, Mode
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.quota.limits import MEASURES, PERIOD_NAMES, Cycle, Period
@@ -130,7 +130,7 @@ class Health:
     sentences: Sequence[str]
 
 
-def subscription(quota: QuotaHistory, credential: str, now: float) -> Subscription:
+def subscription(window_history: WindowHistory, credential: str, now: float) -> Subscription:
     """Say how the subscription's windows stand.
 
     :raises StateError: the database cannot be read.
@@ -138,7 +138,7 @@ def subscription(quota: QuotaHistory, credential: str, now: float) -> Subscripti
     gauges: list[Gauge] = []
     parts: dict[str, dict[Period, float]] = {}
     for period in MEASURES:
-        found = quota.shares(credential, period)
+        found = window_history.shares(credential, period)
         if found is None:
             continue
         cycle, shares = found

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ocm_wsgi.accounting import queries
-from ocm_wsgi.accounting.ledger import Ledger, Quota
+from ocm_wsgi.accounting.ledger import Ledger, RateLimitsSnapshot
 from ocm_wsgi.accounting.queries import Sum
 from ocm_wsgi.credentials import CredentialSource, Refresher
 from ocm_wsgi.credentials.auth_file import Document
@@ -80,7 +80,7 @@ class StateCollector(Collector):
         yield from _credential_metrics(self._credentials)
         up = GaugeMetricFamily("ocm_state_up", "Whether the state database can be read.")
         try:
-            sums, quota = self._sums(), self._ledger.quota(DEFAULT_CREDENTIAL)
+            sums, quota = self._sums(), self._ledger.rate_limits(DEFAULT_CREDENTIAL)
         except StateError:
             up.add_metric([], 0)
         else:
@@ -123,7 +123,7 @@ def _usage_metrics(sums: Iterable[Sum]) -> Iterator[Metric]:
     yield from (turns, unpriced, tokens, cost)
 
 
-def _quota_metrics(quota: Quota | None) -> Iterator[Metric]:
+def _quota_metrics(quota: RateLimitsSnapshot | None) -> Iterator[Metric]:
     names = ["limit", "window"]
     used = GaugeMetricFamily("ocm_rate_limit_used_percent", "How full upstream says a window is.", labels=names)
     length = GaugeMetricFamily("ocm_rate_limit_window_seconds", "How long the window is.", labels=names)

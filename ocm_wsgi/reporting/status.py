@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ocm_wsgi import __version__
 from ocm_wsgi.accounting.ledger import Ledger
-from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission, Use
 from ocm_wsgi.credentials import CredentialSource
 from ocm_wsgi.errors import CredentialError
@@ -45,7 +45,7 @@ class StatusReport:
     admission: Admission
     credentials: CredentialSource
     ledger: Ledger
-    quota: QuotaHistory
+    window_history: WindowHistory
 
     def for_user(self, user: User, credential: str) -> dict[str, Any]:
         """Return the status of a user, and for a user who sees everything that of the service.
@@ -60,8 +60,8 @@ class StatusReport:
 
         :raises StateError: the database cannot be read.
         """
-        found = [(period, self.quota.shares(credential, period)) for period in MEASURES]
-        quota = self.ledger.quota(credential)
+        found = [(period, self.window_history.shares(credential, period)) for period in MEASURES]
+        quota = self.ledger.rate_limits(credential)
         users = [account.user for account in self.accounts.all()]
         return {
             "version": __version__,

@@ -137,7 +137,7 @@ class SignIns:
             failure = exc
         now = self._clock()
         with self._database.write() as connection:
-            self._require_patience(connection, address, now)
+            self._check_rate_limit(connection, address, now)
             db.add_event(connection, now, user.name if user else "", "signin" if user else _FAILED, address)
         if user is None:
             raise failure or AuthenticationFailed("You are not signed in.")
@@ -148,7 +148,7 @@ class SignIns:
         with self._database.write() as connection:
             db.add_event(connection, self._clock(), user.name, "signout", address)
 
-    def _require_patience(self, connection: sa.Connection, address: str, now: float) -> None:
+    def _check_rate_limit(self, connection: sa.Connection, address: str, now: float) -> None:
         event = db.event.c
         query = sa.select(
             sa.func.count(), sa.func.coalesce(sa.func.sum(sa.case((event.subject == address, 1), else_=0)), 0)

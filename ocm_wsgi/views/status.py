@@ -34,7 +34,7 @@ def show_status() -> Response:
         admission=service.admission,
         credentials=service.credentials,
         ledger=service.ledger,
-        quota=service.quota,
+        window_history=service.window_history,
     )
     return uncached(jsonify(report.for_user(asking_user(service), DEFAULT_CREDENTIAL)))
 
@@ -56,7 +56,7 @@ def show_codex_usage() -> Response:
 
 
 def _subscription(service: Service, now: float) -> dict[str, Any]:
-    quota = service.ledger.quota(DEFAULT_CREDENTIAL)
+    quota = service.ledger.rate_limits(DEFAULT_CREDENTIAL)
     try:
         plan_type = service.credentials.peek().plan_type
     except CredentialError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ocm_wsgi.accounting import history
-from ocm_wsgi.accounting.history import Wanted
+from ocm_wsgi.accounting.history import TurnFilter
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.storage.database import Database
@@ -26,13 +26,13 @@ def test_turns_page_by_page(ledger: Ledger, database: Database, make_turn: Calla
     for turn in turns:
         ledger.record(turn)
     pages: list[Turn] = []
-    page = history.turns(database, Wanted(), 3)
+    page = history.turns(database, TurnFilter(), 3)
     pages += page.turns
     while page.next is not None:
-        page = history.turns(database, Wanted(before=page.next), 3)
+        page = history.turns(database, TurnFilter(before=page.next), 3)
         pages += page.turns
     assert pages == turns[::-1]
-    of_bob = history.turns(database, Wanted(user="bob")).turns
+    of_bob = history.turns(database, TurnFilter(user="bob")).turns
     assert of_bob == [turn for turn in turns[::-1] if turn.user == "bob"]
-    cut = history.turns(database, Wanted(model="o3", status="cut")).turns
+    cut = history.turns(database, TurnFilter(model="o3", status="cut")).turns
     assert cut == [turn for turn in turns[::-1] if (turn.model, turn.status) == ("o3", "cut")]

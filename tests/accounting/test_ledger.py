@@ -18,7 +18,7 @@ import pytest
 
 from ocm_wsgi.accounting import history
 from ocm_wsgi.accounting import ledger as ledger_module
-from ocm_wsgi.accounting.ledger import Ledger, Quota
+from ocm_wsgi.accounting.ledger import Ledger, RateLimitsSnapshot
 from ocm_wsgi.accounting.queries import DAY_SECONDS
 from ocm_wsgi.accounting.recorder import Backlog
 from ocm_wsgi.accounting.spool import Spool
@@ -65,7 +65,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def stored(database: Database) -> list[Turn]:
     """Return all turns that are in the database, newest first."""
-    return list(history.all_turns(database, history.Wanted()))
+    return list(history.all_turns(database, history.TurnFilter()))
 
 
 def recorded(ledger: Ledger, database: Database) -> list[str]:
@@ -344,30 +344,31 @@ def test_sums_between(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None
 def test_quota(ledger: Ledger, database: Database, state_path: Path) -> None:
     """The newest rate limits of a credential are known at once here, and soon in every process."""
     other = Ledger(database, Spool(state_path / "spool"))
-    assert ledger.quota(DEFAULT_CREDENTIAL) is None
-    ledger.note_quota(DEFAULT_CREDENTIAL, {"primary": {"used_percent": 5}}, at=10.0)
-    assert ledger.quota(DEFAULT_CREDENTIAL) == Quota({"primary": {"used_percent": 5}}, 10.0)
-    wait_until(lambda: other.quota(DEFAULT_CREDENTIAL) is not None)
-    other.note_quota(DEFAULT_CREDENTIAL, {"primary": {"used_percent": 4}}, at=9.0)
-    other.note_quota("second", {}, at=1.0)
-    wait_until(lambda: ledger.quota("second") is not None)
+    assert ledger.rate_limits(DEFAULT_CREDENTIAL) is None
+    ledger.note_rate_limits(DEFAULT_CREDENTIAL, {"primary": {"used_percent": 5}}, at=10.0)
+    assert ledger.rate_limits(DEFAULT_CREDENTIAL) == RateLimitsSnapshot({"primary": {"used_percent": 5}}, 10.0)
+    wait_until(lambda: other.rate_limits(DEFAULT_CREDENTIAL) is not None)
+    other.note_rate_limits(DEFAULT_CREDENTIAL, {"primary": {"used_percent": 4}}, at=9.0)
+    other.note_rate_limits("second", {}, at=1.0)
+    wait_until(lambda: ledger.rate_limits("second") is not None)
     assert (
-        ledger.quota(DEFAULT_CREDENTIAL)
-        == other.quota(DEFAULT_CREDENTIAL)
-        == Quota({"primary": {"used_percent": 5}}, 10.0)
+        ledger.rate_limits(DEFAULT_CREDENTIAL)
+        == other.rate_limits(DEFAULT_CREDENTIAL)
+        == RateLimitsSnapshot({"primary": {"used_percent": 5}}, 10.0)
     )
     other.close()
 
 
 def test_quota_when_the_clock_is_set_back(ledger: Ledger, database: Database, state_path: Path) -> None:
     """What upstream says now counts, although the last was said at a time that is yet to come."""
-    ledger.note_quota(DEFAULT_CREDENTIAL, {"seen": "before"}, at=5_000.0)
-    wait_until(lambda: Ledger(database, Spool(state_path / "none")).quota(DEFAULT_CREDENTIAL) is not None)
+    ledger.note_rate_limits(DEFAULT_CREDENTIAL, {"seen": "before"}, at=5_000.0)
+    wait_until(lambda: Ledger(database, Spool(state_path / "none")).rate_limits(DEFAULT_CREDENTIAL) is not None)
     other = Ledger(database, Spool(state_path / "spool"))
-    other.note_quota(DEFAULT_CREDENTIAL, {"seen": "now"}, at=1_000.0)
+    other.note_rate_limits(DEFAULT_CREDENTIAL, {"seen": "now"}, at=1_000.0)
     wait_until(
         lambda: (
-            Ledger(database, Spool(state_path / "none")).quota(DEFAULT_CREDENTIAL) == Quota({"seen": "now"}, 1_000.0)
+            Ledger(database, Spool(state_path / "none")).rate_limits(DEFAULT_CREDENTIAL)
+            == RateLimitsSnapshot({"seen": "now"}, 1_000.0)
         )
     )
     other.close()

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from ocm_wsgi.accounting import history, queries
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.spool import Spool
-from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
 from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
@@ -124,7 +124,7 @@ def test_record(ledger: Ledger, database: Database, clock: Clock, make_turn: Mak
     """A turn is there as it was, and once, however often it is recorded."""
     turn = make_turn(user="é", week_start=None, error_code="no\N{NULL}te")
     assert [ledger.record(turn) for _ in range(3)] == ["database"] * 3
-    (found,) = history.turns(database, history.Wanted()).turns
+    (found,) = history.turns(database, history.TurnFilter()).turns
     assert (found.user, found.usage, found.cost_micro_usd) == ("é", turn.usage, turn.cost_micro_usd)
     assert ledger.sums(by=["user"])[0].counts.turns == 1
     clock.now += 1
@@ -169,24 +169,24 @@ def test_pages(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
     """What the dashboard and admission ask is answered."""
     for number in range(3):
         ledger.record(make_turn(id=f"t{number}", model=f"gpt-{number}"))
-    wanted = history.Wanted(model="gpt-1")
+    wanted = history.TurnFilter(model="gpt-1")
     assert [turn.id for turn in history.turns(database, wanted).turns] == ["t1"]
     assert history.names(database, 0) == (["alice"], ["gpt-0", "gpt-1", "gpt-2"])
-    quota = QuotaHistory(database)
+    quota = WindowHistory(database)
     quota.note(DEFAULT_CREDENTIAL, RateLimits((Limit("codex", Window(5.0, 300, 2_000_000_000)),)), time.time())
     quota.flush()
     assert quota.shares(DEFAULT_CREDENTIAL, "5h") is not None
     with database.read() as connection:
-        assert list(quota.standings(connection, DEFAULT_CREDENTIAL)) == ["5h"]
+        assert list(quota.states(connection, DEFAULT_CREDENTIAL)) == ["5h"]
 
 
 def test_rate_limits(database: Database) -> None:
     """The newest that any worker has seen are kept."""
     for at in (1.0, 3.0, 2.0):
         with database.write() as connection:
-            queries.write_quota(connection, DEFAULT_CREDENTIAL, {"seen": at}, at)
+            queries.write_rate_limits(connection, DEFAULT_CREDENTIAL, {"seen": at}, at)
     with database.read() as connection:
-        assert queries.read_quota(connection, DEFAULT_CREDENTIAL) == ({"seen": 3.0}, 3.0)
+        assert queries.read_rate_limits(connection, DEFAULT_CREDENTIAL) == ({"seen": 3.0}, 3.0)
 
 
 def test_users(database: Database) -> None:

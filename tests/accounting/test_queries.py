@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocm_wsgi.accounting import history, queries
-from ocm_wsgi.accounting.history import Place, Wanted
+from ocm_wsgi.accounting.history import Cursor, TurnFilter
 from ocm_wsgi.accounting.ledger import Ledger
-from ocm_wsgi.accounting.queries import DAY_SECONDS, HOUR_SECONDS, Counts, Dimension, Window
+from ocm_wsgi.accounting.queries import DAY_SECONDS, HOUR_SECONDS, Counts, Dimension
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
+from ocm_wsgi.quota.limits import Used
 from ocm_wsgi.storage.database import Database
 
 START = 1_772_442_000
@@ -119,7 +120,7 @@ def test_user_window_model(
         window = queries.user_window(connection, "alice", since, until, now=now)
     database.close()
     counts = total([turn for turn in kept if turn.user == "alice" and since <= turn.started_at < until])
-    assert window == Window(counts.turns, counts.input_tokens + counts.output_tokens, counts.cost_micro_usd)
+    assert window == Used(counts.turns, counts.input_tokens + counts.output_tokens, counts.cost_micro_usd)
 
 
 def test_sums_are_of_turns_that_are_new(database: Database, make_turn: Callable[..., Turn]) -> None:
@@ -151,7 +152,7 @@ def test_user_window_counts_a_turn_immediately(
     ledger.record(make_turn(user="bob"))
     with database.read() as connection:
         window = queries.user_window(connection, "alice", clock(), clock() + 1, now=clock())
-        assert window == Window(1, 110, 1_500)
+        assert window == Used(1, 110, 1_500)
         assert queries.user_window(connection, "carol", 0, clock(), now=clock()).requests == 0
 
 
@@ -162,13 +163,13 @@ def test_queries_use_indexes(database: Database, make_turn: Callable[..., Turn])
     with explained() as window, database.read() as connection:
         queries.user_window(connection, "alice", START, START + 9999, now=START + DAY_SECONDS)
     with explained() as pages:
-        history.turns(database, Wanted(user="alice", before=Place(START, "turn-1")))
-        history.turns(database, Wanted(status="cut"))
-        history.turns(database, Wanted(model="o3"))
+        history.turns(database, TurnFilter(user="alice", before=Cursor(START, "turn-1")))
+        history.turns(database, TurnFilter(status="cut"))
+        history.turns(database, TurnFilter(model="o3"))
     assert sum("COVERING INDEX turn_by_user" in step for step in window) == 2
     assert sum("SEARCH turn_hour USING PRIMARY KEY (user=? AND hour>? AND hour<?)" in step for step in window) == 1
     assert not [step for step in pages if step.startswith("SCAN turn")]
-    # Only the rows that one page looks at, at most MOST_ROWS, are sorted again.
+    # Only the rows that one page looks at, at most MAX_ROWS, are sorted again.
     sorts = [number for number, step in enumerate(pages) if "TEMP B-TREE" in step]
     assert {pages[number - 1] for number in sorts} == {"SCAN anon_1"}
     assert [step for step in pages if "INDEX turn_by_status" in step]

@@ -16,7 +16,7 @@ import filelock
 import pytest
 
 from ocm_wsgi.accounting.ledger import Ledger
-from ocm_wsgi.accounting.usages_export import Snapshot
+from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.errors import StateError
 from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.storage.database import Database
@@ -61,9 +61,9 @@ def usages_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def snapshot(usages_path: Path, database: Database, clock: Callable[[], float]) -> Iterator[Snapshot]:
+def snapshot(usages_path: Path, database: Database, clock: Callable[[], float]) -> Iterator[UsagesExport]:
     """A snapshot that writes when it is told to."""
-    snapshot = Snapshot(usages_path, database, clock, interval_seconds=0.01)
+    snapshot = UsagesExport(usages_path, database, clock, interval_seconds=0.01)
     yield snapshot
     snapshot.close()
 
@@ -79,7 +79,7 @@ def requests(path: Path) -> int:
     return sum(each["total"]["request_count"] for each in combinations(path))
 
 
-def test_write(snapshot: Snapshot, usages_path: Path, ledger: Ledger, make_turn: Callable[..., Turn]) -> None:
+def test_write(snapshot: UsagesExport, usages_path: Path, ledger: Ledger, make_turn: Callable[..., Turn]) -> None:
     """The file counts turns with a model and a known usage, by user where there is one."""
     ledger.record(make_turn())
     ledger.record(make_turn(user="", cost_micro_usd=None))
@@ -101,7 +101,7 @@ def test_write(snapshot: Snapshot, usages_path: Path, ledger: Ledger, make_turn:
 
 
 def test_write_only_changes(
-    snapshot: Snapshot, usages_path: Path, ledger: Ledger, make_turn: Callable[..., Turn]
+    snapshot: UsagesExport, usages_path: Path, ledger: Ledger, make_turn: Callable[..., Turn]
 ) -> None:
     """It is written when there is something new, or when it is gone, in whatever process that is noticed."""
     turn = make_turn()
@@ -117,7 +117,7 @@ def test_write_only_changes(
     assert requests(usages_path) == 2
 
 
-def test_take_over(snapshot: Snapshot, usages_path: Path, ledger: Ledger, make_turn: Callable[..., Turn]) -> None:
+def test_take_over(snapshot: UsagesExport, usages_path: Path, ledger: Ledger, make_turn: Callable[..., Turn]) -> None:
     """sing-box's sums go on from where they were, once."""
     usages_path.write_text(json.dumps(SING_BOX))
     ledger.record(make_turn(week_start=WEEK, cost_micro_usd=500_000))
@@ -149,18 +149,18 @@ def test_take_over_by_ten_at_once(process: Callable[..., Popen[str]], usages_pat
 
 
 def test_take_over_by_a_new_installation(
-    snapshot: Snapshot, usages_path: Path, ledger: Ledger, make_turn: Callable[..., Turn], tmp_path: Path
+    snapshot: UsagesExport, usages_path: Path, ledger: Ledger, make_turn: Callable[..., Turn], tmp_path: Path
 ) -> None:
     """When the database was lost, our own file is the opening balance of the next."""
     ledger.record(make_turn())
     snapshot.write()
     other = Database(f"sqlite:///{tmp_path}/other.sqlite3")
-    assert Snapshot(usages_path, other).write()
+    assert UsagesExport(usages_path, other).write()
     other.close()
     assert requests(usages_path) == 1
 
 
-def test_take_over_unreadable(snapshot: Snapshot, usages_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_take_over_unreadable(snapshot: UsagesExport, usages_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file that cannot be understood is moved aside, and that is said; the count starts at nothing."""
     usages_path.write_text("half a fi")
     (usages_path.parent / "usages.json.kept-1").write_text("kept before")
@@ -172,14 +172,14 @@ def test_take_over_unreadable(snapshot: Snapshot, usages_path: Path, caplog: pyt
 
 
 def test_write_to_another_path(
-    snapshot: Snapshot, usages_path: Path, database: Database, ledger: Ledger, make_turn: Callable[..., Turn]
+    snapshot: UsagesExport, usages_path: Path, database: Database, ledger: Ledger, make_turn: Callable[..., Turn]
 ) -> None:
     """A file that is already at a new usages_path is not overwritten: it was never counted."""
     ledger.record(make_turn())
     snapshot.write()
     other_path = usages_path.with_name("other.json")
     other_path.write_text(json.dumps(SING_BOX))
-    other = Snapshot(other_path, database)
+    other = UsagesExport(other_path, database)
     other.write()
     other.write()
     assert requests(other_path) == 1
@@ -187,7 +187,7 @@ def test_write_to_another_path(
     assert not usages_path.with_name("other.json.kept-2").exists()
 
 
-def test_write_keeps_mode_and_link(snapshot: Snapshot, usages_path: Path, tmp_path: Path) -> None:
+def test_write_keeps_mode_and_link(snapshot: UsagesExport, usages_path: Path, tmp_path: Path) -> None:
     """The mode stays, and a symbolic link goes on pointing to the file; nothing temporary is left."""
     target = tmp_path / "folder" / "real.json"
     target.parent.mkdir()
@@ -201,7 +201,7 @@ def test_write_keeps_mode_and_link(snapshot: Snapshot, usages_path: Path, tmp_pa
     assert sorted(os.listdir(target.parent)) == ["real.json", "real.json.lock"]
 
 
-def test_write_while_another_writes(snapshot: Snapshot, usages_path: Path) -> None:
+def test_write_while_another_writes(snapshot: UsagesExport, usages_path: Path) -> None:
     """One writes at a time; who finds another at it leaves it to them."""
     with filelock.FileLock(f"{usages_path}.lock"):
         assert not snapshot.update()
@@ -211,7 +211,7 @@ def test_write_while_another_writes(snapshot: Snapshot, usages_path: Path) -> No
 
 
 def test_write_without_database(
-    snapshot: Snapshot, usages_path: Path, state_path: Path, caplog: pytest.LogCaptureFixture
+    snapshot: UsagesExport, usages_path: Path, state_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A database that cannot be used leaves the file as it is; the background only says so."""
     usages_path.write_text(json.dumps(SING_BOX))
@@ -224,7 +224,7 @@ def test_write_without_database(
     assert json.loads(usages_path.read_text()) == SING_BOX
 
 
-def test_start(snapshot: Snapshot, usages_path: Path, ledger: Ledger, make_turn: Callable[..., Turn]) -> None:
+def test_start(snapshot: UsagesExport, usages_path: Path, ledger: Ledger, make_turn: Callable[..., Turn]) -> None:
     """In the background, what was recorded is in the file soon; what came last, when it ends."""
     ledger.record(make_turn())
     snapshot.start()

@@ -167,7 +167,7 @@ def test_limit_of_percent(shared: Shared) -> None:
         shared.tell(week=(float(percent), end))
         assert (refusal(shared, user) is not None) is (percent >= 40)
         assert refusal(shared, bob) is None
-    found = shared.quota.shares(DEFAULT_CREDENTIAL, "week")
+    found = shared.window_history.shares(DEFAULT_CREDENTIAL, "week")
     assert found is not None
     assert found[1].percents == pytest.approx({"alice": 10, "bob": 30})
     assert shared.admission.uses(user)[0].used == pytest.approx(10)
@@ -321,7 +321,7 @@ def test_shares_through_windows(shared: Shared, owner: object) -> None:
             shared.record(user, cost_usd=percent * 0.7, ago=20, duration=19)
             true[user] += percent
             outside += owner(random_)
-        found = shared.quota.shares(DEFAULT_CREDENTIAL, "5h")
+        found = shared.window_history.shares(DEFAULT_CREDENTIAL, "5h")
         assert found is not None
         assert max(abs(found[1].percents[user] - true[user]) for user in true) < 1
         shared.clock.now = max(end, shared.clock.now) + 100

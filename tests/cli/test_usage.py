@@ -14,7 +14,7 @@ from click.testing import Result
 
 from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.turn_record import record_of
-from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.config import load
 from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
@@ -103,7 +103,7 @@ def test_usage_nothing(run: Run) -> None:
 @pytest.mark.usefixtures("used")
 def test_status(run: Run, run_json: RunJson, folder: Path, database: Database) -> None:
     """Configuration, credential, state, and who used the subscription, are told; no secret is."""
-    quota = QuotaHistory(database)
+    quota = WindowHistory(database)
     for percent, at in ((0.0, START - 1), (40.0, START + 1)):
         limits = RateLimits((Limit("codex", None, Window(percent, 10_080, START + 86_400)),))
         quota.note(DEFAULT_CREDENTIAL, limits, at)

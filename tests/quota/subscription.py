@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.turn_record import record_of
-from ocm_wsgi.accounting.window_history import QuotaHistory
+from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.config import load
 from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
@@ -44,8 +44,8 @@ class Shared:
     def __post_init__(self) -> None:
         environ = {"HOME": str(self.folder), "OCM_STATE_PATH": str(self.folder / "state"), **self.keys}
         self.config = load(environ, self.folder)
-        self.quota = QuotaHistory(self.database)
-        self.admission = Admission(self.config, self.database, self.quota, self.clock)
+        self.window_history = WindowHistory(self.database)
+        self.admission = Admission(self.config, self.database, self.window_history, self.clock)
 
     def record(
         self, user: str, *, cost_usd: float = 0.0, tokens: int = 0, ago: float = 0.0, duration: float = 0.0
@@ -75,5 +75,5 @@ class Shared:
         """Let a response tell how full upstream's windows are: percent, and Unix seconds of the end."""
         primary = None if five_hours is None else Window(five_hours[0], 300, five_hours[1])
         secondary = None if week is None else Window(week[0], WEEK_MINUTES, week[1])
-        self.quota.note(DEFAULT_CREDENTIAL, RateLimits((Limit("codex", primary, secondary),)), self.clock.now)
-        self.quota.flush()
+        self.window_history.note(DEFAULT_CREDENTIAL, RateLimits((Limit("codex", primary, secondary),)), self.clock.now)
+        self.window_history.flush()

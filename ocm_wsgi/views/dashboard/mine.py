@@ -8,7 +8,7 @@ from flask import Blueprint
 from werkzeug.wrappers import Response
 
 from ocm_wsgi.accounting import history
-from ocm_wsgi.accounting.history import Wanted
+from ocm_wsgi.accounting.history import TurnFilter
 from ocm_wsgi.reporting import dashboard
 from ocm_wsgi.reporting.client_setup import client_configuration
 from ocm_wsgi.views.dashboard.blueprint import base_url, page, this, viewer
@@ -27,6 +27,6 @@ def show() -> Response:
         user=user,
         uses=service.admission.uses(user),
         used=dashboard.used(service.ledger, time.time(), user.name),
-        recent=history.turns(service.database, Wanted(user=user.name), 10).turns,
+        recent=history.turns(service.database, TurnFilter(user=user.name), 10).turns,
         client=client_configuration(base_url()),
     )

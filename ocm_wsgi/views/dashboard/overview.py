@@ -30,7 +30,7 @@ def show() -> Response:
     return page(
         "overview",
         used=used,
-        subscription=dashboard.subscription(service.quota, DEFAULT_CREDENTIAL, now),
+        subscription=dashboard.subscription(service.window_history, DEFAULT_CREDENTIAL, now),
         health=dashboard.health(service.credentials),
         live=this().live.all(),
         now=now,

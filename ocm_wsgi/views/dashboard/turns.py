@@ -15,7 +15,7 @@ from flask import Blueprint, Response, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from ocm_wsgi.accounting import history
-from ocm_wsgi.accounting.history import Wanted
+from ocm_wsgi.accounting.history import TurnFilter
 from ocm_wsgi.accounting.queries import DAY_SECONDS
 from ocm_wsgi.config import times
 from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus
@@ -43,9 +43,9 @@ def add_pages(blueprint: Blueprint) -> None:
 def show() -> BaseResponse:
     """A page of turns."""
     database = this().service.database
-    given, wanted = _given(), _wanted()
-    found = history.turns(database, wanted)
-    users, models = history.names(database, time.time() - 31 * DAY_SECONDS, wanted.user and _own())
+    given, turn_filter = _given(), _turn_filter()
+    found = history.turns(database, turn_filter)
+    users, models = history.names(database, time.time() - 31 * DAY_SECONDS, turn_filter.user and _own())
     query = urlencode(given)
     following = urlencode({**given, "before": str(found.next)}) if found.next else None
     return page(
@@ -54,7 +54,7 @@ def show() -> BaseResponse:
         given=given,
         query=query,
         following=following,
-        is_first=wanted.before is None,
+        is_first=turn_filter.before is None,
         users=users,
         models=models,
         statuses=STATUSES,
@@ -63,7 +63,7 @@ def show() -> BaseResponse:
 
 def download() -> BaseResponse:
     """The turns that the page would list, as CSV."""
-    found = history.all_turns(this().service.database, replace(_wanted(), before=None))
+    found = history.all_turns(this().service.database, replace(_turn_filter(), before=None))
     return Response(
         _csv(found),
         content_type="text/csv; charset=utf-8",
@@ -80,16 +80,16 @@ def _given() -> dict[str, str]:
     return {name: text for name in _FILTERS if (text := request.args.get(name, "").strip())}
 
 
-def _wanted() -> Wanted:
+def _turn_filter() -> TurnFilter:
     given, own = _given(), _own()
     until = _day(given.get("until"))
-    return Wanted(
+    return TurnFilter(
         user=own if own is not None else given.get("user"),
         model=given.get("model"),
         status=given.get("status") if given.get("status") in STATUSES else None,
         since=_day(given.get("since")),
         until=None if until is None else until + DAY_SECONDS,
-        before=history.place(request.args.get("before", "")),
+        before=history.parse_cursor(request.args.get("before", "")),
     )
 
 
