@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -101,6 +102,22 @@ def database(state_path: Path) -> Iterator[Database]:
     database = Database(f"sqlite:///{state_path}/ocm.sqlite3")
     yield database
     database.close()
+
+
+@pytest.fixture
+def mount() -> Iterator[Callable[..., None]]:
+    """Run ``mount`` with these arguments, the last of which is the mount point. Unmounts at the end of the test."""
+    tool = shutil.which("mount", path="/usr/bin:/bin:/usr/sbin:/sbin")
+    assert tool is not None
+    with ExitStack() as mounted:
+
+        def run(*arguments: object) -> None:
+            subprocess.run([tool, *map(str, arguments)], check=True)
+            if "remount,bind,ro" not in arguments:
+                umount = [str(Path(tool).with_name("umount")), "--lazy", str(arguments[-1])]
+                mounted.callback(subprocess.run, umount, check=True)
+
+        yield run
 
 
 @pytest.fixture

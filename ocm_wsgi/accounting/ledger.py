@@ -7,7 +7,6 @@ transaction as the turns they are made of, so they can be trusted alone, and out
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from ocm_wsgi.accounting.turn_record import Record, record_of
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.storage.database import Database
+from ocm_wsgi.storage.per_process import PerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +85,12 @@ class Ledger:
         self._clock = clock
         self._retention_seconds = retention_days * queries.DAY_SECONDS
         self._retention_at: float | None = None
-        self._chore_seconds = chore_seconds
         self._seen_rate_limits: dict[str, RateLimitsSnapshot] = {}
         self._written_rate_limits: dict[str, RateLimitsSnapshot] = {}
-        self._recorders: dict[int, Recorder] = {}
+        self._recorders = PerProcess(
+            lambda: Recorder(self._store, self._spool, chore=self._do_chores, chore_seconds=chore_seconds),
+            on_inherited=Recorder.abandon,
+        )
 
     def record(self, turn: Turn, timeout_seconds: float = 1.0) -> Durability:
         """Wait until the turn's record is safe, or until soon after ``timeout_seconds``. Never raises.
@@ -111,7 +113,7 @@ class Ledger:
         """
         try:
             record = record_of(turn)
-            while not self._recorder().submit(record, on_recorded, timeout_seconds):
+            while not self._recorders.get().submit(record, on_recorded, timeout_seconds):
                 # Closed under us; whoever closes it forgets it first, so the next one is new.
                 continue
         except Exception:
@@ -121,17 +123,17 @@ class Ledger:
 
     def start(self) -> None:
         """Bring what a dead process left in the spool into the database, without waiting for the first record."""
-        self._recorder().expect_chore(0.0)
+        self._recorders.get().expect_chore(0.0)
 
     def close(self) -> None:
         """Write what waits and end the threads. A record that comes later starts new ones."""
-        recorder = self._recorders.pop(os.getpid(), None)
+        recorder = self._recorders.pop()
         if recorder is not None:
             recorder.close()
 
     def backlog(self) -> Backlog:
         """Say what this process has not yet brought into the database."""
-        return self._recorder().backlog()
+        return self._recorders.get().backlog()
 
     def note_rate_limits(self, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
         """Keep the rate limits that upstream just told. They are in the database within about a second.
@@ -139,7 +141,7 @@ class Ledger:
         :param rate_limits: what JSON can hold.
         """
         self._seen_rate_limits[credential] = RateLimitsSnapshot(rate_limits, at)
-        self._recorder().expect_chore(RATE_LIMITS_SECONDS)
+        self._recorders.get().expect_chore(RATE_LIMITS_SECONDS)
 
     def rate_limits(self, credential: str) -> RateLimitsSnapshot | None:
         """Give the newest rate limits that any process has seen.
@@ -172,20 +174,6 @@ class Ledger:
         """
         with self._database.read() as connection:
             return queries.sums(connection, since, until, by, user=user, utc_offset_seconds=utc_offset_seconds)
-
-    def _recorder(self) -> Recorder:
-        pid = os.getpid()
-        recorder = self._recorders.get(pid)
-        if recorder is not None:
-            return recorder
-        for other in [other for other in list(self._recorders) if other != pid]:
-            inherited = self._recorders.pop(other, None)
-            if inherited is not None:
-                inherited.abandon()
-        # Atomic, and making one has no effect: no lock that a fork could leave held.
-        return self._recorders.setdefault(
-            pid, Recorder(self._store, self._spool, chore=self._do_chores, chore_seconds=self._chore_seconds)
-        )
 
     def _store(self, records: Sequence[Record]) -> None:
         with self._database.write_directly() as direct:

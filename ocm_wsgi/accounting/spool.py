@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocm_wsgi.accounting.turn_record import Record
+from ocm_wsgi.storage.files import NewFile, reserve, sync_folder, write_all
 
 logger = logging.getLogger(__name__)
 
@@ -66,19 +67,24 @@ class Spool:
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         final = self.path / f"{os.getpid()}-{uuid.uuid4().hex}{_SUFFIX}"
-        temporary = final.with_suffix(_UNFINISHED_SUFFIX)
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        new = NewFile(final, temporary=final.with_suffix(_UNFINISHED_SUFFIX))
         try:
             # Locked before it gets the name by which others find it: unlocked, it would look left behind by the dead.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _reserve(descriptor, self._reserve_bytes)
-            os.rename(temporary, final)
-            _sync_folder(self.path)
+            fcntl.flock(new.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._reserve(new.descriptor)
+            new.replace()
+            sync_folder(self.path)
         except BaseException:
-            os.close(descriptor)
-            temporary.unlink(missing_ok=True)
+            new.close()
             raise
-        return Journal(final, descriptor, end=0, is_own=True)
+        return Journal(final, new.descriptor, end=0, is_own=True)
+
+    def _reserve(self, descriptor: int) -> None:
+        try:
+            reserve(descriptor, self._reserve_bytes)
+        except OSError as exc:
+            os.ftruncate(descriptor, 0)
+            logger.warning("No disk space could be reserved for records: %s", exc.strerror)
 
     def adopt(self) -> list[Journal]:
         """Take over the journals whose owners have died. They belong to this process from now on."""
@@ -119,7 +125,7 @@ class Journal:
         # The line break before each record keeps one that a torn write left behind from swallowing the next.
         lines = [b"\n%s\n" % json.dumps(record, separators=(",", ":")).encode() for record in records]
         with self._lock:
-            end = _write_all(self._descriptor, b"".join(lines), self._end)
+            end = write_all(self._descriptor, b"".join(lines), self._end)
             os.fdatasync(self._descriptor)
             self._end = end
             self.count += len(lines)
@@ -167,7 +173,7 @@ class Journal:
 
     def _clear(self) -> None:
         # Overwritten, not truncated: the space stays reserved, and no old line is left to be read again.
-        _write_all(self._descriptor, bytes(self._end), 0)
+        write_all(self._descriptor, bytes(self._end), 0)
         os.fdatasync(self._descriptor)
         self._end = 0
         self.count = 0
@@ -296,28 +302,3 @@ def _records(data: bytes, path: Path) -> Iterable[Record]:
         else:
             # Its writer died before the sync, so nobody was told that it is safe.
             logger.warning("Skipped a torn line of %d bytes in %s", len(line), path.name)
-
-
-def _write_all(descriptor: int, data: bytes, offset: int) -> int:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view = view[written:]
-        offset += written
-    return offset
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as exc:
-        os.ftruncate(descriptor, 0)
-        logger.warning("No disk space could be reserved for records: %s", exc.strerror)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

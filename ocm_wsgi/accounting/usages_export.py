@@ -27,6 +27,8 @@ from ocm_wsgi.accounting.sing_box_usages import Combination, Entry, Statistics
 from ocm_wsgi.errors import StateError
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
+from ocm_wsgi.storage.files import NewFile
+from ocm_wsgi.storage.per_process import PerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -59,18 +61,15 @@ class UsagesExport:
         self.path = path
         self._database = database
         self._clock = clock
-        self._interval_seconds = interval_seconds
-        self._workers: dict[int, _Worker] = {}
+        self._workers = PerProcess(lambda: _Worker(self.update, interval_seconds))
 
     def start(self) -> None:
         """Begin to write the file in the background, in this process too. Costs nothing when that is so already."""
-        pid = os.getpid()
-        if pid not in self._workers:
-            self._workers.setdefault(pid, _Worker(self.update, self._interval_seconds)).start()
+        self._workers.get().start()
 
     def close(self) -> None:
         """Write the file if something has changed, and end."""
-        worker = self._workers.pop(os.getpid(), None)
+        worker = self._workers.pop()
         if worker is not None:
             worker.close()
         self.update(timeout_seconds=CLOSE_SECONDS)
@@ -150,8 +149,9 @@ class _Worker:
         self._thread = threading.Thread(target=self._run, name="usage-file", daemon=True)
 
     def start(self) -> None:
-        with contextlib.suppress(RuntimeError):  # another thread of this process was faster
-            self._thread.start()
+        if self._thread.ident is None:
+            with contextlib.suppress(RuntimeError):  # another thread of this process was faster
+                self._thread.start()
 
     def close(self) -> None:
         self._ends.set()
@@ -214,15 +214,12 @@ def _replace(path: Path, content: bytes) -> None:
     """Put a file there in one step, readable by the same people as the one before, or as sing-box makes it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with NewFile(path, temporary=temporary, mode=0o666, is_exclusive=False) as new:
             with contextlib.suppress(FileNotFoundError):
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+                os.fchmod(new.descriptor, stat.S_IMODE(path.stat().st_mode))
+            new.write(content)
+            new.replace()
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
         # A single file that is mounted (docker -v) cannot be replaced, only written to.
         if exc.errno != errno.EBUSY:
             raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ocm_wsgi.quota.limits import LENGTHS, MEASURES, Cycle, Period, period_of
 from ocm_wsgi.quota.shares import Observation, Shares
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
+from ocm_wsgi.storage.per_process import PerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,8 @@ class WindowHistory:
         self._kept: dict[tuple[str, Period], Sample] = {}
         self._seen_at: dict[tuple[str, Period], float] = {}
         self._states: dict[str, tuple[int | None, dict[Period, WindowState]]] = {}
-        self._writers: dict[int, ThreadPoolExecutor] = {}
+        # Threads do not survive a fork. An executor without work has none.
+        self._writers = PerProcess(lambda: ThreadPoolExecutor(max_workers=1))
 
     def note(self, credential: str, rate_limits: RateLimits, at: float) -> None:
         """Take what the fields of a response said, as soon as they are there. Does not wait and never raises.
@@ -124,11 +125,11 @@ class WindowHistory:
         self._seen_at[credential, period] = at
         if is_worth_keeping(kept, sample):
             self._kept[credential, period] = sample
-            self._writer().submit(self._keep, credential, period, window, at, seen_at)
+            self._writers.get().submit(self._keep, credential, period, window, at, seen_at)
 
     def flush(self) -> None:
         """Wait until what this process noted is in the database, or has failed."""
-        self._writer().submit(int).result()
+        self._writers.get().submit(int).result()
 
     def states(self, connection: sa.Connection, credential: str) -> Mapping[Period, WindowState]:
         """Give what is known of upstream's windows. Costs one small query while nothing has changed."""
@@ -152,11 +153,6 @@ class WindowHistory:
             costs = _costs_by_user(connection, credential, cycle.start, cycle.end)
         first, *earlier = (window.observations for window in windows)
         return cycle, shares.shares(first, costs, earlier)
-
-    def _writer(self) -> ThreadPoolExecutor:
-        # One a process: threads do not survive a fork. setdefault is atomic, and an executor without work has none.
-        pid = os.getpid()
-        return self._writers.get(pid) or self._writers.setdefault(pid, ThreadPoolExecutor(max_workers=1))
 
     def _keep(self, credential: str, period: Period, window: Window, at: float, seen_at: float) -> None:
         """Write a row, unless another process has written what it would say."""

@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from ocm_wsgi.storage.files import NewFile, copy_owner, reserve, sync_folder, write_all, write_whole
+
 # Longer tokens than before must still fit.
 _GROWTH_BYTES = 16 * 1024
-_CANNOT_RESERVE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
 
 class Replacement(ABC):
@@ -68,19 +69,12 @@ def create(target: Path, octets: bytes) -> None:
     :raises OSError: it could not be written; there is no file then.
     """
     remove_remains(target)
-    path = target.with_name(f"{_prefix(target)}{os.urandom(4).hex()}")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with NewFile(target, temporary=_temporary(target)) as new:
         if os.geteuid() == 0:
-            _keep_owner(descriptor, os.stat(target.parent))
-        _write(descriptor, octets)
-        os.replace(path, target)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-    _sync_folder(target.parent)
+            copy_owner(new.descriptor, os.stat(target.parent))
+        new.write(octets)
+        new.replace()
+    _sync_name(target)
 
 
 class ByRename(Replacement):
@@ -90,34 +84,27 @@ class ByRename(Replacement):
         super().__init__(target)
         remove_remains(target)
         status = os.stat(target)
-        self._path = target.with_name(f"{_prefix(target)}{os.urandom(4).hex()}")
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._new = NewFile(target, temporary=_temporary(target))
         try:
-            _keep_owner(self._descriptor, status)
-            os.fchmod(self._descriptor, stat.S_IMODE(status.st_mode))
-            _reserve(self._descriptor, status.st_size + _GROWTH_BYTES)
+            copy_owner(self._new.descriptor, status)
+            os.fchmod(self._new.descriptor, stat.S_IMODE(status.st_mode))
+            reserve(self._new.descriptor, status.st_size + _GROWTH_BYTES, filler=b" ")
         except BaseException:
             self.close()
             raise
 
     def commit(self, octets: bytes) -> None:
-        _write(self._descriptor, octets)
+        self._new.write(octets)
         try:
-            os.replace(self._path, self.target)
+            self._new.replace()
         except OSError:
             # Seen on a mount point (EBUSY) and in a sticky folder (EPERM). The token is spent: try the other way.
             _overwrite(self.target, octets)
             return
-        self._path = self.target
-        _sync_folder(self.target.parent)
+        _sync_name(self.target)
 
     def close(self) -> None:
-        if self._descriptor < 0:
-            return
-        os.close(self._descriptor)
-        self._descriptor = -1
-        if self._path != self.target:
-            self._path.unlink(missing_ok=True)
+        self._new.close()
 
 
 class InPlace(Replacement):
@@ -132,7 +119,7 @@ class InPlace(Replacement):
         self._descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
         self._size = os.fstat(self._descriptor).st_size
         try:
-            _fill(self._descriptor, b" " * _GROWTH_BYTES, self._size)
+            write_all(self._descriptor, b" " * _GROWTH_BYTES, self._size)
             os.fsync(self._descriptor)
         except BaseException:
             self.close()
@@ -140,7 +127,7 @@ class InPlace(Replacement):
 
     def commit(self, octets: bytes) -> None:
         self._size = len(octets)
-        _write(self._descriptor, octets)
+        write_whole(self._descriptor, octets)
 
     def close(self) -> None:
         if self._descriptor < 0:
@@ -164,51 +151,22 @@ def _prefix(target: Path) -> str:
     return f".auth-ocm.{target.name}."
 
 
-def _keep_owner(descriptor: int, status: os.stat_result) -> None:
-    ours = os.fstat(descriptor)
-    if (ours.st_uid, ours.st_gid) != (status.st_uid, status.st_gid):
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as exc:
-        if exc.errno not in _CANNOT_RESERVE:
-            raise
-        _fill(descriptor, b" " * size, 0)
-        os.fsync(descriptor)
+def _temporary(target: Path) -> Path:
+    return target.with_name(f"{_prefix(target)}{os.urandom(4).hex()}")
 
 
 def _overwrite(target: Path, octets: bytes) -> None:
     descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
     try:
-        _write(descriptor, octets)
+        write_whole(descriptor, octets)
     finally:
         os.close(descriptor)
 
 
-def _write(descriptor: int, octets: bytes) -> None:
-    _fill(descriptor, octets, 0)
-    os.ftruncate(descriptor, len(octets))
-    os.fsync(descriptor)
-
-
-def _fill(descriptor: int, octets: bytes, offset: int) -> None:
-    """Write all of it. A disk that is nearly full takes a part first, and only then says so."""
-    written = 0
-    while written < len(octets):
-        written += os.pwrite(descriptor, octets[written:], offset + written)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last. The content is already safe, so a file system that cannot do this is no failure."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync_name(target: Path) -> None:
+    # The content is already safe, so a file system that cannot sync a folder is no failure.
+    with suppress(OSError):
+        sync_folder(target.parent)
 
 
 def is_mount_point(target: Path) -> bool:

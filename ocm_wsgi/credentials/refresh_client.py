@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -38,6 +38,7 @@ class Refresher:
     :param auth_base_url: the issuer's base URL.
     :param proxy_url: how it is reached, with the password; ``None`` connects directly.
     :param trust: whom to trust there; ``None`` trusts certifi's roots.
+    :param on_outcome: called with the outcome of each refresh, in the thread that waited for it.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Refresher:
         trust: Certificate | None = None,
         patience: Patience = Patience(),  # noqa: B008  # a frozen value
         environ: Mapping[str, str] = os.environ,
+        on_outcome: Callable[[RefreshOutcome], None] | None = None,
     ) -> None:
         self._settings = RefreshSettings(
             auth_base_url=auth_base_url,
@@ -57,6 +59,7 @@ class Refresher:
             client_id=environ.get("CODEX_APP_SERVER_LOGIN_CLIENT_ID") or None,
         )
         self._patience = patience
+        self._on_outcome = on_outcome
 
     def refresh(
         self, credential_path: Path, *, state_path: Path, document: Document, reason: RefreshReason
@@ -65,6 +68,14 @@ class Refresher:
 
         The process goes on by itself when this one dies or stops waiting.
         """
+        outcome = self._refresh(credential_path, state_path, document, reason)
+        if self._on_outcome is not None:
+            self._on_outcome(outcome)
+        return outcome
+
+    def _refresh(
+        self, credential_path: Path, state_path: Path, document: Document, reason: RefreshReason
+    ) -> RefreshOutcome:
         job = RefreshJob(
             credential_path=credential_path,
             state_path=state_path,

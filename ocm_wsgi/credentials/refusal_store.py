@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from ocm_wsgi.oauth.refresh import TokenEndpoint
+from ocm_wsgi.storage.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,4 @@ class Refusals:
 
     def _write(self, octets: bytes) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(octets)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, self._path)
+        replace_file(self._path, octets, temporary=self._path.with_suffix(".new"))

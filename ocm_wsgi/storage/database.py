@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from ocm_wsgi.errors import StateError, StateTooNew
 from ocm_wsgi.storage.driver_cursor import Direct
+from ocm_wsgi.storage.per_process import PerProcess
 from ocm_wsgi.storage.schema import SCHEMA_VERSION, get_meta, metadata, set_meta
 
 #: How long a writer waits for another process's transaction before it fails.
@@ -46,9 +47,8 @@ class Database:
         self.url = sa.make_url(url)
         is_file = self.url.get_backend_name() == "sqlite" and self.url.database not in (None, "", ":memory:")
         self.path = Path(self.url.database or "") if is_file else None
-        # One a process. What a parent left here after a fork is kept unused: closing an inherited SQLite connection
-        # would act on the parent's files.
-        self._processes: dict[int, _Process] = {}
+        # Inherited ones are kept unused: closing an inherited SQLite connection would act on the parent's files.
+        self._processes = PerProcess(lambda: _Process(self.url, self.path))
 
     def __repr__(self) -> str:
         return f"Database({self.url!r})"
@@ -56,7 +56,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Give a connection that changes nothing, and on SQLite sees one moment of the database throughout."""
-        process = self._process()
+        process = self._processes.get()
         with process.mapped_errors(), process.opened().engine.connect() as connection, connection.begin():
             yield connection
 
@@ -69,7 +69,7 @@ class Database:
 
         :raises StateError: nothing was written, or (rarely, on a failing commit) that is not known.
         """
-        process = self._process()
+        process = self._processes.get()
         with process.mapped_errors():
             opened = process.opened()
             with opened.engine.connect() as connection:
@@ -81,7 +81,7 @@ class Database:
     @contextmanager
     def write_directly(self) -> Iterator[Direct]:
         """As :meth:`write`, past SQLAlchemy, for what happens at each turn. What fails is always a ``StateError``."""
-        process = self._process()
+        process = self._processes.get()
         with process.mapped_errors():
             opened = process.opened()
             connection = opened.direct_connection()
@@ -103,12 +103,7 @@ class Database:
 
     def close(self) -> None:
         """Close this process's connections. The next use opens new ones."""
-        self._process().close()
-
-    def _process(self) -> _Process:
-        # setdefault is atomic, and making one has no effect: no lock that a fork could leave held.
-        pid = os.getpid()
-        return self._processes.get(pid) or self._processes.setdefault(pid, _Process(self.url, self.path))
+        self._processes.get().close()
 
 
 class _Process:

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ocm_wsgi.storage.files import replace_file
+from ocm_wsgi.storage.per_process import PerProcess
+
 #: How often a process writes, at most, and at least while something is under way, in seconds.
 PAUSE_SECONDS = 1.0
 BEAT_SECONDS = 5.0
@@ -84,14 +87,12 @@ class LiveRequests:
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._clock = clock
-        self._own: dict[int, _Own] = {}
+        # What a parent has under way is none of ours.
+        self._own = PerProcess(lambda: _Own(folder / f"{os.getpid()}.json", clock))
 
     def begin(self, request: UnderWay) -> Callable[[], None]:
         """Take a request up. What is returned is called when it has ended."""
-        pid = os.getpid()
-        # setdefault is atomic, and what a parent has under way is none of ours.
-        own = self._own.get(pid) or self._own.setdefault(pid, _Own(self._folder / f"{pid}.json", self._clock))
-        return own.begin(request)
+        return self._own.get().begin(request)
 
     def all(self) -> list[LiveRequest]:
         """Give those under way, the longest first."""
@@ -148,6 +149,6 @@ class _Own:
         offset = self._clock() - time.monotonic()
         entries = [(request.user, request.path, request.started + offset, request.model) for request in requests]
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self._path.with_suffix(".new")
-        new.write_text(json.dumps(entries))
-        os.replace(new, self._path)
+        content = json.dumps(entries).encode()
+        # Not synced: it means nothing after a restart.
+        replace_file(self._path, content, temporary=self._path.with_suffix(".new"), mode=0o666, sync=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from ocm_wsgi.errors import AuthenticationFailed, SignInThrottled, StateError
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
+from ocm_wsgi.storage.files import NewFile
 from ocm_wsgi.users.directory import User, UserDirectory, token_digest
 
 #: Whoever stays away for so long, or is here for so long, signs in again.
@@ -100,15 +100,10 @@ class Sessions:
     def _make_secret(self) -> None:
         """Put it there whole, unless another process has done so meanwhile."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self._path.with_name(f"cookie.{secrets.token_hex(8)}.new")
-        descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(_SECRET_BYTES))
+        with NewFile(self._path, temporary=self._path.with_name(f"cookie.{secrets.token_hex(8)}.new")) as new:
+            new.write(secrets.token_bytes(_SECRET_BYTES), sync=False)
             with contextlib.suppress(FileExistsError):
-                os.link(new, self._path)
-        finally:
-            new.unlink()
+                new.link()
 
 
 class SignIns:

@@ -178,7 +178,7 @@ STATE = (
         (Edit(STREAM, "record: float = 2.0", "record: float = 3600.0"),),
     ),
     Mutation("test_disk_full", _FAILED_IS_FORGOTTEN),
-    Mutation("test_disk_full", Edit(SPOOL, "        os.posix_fallocate(descriptor, 0, size)", "        pass")),
+    Mutation("test_disk_full", Edit(SPOOL, "            reserve(descriptor, self._reserve_bytes)", "            pass")),
     Mutation(
         "test_database_damaged",
         Edit(
@@ -239,7 +239,7 @@ CREDENTIAL = (
         "test_disk_of_the_credential_full",
         Edit(
             f"{CREDENTIALS}/auth_file_writer.py",
-            "            _reserve(self._descriptor, status.st_size + _GROWTH_BYTES)",
+            '            reserve(self._new.descriptor, status.st_size + _GROWTH_BYTES, filler=b" ")',
             "            pass",
         ),
     ),
