@@ -40,6 +40,7 @@ ACCOUNTING = "ocm_wsgi/accounting/turn_accounting.py"
 ADMISSION = "ocm_wsgi/admission/admission.py"
 CONNECTIONS = "ocm_wsgi/upstream/connections.py"
 CREDENTIALS = "ocm_wsgi/credentials"
+ENVIRON = "ocm_wsgi/wsgi/environ.py"
 DISCONNECTS = "ocm_wsgi/relay/disconnects.py"
 RECORDER = "ocm_wsgi/accounting/recorder.py"
 HOOKS = "ocm_wsgi/server/hooks.py"
@@ -399,9 +400,9 @@ CLIENTS = (
     Mutation(
         "test_pipelined_requests[direct]",
         Edit(
-            HOOKS,
-            "    _request.fields = list(request.headers)",
-            "    _request.fields = _request.__dict__.get('fields') or list(request.headers)",
+            ENVIRON,
+            "    _request.fields = list(fields)",
+            "    _request.fields = _request.__dict__.get('fields') or list(fields)",
         ),
     ),
     Mutation(
@@ -461,9 +462,9 @@ CLIENTS = (
     Mutation(
         "test_users_stay_apart_under_load",
         Edit(
-            HOOKS,
-            "    _request.fields = list(request.headers)",
-            "    _request.fields = _request.__dict__.get('fields') or list(request.headers)",
+            ENVIRON,
+            "    _request.fields = list(fields)",
+            "    _request.fields = _request.__dict__.get('fields') or list(fields)",
         ),
     ),
 )
