@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
@@ -20,7 +20,6 @@ from ocm_wsgi.accounting.pricing import Override
 from ocm_wsgi.accounting.recorder import Durability, OnRecorded
 from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.accounting.window_history import WindowHistory
-from ocm_wsgi.admission.concurrency import Slot
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.responses.observer import Observer, observer_for
@@ -41,6 +40,10 @@ def is_turn(endpoint: str) -> bool:
     return endpoint in TURN_ENDPOINTS
 
 
+def nothing_to_release() -> None:
+    """Release nothing, for a turn that holds nothing."""
+
+
 @dataclass(frozen=True)
 class TurnRequest:
     """What is known of a turn when its request has arrived.
@@ -48,7 +51,7 @@ class TurnRequest:
     :ivar started_at: Unix seconds.
     :ivar started: the same moment on the monotonic clock.
     :ivar request_id: what the client calls it, or ``""``.
-    :ivar slot: held while the turn is under way.
+    :ivar release: ends what admission holds for the turn while it is under way; calling it again does nothing.
     """
 
     user: str
@@ -57,7 +60,7 @@ class TurnRequest:
     started_at: float
     started: float
     request_id: str = ""
-    slot: Slot = field(default_factory=lambda: Slot(None))
+    release: Callable[[], None] = nothing_to_release
 
 
 class Accounting:
@@ -235,7 +238,7 @@ class OpenTurn(TurnUnderWay):
 
     def release(self) -> bytes:
         """The record is safe: return what may be sent now. The next turn of this user may begin."""
-        self.request.slot.release()
+        self.request.release()
         if self._keeps_last:
             piece, self._kept_back = self._kept_back[:-1], self._kept_back[-1:]
         else:
@@ -258,12 +261,12 @@ class OpenTurn(TurnUnderWay):
 
     def close(self) -> None:
         """Let go of the slot, and record the turn as cut unless its end was recorded."""
-        self.request.slot.release()
+        self.request.release()
         self.record()
 
     def close_async(self) -> None:
         """As :meth:`close`, without waiting."""
-        self.request.slot.release()
+        self.request.release()
         self.record_async(_nobody_waits)
 
     def _end(self, outcome: Outcome) -> None:

@@ -17,8 +17,9 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from ocm_wsgi.accounting import queries
+from ocm_wsgi.accounting.turn_accounting import nothing_to_release
 from ocm_wsgi.accounting.window_history import WindowHistory, WindowState
-from ocm_wsgi.admission.concurrency import Slot, Slots
+from ocm_wsgi.admission.concurrency import Slots
 from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, UsageLimitReached
 from ocm_wsgi.quota import limits
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
@@ -75,13 +76,13 @@ class Admission:
         self._slots = Slots(config.state_path / "slots")
         self._reserves: Mapping[Period, int] = {"5h": config.reserve_5h, "week": config.reserve_weekly}
 
-    def admit(self, user: User, model: str | None, *, credential: str = DEFAULT_CREDENTIAL) -> Slot:
+    def admit(self, user: User, model: str | None, *, credential: str = DEFAULT_CREDENTIAL) -> Callable[[], None]:
         """Let a turn begin, or refuse it.
 
         Looks at the database only for users with limits, and where there is a reserve.
 
         :param model: that the request names; ``None`` when that could not be told.
-        :return: to be released when the turn ends, however it ends.
+        :return: to be called when the turn ends, however it ends; calling it again does nothing.
         :raises ModelNotAllowed: the user may not use the model.
         :raises UsageLimitReached: one of the user's limits, or the reserve, is reached.
         :raises TooManyConcurrent: the user has as many turns under way as they may.
@@ -92,14 +93,14 @@ class Admission:
         if user.limits or has_reserve:
             self._require_quota(user, credential)
         if user.max_concurrent is None:
-            return Slot(None)
+            return nothing_to_release
         slot = self._slots.take(user.name, user.max_concurrent)
         if slot is None:
             raise TooManyConcurrent(
                 f"You have {user.max_concurrent} turns under way, as many as you may. Try again when one has ended.",
                 retry_after_seconds=CONCURRENCY_RETRY_SECONDS,
             )
-        return slot
+        return slot.release
 
     def uses(self, user: User, *, credential: str = DEFAULT_CREDENTIAL) -> list[Use]:
         """Say how each limit of a user stands now.

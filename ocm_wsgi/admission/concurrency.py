@@ -16,8 +16,8 @@ from ocm_wsgi.errors import StateError
 class Slot:
     """One turn under way. Ends with ``release``, or with the process."""
 
-    def __init__(self, descriptor: int | None) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
 
     def release(self) -> None:
         """Make room for another turn. Doing it again does nothing."""

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 
 from ocm_wsgi.accounting.recorder import Durability
-from ocm_wsgi.accounting.turn_accounting import Accounting, TurnRequest, TurnUnderWay
+from ocm_wsgi.accounting.turn_accounting import Accounting, TurnRequest, TurnUnderWay, nothing_to_release
 from ocm_wsgi.admission.admission import Admission
-from ocm_wsgi.admission.concurrency import Slot
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
@@ -37,7 +36,7 @@ class SocketTurn(TurnUnderWay):
 
     def let_go(self) -> None:
         """It is no more under way: the next turn of this user may begin."""
-        self.request.slot.release()
+        self.request.release()
         self._on_end()
 
 
@@ -82,8 +81,8 @@ class SocketTurns:
         create = message.read()
         if create is None:
             return None
-        slot = self._admission.admit(self._authenticate(), create.facts.model)
-        return self._turn(create.facts, arrived, slot, is_prewarm=create.is_prewarm)
+        release = self._admission.admit(self._authenticate(), create.facts.model)
+        return self._turn(create.facts, arrived, release, is_prewarm=create.is_prewarm)
 
     def note(self, limits: RateLimits) -> None:
         """Take note of what upstream said of its windows."""
@@ -97,7 +96,7 @@ class SocketTurns:
         :param told: called once when the record is safe, from another thread.
         :return: whether there is anything to wait for. Upstream bills no prewarm that it says no usage of.
         """
-        turn = end.turn or self._turn(RequestFacts(), time.monotonic(), Slot(None), is_prewarm=False)
+        turn = end.turn or self._turn(RequestFacts(), time.monotonic(), nothing_to_release, is_prewarm=False)
         if turn.is_prewarm and end.outcome.usage is None:
             turn.let_go()
             return False
@@ -114,8 +113,10 @@ class SocketTurns:
             counters.count_turn(turn.turn)
         return True
 
-    def _turn(self, facts: RequestFacts, arrived: float, slot: Slot, *, is_prewarm: bool) -> SocketTurn:
+    def _turn(
+        self, facts: RequestFacts, arrived: float, release: Callable[[], None], *, is_prewarm: bool
+    ) -> SocketTurn:
         started_at = time.time() - (time.monotonic() - arrived)
-        request = TurnRequest(self._user, ENDPOINT, facts, started_at, arrived, self._request_id, slot)
+        request = TurnRequest(self._user, ENDPOINT, facts, started_at, arrived, self._request_id, release)
         on_end = self._take_up(TurnOfSocket(self._user, self._path, facts.model or "", arrived))
         return SocketTurn(request, on_end, week_start=self._week_start, is_prewarm=is_prewarm)

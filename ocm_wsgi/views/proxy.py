@@ -78,7 +78,7 @@ def relay(rest: str) -> Response:
             if body is not None and method == "POST":
                 turn = _turn_request(service, user, target, fields, body, note)
             if turn is not None:
-                undo.callback(turn.slot.release)
+                undo.callback(turn.release)
             upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange))
         undo.pop_all()
     open_turn = None if turn is None else service.accounting.answered(turn, upstream.status, upstream.fields)
@@ -95,9 +95,9 @@ def _turn_request(
     """What is asked for, if it is a turn. Whatever makes upstream work is admitted first, or refused."""
     facts = request_facts(body.blocks(), value_of(fields, "content-encoding") or "")
     note.model = facts.model or ""
-    slot = service.admission.admit(user, facts.model)
+    release = service.admission.admit(user, facts.model)
     if not is_turn(target.endpoint):
-        slot.release()
+        release()
         return None
     return TurnRequest(
         user=user.name,
@@ -106,7 +106,7 @@ def _turn_request(
         started_at=time.time() - (time.monotonic() - note.started),
         started=note.started,
         request_id=note.request_id,
-        slot=slot,
+        release=release,
     )
 
 

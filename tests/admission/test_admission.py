@@ -35,7 +35,7 @@ def limited(*limits: str) -> User:
 
 def refusal(shared: Shared, user: User) -> UsageLimitReached | None:
     try:
-        shared.admission.admit(user, "gpt-5.5").release()
+        shared.admission.admit(user, "gpt-5.5")()
     except UsageLimitReached as error:
         return error
     return None
@@ -63,7 +63,7 @@ def test_is_allowed(model: str, patterns: tuple[str, ...], allowed: bool) -> Non
 def test_admit_models(shared: Shared) -> None:
     """A model that is not allowed is refused in one sentence that names it and those that are."""
     user = User("alice", models=("gpt-5*", "o4"))
-    shared.admission.admit(user, "gpt-5.5").release()
+    shared.admission.admit(user, "gpt-5.5")()
     with pytest.raises(ModelNotAllowed) as refused:
         shared.admission.admit(user, "gpt-6-sol")
     assert refused.value.status == 400
@@ -74,7 +74,7 @@ def test_admit_models(shared: Shared) -> None:
         shared.admission.admit(user, "x\n" * 10_000)
     assert len(refused.value.message) < 300
     assert "\n" not in refused.value.message
-    shared.admission.admit(User("bob"), None).release()
+    shared.admission.admit(User("bob"), None)()
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_admit_without_state(tmp_path: Path) -> None:
         shared.admission.admit(limited("1 request per day"), "gpt-5.5")
     assert refused.value.status == 503
     assert refused.value.retry_after_seconds is not None
-    shared.admission.admit(User("bob"), "gpt-5.5").release()
+    shared.admission.admit(User("bob"), "gpt-5.5")()
 
 
 def test_max_concurrent(shared: Shared) -> None:
@@ -245,11 +245,11 @@ def test_max_concurrent(shared: Shared) -> None:
         shared.admission.admit(user, None)
     assert refused.value.status == 429
     assert refused.value.retry_after_seconds == 5
-    shared.admission.admit(User("bob", max_concurrent=1), None).release()
-    first.release()
-    first.release()
-    shared.admission.admit(user, None).release()
-    second.release()
+    shared.admission.admit(User("bob", max_concurrent=1), None)()
+    first()
+    first()
+    shared.admission.admit(user, None)()
+    second()
 
 
 def test_max_concurrent_without_state(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_admit_cost(shared: Shared) -> None:
     times = []
     for _ in range(200):
         begin = time.thread_time()
-        shared.admission.admit(user, "gpt-5.5").release()
+        shared.admission.admit(user, "gpt-5.5")()
         times.append(time.thread_time() - begin)
     assert sorted(times)[100] < 0.005
 
