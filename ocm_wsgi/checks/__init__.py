@@ -1,4 +1,4 @@
-"""What is wrong, what it means and how to mend it: one module a subject. Nothing is changed, and nothing spent."""
+"""Diagnostics for ``flask ocm check``, one module per subject. They change nothing and use no subscription quota."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration: where it came from, what is wrong with it, who can read it."""
+"""The configuration: its source, its problems and warnings, and the permissions of its file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ def broken(exc: ConfigurationError) -> Iterator[Finding]:
 
 
 def findings(config: Config) -> Iterator[Finding]:
-    """Look at a valid configuration."""
+    """Check a valid configuration."""
     if config.source == "defaults":
-        yield _SUBJECT.note("source", "There is no configuration file; all is as by default.", "OCM_CONFIG names one.")
+        yield _SUBJECT.note(
+            "source", "There is no configuration file; all settings are defaults.", "Name a file with OCM_CONFIG."
+        )
     else:
         yield _SUBJECT.ok("source", f"Read from {config.source}.")
         yield from _privacy(Path(config.source), config)
@@ -38,7 +40,7 @@ def _privacy(path: Path, config: Config) -> Iterator[Finding]:
     holds_secrets = bool(config.users or config.proxy_url or config.headers)
     if holds_secrets and os.stat(path).st_mode & (stat.S_IROTH | stat.S_IWOTH):
         yield _SUBJECT.warning(
-            "readable", f"Everybody on this machine can read the secrets in {path}.", f"chmod o= {path}"
+            "readable", f"Everyone on this machine can read the secrets in {path}.", f"chmod o= {path}"
         )
     if os.stat(path).st_mode & stat.S_IWOTH:
-        yield _SUBJECT.problem("writable", f"Everybody on this machine can change {path}.", f"chmod o= {path}")
+        yield _SUBJECT.problem("writable", f"Everyone on this machine can change {path}.", f"chmod o= {path}")

@@ -1,4 +1,4 @@
-"""The owner's credential: what it is, how long it lasts, whether the service can read and renew it."""
+"""The owner's credential: its kind and expiry, and whether the service can read and refresh it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DOCS = "docs/credentials.md"
 
 
 def findings(config: Config, environ: Mapping[str, str], *, now: float | None = None) -> Iterator[Finding]:
-    """Look at the file and what it holds."""
+    """Check the file and its content."""
     path = config.credential_path
     try:
         document = read_whole(path).document
@@ -36,12 +36,12 @@ def findings(config: Config, environ: Mapping[str, str], *, now: float | None = 
         yield _SUBJECT.problem("unreadable", f"{path} cannot be read: {exc}.", f"chown {_user()} {path}")
         return
     except FileProblem as exc:
-        yield _SUBJECT.problem("broken", f"{path} makes no sense: {exc}.", _LOGIN)
+        yield _SUBJECT.problem("broken", f"{path} is malformed: {exc}.", _LOGIN)
         return
     mode = yield from _content(document, config, environ, time.time() if now is None else now)
     yield from _permissions(path)
     if mode is Mode.CHATGPT:
-        yield from _renewable(path)
+        yield from _writable(path)
 
 
 def _content(
@@ -56,7 +56,7 @@ def _content(
     if credential.mode is Mode.API_KEY:
         return credential.mode
     if credential.account_id is None:
-        yield _SUBJECT.warning("no_account", "The credential does not say which ChatGPT account it is of.", _LOGIN)
+        yield _SUBJECT.warning("no_account", "The credential names no ChatGPT account.", _LOGIN)
     yield from _expiry(credential.expires_at, now)
     yield from _refusal(document, config, environ)
     return credential.mode
@@ -64,16 +64,18 @@ def _content(
 
 def _expiry(expires_at: float | None, now: float) -> Iterator[Finding]:
     if expires_at is None:
-        yield _SUBJECT.note("expiry", "The access token does not say its end; it is renewed every eight days.")
+        yield _SUBJECT.note("expiry", "The access token has no expiry claim; it is refreshed every eight days.")
     elif expires_at <= now:
-        yield _SUBJECT.note("expiry", "The access token has ended; the next request renews it.")
+        yield _SUBJECT.note("expiry", "The access token has expired; the next request refreshes it.")
     else:
-        yield _SUBJECT.ok("expiry", f"The access token lasts for {_duration(expires_at - now)}, and is then renewed.")
+        yield _SUBJECT.ok("expiry", f"The access token expires in {_duration(expires_at - now)} and is then refreshed.")
 
 
 def _refusal(document: Document, config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
     if document.refresh_token is None:
-        yield _SUBJECT.problem("no_refresh_token", "The sign-in cannot be renewed: it has no refresh token.", _LOGIN)
+        yield _SUBJECT.problem(
+            "no_refresh_token", "The access token cannot be refreshed: the credential has no refresh token.", _LOGIN
+        )
         return
     refresher = Refresher(auth_base_url=config.auth_base_url, environ=environ)
     try:
@@ -82,7 +84,7 @@ def _refusal(document: Document, config: Config, environ: Mapping[str, str]) -> 
         yield _SUBJECT.problem("issuer", exc.message, _LOGIN)
         return
     if code is not None:
-        reason = REFUSALS.get(code, "OpenAI refused to renew it")
+        reason = REFUSALS.get(code, "OpenAI refused to refresh it")
         yield _SUBJECT.problem("refused", f"The sign-in has ended: {reason}.", _LOGIN)
 
 
@@ -90,38 +92,42 @@ def _permissions(path: Path) -> Iterator[Finding]:
     status = os.stat(path)
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         mode = stat.S_IMODE(status.st_mode)
-        yield _SUBJECT.warning("open", f"Others on this machine may use {path} (mode {mode:04o}).", f"chmod 600 {path}")
+        yield _SUBJECT.warning(
+            "open", f"Other users of this machine can access {path} (mode {mode:04o}).", f"chmod 600 {path}"
+        )
     if status.st_uid != os.geteuid():
         yield _SUBJECT.note(
             "owner",
-            f"{path} belongs to {_user(status.st_uid)}, and this check runs as {_user()}; what it says of permissions "
-            "holds for the latter.",
-            "Run it as the user of the service.",
+            f"{path} belongs to {_user(status.st_uid)}, but this check runs as {_user()}, and its findings about "
+            "permissions apply to that user.",
+            "Run it as the service's user.",
         )
 
 
-def _renewable(path: Path) -> Iterator[Finding]:
+def _writable(path: Path) -> Iterator[Finding]:
     target = Path(os.path.realpath(path))
     if is_mount_point(target):
         yield _SUBJECT.warning(
             "mounted",
-            f"{target} is mounted by itself: a power cut in the wrong instant can damage it, and Codex outside does "
-            "not see its locks.",
+            f"{target} is mounted as a single file: a power failure at the wrong moment can damage it, and Codex "
+            "outside does not see its locks.",
             f"Mount its folder instead ({_DOCS}).",
         )
     elif os.access(target.parent, os.W_OK | os.X_OK):
-        yield _SUBJECT.ok("writable", "Its folder can be written: renewed tokens are put there in one step.")
+        yield _SUBJECT.ok(
+            "writable", "Its folder is writable: the file is replaced atomically when tokens are refreshed."
+        )
         return
     if not os.access(target, os.W_OK):
         yield _SUBJECT.problem(
             "unwritable",
-            f"Renewed tokens cannot be written to {target}: the service stops working when the access token ends.",
+            f"Refreshed tokens cannot be written to {target}: the service stops working when the access token expires.",
             f"chown -R {_user()} {target.parent}",
         )
     elif not is_mount_point(target):
         yield _SUBJECT.warning(
             "folder_unwritable",
-            f"The folder {target.parent} cannot be written, only the file: the locks do not keep Codex out.",
+            f"{target} is writable but its folder is not: locks cannot keep Codex from refreshing at the same time.",
             f"chown {_user()} {target.parent}",
         )
 

@@ -1,4 +1,4 @@
-"""What a check finds: how bad it is, what it means, how to mend it."""
+"""The results of checks: their level, what they mean, and how to fix them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Level(Enum):
-    """How bad it is; only a problem makes the whole check fail."""
+    """The severity; only a problem makes the whole check fail."""
 
     OK = "ok"
     NOTE = "note"
@@ -17,12 +17,12 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. Holds no secret.
+    """The result of one check. Contains no secret.
 
-    :ivar subject: what it is about: ``credential``, ``state`` and the like.
-    :ivar code: what was looked at or found, for programs.
-    :ivar text: what it means.
-    :ivar remedy: how to mend it; ``""`` where there is nothing to mend.
+    :ivar subject: the area, such as ``credential`` or ``state``.
+    :ivar code: the check or its result, for programs.
+    :ivar text: what it means, for people.
+    :ivar remedy: how to fix it, or ``""``.
     """
 
     subject: str
@@ -34,22 +34,22 @@ class Finding:
 
 @dataclass(frozen=True)
 class Subject:
-    """Makes findings about one subject."""
+    """Creates findings about one subject."""
 
     name: str
 
     def ok(self, code: str, text: str) -> Finding:
-        """As it should be."""
+        """Return a finding that all is well."""
         return Finding(self.name, Level.OK, code, text)
 
     def note(self, code: str, text: str, remedy: str = "") -> Finding:
-        """Worth knowing."""
+        """Return a finding worth knowing."""
         return Finding(self.name, Level.NOTE, code, text, remedy)
 
     def warning(self, code: str, text: str, remedy: str) -> Finding:
-        """Works, and may not for long, or not for everybody."""
+        """Return a finding about something that works, but perhaps not for long or not for everyone."""
         return Finding(self.name, Level.WARNING, code, text, remedy)
 
     def problem(self, code: str, text: str, remedy: str) -> Finding:
-        """Does not work."""
+        """Return a finding about something that does not work."""
         return Finding(self.name, Level.PROBLEM, code, text, remedy)

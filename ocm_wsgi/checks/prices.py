@@ -1,4 +1,4 @@
-"""The data that costs are worked out from."""
+"""The age of the price data that costs are computed from."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _OLD_DAYS = 90
 
 
 def findings(*, now: float | None = None) -> Iterator[Finding]:
-    """Tell how old the price data may be. It does not say itself; the day it was installed bounds it."""
+    """Report the age of the price data. It carries no date, so its installation date is used as an upper bound."""
     package = distribution(_PACKAGE)
     installed_at = os.stat(str(package.locate_file("genai_prices/__init__.py"))).st_mtime
     days = max(0, int(((time.time() if now is None else now) - installed_at) // 86400))
     text = f"Prices are those of {_PACKAGE} {package.version}, installed {f'{days} days ago' if days else 'today'}"
     if days > _OLD_DAYS:
-        yield _SUBJECT.note("old", f"{text}; newer models may have none.", f"pip install --upgrade {_PACKAGE}")
+        yield _SUBJECT.note("old", f"{text}; newer models may be missing.", f"pip install --upgrade {_PACKAGE}")
     else:
         yield _SUBJECT.ok("age", f"{text}.")

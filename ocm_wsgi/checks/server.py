@@ -1,10 +1,9 @@
-"""gunicorn's settings, as ``gunicorn wsgi:app`` would have them in this folder, and whether the service answers."""
+"""gunicorn's settings, as ``gunicorn wsgi:app`` would load them in this folder, and whether the service is running."""
 
 from __future__ import annotations
 
 import os
 import resource
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,22 @@ from typing import Any
 from gunicorn.app.wsgiapp import WSGIApplication
 
 from ocm_wsgi.checks.finding import Finding, Subject
+from ocm_wsgi.checks.listening import is_listening
 from ocm_wsgi.config import Config
 from ocm_wsgi.telemetry import multiprocess
 
 _SUBJECT = Subject("server")
 _FILE = "gunicorn.conf.py"
-_FITTING = ("gthread", "ocm_wsgi.")
+_SUPPORTED_WORKER_CLASSES = ("gthread", "ocm_wsgi.")
 _SHORTEST_GRACE_SECONDS = 60
-# nginx keeps an idle connection to the service for so long.
+# nginx closes idle connections to the service after this time.
 _NGINX_IDLE_SECONDS = 60
-# A stream takes the client's socket and upstream's.
-_SOCKETS_A_STREAM = 2
-_CONNECT_SECONDS = 2.0
+# One socket to the client and one to upstream.
+_SOCKETS_PER_STREAM = 2
 
 
 class _Settings(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's own reading of its file and of GUNICORN_CMD_ARGS, without this program's arguments."""
+    """gunicorn's settings from its file and GUNICORN_CMD_ARGS, ignoring this program's own arguments."""
 
     def load_config(self) -> None:
         parser = self.cfg.parser()
@@ -41,7 +40,8 @@ class _Settings(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
     def read(cls) -> Any:
         """Return gunicorn's configuration.
 
-        The file makes a folder for metrics; if one is named, it is a running service's, and would be emptied.
+        Loading the file creates a folder for metrics. A folder named by the environment belongs to a running service
+        and would be emptied, so the variable is hidden meanwhile.
         """
         named = os.environ.pop(multiprocess.VARIABLE, None)
         try:
@@ -54,19 +54,19 @@ class _Settings(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
 
 
 def findings(config: Config, folder: Path) -> Iterator[Finding]:
-    """Look at the settings.
+    """Check the settings.
 
-    :param folder: where gunicorn is started.
+    :param folder: the folder in which gunicorn is started.
     """
     if (folder / _FILE).is_file():
         yield from _settings()
     else:
         yield _SUBJECT.warning(
             "no_settings",
-            f"There is no {_FILE} in {folder}. Started here, gunicorn would serve one request at a time, elsewhere.",
-            "Start it in the folder of wsgi.py, or give it --config; run this check there too.",
+            f"There is no {_FILE} in {folder}. Here, gunicorn would serve one request at a time, at another address.",
+            "Start it in the folder of wsgi.py or pass --config, and run this check there too.",
         )
-    yield _answers(config)
+    yield _listening(config)
 
 
 def _settings() -> Iterator[Finding]:
@@ -74,62 +74,56 @@ def _settings() -> Iterator[Finding]:
         settings = _Settings.read()
     except (SystemExit, RuntimeError):
         yield _SUBJECT.problem(
-            "settings", f"{_FILE} or GUNICORN_CMD_ARGS cannot be read.", "gunicorn --check-config wsgi:app"
+            "settings", f"{_FILE} or GUNICORN_CMD_ARGS is invalid.", "gunicorn --check-config wsgi:app"
         )
         return
     worker_class = settings.worker_class_str
-    if worker_class.startswith(_FITTING):
+    if worker_class.startswith(_SUPPORTED_WORKER_CLASSES):
         text = f"{settings.workers} workers of {settings.threads} threads each ({worker_class})."
         yield _SUBJECT.ok("worker_class", text)
     else:
         yield _SUBJECT.warning(
             "worker_class",
-            f"Workers of class {worker_class} are not those that this service is made for and tested with.",
-            f"Leave the worker class to {_FILE}.",
+            f"This service is not tested with workers of class {worker_class}.",
+            f"Let {_FILE} set the worker class.",
         )
     yield from _bounds(settings)
-    yield from _endings(settings)
+    yield from _timeouts(settings)
 
 
 def _bounds(settings: Any) -> Iterator[Finding]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = settings.worker_connections * _SOCKETS_A_STREAM
+    needed = settings.worker_connections * _SOCKETS_PER_STREAM
     if soft != resource.RLIM_INFINITY and needed > soft:
         yield _SUBJECT.note(
             "open_files",
-            f"Here a process may open {soft} files; a worker with all the clients it may have needs {needed}.",
-            "ulimit -n 65536 before gunicorn; ocm.service has that.",
+            f"Processes started here may open {soft} files; a worker with all its worker_connections needs {needed}.",
+            "Run ulimit -n 65536 before gunicorn; ocm.service sets this.",
         )
     cpus = os.cpu_count() or 1
     if settings.workers > 4 * cpus:
-        text = f"{settings.workers} workers share {cpus} CPUs."
-        yield _SUBJECT.note("workers", text, "As many as CPUs is a good start: WEB_CONCURRENCY.")
+        text = f"{settings.workers} workers share {cpus} CPU{'' if cpus == 1 else 's'}."
+        yield _SUBJECT.note("workers", text, "Set WEB_CONCURRENCY; one worker per CPU is a good start.")
 
 
-def _endings(settings: Any) -> Iterator[Finding]:
-    """Look at what ends requests and connections before their time."""
+def _timeouts(settings: Any) -> Iterator[Finding]:
+    """Check the settings that end requests and connections early."""
     if settings.max_requests:
         yield _SUBJECT.warning(
             "max_requests",
-            "With max_requests a worker stops taking requests until its streams have ended.",
-            "Leave it 0.",
+            "With max_requests, a worker that restarts accepts no requests until its streams have ended.",
+            "Set it to 0.",
         )
     if settings.graceful_timeout < _SHORTEST_GRACE_SECONDS:
-        text = f"A restart cuts turns after {settings.graceful_timeout} s."
-        yield _SUBJECT.warning("graceful_timeout", text, "120 or more.")
+        text = f"A restart cuts off turns after {settings.graceful_timeout} s."
+        yield _SUBJECT.warning("graceful_timeout", text, "Set graceful_timeout to 120 or more.")
     if settings.keepalive <= _NGINX_IDLE_SECONDS:
-        text = f"keepalive is {settings.keepalive} s, no longer than nginx's."
-        yield _SUBJECT.warning("keepalive", text, "75 or more.")
+        text = f"keepalive is {settings.keepalive} s, no longer than nginx's {_NGINX_IDLE_SECONDS} s."
+        yield _SUBJECT.warning("keepalive", text, "Set keepalive to 75 or more.")
 
 
-def _answers(config: Config) -> Finding:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(config.listen), str(config.listen))  # noqa: S104  # not bound
-    try:
-        socket.create_connection((host, config.listen_port), _CONNECT_SECONDS).close()
-    except OSError:
-        return _SUBJECT.note(
-            "stopped",
-            f"Nobody listens at {config.listen}:{config.listen_port}: the service is not running.",
-            "Start it.",
-        )
-    return _SUBJECT.ok("listening", f"Somebody listens at {config.listen}:{config.listen_port}.")
+def _listening(config: Config) -> Finding:
+    address = f"{config.listen}:{config.listen_port}"
+    if is_listening(config):
+        return _SUBJECT.ok("listening", f"A server is listening at {address}.")
+    return _SUBJECT.note("stopped", f"Nothing is listening at {address}: the service is not running.", "Start it.")

@@ -1,4 +1,4 @@
-"""Who else uses the credential right now: who holds its locks, and which Codex runs. As far as ``/proc`` shows it."""
+"""Other users of the credential: holders of its locks, and running Codex processes, as far as ``/proc`` shows them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _LOCK = re.compile(r"\d+: FLOCK\s+\S+\s+\S+\s+(\d+) [0-9a-f]+:[0-9a-f]+:(\d+) ")
 
 
 def findings(config: Config, *, proc: Path = Path("/proc")) -> Iterator[Finding]:
-    """Look for others."""
+    """Look for other processes that use the credential."""
     path = config.credential_path
     target = Path(os.path.realpath(path))
     for lock in (path.parent / "auth.lock", target.with_name(f"{target.name}.lock")):
         for pid in _holders(lock, proc):
             yield _SUBJECT.note(
                 "locked",
-                f"{lock} is held by process {pid} ({_name(pid, proc)}). For some seconds, that is a renewal.",
-                "If it stays so, end that process.",
+                f"{lock} is held by process {pid} ({_name(pid, proc)}). A refresh holds it for a few seconds.",
+                "If this persists, end that process.",
             )
     running = list(_codex(proc))
     if running:
         yield _SUBJECT.note(
             "codex",
-            f"Codex is running (process {', '.join(map(str, running))}). If it uses the same file, the two take turns; "
-            "a copy of the file ends the sign-in of the other.",
-            "Safest is a sign-in of the service's own: flask ocm login (docs/credentials.md).",
+            f"Codex is running (process {', '.join(map(str, running))}). It may share this file, which is locked for "
+            "refreshing; if it uses a copy of the file, each one's refresh ends the other's sign-in.",
+            "It is safest to sign the service in separately: flask ocm login (docs/credentials.md).",
         )
     else:
-        yield _SUBJECT.ok("alone", "No Codex is seen running on this machine.")
+        yield _SUBJECT.ok("alone", "No running Codex was found on this machine.")
 
 
 def _holders(lock: Path, proc: Path) -> Iterator[int]:
@@ -60,5 +60,5 @@ def _name(pid: int, proc: Path) -> str:
     try:
         name = (proc / str(pid) / "comm").read_text(errors="replace").strip()
     except OSError:
-        return "of which nothing more is known"
-    return name if name.isprintable() else "of an odd name"
+        return "name unknown"
+    return name if name.isprintable() else "unprintable name"

@@ -1,4 +1,4 @@
-"""The state: its folder, the room on its disk, the database, and what waits to be written there."""
+"""The state: its folder, the free disk space, the database, and records not yet written to it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.schema import get_meta
 
 _SUBJECT = Subject("state")
-# A record takes some hundred bytes; the database makes copies of its pages while it writes.
-_LITTLE_BYTES = 200 * 1024 * 1024
-_TOO_LITTLE_BYTES = 10 * 1024 * 1024
-# A running service writes its journals down within seconds.
-_WAITING_SECONDS = 300
+# A record takes a few hundred bytes; the database copies pages while it writes.
+_LOW_SPACE_BYTES = 200 * 1024 * 1024
+_NO_SPACE_BYTES = 10 * 1024 * 1024
+# A running service writes its journals to the database within seconds.
+_BACKLOG_SECONDS = 300
 
 
 def findings(config: Config) -> Iterator[Finding]:
-    """Look at the folder and the database. Makes neither."""
+    """Check the folder and the database, without creating them."""
     folder = config.state_path
     if folder.is_dir():
         yield from _folder(folder)
     elif _nearest(folder).is_dir() and os.access(_nearest(folder), os.W_OK | os.X_OK):
-        yield _SUBJECT.note("missing", f"{folder} is not there yet; the service makes it.")
+        yield _SUBJECT.note("missing", f"{folder} does not exist yet; the service creates it.")
     else:
-        yield _SUBJECT.problem("unmakeable", f"{folder} cannot be made.", f"mkdir -p -m 700 {folder}, as its user")
+        yield _SUBJECT.problem(
+            "unmakeable", f"{folder} cannot be created.", f"mkdir -p -m 700 {folder}, as the service's user"
+        )
         return
     yield from _room(_nearest(folder))
     yield from _database(config.database_url)
@@ -41,25 +43,27 @@ def findings(config: Config) -> Iterator[Finding]:
 def _folder(folder: Path) -> Iterator[Finding]:
     mode = stat.S_IMODE(os.stat(folder).st_mode)
     if not os.access(folder, os.W_OK | os.X_OK):
-        yield _SUBJECT.problem("unwritable", f"{folder} cannot be written.", "chown it to the user of the service")
+        yield _SUBJECT.problem("unwritable", f"{folder} is not writable.", "chown it to the service's user")
     elif mode & 0o077:
         yield _SUBJECT.warning(
-            "open", f"Others on this machine may look into {folder} (mode {mode:04o}).", f"chmod 700 {folder}"
+            "open", f"Other users of this machine can access {folder} (mode {mode:04o}).", f"chmod 700 {folder}"
         )
     else:
-        yield _SUBJECT.ok("folder", f"{folder} can be written, and is closed to others.")
+        yield _SUBJECT.ok("folder", f"{folder} is writable, and private.")
 
 
 def _room(folder: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
-    if free < _TOO_LITTLE_BYTES:
+    if free < _NO_SPACE_BYTES:
         yield _SUBJECT.problem(
             "full",
-            f"The disk of {folder} is full: what is used cannot be recorded, and tokens cannot be renewed.",
-            "Make room.",
+            f"The disk of {folder} is full: usage cannot be recorded, and tokens cannot be refreshed.",
+            "Free some space.",
         )
-    elif free < _LITTLE_BYTES:
-        yield _SUBJECT.warning("room", f"{free // 2**20} MiB are free on the disk of {folder}.", "Make room.")
+    elif free < _LOW_SPACE_BYTES:
+        yield _SUBJECT.warning(
+            "room", f"Only {free // 2**20} MiB are free on the disk of {folder}.", "Free some space."
+        )
     else:
         yield _SUBJECT.ok("room", f"{free / 2**30:.1f} GiB are free on its disk.")
 
@@ -67,17 +71,17 @@ def _room(folder: Path) -> Iterator[Finding]:
 def _database(url: str) -> Iterator[Finding]:
     opened = Database(url)
     if opened.path is not None and not opened.path.exists():
-        yield _SUBJECT.note("no_database", f"{opened.path} is not there yet; the service makes it.")
+        yield _SUBJECT.note("no_database", f"{opened.path} does not exist yet; the service creates it.")
         return
     name = opened.url.render_as_string(hide_password=True)
     try:
         with opened.read() as connection:
             version = get_meta(connection, "schema_version")
     except StateError as exc:
-        text = f"{exc.message} It is {name}{f': {exc.detail}' if exc.detail else ''}."
-        yield _SUBJECT.problem("database", text, "See the service's log; the relay goes on meanwhile.")
+        text = f"{exc.message} ({name}{f': {exc.detail}' if exc.detail else ''})"
+        yield _SUBJECT.problem("database", text, "See the service's log; requests are relayed meanwhile.")
     else:
-        yield _SUBJECT.ok("database", f"The database {name} opens (schema {version}).")
+        yield _SUBJECT.ok("database", f"The database {name} can be opened (schema {version}).")
     finally:
         opened.close()
 
@@ -92,16 +96,16 @@ def _backlog(spool: Path) -> Iterator[Finding]:
             continue
         if waiting:
             count, oldest = count + waiting, min(oldest, modified)
-    if time.time() - oldest > _WAITING_SECONDS:
+    if time.time() - oldest > _BACKLOG_SECONDS:
         yield _SUBJECT.warning(
             "backlog",
-            f"{count} records have been waiting for the database for {(time.time() - oldest) / 60:.0f} minutes.",
-            "Start the service, which writes them down; if it runs, its log says what keeps it from that.",
+            f"Records have been waiting for the database for {(time.time() - oldest) / 60:.0f} minutes: {count}.",
+            "Start the service, which writes them; if it is running, its log says why it cannot.",
         )
     else:
-        yield _SUBJECT.ok("backlog", f"{count} records wait for the database.")
+        yield _SUBJECT.ok("backlog", f"Records waiting for the database: {count}.")
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder, or what there is of the way to it."""
+    """Return the folder, or its closest existing parent."""
     return next(path for path in (folder, *folder.parents) if path.exists())

@@ -1,6 +1,6 @@
-"""How a check tells the running service that whoever checks may write its state, and so may see what it sees.
+"""Tickets: they prove to the running service that a check may write its state, and so may see what it sees.
 
-A ticket is a random text; its digest is the name of an empty file in ``state_path``, for as long as the check lasts.
+A ticket is a random string; while the check runs, an empty file in ``state_path`` is named by its digest.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ LIFETIME_SECONDS = 900
 
 @contextmanager
 def ticket(state_path: Path) -> Iterator[str]:
-    """Give a ticket that is good until the end of the context, and for 15 minutes at most.
+    """Issue a ticket that is valid until the context ends, and for 15 minutes at most.
 
-    :raises OSError: ``state_path`` cannot be written, or is not there.
+    :raises OSError: ``state_path`` does not exist or is not writable.
     """
     text = f"check-{secrets.token_urlsafe(32)}"
     path = _path(state_path, text)
@@ -32,7 +32,7 @@ def ticket(state_path: Path) -> Iterator[str]:
 
 
 def is_valid(state_path: Path, text: str) -> bool:
-    """Tell whether a ticket is good."""
+    """Return whether a ticket is valid."""
     try:
         age_seconds = time.time() - _path(state_path, text).stat().st_mtime
     except OSError:

@@ -1,4 +1,4 @@
-"""Who may use the service: somebody, everybody or nobody."""
+"""Whether the service is open to everyone, to its users, or to nobody."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REMEDY = "flask ocm add-user NAME"
 
 
 def findings(config: Config) -> Iterator[Finding]:
-    """Look at the configuration and the database. What is wrong with the latter is told elsewhere."""
+    """Check the users of configuration and database. An unusable database is reported by the check of the state."""
     with closing(Database(config.database_url)) as database:
         if database.path is not None and not database.path.exists():
             is_open, has_users = not config.users, bool(config.users)
@@ -29,10 +29,10 @@ def findings(config: Config) -> Iterator[Finding]:
     if is_open:
         yield _SUBJECT.note(
             "everybody",
-            "There are no users: whoever can connect is served. Behind a proxy, that is everybody.",
+            "There are no users: everyone who can connect is served, which behind a proxy means everyone.",
             _REMEDY,
         )
     elif not has_users:
-        yield _SUBJECT.warning("nobody", "There are no users any more: nobody is served.", _REMEDY)
+        yield _SUBJECT.warning("nobody", "All users were removed; every request is refused.", _REMEDY)
     else:
-        yield _SUBJECT.ok("some", "Who has a bearer token of a user is served, and nobody else.")
+        yield _SUBJECT.ok("some", "Only requests with a user's bearer token are served.")

@@ -1,4 +1,4 @@
-"""A WebSocket through the public address to OpenAI and back: opened, a ping answered, closed. Asks for no turn.
+"""A WebSocket through the public address to OpenAI: opened, pinged and closed, without a turn.
 
 Source: RFC 6455 sections 4.1, 5.5 and 7.1.
 """
@@ -16,7 +16,7 @@ from http.client import HTTPConnection, HTTPResponse
 from ocm_wsgi.protocol.websocket.frames import CLOSE, PING, PONG, FrameParser, unmask
 
 TARGET = "/ocm/v1/check/websocket"
-# As long as Codex waits for the answer to its opening handshake.
+# Codex's own timeout for the opening handshake.
 TIMEOUT_SECONDS = 15.0
 
 # RFC 6455 section 1.3.
@@ -24,13 +24,13 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _NORMAL_CLOSURE = (1000).to_bytes(2, "big")
 _FIN, _MASKED = 0x80, 0x80
 _READ_SIZE = 65536
-_LONGEST_MESSAGE = 200
+_MAX_MESSAGE_LENGTH = 200
 
 
 class Declined(Exception):
-    """The opening handshake was answered with something else than yes.
+    """The opening handshake was rejected; the message is the status and the error's text, if any.
 
-    :ivar message: what the answer says of it, or ``""``.
+    :ivar status: the response's status.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -39,16 +39,16 @@ class Declined(Exception):
 
 
 class Broken(Exception):
-    """It was opened, and does not work; the message says what is wrong."""
+    """The WebSocket was opened but does not work; the message says why."""
 
 
-def try_out(connection: HTTPConnection, authorization: Mapping[str, str]) -> None:
-    """Open a WebSocket, have a ping answered by OpenAI, and close it.
+def probe(connection: HTTPConnection, authorization: Mapping[str, str]) -> None:
+    """Open a WebSocket, ping OpenAI, and close it.
 
-    :param connection: is of no use afterwards; the caller closes it.
-    :raises Declined: it does not open.
-    :raises Broken: it opens, and frames do not pass.
-    :raises OSError, http.client.HTTPException: there was no answer at all.
+    :param connection: unusable afterwards; the caller closes it.
+    :raises Declined: the handshake was rejected.
+    :raises Broken: the WebSocket was opened but does not pass frames.
+    :raises OSError, http.client.HTTPException: there was no response.
     """
     response = _opened(connection, authorization)
     parser = FrameParser(masked=False, compressible=False)
@@ -56,8 +56,8 @@ def try_out(connection: HTTPConnection, authorization: Mapping[str, str]) -> Non
         connection.sock.sendall(_frame(PING, b"ocm"))
         _wait_for(PONG, response, parser)
     except OSError as exc:
-        raise Broken("no frame comes back") from exc
-    # All is known by now: how the other side says goodbye does not matter.
+        raise Broken("no frame is received") from exc
+    # The result is known by now; how the peer closes does not matter.
     with contextlib.suppress(OSError, Broken):
         connection.sock.sendall(_frame(CLOSE, _NORMAL_CLOSURE))
         _wait_for(CLOSE, response, parser)
@@ -70,42 +70,42 @@ def _opened(connection: HTTPConnection, authorization: Mapping[str, str]) -> HTT
         "Upgrade": "websocket",
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": key.decode(),
-        # As Codex says it; upstream may ask for it.
+        # As sent by Codex; upstream may require it.
         "OpenAI-Beta": "responses_websockets=2026-02-06",
     }
     connection.request("GET", TARGET, headers={**authorization, **fields})
     response = connection.getresponse()
     if response.status != 101:
         raise Declined(response.status, _message(response.read(_READ_SIZE)))
-    accept = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()  # noqa: S324 - as RFC 6455 has it
+    accept = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()  # noqa: S324 - required by RFC 6455
     if response.headers.get("Sec-WebSocket-Accept", "").strip() != accept:
-        raise Broken("the answer is not one to this handshake")
+        raise Broken("Sec-WebSocket-Accept does not match this handshake")
     return response
 
 
 def _message(body: bytes) -> str:
-    """What an error says, in OpenAI's shape, as one line that a terminal can show."""
+    """Return the message of an error object like OpenAI's, as one line that is safe for a terminal."""
     try:
         text = str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return ""
-    return "".join(filter(str.isprintable, text))[:_LONGEST_MESSAGE]
+    return "".join(filter(str.isprintable, text))[:_MAX_MESSAGE_LENGTH]
 
 
 def _wait_for(opcode: int, response: HTTPResponse, parser: FrameParser) -> None:
-    """Read frames up to the end of one of this kind.
+    """Read frames until one with this opcode is complete.
 
-    :raises Broken: what comes are no frames, or nothing more comes.
+    :raises Broken: invalid frames, or the end of the connection.
     """
     while data := response.fp.read1(_READ_SIZE):
         if any(part.opcode == opcode and part.is_last for part in parser.feed(data)):
             return
         if parser.violation is not None:
             raise Broken(parser.violation)
-    raise Broken("it ends at once")
+    raise Broken("the connection ends immediately")
 
 
 def _frame(opcode: int, payload: bytes) -> bytes:
-    """A control frame as a client sends it (RFC 6455 section 5.5: at most 125 octets)."""
+    """Return a client's control frame (RFC 6455 section 5.5: a payload of at most 125 bytes)."""
     mask = secrets.token_bytes(4)
     return bytes([_FIN | opcode, _MASKED | len(payload)]) + mask + unmask(payload, mask, 0)

@@ -1,10 +1,10 @@
-"""``flask ocm``: the owner's command line. Needs the configuration and the state, neither a server nor a Flask app."""
+"""``flask ocm``: the owner's command line. Needs the configuration and the state, but no server or Flask app."""
 
 from __future__ import annotations
 
 from ocm_wsgi.cli.group import LazyGroup
 
-#: Where each command is. Modules that this release does not have are left out.
+#: The import path of each command. Commands whose module is not installed are left out.
 COMMANDS = {
     "add-user": "ocm_wsgi.cli.users:add_user",
     "list-users": "ocm_wsgi.cli.users:list_users",
@@ -24,10 +24,10 @@ COMMANDS = {
 ocm = LazyGroup(
     "ocm",
     COMMANDS,
-    help="""Manage the OpenAI Codex Multiplexer: who may use it, how much, and what was used.
+    help="""Manage the OpenAI Codex Multiplexer: its users, their limits, and their usage.
 
-    Reads the same configuration as the service: the file that OCM_CONFIG names, else ./ocm.json. The service need not
-    run, and need not be restarted: a change is in force at its next request.
+    Uses the same configuration as the service: the file that OCM_CONFIG names, or ./ocm.json. The service does not
+    have to be running or be restarted: changes apply from its next request.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``flask ocm check``: what is wrong, and how to mend it."""
+"""``flask ocm check``: diagnoses problems and says how to fix them."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ _MARKS = {Level.OK: "ok", Level.NOTE: "note", Level.WARNING: "WARNING", Level.PR
 _DEFAULT_SILENCE_SECONDS = 65
 
 
-@click.command("check")
-@click.option("--url", metavar="URL", help="Check this public address of the service, too, end to end.")
+@click.command("check", short_help="Diagnose problems and say how to fix them.")
+@click.option("--url", metavar="URL", help="Also check this public address of the service, end to end.")
 @click.option(
     "--silence",
     type=click.IntRange(0, 300),
     default=_DEFAULT_SILENCE_SECONDS,
     show_default=True,
     metavar="SECONDS",
-    help="With --url: how long a stream is let be silent; 0 leaves that out.",
+    help="With --url: seconds of silence to test (0 skips it).",
 )
-@click.option("--only-configuration", is_flag=True, help="Leave all else out, such as before a reload.")
+@click.option("--only-configuration", is_flag=True, help="Check only the configuration, e.g. before a reload.")
 @json_option
 def check(url: str | None, silence: int, only_configuration: bool, as_json: bool) -> None:
-    """Find what is wrong, what it means, and how to mend it.
+    """Diagnose problems and say how to fix them.
 
-    Looks at the configuration, the credential, the state, the clock, the way to OpenAI, the prices and gunicorn's
-    settings. Run it in the folder of wsgi.py, as the service's user and with its environment. Changes nothing, and
-    spends nothing of the subscription. Ends with exit code 1 when there is a problem.
+    Checks the configuration, the credential, the state, the clock, the connection to OpenAI, the prices and gunicorn's
+    settings. Run it in the folder of wsgi.py, as the service's user and with its environment. Changes nothing and uses
+    nothing of the subscription. Exits with 1 if there is a problem.
 
     \b
     Examples:
@@ -61,9 +61,9 @@ def check(url: str | None, silence: int, only_configuration: bool, as_json: bool
       flask ocm check --json
     """
     if url and only_configuration:
-        raise click.UsageError("--url and --only-configuration contradict each other.")
+        raise click.UsageError("--url and --only-configuration cannot be combined.")
     address = _address(url) if url else None
-    # What a service would log of what is wrong, the findings say.
+    # The findings report what the modules would otherwise log.
     logging.getLogger("ocm_wsgi").addHandler(logging.NullHandler())
     found = []
     for finding in _findings(address, silence, only_configuration=only_configuration):
@@ -99,7 +99,7 @@ def _findings(address: Address | None, silence_seconds: int, *, only_configurati
 
 
 def _is_chatgpt(config: Config) -> bool:
-    """Tell which upstream matters; without a credential, the one that a sign-in leads to."""
+    """Return whether the credential is for ChatGPT; without a credential, assume the kind that signing in creates."""
     try:
         document = current(config.credential_path)
     except LoginFailed:

@@ -1,4 +1,4 @@
-"""``flask ocm client-config``: what a user pastes on their machine."""
+"""``flask ocm client-config``: client configuration for a user to paste."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ocm_wsgi.reporting.client_setup import PLACEHOLDER, TOKEN_VARIABLE, client_
 
 
 def default_base_url(config: Config) -> str:
-    """The address that the service itself listens on."""
+    """Return the base URL of the address that the service listens on."""
     host = f"[{config.listen}]" if ":" in config.listen else config.listen
     return f"{'https' if config.tls else 'http'}://{host}:{config.listen_port}/v1"
 
 
-@click.command("client-config", short_help="Print what the user NAME pastes on their machine.")
+@click.command("client-config", short_help="Print client configuration for the user NAME.")
 @click.argument("name", type=USER_NAME)
 @click.option(
     "--base-url",
     metavar="URL",
-    help="Where the user reaches the service, such as https://ocm.example.com/v1. Default: where it listens.",
+    help="The service's URL for the user, such as https://ocm.example.com/v1. Default: its own listen address.",
 )
 @json_option
 def client_config(name: str, base_url: str | None, as_json: bool) -> None:
-    """Print what the user NAME pastes into Codex's configuration, and how to start it; and for the openai library.
+    """Print configuration for Codex and the openai library, for the user NAME to paste.
 
-    For Codex 0.134 and newer. The token is not in it: it was shown when it was made, and is kept nowhere.
+    For Codex 0.134 and newer. Does not include the token, which was shown when it was created and is not stored.
 
     \b
     Examples:
@@ -54,11 +54,11 @@ def client_config(name: str, base_url: str | None, as_json: bool) -> None:
         return
     click.echo(
         f"""\
-# For {name}. The token ({PLACEHOLDER}) was shown when it was made; rotate-token makes another.
+# For {name}. The token ({PLACEHOLDER}) was shown when it was created; rotate-token creates another.
 
 ## Codex, always through this service
 
-At the top of ~/.codex/config.toml the first line, and at its end the rest:
+The first line goes at the top of ~/.codex/config.toml, the rest at its end:
 
 {_indented(client.codex)}
 Then:
@@ -66,9 +66,9 @@ Then:
 {_indented(client.environment)}
     codex
 
-## Codex, only when asked
+## Codex, through this service on request
 
-The same lines in a file of their own, ~/.codex/ocm.config.toml, and then:
+The same lines go into a separate file, ~/.codex/ocm.config.toml. Then:
 
 {_indented(client.environment)}
     codex -p ocm
@@ -83,7 +83,7 @@ The same lines in a file of their own, ~/.codex/ocm.config.toml, and then:
 def _checked(base_url: str) -> str:
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise click.BadParameter("write an address such as https://ocm.example.com/v1.", param_hint="--base-url")
+        raise click.BadParameter("expected a URL such as https://ocm.example.com/v1.", param_hint="--base-url")
     url = base_url.rstrip("/")
     return url if parts.path.rstrip("/") else f"{url}/v1"
 

@@ -1,4 +1,4 @@
-"""``flask ocm demo``: see it work."""
+"""``flask ocm demo``: runs the whole service locally against a simulated OpenAI."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from ocm_wsgi.demo.service import Demonstration
 
 PROMPT = "Say hello."
-#: The release that the tests run against.
+#: The release that the tests use.
 CODEX = "@openai/codex@0.169.0"
 
 
-@click.command("demo")
-@click.option("--port", type=click.IntRange(1, 65535), help="Serve on this port (8080, or any free one).")
-@click.option("--once", is_flag=True, help="End after the first turn instead of serving until Ctrl-C.")
+@click.command("demo", short_help="Demonstrate the service without a credential.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The port to listen on. Default: 8080, or any free one.")
+@click.option("--once", is_flag=True, help="Exit after the first turn instead of serving until Ctrl-C.")
 def demo(port: int | None, once: bool) -> None:
-    """Show the whole service at work: no credential, no network.
+    """Demonstrate the whole service without a credential or a network.
 
     Starts a simulated OpenAI and the real service in front of it, sends a streamed turn through both with a user's
     bearer token, and keeps serving until Ctrl-C.
@@ -32,26 +32,26 @@ def demo(port: int | None, once: bool) -> None:
         from ocm_wsgi.demo.service import DemonstrationFailed, demonstration
     except ImportError as exc:
         raise click.ClickException(f"The demo needs {exc.name}: pip install 'ocm-wsgi[demo]'") from exc
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         click.echo("Starting a simulated OpenAI and the real service ...")
         with demonstration(port=port) as running:
-            _take_turn(running)
+            _run_turn(running)
             _explain(running)
             if not once:
                 click.echo("\nServing until Ctrl-C.")
-                raise click.ClickException(f"The service ended by itself, with status {running.wait()}.")
+                raise click.ClickException(f"The service exited unexpectedly with status {running.wait()}.")
     except DemonstrationFailed as failure:
         raise click.ClickException(f"The demo failed: {failure.message}") from failure
     except KeyboardInterrupt:
-        click.echo("\nEnded; nothing is left behind.")
+        click.echo("\nStopped; all files were removed.")
 
 
-def _end(_signal: int, _frame: FrameType | None) -> None:
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _take_turn(running: Demonstration) -> None:
+def _run_turn(running: Demonstration) -> None:
     click.echo(f"\n  you    {PROMPT}\n  model  ", nl=False)
     for text in running.say(PROMPT):
         click.echo(text, nl=False)
@@ -62,9 +62,9 @@ def _take_turn(running: Demonstration) -> None:
 def _explain(running: Demonstration) -> None:
     folder = running.folder
     rows = [
-        ("the API", f"{running.url}/v1"),
+        ("API", f"{running.url}/v1"),
         ("bearer token", running.bearer_token),
-        ("OpenAI, simulated", running.simulator.url),
+        ("simulated OpenAI", running.simulator.url),
         ("configuration", str(folder / "ocm.json")),
         ("credential", str(folder / "auth.json")),
         ("log", str(folder / "service.log")),
@@ -76,7 +76,7 @@ def _explain(running: Demonstration) -> None:
     click.echo(
         """       -H 'Content-Type: application/json' -d '{"model": "gpt-5.5", "stream": true, "input": "Hi"}'"""
     )
-    click.echo("\nWho used what, as its owner sees it:\n")
+    click.echo("\nThe owner's view of the usage:\n")
     click.echo(f"  OCM_CONFIG={folder / 'ocm.json'} {_shown(Path(sys.executable).with_name('flask'))} ocm usage")
     if command := _codex():
         click.echo("\nOr with the real Codex:\n")
@@ -85,17 +85,17 @@ def _explain(running: Demonstration) -> None:
 
 
 def _shown(program: Path) -> Path:
-    """A program's path, as short as it can be typed here."""
+    """Return a program's path, relative to the working directory if it is below it."""
     return program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
 
 
 def _codex() -> str | None:
-    """How to start the Codex client on this machine, or ``None`` without Node."""
-    ours = Path(".cache/codex/node_modules/.bin/codex")
+    """Return the command that starts Codex on this machine, or ``None`` without Node."""
+    development_copy = Path(".cache/codex/node_modules/.bin/codex")
     if shutil.which("node") is None:
         return None
-    if ours.exists():
-        return str(ours)
+    if development_copy.exists():
+        return str(development_copy)
     if installed := shutil.which("codex"):
         return installed
     return f"npx --yes {CODEX}" if shutil.which("npx") else None

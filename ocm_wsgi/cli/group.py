@@ -1,4 +1,4 @@
-"""A group of commands that are loaded when they are asked for, and that never end in a traceback."""
+"""A group of commands that are imported on demand and never end in a traceback."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from ocm_wsgi.errors import ConfigurationError, OcmError
 
 
 class LazyGroup(click.Group):
-    """Commands by the place they are imported from, in the order given.
+    """Commands by their import paths, in the order given.
 
-    Failures that the user can mend are shown as one message, with exit code 1. ``OCM_DEBUG=1`` shows where a defect is.
+    Errors are shown as one message, with exit code 1. ``OCM_DEBUG=1`` shows the traceback of an unexpected one.
 
-    :param places: ``module:attribute`` by name.
+    :param import_paths: ``module:attribute`` by command name.
     """
 
-    def __init__(self, name: str, places: Mapping[str, str], *, help: str) -> None:
+    def __init__(self, name: str, import_paths: Mapping[str, str], *, help: str) -> None:
         super().__init__(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
-        self._places = places
+        self._import_paths = import_paths
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the commands whose modules exist."""
-        return [name for name, place in self._places.items() if find_spec(place.partition(":")[0])]
+        """Return the names of the commands whose modules exist."""
+        return [name for name, import_path in self._import_paths.items() if find_spec(import_path.partition(":")[0])]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        module, _, attribute = self._places[cmd_name].partition(":")
+        module, _, attribute = self._import_paths[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+        """Run a command, turning exceptions into messages."""
         try:
             return super().invoke(ctx)
         except ConfigurationError as exc:
@@ -56,4 +56,4 @@ class LazyGroup(click.Group):
             if os.environ.get("OCM_DEBUG"):
                 raise
             what = f"{type(exc).__name__}: {exc}"
-            raise click.ClickException(f"This is a defect ({what}). OCM_DEBUG=1 shows where it is.") from exc
+            raise click.ClickException(f"Internal error ({what}). OCM_DEBUG=1 shows the traceback.") from exc

@@ -1,4 +1,4 @@
-"""What commands print: tables that fit the terminal, JSON, times and amounts. The same on a terminal and in a file."""
+"""Output of commands: tables that fit the terminal, JSON, times and amounts. Identical on a terminal and in a file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ocm_wsgi.quota.limits import MICRO_PER_USD
 
 _GAP = "  "
 
-#: A column that is wrapped keeps at least this width; a table that cannot is shown row by row.
-_NARROWEST = 10
+# Wrapped columns keep at least this width; if they cannot, the table is shown row by row.
+_MIN_COLUMN_WIDTH = 10
 
 
 def terminal_width() -> int:
-    """Columns of the terminal (``COLUMNS`` decides), 80 where there is none."""
+    """Return the terminal's width in columns, or 80 without a terminal. ``COLUMNS`` overrides both."""
     return shutil.get_terminal_size((80, 24)).columns
 
 
@@ -32,19 +32,19 @@ def echo_json(value: Any) -> None:
 
 
 def echo_paragraph(text: str) -> None:
-    """Print a sentence after an empty line, wrapped to the terminal."""
+    """Print text after an empty line, wrapped to the terminal."""
     click.echo("\n" + textwrap.fill(text, terminal_width(), break_on_hyphens=False))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, right: Sequence[str] = ()) -> str:
-    """Lay out rows in columns. What does not fit is wrapped; where even that does not, each row becomes a list.
+    """Lay out rows in columns. Wide cells are wrapped; if the table still does not fit, each row becomes a list.
 
-    :param right: headers of columns that are aligned to the right, and never wrapped.
+    :param right: headers of the columns that are right-aligned and never wrapped.
     """
     lines = [headers, *rows]
     natural = [max(_width(line[index]) for line in lines) for index in range(len(headers))]
     smallest = [
-        size if header in right else min(size, max(_NARROWEST, _width(header)))
+        size if header in right else min(size, max(_MIN_COLUMN_WIDTH, _width(header)))
         for header, size in zip(headers, natural, strict=True)
     ]
     room = width - len(_GAP) * (len(headers) - 1)
@@ -55,28 +55,28 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, 
 
 
 def facts(pairs: Sequence[tuple[str, str]], width: int) -> str:
-    """Lay out names and values, one below the other; values are wrapped beside their names where there is room."""
+    """Lay out names and values, one pair per line; values are wrapped beside their names if there is room."""
     return _record([name for name, _ in pairs], [value for _, value in pairs], width)
 
 
 def utc(time: float | None, otherwise: str = "never") -> str:
-    """A time for people, in UTC, as all days and windows are."""
+    """Format a time for people, in UTC like all days and windows."""
     return otherwise if time is None else f"{datetime.fromtimestamp(time, timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 def usd(micro_usd: int) -> str:
-    """An amount for people: two digits after the point, more for amounts below a cent."""
+    """Format an amount for people: two decimals, more for amounts below a cent."""
     amount = Decimal(micro_usd) / MICRO_PER_USD
     return f"{amount:,.2f}" if amount >= Decimal("0.01") or not amount else f"{amount:.6f}"
 
 
 def percent(value: float | Decimal) -> str:
-    """A percentage for people."""
+    """Format a percentage for people."""
     return f"{float(value):.1f}%"
 
 
 def _shrunk(natural: Sequence[int], smallest: Sequence[int], room: int) -> list[int]:
-    """Take from the widest column until all fit."""
+    """Narrow the widest column repeatedly until all fit."""
     sizes = list(natural)
     while sum(sizes) > room:
         widest = max((index for index in range(len(sizes)) if sizes[index] > smallest[index]), key=sizes.__getitem__)
@@ -100,10 +100,10 @@ def _line(cells: Sequence[str], sizes: Sequence[int], right: Sequence[bool]) -> 
 
 def _record(headers: Sequence[str], row: Sequence[str], width: int) -> str:
     indent = max(_width(header) for header in headers) + len(_GAP)
-    beside = width - indent >= 2 * _NARROWEST
+    beside = width - indent >= 2 * _MIN_COLUMN_WIDTH
     lines = []
     for header, cell in zip(headers, row, strict=True):
-        parts = _wrapped(cell, max(width - (indent if beside else len(_GAP)), _NARROWEST))
+        parts = _wrapped(cell, max(width - (indent if beside else len(_GAP)), _MIN_COLUMN_WIDTH))
         if beside:
             lines.append((header + " " * (indent - _width(header)) + parts[0]).rstrip())
             lines += [" " * indent + part for part in parts[1:]]
@@ -120,5 +120,5 @@ def _wrapped(text: str, size: int) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Columns that a text takes in a terminal. Source: Unicode Standard Annex #11."""
+    """Return the number of terminal columns that a text occupies. Source: Unicode Standard Annex #11."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -1,4 +1,4 @@
-"""Kinds of value on the command line, with the words for what is wrong with one."""
+"""Parameter types of the command line, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 class UserName(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
-    """The name of a user; completed by the shell."""
+    """A user's name, with shell completion."""
 
     name = "name"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer the users there are; nothing where that cannot be told."""
+        """Offer the existing users, or nothing if they cannot be read."""
         try:
             with quiet_state() as state:
                 names = [account.user.name for account in state.accounts.all()]
@@ -41,7 +41,7 @@ class LimitType(click.ParamType):  # type: ignore[type-arg]  # generic from clic
     name = "limit"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> limits.Limit:
-        """Read it."""
+        """Parse a limit."""
         if isinstance(value, limits.Limit):
             return value
         try:
@@ -51,7 +51,7 @@ class LimitType(click.ParamType):  # type: ignore[type-arg]  # generic from clic
 
 
 class When(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
-    """A moment: a date or time in UTC, or a duration from now.
+    """A point in time: a date or time in UTC, or a duration relative to now.
 
     :param sign: 1 for durations into the future, -1 into the past.
     """
@@ -62,7 +62,7 @@ class When(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         self._sign = sign
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it as Unix seconds."""
+        """Parse a point in time into Unix seconds."""
         if isinstance(value, float):
             return value
         duration = _DURATION.fullmatch(value)
@@ -71,7 +71,9 @@ class When(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         try:
             return times.parse_utc(value)
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time: write 2027-01-31, 2027-01-31T18:00 (UTC), or 12h, 30d, 4w.", param, ctx)
+            self.fail(
+                f"{value!r} is not a time such as 2027-01-31, 2027-01-31T18:00 (UTC), 12h, 30d or 4w.", param, ctx
+            )
 
 
 USER_NAME = UserName()
@@ -81,10 +83,10 @@ PAST = When(-1)
 
 
 def json_option(function: _F) -> _F:
-    """Add ``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
+    """Add the option ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
 def yes_option(function: _F) -> _F:
-    """Add ``--yes``."""
-    return click.option("--yes", is_flag=True, help="Do not ask.")(function)
+    """Add the option ``--yes``."""
+    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(function)

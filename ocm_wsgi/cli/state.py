@@ -1,4 +1,4 @@
-"""What commands work with: the configuration, and the state that it names."""
+"""The configuration and the state database, opened for a command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ocm_wsgi.config import Config, load
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.accounts import Accounts
 
-#: Who has done it, in the audit trail.
+#: The actor in the audit trail.
 ACTOR = "cli"
 
 
@@ -27,13 +27,14 @@ class State:
 
     @property
     def accounts(self) -> Accounts:
+        """The users of configuration and database."""
         return Accounts(self.config.users, self.database)
 
 
 def open_state() -> State:
-    """Read the configuration; the database is opened at its first use, and closed when the command ends.
+    """Load the configuration and prepare the database, which opens on first use and closes when the command ends.
 
-    :raises ConfigurationError: with every mistake in it.
+    :raises ConfigurationError: with every problem in it.
     """
     config = load(os.environ, Path.cwd())
     database = Database(config.database_url)
@@ -43,7 +44,7 @@ def open_state() -> State:
 
 @contextlib.contextmanager
 def quiet_state() -> Iterator[State]:
-    """As ``open_state``, outside a command."""
+    """Like ``open_state``, for use outside a command."""
     config = load(os.environ, Path.cwd())
     database = Database(config.database_url)
     try:

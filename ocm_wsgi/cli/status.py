@@ -1,14 +1,14 @@
-"""``flask ocm status``: whether it works, and how much of the subscription is left."""
+"""``flask ocm status``: the service's state, and how much of the subscription is left."""
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import Any
 
 import click
 
 from ocm_wsgi.accounting.window_history import WindowHistory
+from ocm_wsgi.checks.listening import is_listening
 from ocm_wsgi.cli.client import default_base_url
 from ocm_wsgi.cli.output import echo_json, echo_paragraph, facts, percent, table, terminal_width, utc
 from ocm_wsgi.cli.parameters import json_option
@@ -22,15 +22,13 @@ from ocm_wsgi.quota.limits import MEASURES, PERIOD_NAMES, Cycle, Period
 from ocm_wsgi.quota.shares import Shares
 from ocm_wsgi.reporting.status import iso, window_status
 
-_CONNECT_SECONDS = 2.0
 
-
-@click.command("status", short_help="Show whether it works, and how much is left.")
+@click.command("status", short_help="Show the service's state and how much is left.")
 @json_option
 def status(as_json: bool) -> None:
-    """Show whether the service answers, what its credential and state are, and who used the subscription.
+    """Show whether the service is running, its credential and state, and who used the subscription.
 
-    Ends with exit code 1 when the credential or the state cannot be used.
+    Exits with 1 if the credential or the state cannot be used.
 
     \b
     Examples:
@@ -41,7 +39,7 @@ def status(as_json: bool) -> None:
     config = state.config
     credential, credential_problem = _credential(config)
     windows, users, state_problem = _windows(state)
-    answers = _answers(config)
+    answers = is_listening(config)
     if as_json:
         echo_json(
             {
@@ -56,7 +54,7 @@ def status(as_json: bool) -> None:
     else:
         pairs = [
             ("Configuration", config.source),
-            ("Service", f"{'answers' if answers else 'does not answer'} at {default_base_url(config)}"),
+            ("Service", f"{'listening' if answers else 'not running'} at {default_base_url(config)}"),
             ("Credential", credential_problem or _credential_text(credential)),
             ("State", state_problem or f"{_database(state)}, {users} user{'' if users == 1 else 's'}"),
         ]
@@ -64,21 +62,13 @@ def status(as_json: bool) -> None:
         for window in windows:
             _echo_window(*window)
         if not windows and not state_problem:
-            echo_paragraph("OpenAI has not told yet how much of the subscription is used; it does with every response.")
+            echo_paragraph("No usage reported by OpenAI yet; every response reports it.")
     if credential_problem or state_problem:
         raise click.exceptions.Exit(1)
 
 
-def _answers(config: Config) -> bool:
-    try:
-        with socket.create_connection((config.listen, config.listen_port), timeout=_CONNECT_SECONDS):
-            return True
-    except OSError:
-        return False
-
-
 def _credential(config: Config) -> tuple[Credential | None, str | None]:
-    """Look at the credential, without renewing it."""
+    """Read the credential, without refreshing it."""
     path = config.credential_path
     try:
         return decode(path.read_bytes()).credential(), None
@@ -108,7 +98,7 @@ def _credential_text(credential: Credential | None) -> str:
     if credential is None or credential.mode is Mode.API_KEY:
         return "an API key"
     plan = f" {credential.plan_type}" if credential.plan_type else ""
-    return f"ChatGPT{plan}, access token until {utc(credential.expires_at, 'unknown')} (then renewed)"
+    return f"ChatGPT{plan}, access token until {utc(credential.expires_at, 'unknown')} (then refreshed)"
 
 
 def _credential_as_json(config: Config, credential: Credential | None, problem: str | None) -> dict[str, Any]:
@@ -122,11 +112,16 @@ def _credential_as_json(config: Config, credential: Credential | None, problem: 
 
 
 def _echo_window(period: Period, cycle: Cycle, shares: Shares) -> None:
-    over = "over since" if cycle.end <= time.time() else "starts afresh"
+    when = "ended" if cycle.end <= time.time() else "resets"
     used = percent(shares.used_percent)
-    echo_paragraph(f"Subscription, {PERIOD_NAMES[period]}: {used} used, {over} {utc(cycle.end)}")
+    echo_paragraph(f"Subscription, {PERIOD_NAMES[period]}: {used} used, {when} {utc(cycle.end)}")
     rows = sorted(shares.percents.items(), key=lambda item: -item[1])
     texts = [(user or "-", percent(part)) for user, part in rows]
     click.echo(
-        table(("WHO", "USED"), [*texts, ("(past us)", percent(shares.outside))], terminal_width(), right=("USED",))
+        table(
+            ("USER", "USED"),
+            [*texts, ("(outside this service)", percent(shares.outside))],
+            terminal_width(),
+            right=("USED",),
+        )
     )

@@ -1,4 +1,4 @@
-"""``flask ocm usage``: what was used, by whom and of what."""
+"""``flask ocm usage``: usage by user, model, day or week."""
 
 from __future__ import annotations
 
@@ -31,23 +31,21 @@ _COLUMNS = (
 _HEADERS = ("TURNS", "INPUT", "CACHED", "OUTPUT", "USD")
 
 
-@click.command("usage", short_help="Show what was used, by whom and of what.")
+@click.command("usage", short_help="Show usage by user, model, day or week.")
 @click.option(
     "--by",
     type=click.Choice(["user", "model", "day", "week"]),
     multiple=True,
-    help="What to group by (user, when left out). Can be given several times.",
+    help="Group by this (default: user). Can be repeated.",
 )
-@click.option(
-    "--since", type=PAST, metavar="WHEN", help="From then on: 2027-01-31 (UTC), or back from now: 12h, 7d, 4w."
-)
-@click.option("--user", type=USER_NAME, help="Only what this user used.")
+@click.option("--since", type=PAST, metavar="WHEN", help="Only usage since then: 2027-01-31 (UTC), or 12h, 7d, 4w ago.")
+@click.option("--user", type=USER_NAME, help="Only this user's usage.")
 @json_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def usage(by: tuple[_Dimension, ...], since: float | None, user: str | None, as_json: bool, as_csv: bool) -> None:
-    """Show what was used: turns, tokens and what they would have cost at OpenAI's API prices.
+    """Show usage: turns, tokens, and what they would have cost at OpenAI's API prices.
 
-    Days are those of UTC, weeks those of the subscription. Counting begins with the full hour that --since is in.
+    Days are in UTC, weeks are those of the subscription. --since is rounded down to the hour.
 
     \b
     Examples:
@@ -56,7 +54,7 @@ def usage(by: tuple[_Dimension, ...], since: float | None, user: str | None, as_
       flask ocm usage --by model --user alice
     """
     if as_json and as_csv:
-        raise click.UsageError("--json and --csv contradict each other.")
+        raise click.UsageError("--json and --csv cannot be combined.")
     groups = tuple(dict.fromkeys(by)) or ("user",)
     with open_state().database.read() as connection:
         sums = queries.sums(connection, since, None, groups, user=user, utc_offset_seconds=0)
@@ -65,7 +63,7 @@ def usage(by: tuple[_Dimension, ...], since: float | None, user: str | None, as_
     elif as_csv:
         click.echo(_csv(sums, groups), nl=False)
     elif not sums:
-        click.echo(f"Nothing was used in this time{f' by {user}' if user else ''}.")
+        click.echo(f"No usage in this time{f' by {user}' if user else ''}.")
     else:
         _echo_table(sums, groups)
 
@@ -78,10 +76,12 @@ def _echo_table(sums: Sequence[Sum], groups: Sequence[_Dimension]) -> None:
     headers = (*(group.upper() for group in groups), *_HEADERS)
     click.echo(table(headers, rows, terminal_width(), right=_HEADERS))
     if total.turns_unpriced:
-        echo_paragraph(f"* {_turns(total.turns_unpriced)} of models without a price: not in the cost (see `prices`).")
+        echo_paragraph(
+            f"* {_turns(total.turns_unpriced)} with models without a price, not included in the cost (see `prices`)."
+        )
     if total.turns_without_usage:
         echo_paragraph(
-            f"{_turns(total.turns_without_usage)} of which OpenAI told no tokens, such as those cut or refused."
+            f"{_turns(total.turns_without_usage)} without token counts from OpenAI, such as those cut off or refused."
         )
 
 

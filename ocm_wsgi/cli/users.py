@@ -1,4 +1,4 @@
-"""The commands about users."""
+"""The commands that manage users."""
 
 from __future__ import annotations
 
@@ -20,13 +20,10 @@ from ocm_wsgi.users.directory import User
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_LIMIT_HELP = (
-    'How much may be used: "30% per week", "5 USD per day", "2M tokens per 5h", "100 requests per month". '
-    "Can be given several times."
-)
-_MODELS_HELP = "Pattern of the models allowed, such as 'gpt-5*' (in quotes). Can be given several times."
-_EXPIRES_HELP = "When access ends: 2027-01-31, 2027-01-31T18:00 (UTC), or from now: 12h, 30d, 4w."
-_CONCURRENT_HELP = "How many turns at once."
+_LIMIT_HELP = 'A limit: "30% per week", "5 USD per day", "2M tokens per 5h", "100 requests per month". Can be repeated.'
+_MODELS_HELP = "A pattern of allowed models, such as 'gpt-5*' (quoted). Can be repeated."
+_EXPIRES_HELP = "When access expires: 2027-01-31, 2027-01-31T18:00 (UTC), or 12h, 30d, 4w from now."
+_CONCURRENT_HELP = "The maximum number of concurrent turns."
 
 
 @click.command("add-user")
@@ -48,7 +45,7 @@ def add_user(
 ) -> None:
     """Add the user NAME and print their bearer token, once.
 
-    Only its hash is kept, so it cannot be shown again; rotate-token gives another.
+    Only its hash is stored, so it cannot be shown again; rotate-token creates another.
 
     \b
     Examples:
@@ -70,7 +67,7 @@ def add_user(
 @click.command("list-users")
 @json_option
 def list_users(as_json: bool) -> None:
-    """List all users, those of the configuration too.
+    """List all users, including those in the configuration.
 
     \b
     Examples:
@@ -85,15 +82,15 @@ def list_users(as_json: bool) -> None:
         click.echo("There are no users. Add one: flask ocm add-user NAME")
         return
     rows = [_row(account) for account in accounts]
-    headers = ("NAME", "STATE", "MODELS", "LIMITS", "AT ONCE", "UNTIL", "FROM")
-    click.echo(table(headers, rows, terminal_width(), right=("AT ONCE",)))
+    headers = ("NAME", "STATE", "MODELS", "LIMITS", "MAX", "EXPIRES", "SOURCE")
+    click.echo(table(headers, rows, terminal_width(), right=("MAX",)))
 
 
 @click.command("show-user")
 @click.argument("name", type=USER_NAME)
 @json_option
 def show_user(name: str, as_json: bool) -> None:
-    """Show the user NAME, and how their limits stand.
+    """Show the user NAME and how much of each limit is used.
 
     \b
     Example:
@@ -113,9 +110,9 @@ def show_user(name: str, as_json: bool) -> None:
                 ("Name", user.name),
                 ("State", _state(user)),
                 ("Models", ", ".join(user.models) or "all"),
-                ("At once", str(user.max_concurrent or "any number")),
-                ("Until", utc(user.expires_at)),
-                ("From", user.source),
+                ("Max. turns", str(user.max_concurrent or "any number")),
+                ("Expires", utc(user.expires_at)),
+                ("Source", user.source),
                 ("Added", utc(account.created_at, "-")),
                 ("Changed", utc(account.updated_at, "-")),
             ],
@@ -124,26 +121,26 @@ def show_user(name: str, as_json: bool) -> None:
     )
     if uses:
         rows = [(str(use.limit), *_use_texts(use)) for use in uses]
-        click.echo("\n" + table(("LIMIT", "USED", "STARTS AFRESH"), rows, width, right=("USED",)))
+        click.echo("\n" + table(("LIMIT", "USED", "RESETS"), rows, width, right=("USED",)))
     else:
         click.echo("\nNo limits.")
 
 
 @click.command("update-user")
 @click.argument("name", type=USER_NAME)
-@click.option("--limit", "limits", type=LIMIT, multiple=True, help=_LIMIT_HELP + " Replaces all there are.")
-@click.option("--no-limits", is_flag=True, help="Take all limits away.")
-@click.option("--models", multiple=True, metavar="PATTERN", help=_MODELS_HELP + " Replaces all there are.")
+@click.option("--limit", "limits", type=LIMIT, multiple=True, help=_LIMIT_HELP + " Replaces all existing ones.")
+@click.option("--no-limits", is_flag=True, help="Remove all limits.")
+@click.option("--models", multiple=True, metavar="PATTERN", help=_MODELS_HELP + " Replaces all existing ones.")
 @click.option("--all-models", is_flag=True, help="Allow all models.")
 @click.option("--expires", type=FUTURE, metavar="WHEN", help=_EXPIRES_HELP)
-@click.option("--no-expiry", is_flag=True, help="Let access last.")
+@click.option("--no-expiry", is_flag=True, help="Remove the expiry.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help=_CONCURRENT_HELP)
-@click.option("--no-max-concurrent", is_flag=True, help="Allow any number of turns at once.")
-@click.option("--admin/--no-admin", default=None, help="Give or take an admin's rights.")
-@click.option("--disable/--enable", "disabled", default=None, help="Lock the user out for now, or let them in again.")
+@click.option("--no-max-concurrent", is_flag=True, help="Allow any number of concurrent turns.")
+@click.option("--admin/--no-admin", default=None, help="Grant or revoke admin rights.")
+@click.option("--disable/--enable", "disabled", default=None, help="Disable the user, or enable them again.")
 @json_option
 def update_user(name: str, as_json: bool, **options: Any) -> None:
-    """Change the user NAME. What is not named stays.
+    """Change the user NAME. Settings without an option stay the same.
 
     \b
     Examples:
@@ -153,13 +150,13 @@ def update_user(name: str, as_json: bool, **options: Any) -> None:
     """
     changes = _changes(**options)
     if not changes:
-        raise click.UsageError("Nothing to change: name at least one option.")
+        raise click.UsageError("Nothing to change: give at least one option.")
     accounts = open_state().accounts
     accounts.update(name, lambda user: replace(user, **changes), actor=ACTOR)
     if as_json:
         echo_json(_as_json(accounts.show(name)))
     else:
-        click.echo(f"Changed {name}; it is in force from the next request on.")
+        click.echo(f"Changed {name}, from the next request on.")
 
 
 @click.command("rotate-token")
@@ -167,7 +164,7 @@ def update_user(name: str, as_json: bool, **options: Any) -> None:
 @yes_option
 @json_option
 def rotate_token(name: str, yes: bool, as_json: bool) -> None:
-    """Give the user NAME a new bearer token. The old one stops working at once.
+    """Give the user NAME a new bearer token. The old one stops working immediately.
 
     \b
     Example:
@@ -175,7 +172,7 @@ def rotate_token(name: str, yes: bool, as_json: bool) -> None:
     """
     accounts = open_state().accounts
     accounts.show(name)
-    _confirm(yes, f"Give {name} a new token? The one they use stops working at once.")
+    _confirm(yes, f"Give {name} a new token? The current one stops working immediately.")
     bearer_token = accounts.rotate_token(name, actor=ACTOR)
     if as_json:
         echo_json({"name": name, "bearer_token": bearer_token})
@@ -189,9 +186,9 @@ def rotate_token(name: str, yes: bool, as_json: bool) -> None:
 @yes_option
 @json_option
 def remove_user(name: str, yes: bool, as_json: bool) -> None:
-    """Remove the user NAME. Their token stops working at once; what they used stays in the records.
+    """Remove the user NAME. Their token stops working immediately; their usage stays on record.
 
-    To lock someone out for a while, disable them: update-user NAME --disable.
+    To block a user temporarily, disable them: update-user NAME --disable.
 
     \b
     Example:
@@ -199,7 +196,7 @@ def remove_user(name: str, yes: bool, as_json: bool) -> None:
     """
     accounts = open_state().accounts
     accounts.show(name)
-    _confirm(yes, f"Remove {name}? Their token, limits and settings cannot be had back.")
+    _confirm(yes, f"Remove {name}? Their token, limits and settings cannot be restored.")
     accounts.remove(name, actor=ACTOR)
     is_last = not accounts.all()
     if as_json:
@@ -207,7 +204,7 @@ def remove_user(name: str, yes: bool, as_json: bool) -> None:
         return
     click.echo(f"Removed {name}.")
     if is_last:
-        click.echo("There are no users now, and nobody can use the service until you add one.")
+        click.echo("No users are left; every request is refused until you add one.")
 
 
 def _changes(
@@ -224,14 +221,14 @@ def _changes(
     disabled: bool | None,
 ) -> dict[str, Any]:
     _require_future(expires)
-    for given, taken, names in (
+    for value, is_cleared, names in (
         (limits, no_limits, "--limit and --no-limits"),
         (models, all_models, "--models and --all-models"),
         (expires, no_expiry, "--expires and --no-expiry"),
         (max_concurrent, no_max_concurrent, "--max-concurrent and --no-max-concurrent"),
     ):
-        if given and taken:
-            raise click.UsageError(f"{names} contradict each other.")
+        if value and is_cleared:
+            raise click.UsageError(f"{names} cannot be combined.")
     changes: dict[str, Any] = {
         "limits": limits or None,
         "models": models or None,
@@ -247,13 +244,13 @@ def _changes(
         "expires_at": (no_expiry, None),
         "max_concurrent": (no_max_concurrent, None),
     }
-    return changes | {key: nothing for key, (is_cleared, nothing) in cleared.items() if is_cleared}
+    return changes | {key: empty for key, (is_cleared, empty) in cleared.items() if is_cleared}
 
 
 def _require_future(expires: float | None) -> None:
     if expires is not None and expires <= time.time():
         raise click.BadParameter(
-            "this time is over; to lock a user out, use update-user --disable.", param_hint="--expires"
+            "this time is in the past; to block a user, use update-user --disable.", param_hint="--expires"
         )
 
 
@@ -263,8 +260,8 @@ def _confirm(yes: bool, question: str) -> None:
 
 
 def _echo_token(name: str, bearer_token: str) -> None:
-    click.echo(f"Their bearer token. It is shown this once and kept nowhere:\n\n    {bearer_token}\n")
-    click.echo(f"What {name} does with it:\n\n    flask ocm client-config {name}")
+    click.echo(f"Their bearer token, shown only once and not stored:\n\n    {bearer_token}\n")
+    click.echo(f"To set up {name}'s client:\n\n    flask ocm client-config {name}")
 
 
 def _state(user: User) -> str:

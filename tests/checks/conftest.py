@@ -1,4 +1,4 @@
-"""``flask ocm check`` as a process of its own, beside a running service or without one."""
+"""``flask ocm check`` as a separate process, with or without a running service."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-# The real nginx is started by a helper of its own tests.
+# The nginx tests have the helper that starts the real nginx.
 sys.path.append(str(REPOSITORY / "tests" / "clients"))
 
 
-# Modes of files hold for root, too, where it runs the tests.
+# Make file modes apply even if root runs the tests.
 _AS_ANYBODY = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found."""
+    """The result of a check."""
 
     status: int
     output: str
@@ -36,20 +36,20 @@ class Report:
         return found
 
     def level(self, subject: str, code: str) -> str | None:
-        """Return the level of the one finding, or ``None`` when it is not there."""
+        """Return the level of the only such finding, or ``None`` without one."""
         levels = [each["level"] for each in self.findings if (each["subject"], each["code"]) == (subject, code)]
         assert len(levels) <= 1, levels
         return levels[0] if levels else None
 
     def worst(self) -> list[tuple[str, str]]:
-        """Return subject and code of all problems and warnings."""
+        """Return the subject and code of all problems and warnings."""
         bad = ("problem", "warning")
         return [(each["subject"], each["code"]) for each in self.findings if each["level"] in bad]
 
 
 @dataclass
 class Owner:
-    """Whoever runs the check, in a folder of their own."""
+    """The user who runs the check, in a folder of their own."""
 
     folder: Path
 
@@ -71,7 +71,7 @@ class Owner:
         self.credential_path.chmod(0o600)
 
     def check(self, *arguments: str, as_json: bool = True, **environ: str) -> Report:
-        """Run the check where gunicorn.conf.py is."""
+        """Run the check in the folder of gunicorn.conf.py."""
         result = subprocess.run(
             [*_AS_ANYBODY, sys.executable, "-m", "flask", "ocm", "check", *arguments, *(["--json"] if as_json else [])],
             cwd=REPOSITORY,
@@ -93,7 +93,7 @@ class Owner:
 
 @pytest.fixture
 def owner(simulator: Any, tmp_path: Path) -> Owner:
-    """Return an owner for whom all is well: configuration, credential, state, and OpenAI within reach."""
+    """Return an owner without problems: configuration, credential, state, and a reachable OpenAI."""
     owner = Owner(tmp_path)
     owner.configure(
         {

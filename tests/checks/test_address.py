@@ -1,4 +1,4 @@
-"""``flask ocm check --url``: the public address, with the real nginx in front, as it should be and spoiled."""
+"""``flask ocm check --url``: the public address with the real nginx in front, configured correctly and not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def in_front(running: Any, folder: Path, replaced: tuple[str, str] | None = None
 
 @pytest.fixture
 def checked(owner: Any, service: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Return what checks a service behind nginx."""
+    """Return a function that checks a service behind nginx."""
     with ExitStack() as running_servers:
 
         def check(*, replaced: tuple[str, str] | None = None, silence: int = 0, **options: Any) -> Any:
@@ -67,11 +67,11 @@ def _roots(server: Any) -> list[bytes]:
 
 
 def test_address_is_sound(checked: Any) -> None:
-    """With deploy/nginx.conf as it is, everything gets through."""
+    """With deploy/nginx.conf unchanged, every check passes."""
     report = checked(silence=1)
     found = {each["code"]: each["level"] for each in report.findings if each["subject"] == "address"}
     assert set(found) == ADDRESS_CODES, report.output
-    # The certificate of the test is good for long enough, too.
+    # The test's certificate is valid for long enough too.
     assert set(found.values()) == {"ok"}, report.output
 
 
@@ -87,8 +87,8 @@ def test_address_is_sound(checked: Any) -> None:
         pytest.param(("proxy_read_timeout 3600s;", "proxy_read_timeout 2s;"), "silence", "problem", id="silence"),
     ],
 )
-def test_fault_of_nginx_is_found(checked: Any, replaced: tuple[str, str], code: str, level: str) -> None:
-    """Each line of nginx.conf that Codex depends on is missed when it is gone."""
+def test_fault_in_nginx_is_found(checked: Any, replaced: tuple[str, str], code: str, level: str) -> None:
+    """Each line of nginx.conf that Codex depends on is reported if it is missing."""
     report = checked(replaced=replaced, silence=4 if code == "silence" else 0)
     assert report.level("address", code) == level, report.output
 
@@ -100,7 +100,7 @@ def test_open_service(checked: Any) -> None:
 
 
 def test_service_that_is_down(owner: Any, service: Any, tmp_path: Path) -> None:
-    """nginx alone is told from a service that runs."""
+    """nginx without the service behind it is reported."""
     running = service(workers=1)
     requests.get(running.url, timeout=20)
     running.stop()
@@ -113,16 +113,16 @@ def test_service_that_is_down(owner: Any, service: Any, tmp_path: Path) -> None:
     assert report.level("address", "not_checked") == "warning"
 
 
-def test_certificate_that_is_not_trusted(owner: Any, service: Any, tmp_path: Path) -> None:
-    """A certificate of nobody known ends the check of the address, in plain words."""
+def test_untrusted_certificate(owner: Any, service: Any, tmp_path: Path) -> None:
+    """A certificate of an unknown authority is reported and ends the check of the address."""
     with in_front(service(workers=1), tmp_path / "nginx") as server:
         report = owner.check("--url", f"https://localhost:{server.https_port}")
     assert report.level("address", "certificate") == "problem"
     assert report.status == 1
 
 
-def test_nobody_there(owner: Any) -> None:
-    """An address at which nobody listens is told."""
+def test_nothing_listening(owner: Any) -> None:
+    """An address at which nothing listens is reported."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     report = owner.check("--url", f"http://127.0.0.1:{port}")
@@ -130,23 +130,23 @@ def test_nobody_there(owner: Any) -> None:
 
 
 @pytest.mark.parametrize("url", ["ocm.example.org", "ftp://ocm.example.org", "https://"])
-def test_url_that_is_none(owner: Any, url: str) -> None:
-    """What is no URL is refused as such."""
+def test_invalid_url(owner: Any, url: str) -> None:
+    """A value that is not a URL is a usage error."""
     report = owner.check("--url", url)
     assert (report.status, report.output) == (2, "")
     assert "https://ocm.example.org" in report.errors
 
 
 def test_state_of_another_service(owner: Any, service: Any) -> None:
-    """Where the ticket is not known, the rest is left out with a warning that says why."""
+    """If the service does not know the ticket, the remaining checks are skipped with a warning that says why."""
     running = service(workers=1)
     report = owner.check("--url", running.url, "--silence", "0")
     assert report.level("address", "authentication") == "ok"
     assert report.level("address", "not_checked") == "warning"
 
 
-def test_nobody_else_finds_the_view(service: Any) -> None:
-    """Without a good ticket, what answers a check is not there: for strangers and for users alike."""
+def test_views_need_a_ticket(service: Any) -> None:
+    """Without a valid ticket, the check endpoints do not exist, neither for strangers nor for users."""
     running = service(workers=1)
     for authorization in (None, "Bearer sk-ocm-alice-0123456789abcdef", "Bearer check-none", "Basic eA=="):
         fields = {} if authorization is None else {"Authorization": authorization}
@@ -157,7 +157,7 @@ def test_nobody_else_finds_the_view(service: Any) -> None:
 
 
 def test_ticket(tmp_path: Path) -> None:
-    """A ticket is good while it is held and for 15 minutes at most, and leaves nothing behind."""
+    """A ticket is valid within its context, for 15 minutes at most, and leaves nothing behind."""
     state_path = tmp_path / "state"
     state_path.mkdir()
     with ticket(state_path) as text:

@@ -1,4 +1,4 @@
-"""``flask ocm check`` on one machine: each thing that can be wrong is found, told with its remedy, and nothing else."""
+"""``flask ocm check`` on one machine: each possible problem is found and reported with its remedy, and nothing else."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ocm_wsgi.checks import prices, reachability, sharing
 from tests.proxies import ForwardProxy, Socks5
 
 
-def test_all_is_well(owner: Any) -> None:
-    """Where nothing is wrong the exit status is 0, every subject is there, and nothing was made or changed."""
+def test_without_problems(owner: Any) -> None:
+    """Without problems the exit code is 0, every subject is reported, and nothing was created or changed."""
     before = sorted(path for path in owner.folder.rglob("*"))
     report = owner.check()
     assert (report.status, report.worst()) == (0, []), report.output
@@ -32,16 +32,16 @@ def test_all_is_well(owner: Any) -> None:
     assert sorted(path for path in owner.folder.rglob("*")) == before
 
 
-def test_nothing_secret_is_shown(owner: Any) -> None:
-    """No token of the file or of the users appears, in words or in JSON; nothing was spent or presented."""
+def test_no_secret_is_shown(owner: Any) -> None:
+    """No token of the credential or of a user appears, neither in text nor in JSON."""
     tokens = json.loads(owner.credential_path.read_text())["tokens"]
     secrets = ["sk-ocm-alice-0123456789", *(tokens[name] for name in ("id_token", "access_token", "refresh_token"))]
     for report in (owner.check(), owner.check(as_json=False)):
         assert all(secret not in report.output + report.errors for secret in secrets)
 
 
-def test_words(owner: Any) -> None:
-    """For a person every finding is a line, with its remedy below it."""
+def test_text(owner: Any) -> None:
+    """As text, every finding is a line, with its remedy below it."""
     owner.credential_path.unlink()
     report = owner.check(as_json=False)
     assert report.status == 1
@@ -50,8 +50,8 @@ def test_words(owner: Any) -> None:
     assert report.output.endswith("\n1 problem, 0 warnings.\n")
 
 
-def test_nothing_is_spent(owner: Any, simulator: Any) -> None:
-    """Upstream and issuer are asked once each, without a credential."""
+def test_nothing_is_used(owner: Any, simulator: Any) -> None:
+    """Upstream and issuer get one request each, without a credential."""
     owner.check()
     assert [(seen.method, seen.target) for seen in simulator.requests] == [
         ("GET", "/backend-api/codex/models"),
@@ -147,7 +147,7 @@ CASES = [
 def test_fault_is_found(
     owner: Any, simulator: Any, spoil: Callable[[Any, Any], None], subject: str, code: str, level: str | None
 ) -> None:
-    """Each fault is found at its level; problems and warnings come with a remedy; a problem sets the exit status."""
+    """Each fault is found at its level; problems and warnings have a remedy; a problem sets the exit code."""
     spoil(owner, simulator)
     report = owner.check()
     assert report.level(subject, code) == level, report.output
@@ -174,10 +174,10 @@ ENVIRONMENTS = [
 
 
 @pytest.mark.parametrize(("environ", "subject", "code", "level"), ENVIRONMENTS)
-def test_fault_of_surroundings_is_found(
+def test_fault_in_environment_is_found(
     owner: Any, environ: dict[str, str], subject: str, code: str, level: str
 ) -> None:
-    """The same for what the environment brings; passwords in it are not shown."""
+    """Faults caused by environment variables are found; passwords in these are not shown."""
     report = owner.check(**environ)
     levels = {each["level"] for each in report.findings if (each["subject"], each["code"]) == (subject, code)}
     assert levels == {level}, report.output
@@ -185,7 +185,7 @@ def test_fault_of_surroundings_is_found(
 
 
 def test_file_mounted_by_itself(owner: Any, tmp_path: Path) -> None:
-    """A single file that is mounted cannot be replaced in one step: mount the folder."""
+    """A single file that is mounted cannot be replaced atomically: the folder should be mounted."""
     outside = tmp_path / "outside.json"
     outside.write_text(owner.credential_path.read_text())
     subprocess.run(["mount", "--bind", outside, owner.credential_path], check=True)
@@ -197,8 +197,8 @@ def test_file_mounted_by_itself(owner: Any, tmp_path: Path) -> None:
     assert report.level("credential", "writable") is None
 
 
-def test_every_mistake_in_the_configuration(owner: Any) -> None:
-    """Without a configuration there is nothing else to look at: its mistakes are the findings."""
+def test_every_problem_in_the_configuration(owner: Any) -> None:
+    """An invalid configuration ends the check: its problems are the only findings."""
     owner.configure({"listen_prot": 8080, "reserve_5h": 101})
     report = owner.check()
     assert report.status == 1
@@ -207,7 +207,7 @@ def test_every_mistake_in_the_configuration(owner: Any) -> None:
 
 
 def test_configuration_alone(owner: Any, simulator: Any) -> None:
-    """Before a reload only the configuration is looked at, and a mistake in it is told by the exit status."""
+    """With --only-configuration nothing else is checked, and a problem sets the exit code."""
     owner.credential_path.unlink()
     report = owner.check("--only-configuration")
     assert (report.status, {each["subject"] for each in report.findings}) == (0, {"configuration"})
@@ -218,8 +218,8 @@ def test_configuration_alone(owner: Any, simulator: Any) -> None:
     assert (contradiction.status, contradiction.output) == (2, "")
 
 
-def test_metrics_of_a_running_service_stay(owner: Any, tmp_path: Path) -> None:
-    """Reading gunicorn's settings empties no folder of metrics: a running service may write there."""
+def test_metrics_of_a_running_service_remain(owner: Any, tmp_path: Path) -> None:
+    """Loading gunicorn's settings does not empty the folder of metrics, as a running service may use it."""
     metrics = tmp_path / "metrics"
     metrics.mkdir()
     (metrics / "counter_1.db").touch()
@@ -228,7 +228,7 @@ def test_metrics_of_a_running_service_stay(owner: Any, tmp_path: Path) -> None:
 
 
 def test_database_is_named(owner: Any) -> None:
-    """Which database it is and what is wrong with it is said in the finding, and nowhere else."""
+    """The finding names the database and its problem, and nothing else is printed."""
     damaged_database(owner, None)
     entry = json.loads((owner.folder / "ocm.json").read_text())
     owner.configure({**entry, "users": []})
@@ -240,7 +240,7 @@ def test_database_is_named(owner: Any) -> None:
 
 
 def test_refused_sign_in(owner: Any, service: Any, simulator: Any) -> None:
-    """A refusal that the service has met is told: the owner must sign in again."""
+    """A refusal that the service received is reported: the owner must sign in again."""
     running = service(credential=simulator.credential(expires_in=-10), users={}, workers=1)
     simulator.revoke_all()
     requests.get(f"{running.url}/v1/models", timeout=30)
@@ -249,7 +249,7 @@ def test_refused_sign_in(owner: Any, service: Any, simulator: Any) -> None:
 
 
 def test_through_the_detour(owner: Any) -> None:
-    """OpenAI is looked for where the service would look for it."""
+    """OpenAI is contacted through the detour, as by the service."""
     with ForwardProxy(Socks5).running() as proxy:
         report = owner.check(OCM_DETOUR=f"socks5h://scout:p%40ss%3Aword@127.0.0.1:{proxy.port}")
     assert report.status == 0, report.output
@@ -258,15 +258,15 @@ def test_through_the_detour(owner: Any) -> None:
     assert "p@ss" not in report.output
 
 
-def test_service_that_listens(owner: Any) -> None:
-    """A running service is noticed."""
+def test_running_service(owner: Any) -> None:
+    """A running service is detected."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         report = owner.check(OCM_LISTEN_PORT=str(listener.getsockname()[1]))
     assert report.level("server", "listening") == "ok"
 
 
 def test_users(owner: Any) -> None:
-    """Everybody, somebody and nobody are told apart, wherever the users are."""
+    """Services open to everyone, to users and to nobody are distinguished, wherever the users are defined."""
     entry = json.loads((owner.folder / "ocm.json").read_text())
     owner.configure({**entry, "users": []})
     assert owner.check().level("users", "everybody") == "note"
@@ -278,8 +278,8 @@ def test_users(owner: Any) -> None:
     assert owner.check().level("users", "nobody") == "warning"
 
 
-def test_lock_is_seen(owner: Any) -> None:
-    """Who holds a lock of the credential is named."""
+def test_lock_is_detected(owner: Any) -> None:
+    """The process that holds a lock of the credential is named."""
     with (owner.credential_path.parent / "auth.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         report = owner.check()
@@ -288,8 +288,8 @@ def test_lock_is_seen(owner: Any) -> None:
     assert f"process {os.getpid()}" in text
 
 
-def test_running_codex_is_seen(tmp_path: Path) -> None:
-    """A process of that name is taken for Codex."""
+def test_running_codex_is_detected(tmp_path: Path) -> None:
+    """A process named codex is considered to be Codex."""
     (tmp_path / "codex").symlink_to("/bin/sleep")
     with subprocess.Popen([str(tmp_path / "codex"), "60"]) as process:
         try:
@@ -313,14 +313,14 @@ def test_running_codex_is_seen(tmp_path: Path) -> None:
     ],
 )
 def test_clock(date: str | None, now: float, level: str | None) -> None:
-    """The clock is compared with the Date field; without one that can be read nothing is said."""
-    place = reachability._Place("OpenAI", "key", "https://openai.com", "/")
+    """The clock is compared with the Date field; without a valid one there is no finding."""
+    place = reachability._Endpoint("OpenAI", "key", "https://openai.com", "/")
     found = [finding.level.value for finding in reachability._clock(date, place, now=now)]
     assert found == ([] if level is None else [level])
 
 
 def test_old_prices() -> None:
-    """Data that was installed long ago is worth a note, with how to renew it."""
+    """Price data installed long ago causes a note that says how to update it."""
     [finding] = prices.findings(now=time.time() + 100 * 86400)
     assert (finding.level.value, finding.code) == ("note", "old")
     assert "pip install --upgrade" in finding.remedy

@@ -1,4 +1,4 @@
-"""The WebSocket of ``flask ocm check --url``: opened to OpenAI, tried and closed, and each way in which that fails."""
+"""The WebSocket of ``flask ocm check --url``: opened to OpenAI, pinged and closed, and each way in which that fails."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def websocket_finding(owner: Any, running: Any) -> dict[str, str]:
-    """Check a service and return what is said of its WebSocket."""
+    """Check a service and return the finding about its WebSocket."""
     configuration = str(running.folder / "ocm.json")
     report = owner.check("--url", running.url, "--silence", "0", OCM_CONFIG=configuration)
     (found,) = [each for each in report.findings if each["code"] == "websocket"]
@@ -36,7 +36,7 @@ def websocket_finding(owner: Any, running: Any) -> dict[str, str]:
 
 
 def accepting(head: str) -> bytes:
-    """The answer that a server has for an opening handshake."""
+    """Return a server's response to an opening handshake."""
     key = re.search(r"Sec-WebSocket-Key: (\S+)", head)
     assert key
     accept = base64.b64encode(hashlib.sha1((key[1] + _GUID).encode()).digest()).decode()
@@ -45,8 +45,8 @@ def accepting(head: str) -> bytes:
 
 
 @pytest.fixture
-def tried() -> Iterator[Callable[[Callable[[str], bytes]], None]]:
-    """Return what tries a WebSocket with a server that answers once, and then ends the connection."""
+def probe() -> Iterator[Callable[[Callable[[str], bytes]], None]]:
+    """Return a function that probes a WebSocket with a server that responds once, then ends the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         servers = []
 
@@ -58,29 +58,29 @@ def tried() -> Iterator[Callable[[Callable[[str], bytes]], None]]:
                 connection.shutdown(socket.SHUT_WR)
                 received.read()
 
-        def try_out(answer: Callable[[str], bytes]) -> None:
+        def probe(answer: Callable[[str], bytes]) -> None:
             servers.append(threading.Thread(target=serve, args=(answer,)))
             servers[-1].start()
             host, port = listener.getsockname()
             with closing(HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)) as connection:
                 connection.connect()
-                websocket.try_out(connection, {"Authorization": "Bearer check-none"})
+                websocket.probe(connection, {"Authorization": "Bearer check-none"})
 
-        yield try_out
+        yield probe
         for server in servers:
             server.join(TIMEOUT_SECONDS)
             assert not server.is_alive()
 
 
-def test_websocket_goes_all_the_way(owner: Any, service: Any) -> None:
-    """OpenAI is asked for a WebSocket with the owner's account, closed as it should be, and for no turn."""
+def test_websocket_reaches_openai(owner: Any, service: Any) -> None:
+    """A WebSocket is opened to OpenAI with the owner's account and closed cleanly, without a turn."""
     running = service(workers=1)
     assert websocket_finding(owner, running)["level"] == "ok"
     (handshake,) = [seen for seen in running.simulator.requests if seen.target == "/backend-api/codex/responses"]
     assert handshake.field("upgrade") == "websocket"
     assert "check-" not in (handshake.field("authorization") or "")
     assert running.simulator.turns == []
-    # It ended well: the line of one that was cut says so.
+    # It was closed cleanly: otherwise the log line would say so.
     assert eventually(
         lambda: re.search(r"GET /ocm/v1/check/websocket 101 \d+ B [\d.]+ s\n", running.log_text()) is not None
     )
@@ -94,8 +94,8 @@ def test_websocket_goes_all_the_way(owner: Any, service: Any) -> None:
         pytest.param({"status": 503, "error": ("down", "Not for you.")}, "journalctl", id="failing"),
     ],
 )
-def test_refusal_of_openai_is_told(owner: Any, service: Any, plan: dict[str, Any], remedy: str) -> None:
-    """OpenAI's answer is told with its status and its words."""
+def test_refusal_by_openai_is_reported(owner: Any, service: Any, plan: dict[str, Any], remedy: str) -> None:
+    """OpenAI's response is reported with its status and message."""
     running = service(workers=1)
     running.simulator.plan(Plan(upgrade=True, **plan))
     found = websocket_finding(owner, running)
@@ -104,27 +104,27 @@ def test_refusal_of_openai_is_told(owner: Any, service: Any, plan: dict[str, Any
     assert remedy in found["remedy"]
 
 
-def test_worker_without_tunnels_is_told(owner: Any, service: Any) -> None:
-    """With another worker class there is no WebSocket, and it says what to do about it."""
+def test_worker_without_tunnels_is_reported(owner: Any, service: Any) -> None:
+    """Another worker class does not support WebSockets; the finding says how to fix this."""
     running = service(workers=1, arguments=("--worker-class", "gthread"))
     found = websocket_finding(owner, running)
     assert (found["level"], "426" in found["text"]) == ("warning", True)
     assert "worker_class" in found["remedy"]
 
 
-def test_silence_is_told(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no answer comes the check goes on after as long as Codex would wait."""
+def test_handshake_timeout_is_reported(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a response the check goes on after Codex's own timeout."""
     monkeypatch.setattr(websocket, "TIMEOUT_SECONDS", 0.5)
     running = service(workers=1)
     running.simulator.plan(Plan(upgrade=True, silence_before_status=True))
     running.state_path.mkdir(exist_ok=True)
     found = [*address.findings(address.Address.parse(running.url), running.state_path, silence_seconds=0)]
-    (said,) = [each for each in found if each.code == "websocket"]
-    assert (said.level, "takes more than" in said.text) == (Level.WARNING, True)
+    (finding,) = [each for each in found if each.code == "websocket"]
+    assert (finding.level, "takes longer than" in finding.text) == (Level.WARNING, True)
 
 
 def test_no_turn_over_the_websocket_of_a_check(service: Any) -> None:
-    """Who holds a ticket cannot spend anything of the subscription with it."""
+    """A ticket cannot be used to consume any of the subscription."""
     running = service(workers=1)
     url = f"{running.url.replace('http', 'ws')}{websocket.TARGET}"
     running.state_path.mkdir(exist_ok=True)
@@ -143,28 +143,28 @@ def test_no_turn_over_the_websocket_of_a_check(service: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        pytest.param(lambda head: accepting("Sec-WebSocket-Key: x") + PONG, "not one to this", id="another-handshake"),
-        pytest.param(accepting, "it ends at once", id="end"),
-        pytest.param(lambda head: accepting(head) + b"\x81\x02hi", "it ends at once", id="no-pong"),
+        pytest.param(lambda head: accepting("Sec-WebSocket-Key: x") + PONG, "does not match", id="another-handshake"),
+        pytest.param(accepting, "ends immediately", id="end"),
+        pytest.param(lambda head: accepting(head) + b"\x81\x02hi", "ends immediately", id="no-pong"),
         pytest.param(lambda head: accepting(head) + b"HTTP/1.1 400", "a reserved bit is set", id="no-frames"),
     ],
 )
-def test_websocket_of_no_use_is_broken(tried: Callable[..., None], answer: Callable[[str], bytes], words: str) -> None:
-    """A yes alone does not do: it has to fit, and a pong has to come."""
+def test_unusable_websocket_is_broken(probe: Callable[..., None], answer: Callable[[str], bytes], words: str) -> None:
+    """Status 101 alone is not enough: the response has to match the handshake, and a pong has to arrive."""
     with pytest.raises(websocket.Broken, match=words):
-        tried(answer)
+        probe(answer)
 
 
-def test_pong_among_other_frames_will_do(tried: Callable[..., None]) -> None:
-    """What OpenAI may say first does not matter, and the connection may end without a farewell."""
-    tried(lambda head: accepting(head) + b"\x81\x02hi" + PONG)
+def test_pong_after_other_frames_is_enough(probe: Callable[..., None]) -> None:
+    """OpenAI may send other messages first, and the connection may end without a close frame."""
+    probe(lambda head: accepting(head) + b"\x81\x02hi" + PONG)
 
 
-def test_words_of_a_refusal_are_fit_for_a_terminal(tried: Callable[..., None]) -> None:
-    """An error's message is shown as one line of plain text; other bodies are left out."""
+def test_message_of_a_refusal_is_safe_for_a_terminal(probe: Callable[..., None]) -> None:
+    """An error's message is shown as one line of plain text; other bodies are omitted."""
     body = json.dumps({"error": {"message": "No \x1b[2J\n" + "x" * 1000}}).encode()
     head = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n"
     with pytest.raises(websocket.Declined, match=r"^400: No \[2Jx{100,195}$"):
-        tried(lambda _: head % len(body) + body)
+        probe(lambda _: head % len(body) + body)
     with pytest.raises(websocket.Declined, match=r"^400$"):
-        tried(lambda _: head % 2 + b"<>")
+        probe(lambda _: head % 2 + b"<>")

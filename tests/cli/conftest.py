@@ -1,4 +1,4 @@
-"""The command line in a folder of its own: its configuration, its state, and nothing of the machine's."""
+"""The command line in a separate folder with its own configuration and state, isolated from the machine's."""
 
 from __future__ import annotations
 

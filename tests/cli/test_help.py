@@ -1,4 +1,4 @@
-"""Help and documentation: every command has both, and neither promises what is not there."""
+"""Help and documentation: every command has both, and they agree with the code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from click.testing import Result
 from ocm_wsgi.cli import COMMANDS, ocm
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
-#: What is documented with what it belongs to.
+#: Commands documented on other pages.
 ELSEWHERE = {"demo"}
 NAMES = [name for name in COMMANDS if name not in ELSEWHERE]
 
@@ -46,10 +46,10 @@ def test_help(run: Callable[..., Result], name: str) -> None:
 def test_documented(name: str) -> None:
     """The document names exactly the options that the command has."""
     options = [parameter for parameter in command_of(name).params if isinstance(parameter, click.Option)]
-    there_are = {text for option in options for text in (*option.opts, *option.secondary_opts)}
+    existing = {text for option in options for text in (*option.opts, *option.secondary_opts)}
     documented = set(re.findall(r"^\| `(--[a-z-]+)", section_of(name), re.MULTILINE))
     documented |= set(re.findall(r"^\| `--[a-z-]+`, `(--[a-z-]+)`", section_of(name), re.MULTILINE))
-    assert documented == there_are
+    assert documented == existing
 
 
 def test_all_documented() -> None:

@@ -1,4 +1,4 @@
-"""What was used, whether it works, and what clients need, on the command line."""
+"""The commands usage, status and client-config."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def database(folder: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def used(database: Database) -> None:
-    """Three turns: two of alice's, of which one unpriced, and one of bob's a day later without tokens."""
+    """Record three turns: two by alice, one of them unpriced, and one by bob a day later without token counts."""
 
     def turn(number: int, user: str, model: str, usage: Usage | None, cost: int | None, days: int) -> Turn:
         started_at = START + days * 86_400
@@ -57,15 +57,15 @@ def used(database: Database) -> None:
 
 @pytest.mark.usefixtures("used")
 def test_usage_table(run: Run) -> None:
-    """Sums by user with a total; what has no price and what has no tokens is said."""
+    """Usage is summed by user, with a total; turns without a price or token counts are mentioned."""
     output = run("usage").stdout
     lines = [line.split() for line in output.splitlines()]
     assert lines[0] == ["USER", "TURNS", "INPUT", "CACHED", "OUTPUT", "USD"]
     assert lines[1] == ["alice", "2", "1,010", "400", "55", "12.35*"]
     assert lines[2] == ["bob", "1", "0", "0", "0", "0.00"]
     assert lines[3] == ["all", "3", "1,010", "400", "55", "12.35*"]
-    assert "* 1 turn of models without a price" in output
-    assert "1 turn of which OpenAI told no tokens" in output
+    assert "* 1 turn with models without a price" in output
+    assert "1 turn without token counts from OpenAI" in output
 
 
 @pytest.mark.usefixtures("used")
@@ -83,7 +83,7 @@ def test_usage_table(run: Run) -> None:
     ],
 )
 def test_usage_groups(run: Run, run_json: RunJson, arguments: list[str], groups: list[list[str]]) -> None:
-    """JSON and CSV hold the same groups, and the counts exactly."""
+    """JSON and CSV have the same groups, with exact counts."""
     rows = run_json("usage", *arguments)
     names = list(rows[0])[: len(groups[0])] if rows else []
     assert [[row[name] for name in names] for row in rows] == groups
@@ -95,14 +95,14 @@ def test_usage_groups(run: Run, run_json: RunJson, arguments: list[str], groups:
 
 @pytest.mark.usefixtures("used")
 def test_usage_nothing(run: Run) -> None:
-    """A time in which nothing was used is said to be one."""
-    assert run("usage", "--since", "2033-01-01").stdout == "Nothing was used in this time.\n"
-    assert run("usage", "--user", "alcie").stdout == "Nothing was used in this time by alcie.\n"
+    """A time without usage is reported as such."""
+    assert run("usage", "--since", "2033-01-01").stdout == "No usage in this time.\n"
+    assert run("usage", "--user", "alcie").stdout == "No usage in this time by alcie.\n"
 
 
 @pytest.mark.usefixtures("used")
 def test_status(run: Run, run_json: RunJson, folder: Path, database: Database) -> None:
-    """Configuration, credential, state, and who used the subscription, are told; no secret is."""
+    """Configuration, credential, state and the users' shares of the subscription are shown; no secret is."""
     quota = WindowHistory(database)
     for percent, at in ((0.0, START - 1), (40.0, START + 1)):
         limits = RateLimits((Limit("codex", None, Window(percent, 10_080, START + 86_400)),))
@@ -115,7 +115,7 @@ def test_status(run: Run, run_json: RunJson, folder: Path, database: Database) -
     assert "an API key" in result.stdout
     assert re.search(r"alice +40\.0%", result.stdout)
     assert "1 user\n" in result.stdout
-    assert "(past us)" in result.stdout
+    assert "(outside this service)" in result.stdout
     assert "secret" not in result.output
     found = run_json("status")
     (window,) = found["windows"]
@@ -125,8 +125,8 @@ def test_status(run: Run, run_json: RunJson, folder: Path, database: Database) -
 
 
 @pytest.mark.parametrize("content", [None, "", "{", '{"auth_mode": "headers"}'])
-def test_status_of_what_is_broken(run: Run, folder: Path, content: str | None) -> None:
-    """A credential that cannot be used is told with its reason, and by the exit code."""
+def test_status_with_problems(run: Run, folder: Path, content: str | None) -> None:
+    """An unusable credential is reported with its reason, and by the exit code."""
     if content is not None:
         (folder / ".codex").mkdir()
         (folder / ".codex" / "auth.json").write_text(content)
@@ -138,7 +138,7 @@ def test_status_of_what_is_broken(run: Run, folder: Path, content: str | None) -
 
 
 def test_client_config(run: Run, run_json: RunJson) -> None:
-    """What is printed names the address and the variable, in the forms that Codex takes, and no token."""
+    """The output has the base URL and the variable, in the form that Codex expects, and no token."""
     text = run("client-config", "carol", "--base-url", "https://ocm.example.com/").stdout
     assert 'model_provider = "ocm"' in text
     assert 'base_url = "https://ocm.example.com/v1"' in text
@@ -158,7 +158,7 @@ def test_client_config(run: Run, run_json: RunJson) -> None:
         "wire_api": "responses",
         "supports_websockets": True,
     }
-    # What comes after a table's head belongs to the table.
+    # Keys after a table's header belong to the table.
     assert found["config_toml"].index("model_provider =") < found["config_toml"].index("[model_providers.ocm]")
     compile(found["python"], "client.py", "exec")
 
@@ -172,5 +172,5 @@ def test_client_config(run: Run, run_json: RunJson) -> None:
     ],
 )
 def test_client_config_base_url(run_json: RunJson, given: str, url: str) -> None:
-    """A bare host gets the API's path; any other path stays."""
+    """A URL without a path gets the API's path; any other path is kept."""
     assert run_json("client-config", "carol", "--base-url", given)["base_url"] == url

@@ -1,4 +1,4 @@
-"""Commands about users: what they change, ask, print and refuse."""
+"""The commands that manage users: their changes, confirmations, output and errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def known_as(folder: Path, bearer_token: str) -> str:
 
 
 def test_add_user(run: Run, folder: Path) -> None:
-    """The token is printed once with the next step, works, and is nowhere on disk."""
+    """The token is printed once, with the next step; it works, and is not stored on disk."""
     result = run("add-user", "alice", "--limit", "30% per week")
     assert result.exit_code == 0
     (token,) = [word for word in result.stdout.split() if word.startswith("sk-ocm-")]
@@ -48,7 +48,7 @@ def test_add_user(run: Run, folder: Path) -> None:
 
 
 def test_add_user_options(run_json: RunJson) -> None:
-    """Every option is kept as it was given."""
+    """Every option is stored as given."""
     options = ["--limit", "30% per week", "--limit", "$5/day", "--models", "gpt-5*", "--models", "o4"]
     options += ["--expires", "2099-01-31", "--max-concurrent", "3", "--admin"]
     added = run_json("add-user", "alice", *options)["user"]
@@ -66,28 +66,28 @@ def test_add_user_options(run_json: RunJson) -> None:
     [
         (["add-user"], 2, "Missing argument"),
         (["add-user", "alice", "--limit", "30 moons"], 2, "is not a limit"),
-        (["add-user", "alice", "--expires", "soon"], 2, "is no time"),
-        (["add-user", "alice", "--expires", "2001-01-01"], 2, "is over"),
+        (["add-user", "alice", "--expires", "soon"], 2, "is not a time"),
+        (["add-user", "alice", "--expires", "2001-01-01"], 2, "is in the past"),
         (["add-user", "alice", "--max-concurrent", "0"], 2, "x>=1"),
         (["add-user", "al ice"], 1, "A name has"),
         (["add-user", "carol"], 1, "in the configuration"),
         (["add-user", "bob"], 1, "already"),
         (["show-user", "nobody"], 1, "no user nobody"),
         (["update-user", "bob"], 2, "at least one option"),
-        (["update-user", "bob", "--limit", "5 USD per day", "--no-limits"], 2, "contradict"),
+        (["update-user", "bob", "--limit", "5 USD per day", "--no-limits"], 2, "cannot be combined"),
         (["update-user", "nobody", "--disable"], 1, "no user nobody"),
         (["update-user", "carol", "--disable"], 1, "change it there"),
         (["rotate-token", "carol", "--yes"], 1, "change it there"),
         (["remove-user", "nobody", "--yes"], 1, "no user nobody"),
-        (["usage", "--json", "--csv"], 2, "contradict"),
+        (["usage", "--json", "--csv"], 2, "cannot be combined"),
         (["usage", "--by", "moon"], 2, "moon"),
         (["client-config", "nobody"], 1, "no user nobody"),
         (["client-config", "bob", "--base-url", "ocm.example.com"], 2, "https://"),
         (["no-such-command"], 2, "No such command"),
     ],
 )
-def test_refusals(run: Run, arguments: list[str], exit_code: int, reason: str) -> None:
-    """What cannot be done ends with its reason on stderr and exit code 1; what is mistyped with 2."""
+def test_errors(run: Run, arguments: list[str], exit_code: int, reason: str) -> None:
+    """A failure is reported on stderr with exit code 1, a usage error with 2."""
     assert run("add-user", "bob").exit_code == 0
     result = run(*arguments)
     assert result.exit_code == exit_code
@@ -96,7 +96,7 @@ def test_refusals(run: Run, arguments: list[str], exit_code: int, reason: str) -
 
 
 def test_update_user(run_json: RunJson) -> None:
-    """What is named changes, what is not stays, and everything can be taken back."""
+    """Options change their settings only, and every setting can be removed."""
     run_json("add-user", "alice", "--limit", "30% per week", "--models", "o4", "--expires", "30d")
     changed = run_json("update-user", "alice", "--limit", "5 USD per day", "--disable", "--admin")
     assert (changed["limits"], changed["models"], changed["state"]) == (["5 USD per day"], ["o4"], "disabled")
@@ -110,7 +110,7 @@ def test_update_user(run_json: RunJson) -> None:
 
 @pytest.mark.parametrize("command", ["rotate-token", "remove-user"])
 def test_confirmation(run: Run, run_json: RunJson, folder: Path, command: str) -> None:
-    """Nothing is lost before somebody has said yes."""
+    """Nothing is lost without confirmation."""
     token = run_json("add-user", "alice")["bearer_token"]
     for answer in ("n\n", "", "\n"):
         result = run(command, "alice", input=answer)
@@ -122,7 +122,7 @@ def test_confirmation(run: Run, run_json: RunJson, folder: Path, command: str) -
 
 
 def test_rotate_token(run_json: RunJson, folder: Path) -> None:
-    """The new token works, the old one no longer."""
+    """The new token works; the old one no longer does."""
     old = run_json("add-user", "alice")["bearer_token"]
     new = run_json("rotate-token", "alice", "--yes")["bearer_token"]
     assert known_as(folder, new) == "alice"
@@ -131,7 +131,7 @@ def test_rotate_token(run_json: RunJson, folder: Path) -> None:
 
 
 def test_list_users(run: Run, run_json: RunJson) -> None:
-    """All users are listed, those of the configuration too, by name."""
+    """All users are listed by name, including those in the configuration."""
     run_json("add-user", "Dave")
     run_json("add-user", "alice")
     assert [user["name"] for user in run_json("list-users")] == ["alice", "carol", "Dave"]
@@ -141,7 +141,7 @@ def test_list_users(run: Run, run_json: RunJson) -> None:
 
 
 def test_list_users_empty(run: Run, folder: Path) -> None:
-    """Without users the next step is told."""
+    """Without users the next step is shown."""
     (folder / "ocm.json").write_text("{}")
     assert "flask ocm add-user NAME" in run("list-users", OCM_STATE_PATH=str(folder / "state")).stdout
 
@@ -149,7 +149,7 @@ def test_list_users_empty(run: Run, folder: Path) -> None:
 @pytest.mark.parametrize("columns", ["40", "80", "200"])
 @pytest.mark.parametrize("command", [("list-users",), ("show-user", "alice"), ("usage",), ("status",)])
 def test_tables_fit(run: Run, columns: str, command: tuple[str, ...]) -> None:
-    """Whatever the width of the terminal, nothing is wider, and nothing is left out."""
+    """Output fits any width of the terminal, with nothing left out."""
     limits = [
         option for limit in ("30% per week", "5 USD per day", "2M tokens per 5h") for option in ("--limit", limit)
     ]
@@ -162,8 +162,8 @@ def test_tables_fit(run: Run, columns: str, command: tuple[str, ...]) -> None:
         assert "2099-01-31" in result.stdout
 
 
-def test_mistakes_in_the_configuration(run: Run, folder: Path) -> None:
-    """Every mistake is printed as it is, without a traceback."""
+def test_invalid_configuration(run: Run, folder: Path) -> None:
+    """Every problem in the configuration is printed, without a traceback."""
     (folder / "ocm.json").write_text('{"listen_prot": 1, "users": [{"name": "alice"}]}')
     result = run("list-users")
     assert result.exit_code == 1
@@ -173,8 +173,8 @@ def test_mistakes_in_the_configuration(run: Run, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["login", "logout"])
-def test_mistakes_are_told_to_programs(run: Run, folder: Path, command: str) -> None:
-    """With --json mistakes in the configuration are an event like any other failure."""
+def test_invalid_configuration_as_json(run: Run, folder: Path, command: str) -> None:
+    """With --json an invalid configuration is an event like any other failure."""
     (folder / "ocm.json").write_text("{")
     result = run(command, "--json")
     assert result.exit_code == 1
@@ -183,7 +183,7 @@ def test_mistakes_are_told_to_programs(run: Run, folder: Path, command: str) -> 
 
 
 def test_unusable_state(run: Run, folder: Path) -> None:
-    """A state folder that cannot be made is an error of one line."""
+    """A state folder that cannot be created is a one-line error."""
     (folder / "state").write_text("in the way")
     result = run("list-users")
     assert result.exit_code == 1
@@ -191,7 +191,7 @@ def test_unusable_state(run: Run, folder: Path) -> None:
 
 
 def test_locked_database(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that another program holds is an error of one line."""
+    """A database locked by another program is a one-line error."""
     monkeypatch.setattr("ocm_wsgi.storage.database.BUSY_TIMEOUT_SECONDS", 0.1)
     run("add-user", "alice")
     with closing(sqlite3.connect(folder / "state" / "ocm.db")) as other:
@@ -203,7 +203,7 @@ def test_locked_database(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_full_disk(folder: Path) -> None:
-    """An output that cannot be written is an error of one line, too."""
+    """Output that cannot be written is a one-line error too."""
     with open("/dev/full", "w") as full:
         result = subprocess.run(
             [FLASK, "ocm", "list-users"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -213,8 +213,8 @@ def test_full_disk(folder: Path) -> None:
     assert "No space left on device" in result.stderr
 
 
-def test_ten_at_once(folder: Path) -> None:
-    """Ten processes that add users at the same moment, to a database that is not there yet, all succeed."""
+def test_concurrent_processes(folder: Path) -> None:
+    """Ten processes that add users at the same time, to a database that does not exist yet, all succeed."""
     commands = [[FLASK, "ocm", "add-user", f"user-{number}"] for number in range(10)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for command in commands]
     results = [process.communicate(timeout=60) for process in processes]
@@ -224,7 +224,7 @@ def test_ten_at_once(folder: Path) -> None:
 
 
 def test_completion(run: Run, folder: Path) -> None:
-    """The shell completes names of users; a broken configuration completes nothing and says nothing."""
+    """The shell completes users' names; with an invalid configuration it completes and prints nothing."""
     run("add-user", "alice")
     words = {"_FLASK_COMPLETE": "bash_complete", "COMP_WORDS": "flask ocm show-user a", "COMP_CWORD": "3"}
     for more, expected in (({}, "plain,alice"), ({"OCM_CONFIG": "/nowhere.json"}, "")):
