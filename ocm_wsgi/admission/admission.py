@@ -24,7 +24,7 @@ from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, Usag
 from ocm_wsgi.quota import limits
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import MEASURED_BY, PERIOD_NAMES, Limit, Period, Span
-from ocm_wsgi.users.directory import User
+from ocm_wsgi.users.user import User
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

@@ -16,7 +16,7 @@ from ocm_wsgi.cli.state import ACTOR, open_state
 from ocm_wsgi.quota.limits import Limit
 from ocm_wsgi.reporting.status import iso, limit_status, user_state
 from ocm_wsgi.users.accounts import Account
-from ocm_wsgi.users.directory import User
+from ocm_wsgi.users.user import User
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

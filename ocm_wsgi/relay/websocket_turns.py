@@ -15,7 +15,7 @@ from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
 from ocm_wsgi.protocol.websocket.session import TurnEnded
 from ocm_wsgi.telemetry import counters
 from ocm_wsgi.telemetry.live_requests import TakeUp, TurnOfSocket
-from ocm_wsgi.users.directory import User
+from ocm_wsgi.users.user import User
 
 
 class SocketTurn(TurnUnderWay):

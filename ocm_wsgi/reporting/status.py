@@ -20,7 +20,7 @@ from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
 from ocm_wsgi.quota.shares import Shares
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.directory import ANYONE, User
+from ocm_wsgi.users.user import ANYONE, User
 
 UserState = Literal["active", "disabled", "expired"]
 

@@ -13,7 +13,7 @@ from ocm_wsgi.config import times
 from ocm_wsgi.errors import BadRequest
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.reporting.status import iso, sees_all
-from ocm_wsgi.users.directory import User
+from ocm_wsgi.users.user import User
 
 PARAMETERS = ("since", "until", "by", "user")
 DIMENSIONS: tuple[Dimension, ...] = ("user", "model", "service_tier", "hour", "day", "week")

@@ -1,7 +1,7 @@
-"""Changing the users in the database: for the command line and the dashboard. Every change is in the audit trail.
+"""Managing the users in the database, for the command line and the dashboard.
 
-Those in the configuration are shown beside them and changed there. A change is in force at the next request of every
-worker.
+Users in the configuration are listed too, but can only be changed there. A change takes effect at the next request of
+every worker, and is recorded in the audit trail.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ import sqlalchemy as sa
 
 from ocm_wsgi.errors import UserRejected
 from ocm_wsgi.storage import schema as db
-from ocm_wsgi.users.directory import NAME, VERSION_KEY, User, columns_of, from_config, new_token, token_digest, user_of
+from ocm_wsgi.users.directory import VERSION_KEY
+from ocm_wsgi.users.tokens import new_token, token_digest
+from ocm_wsgi.users.user import NAME, User, columns_of, from_config, user_of
 
 if TYPE_CHECKING:
     from ocm_wsgi.config import UserConfig
     from ocm_wsgi.storage.database import Database
 
-_BY_NAME = sa.select(db.user).where(db.user.c.name == sa.bindparam("wanted"))
+_BY_NAME = sa.select(db.user).where(db.user.c.name == sa.bindparam("user_name"))
 
 
 @dataclass(frozen=True)
 class Account:
-    """A user and what is known of their making.
+    """A user, and when the account was created and changed.
 
-    :ivar created_at: Unix seconds; ``None`` for users of the configuration.
+    :ivar created_at: Unix seconds, as is ``updated_at``; ``None`` for users in the configuration.
     """
 
     user: User
@@ -38,9 +40,9 @@ class Account:
 
 
 class Accounts:
-    """The users, for those who manage them.
+    """Lists and changes users.
 
-    :param clock: gives Unix seconds.
+    :param clock: returns Unix seconds.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Accounts:
         self._clock = clock
 
     def all(self) -> list[Account]:
-        """Give all users, by name.
+        """Return all users, sorted by name.
 
         :raises StateError: the database cannot be read.
         """
@@ -61,9 +63,9 @@ class Accounts:
         return sorted([*self._configured.values(), *shown], key=lambda account: account.user.name.casefold())
 
     def show(self, name: str) -> Account:
-        """Give one user.
+        """Return one user.
 
-        :raises UserRejected: there is none of that name.
+        :raises UserRejected: there is no user of that name.
         :raises StateError: the database cannot be read.
         """
         if name in self._configured:
@@ -72,85 +74,85 @@ class Accounts:
             return _stored(connection, name)
 
     def add(self, user: User, *, actor: str) -> str:
-        """Make a user.
+        """Add a user.
 
-        :param actor: who does it: a user's name, or ``"cli"``.
-        :return: their bearer token, which cannot be had again.
-        :raises UserRejected: the name is taken, or no good.
+        :param actor: for the audit trail: the name of the user who does this, or ``"cli"``.
+        :return: their bearer token, which cannot be shown again.
+        :raises UserRejected: the name is taken, or a value is invalid.
         :raises StateError: nothing was changed.
         """
-        _require_good(user)
-        self._require_ours(user.name)
+        _validate(user)
+        self._require_not_configured(user.name)
         bearer_token, now = new_token(), self._clock()
         row = {**columns_of(user), "token_sha256": token_digest(bearer_token), "created_at": now, "updated_at": now}
         with self._database.write() as connection:
             try:
                 connection.execute(db.user.insert(), row)
             except sa.exc.IntegrityError as exc:
-                raise UserRejected(f"There is a user {user.name} already.") from exc
-            self._tell(connection, actor, "user.added", user.name, _public(user))
+                raise UserRejected(f"The user {user.name} already exists.") from exc
+            self._audit(connection, actor, "user.added", user.name, _public(user))
         return bearer_token
 
     def update(self, name: str, change: Callable[[User], User], *, actor: str) -> User:
-        """Change a user, whoever else changes them at the same moment.
+        """Change a user. Concurrent changes are serialized, so none is lost.
 
-        :param change: makes the new value of the old one; the name stays.
-        :raises UserRejected: there is none of that name, it is in the configuration, or the change is no good.
+        :param change: returns the new value, given the old one; the name stays the same.
+        :raises UserRejected: there is no user of that name, the configuration defines it, or a value is invalid.
         :raises StateError: nothing was changed.
         """
-        self._require_ours(name)
+        self._require_not_configured(name)
         with self._database.write() as connection:
             before = _stored(connection, name).user
             after = change(before)
-            _require_good(after)
+            _validate(after)
             columns = {**columns_of(after), "name": name, "updated_at": self._clock()}
             connection.execute(db.user.update().where(db.user.c.name == name), columns)
             old, new = _public(before), _public(after)
             changed = {key: [old[key], new[key]] for key in new if old[key] != new[key]}
-            self._tell(connection, actor, "user.updated", name, changed)
+            self._audit(connection, actor, "user.updated", name, changed)
         return after
 
     def rotate_token(self, name: str, *, actor: str) -> str:
-        """Give a user a new bearer token; the old one stops working.
+        """Replace a user's bearer token and return the new one; the old one stops working.
 
-        :raises UserRejected: there is none of that name, or it is in the configuration.
+        :raises UserRejected: there is no user of that name, or the configuration defines it.
         :raises StateError: nothing was changed.
         """
-        self._require_ours(name)
+        self._require_not_configured(name)
         bearer_token = new_token()
         columns = {"token_sha256": token_digest(bearer_token), "updated_at": self._clock()}
         with self._database.write() as connection:
             _stored(connection, name)
             connection.execute(db.user.update().where(db.user.c.name == name), columns)
-            self._tell(connection, actor, "user.token_rotated", name)
+            self._audit(connection, actor, "user.token_rotated", name)
         return bearer_token
 
     def remove(self, name: str, *, actor: str) -> None:
-        """Remove a user. What they used stays in the ledger, under their name.
+        """Remove a user. Their usage stays in the ledger, under their name.
 
-        :raises UserRejected: there is none of that name, or it is in the configuration.
+        :raises UserRejected: there is no user of that name, or the configuration defines it.
         :raises StateError: nothing was changed.
         """
-        self._require_ours(name)
+        self._require_not_configured(name)
         with self._database.write() as connection:
             user = _stored(connection, name).user
             connection.execute(db.user.delete().where(db.user.c.name == name))
-            self._tell(connection, actor, "user.removed", name, _public(user))
+            self._audit(connection, actor, "user.removed", name, _public(user))
 
-    def _require_ours(self, name: str) -> None:
+    def _require_not_configured(self, name: str) -> None:
         if name in self._configured:
-            raise UserRejected(f"The user {name} is in the configuration; change it there.")
+            raise UserRejected(f"The user {name} is defined in the configuration; change it there.")
 
-    def _tell(
+    def _audit(
         self, connection: sa.Connection, actor: str, kind: str, subject: str, detail: dict[str, Any] | None = None
     ) -> None:
         db.add_event(connection, self._clock(), actor, kind, subject, detail)
-        # Not a counter: in a database put back from a copy, the same number could stand for other users.
+        # Not a counter: in a database restored from a backup, the same number could denote other users.
         db.set_meta(connection, VERSION_KEY, secrets.token_hex(8))
 
 
 def _stored(connection: sa.Connection, name: str) -> Account:
-    row = connection.execute(_BY_NAME, {"wanted": name}).mappings().first()
+    row = connection.execute(_BY_NAME, {"user_name": name}).mappings().first()
     if row is None:
         raise UserRejected(f"There is no user {name}.")
     return _account(row)
@@ -160,21 +162,19 @@ def _account(row: Any) -> Account:
     try:
         return Account(user_of(row), row["created_at"], row["updated_at"])
     except ValueError as exc:
-        raise UserRejected(f"The user {row['name']} was written by a newer release: {exc}.") from exc
+        raise UserRejected(f"The user {row['name']} was saved by a newer release: {exc}.") from exc
 
 
 def _public(user: User) -> dict[str, Any]:
-    """What the audit trail keeps of a user."""
+    """Return what the audit trail records of a user."""
     limits = [str(limit) for limit in user.limits]
     return {**asdict(user), "limits": limits, "models": list(user.models)}
 
 
-def _require_good(user: User) -> None:
+def _validate(user: User) -> None:
     if not NAME.fullmatch(user.name):
-        raise UserRejected(
-            "A name has 1 to 64 characters: letters and digits, after the first also any of . _ @ + and -."
-        )
+        raise UserRejected("A name has 1 to 64 characters: letters and digits, and after the first also . _ @ + and -.")
     if user.max_concurrent is not None and user.max_concurrent < 1:
         raise UserRejected("max_concurrent must be at least 1.")
     if any(not pattern or not pattern.isprintable() for pattern in user.models):
-        raise UserRejected("A pattern for models must have visible characters, such as gpt-5*.")
+        raise UserRejected("A model pattern must consist of visible characters, such as gpt-5*.")

@@ -1,7 +1,8 @@
-"""Who is signed in to the dashboard: a signed cookie, and how often a sign-in may fail. No Flask.
+"""Sessions of the dashboard: signed cookies, and the rate limit on failed sign-ins. No Flask.
 
-The cookie holds the user's name and a fingerprint of their bearer token's digest. It is looked up at every request, so
-a new token, disabling, expiry and removal end it at once, everywhere, with no list of sessions to keep.
+The cookie holds the user's name and a fingerprint of their bearer token's digest. Both are checked at every request, so
+rotating the token and disabling, expiry or removal of the user end the session immediately, in every process, without
+a session store.
 """
 
 from __future__ import annotations
@@ -22,24 +23,26 @@ from ocm_wsgi.errors import AuthenticationFailed, SignInThrottled, StateError
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.files import NewFile
-from ocm_wsgi.users.directory import User, UserDirectory, token_digest
+from ocm_wsgi.users.directory import UserDirectory
+from ocm_wsgi.users.tokens import token_digest
+from ocm_wsgi.users.user import User
 
-#: Whoever stays away for so long, or is here for so long, signs in again.
+#: A session ends this long after the sign-in, whether it was used or not.
 LIFETIME_SECONDS = 7 * 24 * 3600
 
-#: Failures that are remembered, for how long, and how many of them there may be.
+#: Failed sign-ins of the last ``THROTTLE_SECONDS`` count: this many are allowed from one address, and from all.
 THROTTLE_SECONDS = 15 * 60
-MOST_FAILURES_OF_ADDRESS = 10
-MOST_FAILURES = 300
+MAX_FAILURES_PER_ADDRESS = 10
+MAX_FAILURES = 300
 
 _FAILED = "signin.failed"
 _SECRET_BYTES = 32
 
 
 class Sessions:
-    """Makes and reads the cookies. Safe to make before a fork; the secret is made by whichever process needs it first.
+    """Creates and checks the cookies. Safe to create before a fork: the first process that needs the secret creates it.
 
-    :param state_path: where the secret lies, in ``cookie.key`` (0600).
+    :param state_path: the folder of the secret, which is stored in ``cookie.key`` (0600).
     """
 
     def __init__(self, state_path: Path, users: UserDirectory) -> None:
@@ -47,55 +50,55 @@ class Sessions:
         self._users = users
 
     def begin(self, user: User, bearer_token: str) -> str:
-        """Give the cookie of a user who has presented their bearer token."""
+        """Return the cookie of a user who has presented their bearer token."""
         secret = self._secret()
         fingerprint = _fingerprint(secret, token_digest(bearer_token))
         return _sign(secret, {"name": user.name, "token": fingerprint, "nonce": secrets.token_urlsafe(12)})
 
     def visit(self) -> str:
-        """Give the cookie of somebody who is not signed in: it binds forms to a browser, and allows nothing."""
+        """Return a cookie for a visitor who is not signed in: it binds forms to a browser, and grants nothing."""
         return _sign(self._secret(), {"nonce": secrets.token_urlsafe(12)})
 
     def user(self, cookie: str) -> User:
-        """Give the user who is signed in.
+        """Return the user who is signed in.
 
-        :raises AuthenticationFailed: nobody is, or no longer.
+        :raises AuthenticationFailed: the cookie is invalid or has expired, or the user may no longer sign in.
         :raises StateError: the users cannot be looked up.
         """
         secret = self._secret()
         content = _read(secret, cookie)
         if content is None or "name" not in content:
             raise AuthenticationFailed("You are not signed in.")
-        wanted = str(content["token"])
+        expected = str(content["token"])
         return self._users.holder(
-            str(content["name"]), lambda digest: hmac.compare_digest(_fingerprint(secret, digest), wanted)
+            str(content["name"]), lambda digest: hmac.compare_digest(_fingerprint(secret, digest), expected)
         )
 
     def is_ours(self, cookie: str) -> bool:
-        """Whether a cookie was made here, and is not too old."""
+        """Return whether a cookie was issued by this service and has not expired."""
         return _read(self._secret(), cookie) is not None
 
     def form_token(self, cookie: str) -> str:
-        """Give what every form holds, so that no other site can send one in this browser's name."""
+        """Return the CSRF token of every form: without it, no other site can submit one in this browser's name."""
         return hmac.new(self._secret(), b"form " + cookie.encode(), hashlib.sha256).hexdigest()
 
     def is_form_token(self, cookie: str, text: str) -> bool:
-        """Whether a form was made for the browser that has the cookie."""
+        """Return whether a form was served to the browser that sent the cookie."""
         return self.is_ours(cookie) and hmac.compare_digest(self.form_token(cookie).encode(), text.encode())
 
     def _secret(self) -> bytes:
-        """Read it anew each time: where it was removed to sign everybody out, all processes agree."""
+        """Return the secret, read from disk each time: removing the file signs everybody out, in all processes."""
         try:
             return self._path.read_bytes()
         except FileNotFoundError:
             pass
         except OSError as exc:
-            raise StateError("Signing in is not possible at the moment.", detail=str(exc)) from exc
+            raise StateError("Sign-in is not possible at the moment.", detail=str(exc)) from exc
         try:
             self._make_secret()
             return self._path.read_bytes()
         except OSError as exc:
-            raise StateError("Signing in is not possible at the moment.", detail=str(exc)) from exc
+            raise StateError("Sign-in is not possible at the moment.", detail=str(exc)) from exc
 
     def _make_secret(self) -> None:
         """Put it there whole, unless another process has done so meanwhile."""
@@ -107,9 +110,9 @@ class Sessions:
 
 
 class SignIns:
-    """Lets people sign in, and holds up those who guess. What happened is in the audit trail, and counted there.
+    """Signs users in, and throttles guessing. Sign-ins are recorded in the audit trail, and failures are counted there.
 
-    :param clock: gives Unix seconds.
+    :param clock: returns Unix seconds.
     """
 
     def __init__(self, database: Database, users: UserDirectory, clock: Callable[[], float] = time.time) -> None:
@@ -118,12 +121,12 @@ class SignIns:
         self._clock = clock
 
     def sign_in(self, bearer_token: str, address: str) -> User:
-        """Give the user of a bearer token.
+        """Return the user of a bearer token.
 
-        :param address: where the request comes from; ``""`` where that is unknown.
-        :raises AuthenticationFailed: it is nobody's, or the user is disabled or expired.
-        :raises SignInThrottled: too many have failed lately. Then nobody learns whether the token is right.
-        :raises StateError: nothing can be looked up or counted.
+        :param address: the client's address; ``""`` if unknown.
+        :raises AuthenticationFailed: the token is unknown, or the user is disabled or expired.
+        :raises SignInThrottled: too many sign-ins have failed recently. It does not reveal whether the token is valid.
+        :raises StateError: users cannot be looked up, or failures cannot be counted.
         """
         user, failure = None, None
         try:
@@ -139,7 +142,7 @@ class SignIns:
         return user
 
     def sign_out(self, user: User, address: str) -> None:
-        """Note that a user has gone."""
+        """Record in the audit trail that a user has signed out."""
         with self._database.write() as connection:
             db.add_event(connection, self._clock(), user.name, "signout", address)
 
@@ -149,9 +152,9 @@ class SignIns:
             sa.func.count(), sa.func.coalesce(sa.func.sum(sa.case((event.subject == address, 1), else_=0)), 0)
         ).where(event.at > now - THROTTLE_SECONDS, event.kind == _FAILED)
         total, of_address = connection.execute(query).one()
-        if total >= MOST_FAILURES or of_address >= MOST_FAILURES_OF_ADDRESS:
+        if total >= MAX_FAILURES or of_address >= MAX_FAILURES_PER_ADDRESS:
             raise SignInThrottled(
-                "Too many sign-ins have failed. Wait a quarter of an hour, then try again.",
+                "Too many failed sign-ins. Wait 15 minutes, then try again.",
                 retry_after_seconds=THROTTLE_SECONDS,
             )
 
@@ -175,5 +178,5 @@ def _read(secret: bytes, cookie: str) -> dict[str, Any] | None:
 
 
 def _fingerprint(secret: bytes, digest: str) -> str:
-    """What stands for a token in a cookie: of no use to find the token, even a weak one, without the secret."""
+    """Return what represents a token in a cookie. Without the secret, not even a weak token can be guessed from it."""
     return hmac.new(secret, b"token " + digest.encode(), hashlib.sha256).hexdigest()[:32]

@@ -10,7 +10,8 @@ from ocm_wsgi.errors import AdminOnly
 from ocm_wsgi.protocol.http.bearer import bearer_token, refuse_api_key_fields
 from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.service import Service
-from ocm_wsgi.users.directory import ANYONE, User, token_digest
+from ocm_wsgi.users.tokens import token_digest
+from ocm_wsgi.users.user import ANYONE, User
 from ocm_wsgi.wsgi.environ import client_fields
 
 

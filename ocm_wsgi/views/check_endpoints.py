@@ -18,7 +18,7 @@ from ocm_wsgi.protocol.http.bearer import bearer_token
 from ocm_wsgi.protocol.http.targets import API_PREFIX, api_target
 from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
 from ocm_wsgi.service import Service
-from ocm_wsgi.users.directory import User
+from ocm_wsgi.users.user import User
 from ocm_wsgi.views.websocket import open_websocket
 from ocm_wsgi.wsgi.environ import client_fields
 

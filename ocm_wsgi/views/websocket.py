@@ -19,7 +19,7 @@ from ocm_wsgi.service import Service
 from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
 from ocm_wsgi.upstream.connections import Exchange
 from ocm_wsgi.upstream.response import BareBody
-from ocm_wsgi.users.directory import User
+from ocm_wsgi.users.user import User
 from ocm_wsgi.views.access import LateResponse, RequestNote
 from ocm_wsgi.views.relayed import RelayedResponse
 from ocm_wsgi.wsgi.environ import Environ, client_socket

@@ -28,7 +28,8 @@ from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.directory import User, UserDirectory
+from ocm_wsgi.users.directory import UserDirectory
+from ocm_wsgi.users.user import User
 from tests.conftest import ServiceFactory
 from tests.views.test_proxy import post
 

@@ -16,7 +16,7 @@ from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, Usag
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import parse
 from ocm_wsgi.storage.database import Database
-from ocm_wsgi.users.directory import ANYONE, User
+from ocm_wsgi.users.user import ANYONE, User
 from tests.quota.subscription import HOURS, START, Shared
 
 DAYS = 24 * HOURS

@@ -126,7 +126,7 @@ def test_rotate_token(run_json: RunJson, folder: Path) -> None:
     old = run_json("add-user", "alice")["bearer_token"]
     new = run_json("rotate-token", "alice", "--yes")["bearer_token"]
     assert known_as(folder, new) == "alice"
-    with pytest.raises(Exception, match="not known here"):
+    with pytest.raises(Exception, match="Unknown bearer token"):
         known_as(folder, old)
 
 

@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from ocm_wsgi.simulator import Gate, Plan
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.directory import User
+from ocm_wsgi.users.user import User
 from tests.conftest import BOB
 from tests.faults.outages import fill, locked_by_another, small_file_system
 from tests.faults.stack import (

@@ -24,7 +24,7 @@ from ocm_wsgi.simulator import Plan
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.directory import User
+from ocm_wsgi.users.user import User
 from tests.conftest import ALICE, BOB, RunningService, ServiceFactory
 from tests.faults.stack import GONE_SECONDS
 from tests.relay.test_live import poll, secure  # noqa: F401 - a fixture

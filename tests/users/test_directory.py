@@ -1,4 +1,4 @@
-"""Users from the configuration and the database: who a token belongs to, from which request on."""
+"""Looking up users of the configuration and the database, and changing them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ocm_wsgi.errors import AuthenticationFailed, StateError, UserRejected
 from ocm_wsgi.quota.limits import parse
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
-from ocm_wsgi.users import directory as directory_module
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.directory import User, UserDirectory, new_token, token_digest
+from ocm_wsgi.users.directory import UserDirectory
+from ocm_wsgi.users.user import User
 
 FULL = User(
     "alice",
@@ -39,27 +39,14 @@ def directory(database: Database) -> UserDirectory:
     return UserDirectory([], database)
 
 
-def test_new_token() -> None:
-    """Tokens are ours by their prefix, fit RFC 6750, hold 256 bits, and differ."""
-    tokens = {new_token() for _ in range(100)}
-    assert len(tokens) == 100
-    assert all(token.startswith("sk-ocm-") and len(token) == 50 and token[7:].isalnum() for token in tokens)
-
-
-def test_token_digest() -> None:
-    """The digest is SHA-256 in hexadecimal, of any text."""
-    assert token_digest("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert len(token_digest("\udcff")) == 64
-
-
 def test_authenticate_database(accounts: Accounts, directory: UserDirectory) -> None:
-    """A user of the database is known by their token with all that was said of them."""
+    """A user of the database is found by their token, with all attributes."""
     token = accounts.add(FULL, actor="cli")
     assert directory.authenticate(token) == FULL
 
 
 def test_authenticate_configuration(database: Database, configured: Callable[..., UserConfig]) -> None:
-    """A user of the configuration is known by the token there."""
+    """A user of the configuration is found by the token there."""
     expires_at = datetime(2033, 5, 18, 3, 33, 20, tzinfo=timezone.utc)
     limits = [{"per": "week", "percent": 30}]
     config = configured("bob", limits=limits, models=["gpt-*"], expires_at=expires_at.isoformat(), max_concurrent=2)
@@ -77,16 +64,16 @@ def test_authenticate_configuration(database: Database, configured: Callable[...
     "token", ["", "sk-ocm-", "token-of-bo", "TOKEN-OF-BOB", "token-of-bob ", "\udcff", "x" * 100_000]
 )
 def test_authenticate_unknown(token: str, database: Database, configured: Callable[..., UserConfig]) -> None:
-    """Only the exact token is known."""
-    with pytest.raises(AuthenticationFailed, match="not known here"):
+    """Only the exact token is accepted."""
+    with pytest.raises(AuthenticationFailed, match="Unknown bearer token"):
         UserDirectory([configured("bob")], database).authenticate(token)
 
 
 @pytest.mark.parametrize(
-    ("user", "reason"), [(User("alice", disabled=True), "disabled"), (User("alice", expires_at=1000.0), "is over")]
+    ("user", "reason"), [(User("alice", disabled=True), "disabled"), (User("alice", expires_at=1000.0), "has expired")]
 )
 def test_authenticate_refuses(database: Database, accounts: Accounts, user: User, reason: str) -> None:
-    """Disabled and expired users are told so."""
+    """Disabled and expired users are refused, each with its reason."""
     token = accounts.add(user, actor="cli")
     with pytest.raises(AuthenticationFailed, match=reason):
         UserDirectory([], database, clock=lambda: 1000.0).authenticate(token)
@@ -99,7 +86,7 @@ def test_authenticate_until_expiry(database: Database, accounts: Accounts) -> No
 
 
 def test_authenticate_after_changes(accounts: Accounts, directory: UserDirectory) -> None:
-    """Every change is in force at the very next request."""
+    """Every change takes effect at the very next request."""
     token = accounts.add(User("alice"), actor="cli")
     assert directory.authenticate(token).admin is False
     accounts.update("alice", lambda user: replace(user, admin=True), actor="cli")
@@ -114,7 +101,7 @@ def test_authenticate_after_changes(accounts: Accounts, directory: UserDirectory
 
 
 def test_is_open(accounts: Accounts, directory: UserDirectory, database: Database) -> None:
-    """The service is open until the first user is added, and never again, also not for a new process."""
+    """The service is open until the first user is added, and never again, not even to a new process."""
     assert (directory.is_open, directory.has_users) == (True, False)
     accounts.add(User("alice"), actor="cli")
     assert (directory.is_open, directory.has_users) == (False, True)
@@ -124,12 +111,14 @@ def test_is_open(accounts: Accounts, directory: UserDirectory, database: Databas
 
 
 def test_is_open_with_configured_users(database: Database, configured: Callable[..., UserConfig]) -> None:
-    """Configured users close the service without a look at the database."""
+    """With configured users, the service is not open, and the database is not queried for that."""
     assert not UserDirectory([configured("bob")], Database("sqlite:////dev/null/ocm.db")).is_open
 
 
-def test_configuration_wins(database: Database, accounts: Accounts, configured: Callable[..., UserConfig]) -> None:
-    """A name that stands in the configuration too is the configuration's."""
+def test_configuration_has_precedence(
+    database: Database, accounts: Accounts, configured: Callable[..., UserConfig]
+) -> None:
+    """Where both define a name, the configuration takes precedence over the database."""
     token = accounts.add(User("bob", admin=True), actor="cli")
     directory = UserDirectory([configured("bob")], database)
     with pytest.raises(AuthenticationFailed):
@@ -138,22 +127,22 @@ def test_configuration_wins(database: Database, accounts: Accounts, configured: 
 
 
 def test_users_survive_the_database(tmp_path: Path, database: Database, accounts: Accounts) -> None:
-    """When the database breaks or is gone, those last known stay known, and the service stays closed."""
+    """When the database is damaged or deleted, the users last read stay valid, and the service stays closed."""
     token = accounts.add(User("alice"), actor="cli")
     directory = UserDirectory([], database)
     assert directory.authenticate(token).name == "alice"
     database.close()
-    for path in (tmp_path / "state").glob("ocm.db*"):
+    for path in (tmp_path / "state").glob("ocm.sqlite3*"):
         path.unlink()
     assert directory.authenticate(token).name == "alice"
     database.close()
-    (tmp_path / "state" / "ocm.db").write_bytes(b"not a database" * 1000)
+    (tmp_path / "state" / "ocm.sqlite3").write_bytes(b"not a database" * 1000)
     assert directory.authenticate(token).name == "alice"
     assert not directory.is_open
 
 
 def test_users_without_database(configured: Callable[..., UserConfig]) -> None:
-    """A database that could never be read lets configured users in, and nobody else."""
+    """If the database could never be read, configured users are let in, and nobody else."""
     broken = Database("sqlite:////dev/null/ocm.db")
     assert UserDirectory([configured("bob")], broken).authenticate("token-of-bob").name == "bob"
     with pytest.raises(StateError):
@@ -163,9 +152,9 @@ def test_users_without_database(configured: Callable[..., UserConfig]) -> None:
 
 
 def test_users_while_locked(tmp_path: Path, accounts: Accounts, directory: UserDirectory) -> None:
-    """Another program's open transaction does not keep users out."""
+    """An open transaction of another program does not keep users out."""
     token = accounts.add(User("alice"), actor="cli")
-    with closing(sqlite3.connect(tmp_path / "state" / "ocm.db")) as other:
+    with closing(sqlite3.connect(tmp_path / "state" / "ocm.sqlite3")) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert directory.authenticate(token).name == "alice"
 
@@ -183,7 +172,7 @@ def test_unreadable_user(database: Database, accounts: Accounts, directory: User
 
 
 def test_authenticate_cost(accounts: Accounts, directory: UserDirectory) -> None:
-    """Noticing changes costs little: the median of many is far below a millisecond of computing."""
+    """Checking for changes is cheap: the median is far below a millisecond of CPU time."""
     token = accounts.add(User("alice"), actor="cli")
     times = []
     for _ in range(300):
@@ -210,7 +199,7 @@ def test_authenticate_cost(accounts: Accounts, directory: UserDirectory) -> None
     ],
 )
 def test_names(accounts: Accounts, name: str, good: bool) -> None:
-    """Names are such that they can stand in a command and in a path."""
+    """Names are safe in a command and in a path."""
     if good:
         accounts.add(User(name), actor="cli")
         assert accounts.show(name).user.name == name
@@ -219,8 +208,8 @@ def test_names(accounts: Accounts, name: str, good: bool) -> None:
             accounts.add(User(name), actor="cli")
 
 
-def test_accounts_refuse(database: Database, configured: Callable[..., UserConfig]) -> None:
-    """What cannot be done is refused with its reason, and changes nothing."""
+def test_accounts_refuse_invalid_changes(database: Database, configured: Callable[..., UserConfig]) -> None:
+    """An invalid change is refused with its reason, and changes nothing."""
     accounts = Accounts([configured("bob")], database)
     accounts.add(User("alice"), actor="cli")
     with pytest.raises(UserRejected, match="already"):
@@ -247,7 +236,7 @@ def test_accounts_refuse(database: Database, configured: Callable[..., UserConfi
 
 
 def test_audit_trail(database: Database, accounts: Accounts) -> None:
-    """Each change leaves a line that says who did what to whom, and no token."""
+    """Each change is recorded with its actor and its subject, and without the token."""
     tokens = [accounts.add(User("alice"), actor="cli")]
     accounts.update("alice", lambda user: replace(user, limits=(parse("5 USD per day"),)), actor="owner")
     tokens.append(accounts.rotate_token("alice", actor="cli"))
@@ -279,29 +268,23 @@ for line in sys.stdin:
 
 
 def test_changes_across_processes(database: Database, accounts: Accounts) -> None:
-    """Adding, disabling and removing in one process is in force at the next request of another."""
+    """Adding, disabling and removing in one process takes effect at the next request of another."""
     command = [sys.executable, "-c", _WATCHER, database.url.render_as_string()]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
         assert watcher.stdin is not None
         assert watcher.stdout is not None
 
-        def seen(token: str) -> str:
+        def user_of(token: str) -> str:
             print(token, file=watcher.stdin, flush=True)
             return watcher.stdout.readline().strip() if watcher.stdout else ""
 
-        assert seen("sk-ocm-nobody") == "refused"
+        assert user_of("sk-ocm-nobody") == "refused"
         token = accounts.add(User("alice"), actor="cli")
-        assert seen(token) == "alice"
+        assert user_of(token) == "alice"
         accounts.update("alice", lambda user: replace(user, disabled=True), actor="cli")
-        assert seen(token) == "refused"
+        assert user_of(token) == "refused"
         accounts.update("alice", lambda user: replace(user, disabled=False), actor="cli")
-        assert seen(token) == "alice"
+        assert user_of(token) == "alice"
         accounts.remove("alice", actor="cli")
-        assert seen(token) == "refused"
+        assert user_of(token) == "refused"
         watcher.stdin.close()
-
-
-def test_columns_round_trip() -> None:
-    """What is written of a user is what is read."""
-    assert directory_module.user_of(directory_module.columns_of(FULL)) == FULL
-    assert directory_module.user_of(directory_module.columns_of(User("bob"))) == User("bob")

@@ -15,8 +15,8 @@ from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.live_requests import LiveRequests
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.directory import ANYONE, User
 from ocm_wsgi.users.sessions import LIFETIME_SECONDS, Sessions, SignIns
+from ocm_wsgi.users.user import ANYONE, User
 from ocm_wsgi.views.dashboard import texts
 
 #: Of who is signed in, and of who is not. Two, as a browser that comes from another site sends neither, and what it

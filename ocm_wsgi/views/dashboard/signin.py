@@ -6,7 +6,7 @@ from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
 from ocm_wsgi.errors import AuthenticationFailed, SignInThrottled
-from ocm_wsgi.users.directory import ANYONE
+from ocm_wsgi.users.user import ANYONE
 from ocm_wsgi.views.dashboard.blueprint import SESSION_COOKIE, address, page, see, set_cookie, this, viewer
 
 

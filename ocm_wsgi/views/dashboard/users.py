@@ -18,7 +18,7 @@ from ocm_wsgi.reporting import dashboard
 from ocm_wsgi.reporting.client_setup import client_configuration
 from ocm_wsgi.reporting.status import user_state
 from ocm_wsgi.users.accounts import Account
-from ocm_wsgi.users.directory import User
+from ocm_wsgi.users.user import User
 from ocm_wsgi.views.dashboard.blueprint import actor, base_url, page, require_admin, see, this, viewer
 
 _MOST_CONCURRENT = 10_000

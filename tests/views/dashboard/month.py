@@ -16,7 +16,7 @@ from ocm_wsgi.quota.limits import parse
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.directory import User
+from ocm_wsgi.users.user import User
 
 NAMES = "alice bob carol dave erin frank grace heidi ivan judy mallory niaj".split()
 MODELS = "gpt-5.5 gpt-5.5-codex gpt-5.5-mini o5-mini gpt-5.4 gpt-5.4-codex codex-mini".split()

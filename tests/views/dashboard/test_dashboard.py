@@ -19,7 +19,7 @@ from ocm_wsgi.reporting.dashboard import gauge
 from ocm_wsgi.simulator import Simulator
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.sessions import MOST_FAILURES_OF_ADDRESS
+from ocm_wsgi.users.sessions import MAX_FAILURES_PER_ADDRESS
 from tests.conftest import ALICE, RunningService, ServiceFactory, start_service
 from tests.views.dashboard.month import NAMES, seed
 
@@ -228,7 +228,7 @@ def test_throttle(service: ServiceFactory) -> None:
     """After some failures nobody from that address gets in, with the right token neither; others do."""
     running = service()
     with Browser(running.url, {"X-Forwarded-For": "192.0.2.1"}) as guest:
-        for number in range(MOST_FAILURES_OF_ADDRESS):
+        for number in range(MAX_FAILURES_PER_ADDRESS):
             assert guest.sign_in(f"sk-ocm-{number}").status_code == 403
         answer = guest.sign_in(ALICE)
         assert answer.status_code == 429
