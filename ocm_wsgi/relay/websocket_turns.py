@@ -14,7 +14,7 @@ from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
 from ocm_wsgi.protocol.websocket.session import TurnEnded
 from ocm_wsgi.telemetry import counters
-from ocm_wsgi.telemetry.live_requests import TakeUp, TurnOfSocket
+from ocm_wsgi.telemetry.live_requests import TrackedTurn, Tracker
 from ocm_wsgi.users.user import User
 
 
@@ -47,7 +47,7 @@ class SocketTurns:
     :param path: of the handshake.
     :param request_id: what the client calls its handshake, or ``""``.
     :param week_start: of the subscription, as far as the handshake told.
-    :param take_up: told of each turn under way.
+    :param track_turn: told of each turn under way.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class SocketTurns:
         path: str,
         request_id: str,
         week_start: int | None,
-        take_up: TakeUp,
+        track_turn: Tracker,
     ) -> None:
         self._authenticate = authenticate
         self._admission = admission
         self._accounting = accounting
         self._user = user
         self._path = path
-        self._take_up = take_up
+        self._track_turn = track_turn
         self._request_id = request_id
         self._week_start = week_start
 
@@ -118,5 +118,5 @@ class SocketTurns:
     ) -> SocketTurn:
         started_at = time.time() - (time.monotonic() - arrived)
         request = TurnRequest(self._user, ENDPOINT, facts, started_at, arrived, self._request_id, release)
-        on_end = self._take_up(TurnOfSocket(self._user, self._path, facts.model or "", arrived))
+        on_end = self._track_turn(TrackedTurn(self._user, self._path, facts.model or "", arrived))
         return SocketTurn(request, on_end, week_start=self._week_start, is_prewarm=is_prewarm)

@@ -1,7 +1,7 @@
-"""Which requests and turns are under way, in all worker processes. No Flask.
+"""Which requests and turns are in progress, in all worker processes. No Flask.
 
-Each process writes its own into a small file, when they change and while there are any; who looks takes those that
-are fresh. Nobody waits for that: it is behind by a second, and what a killed process left there fades by itself.
+Each process writes its own to a small file, when they change and while there are any; a reader collects the files
+that are fresh. No request waits for that: the files lag by up to a second, and those of a killed process expire.
 """
 
 from __future__ import annotations
@@ -19,45 +19,46 @@ from typing import Protocol
 from ocm_wsgi.storage.files import replace_file
 from ocm_wsgi.storage.per_process import PerProcess
 
-#: How often a process writes, at most, and at least while something is under way, in seconds.
-PAUSE_SECONDS = 1.0
-BEAT_SECONDS = 5.0
-#: A file that was not written for so long is one of a process that has ended.
-STALE_SECONDS = 3 * BEAT_SECONDS
+#: How often a process writes its file, at most, in seconds.
+WRITE_INTERVAL_SECONDS = 1.0
+#: How often it does, at least, while a request is in progress, in seconds.
+HEARTBEAT_SECONDS = 5.0
+#: A file that was not written for this long belongs to a process that has ended.
+STALE_SECONDS = 3 * HEARTBEAT_SECONDS
 
 
-class UnderWay(Protocol):
-    """A request, or a turn of a WebSocket, that has begun. ``started`` is a reading of the monotonic clock."""
+class TrackedRequest(Protocol):
+    """A request, or a turn of a WebSocket, that has started. ``started`` is a reading of the monotonic clock."""
 
     @property
     def user(self) -> str:
-        """Who asks; ``""`` until that is known."""
+        """The user's name; ``""`` until it is known."""
 
     @property
     def path(self) -> str:
-        """Without the query."""
+        """The path, without the query."""
 
     @property
     def model(self) -> str:
-        """What is asked for; ``""`` until that is known, and where there is none."""
+        """The requested model; ``""`` until it is known, and if there is none."""
 
     @property
     def started(self) -> float:
-        """When it began."""
+        """When it started."""
 
 
-#: Takes something up. What is returned is called when that has ended.
-TakeUp = Callable[[UnderWay], Callable[[], None]]
+#: Starts tracking a request. Call what it returns when the request has ended.
+Tracker = Callable[[TrackedRequest], Callable[[], None]]
 
 
-def nobody_looks(_under_way: UnderWay) -> Callable[[], None]:
-    """Take up nothing."""
+def untracked(_request: TrackedRequest) -> Callable[[], None]:
+    """Track nothing."""
     return lambda: None
 
 
 @dataclass(frozen=True)
-class TurnOfSocket:
-    """A turn under way on a WebSocket, which is itself under way only as long as it has one."""
+class TrackedTurn:
+    """A turn in progress on a WebSocket. The WebSocket itself is not tracked between its turns."""
 
     user: str
     path: str
@@ -67,7 +68,7 @@ class TurnOfSocket:
 
 @dataclass(frozen=True)
 class LiveRequest:
-    """One request or turn under way.
+    """One request or turn in progress.
 
     :ivar started_at: Unix seconds.
     """
@@ -79,26 +80,29 @@ class LiveRequest:
 
 
 class LiveRequests:
-    """The requests under way. Safe to make before a fork and to share between threads.
+    """The requests in progress. Safe to make before a fork and to share between threads.
 
-    :param folder: made (0700) when missing.
+    :param folder: created (0700) when missing.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._clock = clock
-        # What a parent has under way is none of ours.
-        self._own = PerProcess(lambda: _Own(folder / f"{os.getpid()}.json", clock))
+        # After a fork the parent's requests stay with the parent's tracker.
+        self._tracker = PerProcess(lambda: _ProcessTracker(folder / f"{os.getpid()}.json", clock))
 
-    def begin(self, request: UnderWay) -> Callable[[], None]:
-        """Take a request up. What is returned is called when it has ended."""
-        return self._own.get().begin(request)
+    def track(self, request: TrackedRequest) -> Callable[[], None]:
+        """Start tracking a request.
+
+        :return: to be called when the request has ended.
+        """
+        return self._tracker.get().track(request)
 
     def all(self) -> list[LiveRequest]:
-        """Give those under way, the longest first."""
+        """Return those in progress, the longest-running first."""
         found: list[LiveRequest] = []
         for path in self._folder.glob("*.json"):
-            # A worker of another release, which may be there during a reload, may write something else.
+            # During a reload, a worker of another release may write another format.
             with contextlib.suppress(OSError, ValueError, TypeError):
                 if self._clock() - path.stat().st_mtime < STALE_SECONDS:
                     found += [LiveRequest(*entry) for entry in json.loads(path.read_text())]
@@ -107,18 +111,18 @@ class LiveRequests:
         return sorted(found, key=lambda request: request.started_at)
 
 
-class _Own:
-    """What one process has under way, and the thread that writes it down."""
+class _ProcessTracker:
+    """The requests in progress in one process, and the thread that writes them to its file."""
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path
         self._clock = clock
-        self._requests: dict[int, UnderWay] = {}
+        self._requests: dict[int, TrackedRequest] = {}
         self._changed = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def begin(self, request: UnderWay) -> Callable[[], None]:
+    def track(self, request: TrackedRequest) -> Callable[[], None]:
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep_writing, name="ocm-live", daemon=True)
@@ -135,11 +139,11 @@ class _Own:
     def _keep_writing(self) -> None:
         pause = threading.Event()
         while True:
-            self._changed.wait(BEAT_SECONDS if self._requests else None)
+            self._changed.wait(HEARTBEAT_SECONDS if self._requests else None)
             self._changed.clear()
-            with contextlib.suppress(OSError):  # It is shown, and no more: nothing may fail for it.
+            with contextlib.suppress(OSError):  # The file is for display only; no request may fail because of it.
                 self._write()
-            pause.wait(PAUSE_SECONDS)
+            pause.wait(WRITE_INTERVAL_SECONDS)
 
     def _write(self) -> None:
         requests = list(self._requests.values())
@@ -150,5 +154,5 @@ class _Own:
         entries = [(request.user, request.path, request.started + offset, request.model) for request in requests]
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         content = json.dumps(entries).encode()
-        # Not synced: it means nothing after a restart.
+        # Not synced: the file means nothing after a restart.
         replace_file(self._path, content, temporary=self._path.with_suffix(".new"), mode=0o666, sync=False)

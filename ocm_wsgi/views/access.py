@@ -10,7 +10,7 @@ from flask import Flask, Response, g, request
 
 from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Turn
 from ocm_wsgi.telemetry import logs
-from ocm_wsgi.telemetry.live_requests import TakeUp, nobody_looks
+from ocm_wsgi.telemetry.live_requests import Tracker, untracked
 from ocm_wsgi.telemetry.logs import RequestLine
 from ocm_wsgi.wsgi.environ import Environ
 
@@ -25,7 +25,7 @@ class RequestNote:
     :ivar end: why it does not end as it should, or ``""``.
     :ivar is_quiet: its line is wanted at the debug level only.
     :ivar on_end: called once with the line, when it is written.
-    :ivar take_up: told of the turns of a WebSocket.
+    :ivar track_turn: told of the turns of a WebSocket.
     """
 
     def __init__(self, *, method: str, path: str, request_id: str = "", user: str = "") -> None:
@@ -38,7 +38,7 @@ class RequestNote:
         self.end = ""
         self.is_quiet = False
         self.on_end: Callable[[RequestLine], None] | None = None
-        self.take_up: TakeUp = nobody_looks
+        self.track_turn: Tracker = untracked
         self._is_written = False
 
     def log(self, *, status: int, octets: int, end: str = "", turn: Turn | None = None) -> None:

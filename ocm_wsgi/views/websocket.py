@@ -123,7 +123,7 @@ def _opened(
         path=note.path,
         request_id=note.request_id,
         week_start=week_start,
-        take_up=note.take_up,
+        track_turn=note.track_turn,
     )
     return OpenedTunnel(answer, body, WebSocketSession(answer.deflate()), turns, note)
 

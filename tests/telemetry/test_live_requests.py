@@ -8,7 +8,7 @@ from pathlib import Path
 import requests
 
 from ocm_wsgi.simulator import Plan
-from ocm_wsgi.telemetry.live_requests import STALE_SECONDS, LiveRequests, TurnOfSocket
+from ocm_wsgi.telemetry.live_requests import STALE_SECONDS, LiveRequests, TrackedTurn
 from tests.conftest import BOB, ServiceFactory
 from tests.relay.test_live import poll
 from tests.relay.test_tunnel import ask, hear, say, through
@@ -42,7 +42,7 @@ def test_turns_under_way(service: ServiceFactory) -> None:
 def test_what_was_left_behind_fades(tmp_path: Path) -> None:
     """What a killed process had under way is forgotten when nobody has written it for a while."""
     live = LiveRequests(tmp_path)
-    live.begin(TurnOfSocket("alice", "/v1/responses", "gpt-5.5", 0.0))
+    live.track(TrackedTurn("alice", "/v1/responses", "gpt-5.5", 0.0))
     poll(lambda: bool(live.all()))
     (path,) = tmp_path.glob("*.json")
     dead = tmp_path / "1.json"
@@ -57,7 +57,7 @@ def test_what_was_left_behind_fades(tmp_path: Path) -> None:
 def test_what_another_release_wrote(tmp_path: Path) -> None:
     """During a reload workers of two releases share the folder: what cannot be read is passed over."""
     live = LiveRequests(tmp_path)
-    live.begin(TurnOfSocket("alice", "/v1/responses", "gpt-5.5", 0.0))
+    live.track(TrackedTurn("alice", "/v1/responses", "gpt-5.5", 0.0))
     (tmp_path / "1.json").write_text('[["bob", "/v1/responses", 1.0, "gpt-5.5", "more"]]')
     (tmp_path / "2.json").write_text('[["bob", "/v1/responses", 1.0]]')
     (tmp_path / "3.json").write_text("{")

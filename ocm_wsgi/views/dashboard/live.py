@@ -19,9 +19,9 @@ def init_app(app: Flask) -> None:
         if not request.path.startswith("/v1/"):
             return
         note: RequestNote = g.note
-        note.take_up = dashboard.live.begin
+        note.track_turn = dashboard.live.track
         if request.method == "POST":
-            note.on_end = _both(dashboard.live.begin(note), note.on_end)
+            note.on_end = _both(dashboard.live.track(note), note.on_end)
 
     app.before_request(begin)
 
