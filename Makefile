@@ -7,16 +7,20 @@ VENV = .venv
 PIP = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip --disable-pip-version-check
 CODEX = .cache/codex
 AXE = .cache/axe
+TESTED_WITH = nginx systemd logrotate prometheus postgresql chromium chromium-driver
+# Many tests wait most of their time, so there is room for more of them than the machine has CPUs.
+IN_PARALLEL = -n $$(($$(nproc) + 1)) --dist worksteal
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 
-.PHONY: help install demo test prove check format bench soak docs screenshots
+.PHONY: help install demo test coverage prove check format bench soak docs screenshots
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      Try it: no credential, no network, ends with Ctrl-C'
 	@echo 'make install   Build .venv with all that is needed to run and develop'
 	@echo "make test      Run all tests, also with the real Codex and nginx (ARGS='-k name' chooses some)"
+	@echo 'make coverage  Run the tests under coverage, and fail below what was reached'
 	@echo 'make prove     Take each defence against faults out, in a copy, and see its test fail'
 	@echo 'make check     Check format, lint and types'
 	@echo 'make format    Format the code and mend what lint can'
@@ -33,8 +37,16 @@ demo: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-demo)
 	@$(VENV)/bin/flask ocm demo
 
 test: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed
-	@scripts/debian-packages nginx systemd logrotate prometheus postgresql chromium chromium-driver
-	$(VENV)/bin/pytest -n auto $(ARGS)
+	@scripts/debian-packages $(TESTED_WITH)
+	$(VENV)/bin/pytest $(IN_PARALLEL) --durations 20 $(ARGS)
+
+# Tracing takes as long again as the tests: a run of its own, so that `make test` is quick and its timing true.
+coverage: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed
+	@scripts/debian-packages $(TESTED_WITH)
+	@rm -rf build/coverage && mkdir -p build/coverage
+	$(VENV)/bin/coverage run -m pytest $(IN_PARALLEL) $(ARGS)
+	@$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report
 
 # Minutes: some hundred tests, each in a copy of the tree of its own.
 prove: $(VENV)/with-dev $(CODEX)/installed

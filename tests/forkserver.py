@@ -25,6 +25,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import coverage
+
+#: What makes ``coverage`` measure another process, if this one is measured.
+COVERAGE_VARIABLES = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _REQUEST_BYTES = 1 << 16
 _LIBRARIES = (
@@ -93,7 +98,7 @@ def start_gunicorn(
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        request = json.dumps({"arguments": arguments, "environment": dict(environment)}).encode()
+        request = json.dumps({"arguments": arguments, "environment": {**COVERAGE_VARIABLES, **environment}}).encode()
         socket.send_fds(_fork_server(), [request], [theirs.fileno(), listener.fileno(), log])
     return ForkedProcess(int(ours.recv(_REQUEST_BYTES)), ours)
 
@@ -161,7 +166,12 @@ def _become_gunicorn(request: Mapping[str, Any], descriptors: list[int]) -> None
     os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.argv = ["gunicorn", *(argument.format(listener=listener) for argument in request["arguments"])]
+    arguments = [argument.format(listener=listener) for argument in request["arguments"]]
+    if any(name.startswith(("PYTHON", "LD_")) for name in os.environ):
+        # Read when an interpreter starts, so this needs one of its own.
+        os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *arguments])
+    coverage.process_startup()
+    sys.argv = ["gunicorn", *arguments]
     runpy.run_module("gunicorn", run_name="__main__", alter_sys=True)
 
 

@@ -13,6 +13,7 @@ import requests
 
 from ocm_wsgi.simulator import Plan, Simulator
 from tests.conftest import ALICE, BOB, REPOSITORY, RunningService, ServiceFactory
+from tests.forkserver import COVERAGE_VARIABLES
 
 
 def take_turn(running: RunningService, token: str = ALICE, model: str = "gpt-5.5", **fields: str) -> requests.Response:
@@ -32,7 +33,8 @@ def flask_ocm(running: RunningService, *arguments: str) -> str:
     return subprocess.run(
         [sys.executable, "-m", "flask", "ocm", *arguments],
         cwd=REPOSITORY,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(running.folder), "OCM_CONFIG": str(running.folder / "ocm.json")},
+        env={"PATH": "/usr/bin:/bin", "HOME": str(running.folder), "OCM_CONFIG": str(running.folder / "ocm.json")}
+        | COVERAGE_VARIABLES,
         capture_output=True,
         text=True,
         check=True,

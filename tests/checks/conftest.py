@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.forkserver import COVERAGE_VARIABLES
+
 REPOSITORY = Path(__file__).parents[2]
-# The nginx tests have the helper that starts the real nginx.
-sys.path.append(str(REPOSITORY / "tests" / "clients"))
 
 
 # Make file modes apply even if root runs the tests.
@@ -76,6 +76,7 @@ class Owner:
             [*_AS_ANYBODY, sys.executable, "-m", "flask", "ocm", "check", *arguments, *(["--json"] if as_json else [])],
             cwd=REPOSITORY,
             env={
+                **COVERAGE_VARIABLES,
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.folder),
                 "OCM_CONFIG": str(self.folder / "ocm.json"),

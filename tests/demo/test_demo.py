@@ -20,6 +20,7 @@ import requests
 
 from ocm_wsgi.cli.demo import CODEX
 from tests.conftest import REPOSITORY
+from tests.forkserver import COVERAGE_VARIABLES
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-m", "flask", "ocm", "demo", *arguments],
         cwd=REPOSITORY,
-        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "TMPDIR": os.environ["HOME"]},
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "TMPDIR": os.environ["HOME"]} | COVERAGE_VARIABLES,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

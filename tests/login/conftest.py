@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ocm_wsgi.simulator import Simulator
+from tests.forkserver import COVERAGE_VARIABLES
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -44,6 +45,7 @@ class Owner:
             [sys.executable, "-m", "flask", "ocm", *arguments],
             cwd=self.folder,
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(REPOSITORY)}
+            | COVERAGE_VARIABLES
             | self.environment,
             text=True,
             **{
