@@ -176,8 +176,8 @@ class Ledger:
             return queries.sums(connection, since, until, by, user=user, utc_offset_seconds=utc_offset_seconds)
 
     def _store(self, records: Sequence[Record]) -> None:
-        with self._database.write_directly() as direct:
-            queries.store_records(direct, records)
+        with self._database.write_directly() as cursor:
+            queries.store_records(cursor, records)
 
     def _do_chores(self) -> bool:
         self._write_rate_limits()

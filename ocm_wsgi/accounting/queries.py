@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from ocm_wsgi.accounting.turn_record import Record, completed
 from ocm_wsgi.quota.limits import Used
 from ocm_wsgi.storage import schema as db
-from ocm_wsgi.storage.driver_cursor import Direct
+from ocm_wsgi.storage.driver_cursor import DriverCursor
 
 Dimension = Literal["user", "credential", "model", "service_tier", "context_window", "hour", "day", "week"]
 
@@ -65,11 +65,11 @@ class Sum:
     counts: Counts
 
 
-def store_records(direct: Direct, records: Iterable[Record]) -> None:
+def store_records(cursor: DriverCursor, records: Iterable[Record]) -> None:
     """Insert turns that are not there yet, and add just those to the sums."""
     complete = {record["id"]: record for record in map(completed, records) if record is not None}
-    insert = insert_turns(direct.dialect.name)
-    _add_to_sums(direct, [record for record in complete.values() if direct.run(insert, record)])
+    insert = insert_turns(cursor.dialect.name)
+    _add_to_sums(cursor, [record for record in complete.values() if cursor.run(insert, record)])
 
 
 def turns_summed(connection: sa.Connection) -> int:
@@ -177,14 +177,14 @@ def hour_up(time: float) -> int:
     return math.ceil(time / HOUR_SECONDS) * HOUR_SECONDS
 
 
-def _add_to_sums(direct: Direct, records: Iterable[Record]) -> None:
+def _add_to_sums(cursor: DriverCursor, records: Iterable[Record]) -> None:
     rows: dict[tuple[Any, ...], tuple[int, ...]] = {}
     for record in records:
         key, counts = _key(record), _counts(record)
         rows[key] = tuple(map(add, rows[key], counts)) if key in rows else counts
     # In one order everywhere, so that two writers on PostgreSQL cannot each wait for the other's row.
     for key in sorted(rows):
-        direct.run(add_sums(direct.dialect.name), dict(zip(_COLUMNS, key + rows[key], strict=True)))
+        cursor.run(add_sums(cursor.dialect.name), dict(zip(_COLUMNS, key + rows[key], strict=True)))
 
 
 def _key(record: Record) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from ocm_wsgi.credentials import Mode, Refresher
 from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.credentials.auth_file_reader import FileGone, FileProblem, FileUnreadable, read_whole
 from ocm_wsgi.credentials.auth_file_writer import is_mount_point
-from ocm_wsgi.credentials.sign_in import holder_of
+from ocm_wsgi.credentials.sign_in import owner_of
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.oauth.refresh import REFUSALS
 
@@ -52,7 +52,7 @@ def _content(
     except CredentialError as exc:
         yield _SUBJECT.problem("unusable", exc.message, _LOGIN)
         return None
-    yield _SUBJECT.ok("holder", f"{config.credential_path} holds {holder_of(document)}.")
+    yield _SUBJECT.ok("holder", f"{config.credential_path} holds {owner_of(document)}.")
     if credential.mode is Mode.API_KEY:
         return credential.mode
     if credential.account_id is None:

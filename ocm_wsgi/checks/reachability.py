@@ -22,7 +22,7 @@ from ocm_wsgi.protocol.http.fields import Fields, value_of
 from ocm_wsgi.protocol.http.targets import Origin
 from ocm_wsgi.tls import contexts
 from ocm_wsgi.upstream.adapter import UpstreamAdapter, upstream_request
-from ocm_wsgi.upstream.connections import Exchange, RequestHead
+from ocm_wsgi.upstream.exchange import Exchange, RequestHead
 
 _SUBJECT = Subject("reachability")
 _CLOCK = Subject("clock")

@@ -27,7 +27,7 @@ from ocm_wsgi.cli.output import echo_json
 from ocm_wsgi.cli.parameters import json_option
 from ocm_wsgi.config import Config, load
 from ocm_wsgi.credentials import Mode
-from ocm_wsgi.credentials.sign_in import current, holder_of
+from ocm_wsgi.credentials.sign_in import current, owner_of
 from ocm_wsgi.errors import ConfigurationError, LoginFailed
 
 _MARKS = {Level.OK: "ok", Level.NOTE: "note", Level.WARNING: "WARNING", Level.PROBLEM: "PROBLEM"}
@@ -104,8 +104,8 @@ def _is_chatgpt(config: Config) -> bool:
         document = current(config.credential_path)
     except LoginFailed:
         return True
-    holder = holder_of(document) if document is not None else None
-    return holder is None or holder.mode is Mode.CHATGPT
+    owner = owner_of(document) if document is not None else None
+    return owner is None or owner.mode is Mode.CHATGPT
 
 
 def _address(url: str) -> Address:

@@ -122,14 +122,14 @@ class _Reporter:
 
 def _sign_in(config: Config, reporter: _Reporter, *, browser: bool, yes: bool) -> None:
     existing = flows.current(config.credential_path)
-    holder = flows.holder_of(existing) if existing is not None else None
-    if holder is not None:
-        reporter.event("found", f"{config.credential_path} holds the credential of {holder}.", **_members(holder))
+    owner = flows.owner_of(existing) if existing is not None else None
+    if owner is not None:
+        reporter.event("found", f"{config.credential_path} holds the credential of {owner}.", **_members(owner))
     issuer = flows.authority(config, os.environ)
     code = _browser_code(issuer, reporter) if browser else _device_code(issuer, reporter)
-    document = flows.signed_in(issuer.exchange(code), issuer, now_ns=time.time_ns())
+    document = flows.document_from(issuer.exchange(code), issuer, now_ns=time.time_ns())
     _store(document, config, reporter, issuer, yes=yes)
-    new = flows.holder_of(document)
+    new = flows.owner_of(document)
     assert new is not None
     reporter.event(
         "signed_in",
@@ -150,7 +150,7 @@ def _device_code(issuer: Authority, reporter: _Reporter) -> AuthorizationCode:
         user_code=device.user_code,
         expires_in_seconds=DEVICE_CODE_SECONDS,
     )
-    code = flows.approval(issuer, device, pause=reporter.pause)
+    code = flows.wait_for_approval(issuer, device, pause=reporter.pause)
     reporter.clear()
     return code
 
@@ -178,13 +178,13 @@ def _browser_code(issuer: Authority, reporter: _Reporter) -> AuthorizationCode:
 
 def _store(document: Document, config: Config, reporter: _Reporter, issuer: Authority, *, yes: bool) -> None:
     """Write the credential. Ask before replacing another account's working one, and again if that changes meanwhile."""
-    replaced: flows.Holder | None = None
+    replaced: flows.CredentialOwner | None = None
     while True:
         try:
             flows.store(document, config.credential_path, state_path=config.state_path, instead_of=replaced)
             return
-        except flows.Occupied as exc:
-            replaced = exc.holder
+        except flows.OtherAccountSignedIn as exc:
+            replaced = exc.owner
         if not yes and not reporter.confirm(
             f"{config.credential_path} holds the working credential of {replaced}. Replace it?"
         ):
@@ -209,8 +209,8 @@ def _sign_out(config: Config, reporter: _Reporter, *, yes: bool) -> None:
         reporter.event("signed_out", f"Not signed in: {path} does not exist.", revoked=False)
         return
     existing = flows.current(path)
-    holder = flows.holder_of(existing) if existing is not None else None
-    question = f"Sign {holder or 'out'}{' out' if holder else ''}? Users of the service will be refused."
+    owner = flows.owner_of(existing) if existing is not None else None
+    question = f"Sign {owner or 'out'}{' out' if owner else ''}? Users of the service will be refused."
     if not yes and not reporter.confirm(question):
         raise LoginFailed("Nothing was changed. Use --yes to sign out without confirmation.", code="cancelled")
 
@@ -230,10 +230,10 @@ def _sign_out(config: Config, reporter: _Reporter, *, yes: bool) -> None:
     reporter.event("signed_out", text, revoked=is_revoked)
 
 
-def _members(holder: flows.Holder) -> dict[str, object]:
+def _members(owner: flows.CredentialOwner) -> dict[str, object]:
     return {
-        "mode": holder.mode.value,
-        "account_id": holder.account_id,
-        "email": holder.email,
-        "plan_type": holder.plan_type,
+        "mode": owner.mode.value,
+        "account_id": owner.account_id,
+        "email": owner.email,
+        "plan_type": owner.plan_type,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ocm_wsgi.credentials.credential import Credential, Mode
 from ocm_wsgi.credentials.refresh_client import Refresher
-from ocm_wsgi.credentials.refresh_protocol import Patience, RefreshSettings
+from ocm_wsgi.credentials.refresh_protocol import RefreshSettings, Timeouts
 from ocm_wsgi.credentials.source import CredentialSource
 
-__all__ = ["Credential", "CredentialSource", "Mode", "Patience", "RefreshSettings", "Refresher"]
+__all__ = ["Credential", "CredentialSource", "Mode", "RefreshSettings", "Refresher", "Timeouts"]

@@ -129,7 +129,7 @@ class Document:
             last_refresh=last_refresh,
         )
 
-    def renewed(self, grant: TokenGrant, *, now_ns: int) -> Document:
+    def refreshed(self, grant: TokenGrant, *, now_ns: int) -> Document:
         """Return this document with the tokens of ``grant``; what the grant leaves out stays as it is.
 
         :param now_ns: the time that becomes ``last_refresh``, in Unix nanoseconds.

@@ -109,12 +109,12 @@ def read(path: Path) -> Reading:
         raise FileUnreadable(exc.strerror or type(exc).__name__, version) from None
 
 
-def read_whole(path: Path, *, patience_seconds: float = WRITING_SECONDS) -> Reading:
+def read_whole(path: Path, *, timeout_seconds: float = WRITING_SECONDS) -> Reading:
     """Read the file, and read it again for a while as long as it makes no sense.
 
     :raises FileProblem: it is gone or unreadable, or was still broken at the end.
     """
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + timeout_seconds
     while True:
         try:
             return read(path)

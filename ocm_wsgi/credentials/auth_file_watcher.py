@@ -22,11 +22,11 @@ from ocm_wsgi.credentials.auth_file_reader import (
 from ocm_wsgi.credentials.credential import Credential
 from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class CredentialSnapshot:
     """A usable credential.
 
     :ivar problem: why the file cannot be read any more, if so; the credential is then the last one that it held.
@@ -37,7 +37,7 @@ class Snapshot:
     problem: CredentialUnavailable | None = None
 
 
-def another(error: CredentialError) -> CredentialError:
+def copy_of(error: CredentialError) -> CredentialError:
     """Return the like of an error that is kept: one that is raised gathers the traceback of each time."""
     return type(error)(error.message, detail=error.detail, retry_after_seconds=error.retry_after_seconds)
 
@@ -51,20 +51,20 @@ class _Seen:
 
     version: FileVersion | None
     is_settled: bool
-    outcome: Snapshot | CredentialError
+    outcome: CredentialSnapshot | CredentialError
 
 
-class WatchedFile:
+class AuthFileWatcher:
     """The credential file. Thread-safe. Costs one ``stat`` a call as long as nothing changes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._seen: _Seen | None = None
-        self._last_good: Snapshot | None = None
+        self._last_good: CredentialSnapshot | None = None
         self._said: object = None
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> CredentialSnapshot:
         """Return the credential.
 
         A file that makes no sense is read again for a second, once a version, in case it is being written. After
@@ -80,7 +80,7 @@ class WatchedFile:
                 if seen is None or not self._is_current(seen):
                     seen = self._seen = self._look()
         if isinstance(seen.outcome, CredentialError):
-            raise another(seen.outcome)
+            raise copy_of(seen.outcome)
         return seen.outcome
 
     def _is_current(self, seen: _Seen) -> bool:
@@ -93,9 +93,9 @@ class WatchedFile:
             return _Seen(exc.version, exc.version is None or exc.version.is_settled, self._without_document(exc))
         return _Seen(reading.version, reading.version.is_settled, self._with_document(reading.document))
 
-    def _with_document(self, document: Document) -> Snapshot | CredentialError:
+    def _with_document(self, document: Document) -> CredentialSnapshot | CredentialError:
         try:
-            snapshot = Snapshot(document, document.credential())
+            snapshot = CredentialSnapshot(document, document.credential())
         except CredentialRejected as exc:
             self._last_good = None
             self._say(exc.detail, logging.WARNING, "the credential file holds nothing usable: %s", exc.detail)
@@ -104,7 +104,7 @@ class WatchedFile:
         self._last_good = snapshot
         return snapshot
 
-    def _without_document(self, problem: FileProblem) -> Snapshot | CredentialError:
+    def _without_document(self, problem: FileProblem) -> CredentialSnapshot | CredentialError:
         reason = str(problem)
         if isinstance(problem, FileGone):
             self._last_good = None
@@ -122,9 +122,9 @@ class WatchedFile:
         )
         if self._last_good is None:
             return error
-        return Snapshot(self._last_good.document, self._last_good.credential, problem=error)
+        return CredentialSnapshot(self._last_good.document, self._last_good.credential, problem=error)
 
-    def _say_found(self, snapshot: Snapshot) -> None:
+    def _say_found(self, snapshot: CredentialSnapshot) -> None:
         before = self._last_good
         if before is None:
             sentence = "the credential file is there (%s)"
@@ -138,4 +138,4 @@ class WatchedFile:
         """Log a state when it is entered, and not with every look at it."""
         if state != self._said:
             self._said = state
-            _LOG.log(level, sentence, *values)
+            _log.log(level, sentence, *values)

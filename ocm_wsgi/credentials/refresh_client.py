@@ -18,14 +18,14 @@ from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.credentials.refresh_protocol import (
     JOB,
     OUTCOME,
-    Patience,
     Problem,
     RefreshJob,
     RefreshOutcome,
     RefreshSettings,
+    Timeouts,
 )
-from ocm_wsgi.credentials.refusal_store import Refusals, digest_of
-from ocm_wsgi.credentials.trust import portable
+from ocm_wsgi.credentials.refusal_store import RefusalStore, digest_of
+from ocm_wsgi.credentials.trust import trust_as_json
 from ocm_wsgi.oauth.refresh import ISSUER, RefreshReason
 
 
@@ -47,18 +47,18 @@ class Refresher:
         auth_base_url: str = ISSUER,
         proxy_url: str | None = None,
         trust: Certificate | None = None,
-        patience: Patience = Patience(),  # noqa: B008  # a frozen value
+        timeouts: Timeouts = Timeouts(),  # noqa: B008  # a frozen value
         environ: Mapping[str, str] = os.environ,
         on_outcome: Callable[[RefreshOutcome], None] | None = None,
     ) -> None:
         self._settings = RefreshSettings(
             auth_base_url=auth_base_url,
             proxy_url=proxy_url,
-            trust=portable(trust),
+            trust=trust_as_json(trust),
             token_url=environ.get("CODEX_REFRESH_TOKEN_URL_OVERRIDE") or None,
             client_id=environ.get("CODEX_APP_SERVER_LOGIN_CLIENT_ID") or None,
         )
-        self._patience = patience
+        self._timeouts = timeouts
         self._on_outcome = on_outcome
 
     def refresh(
@@ -82,7 +82,7 @@ class Refresher:
             fingerprint=document.fingerprint,
             reason=reason,
             settings=self._settings,
-            patience=self._patience,
+            timeouts=self._timeouts,
         )
         try:
             process = subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
@@ -108,14 +108,14 @@ class Refresher:
         if document.refresh_token is None:
             return None
         digest = digest_of(document.refresh_token, self._settings.endpoint(document.provenance))
-        refusal = Refusals(credential_path, state_path=state_path).find(digest)
-        if refusal is None or 0 <= time.time() - refusal.refused_at <= self._patience.adoption:
+        refusal = RefusalStore(credential_path, state_path=state_path).find(digest)
+        if refusal is None or 0 <= time.time() - refusal.refused_at <= self._timeouts.adoption_seconds:
             return None
         return refusal.oauth_code
 
     def _outcome(self, process: subprocess.Popen[bytes], job: bytes) -> RefreshOutcome:
         try:
-            answer, _ = process.communicate(job, timeout=self._patience.whole)
+            answer, _ = process.communicate(job, timeout=self._timeouts.total_seconds)
         except subprocess.TimeoutExpired:
             return RefreshOutcome.failed(Problem.PROCESS, "it takes too long")
         finally:

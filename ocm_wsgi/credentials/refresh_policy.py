@@ -19,16 +19,16 @@ from ocm_wsgi.credentials.refresh_protocol import Problem, RefreshOutcome, Resul
 from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable
 from ocm_wsgi.oauth.refresh import RefreshFailed, RefreshReason, RefreshRefused
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-FIRST_REST_SECONDS = 5.0
-LONGEST_REST_SECONDS = 60.0
+FIRST_BACKOFF_SECONDS = 5.0
+MAX_BACKOFF_SECONDS = 60.0
 # Tokens so young are not renewed again, whatever our clock or upstream say: each renewal spends a refresh token.
-YOUTH_SECONDS = 30.0
+RECENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class _Rest:
+class _Backoff:
     """The time after a failure in which no renewal of the same tokens is tried."""
 
     fingerprint: str
@@ -38,7 +38,7 @@ class _Rest:
 
 
 @dataclass(frozen=True)
-class Youth:
+class RecentRefresh:
     """The time in which tokens that this process renewed count as new.
 
     :ivar reason: why those before them were given up.
@@ -49,7 +49,7 @@ class Youth:
     left_seconds: float
 
 
-class Renewals:
+class RefreshPolicy:
     """The renewals of one credential in this process. Thread-safe.
 
     :param monotonic: seconds that never run backwards.
@@ -62,48 +62,48 @@ class Renewals:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._running: Future[RefreshOutcome] | None = None
-        self._rest: _Rest | None = None
+        self._backoff: _Backoff | None = None
         self._refused: tuple[str, str] | None = None
         self._newest: tuple[str | None, RefreshReason, float] | None = None
 
-    def renew(self, document: Document, reason: RefreshReason) -> None:
+    def refresh(self, document: Document, reason: RefreshReason) -> None:
         """Renew these tokens or wait for who does. When this returns the file holds others, or will say why not.
 
         :raises CredentialRejected: only the owner can mend it.
         :raises CredentialUnavailable: it failed for now, or did a moment ago.
         """
-        self._require_renewable(document)
+        self._require_refreshable(document)
         outcome = self._joined(document, reason)
         if outcome.result is Result.REFUSED:
             raise RefreshRefused(outcome.detail)
         if outcome.problem is not None:
             raise self._failure(outcome.problem)
 
-    def youth_of(self, document: Document) -> Youth | None:
+    def recent_refresh(self, document: Document) -> RecentRefresh | None:
         """Return how new these tokens are, or ``None`` when they are not, or come from elsewhere."""
         if self._newest is None:
             return None
         fingerprint, reason, until = self._newest
         left_seconds = until - self._monotonic()
-        return Youth(reason, left_seconds) if fingerprint == document.fingerprint and left_seconds > 0 else None
+        return RecentRefresh(reason, left_seconds) if fingerprint == document.fingerprint and left_seconds > 0 else None
 
     def is_worth_trying(self, document: Document) -> bool:
         """Tell whether :meth:`renew` would ask anybody, and not just repeat what is known."""
         is_refused = self._refused is not None and self._refused[0] == document.fingerprint
-        return document.refresh_token is not None and not is_refused and not self._is_resting(document)
+        return document.refresh_token is not None and not is_refused and not self._is_backing_off(document)
 
-    def require_hope(self, document: Document) -> None:
+    def raise_if_known_to_fail(self, document: Document) -> None:
         """Raise what :meth:`renew` would without asking anybody.
 
         :raises CredentialRejected: only the owner can mend it.
         :raises CredentialUnavailable: it failed a moment ago.
         """
-        self._require_renewable(document)
-        rest = self._rest
-        if rest is not None and self._is_resting(document):
-            raise self._failure(rest.problem)
+        self._require_refreshable(document)
+        backoff = self._backoff
+        if backoff is not None and self._is_backing_off(document):
+            raise self._failure(backoff.problem)
 
-    def _require_renewable(self, document: Document) -> None:
+    def _require_refreshable(self, document: Document) -> None:
         if document.refresh_token is None:
             raise CredentialRejected(
                 f"The owner's sign-in to OpenAI has ended and cannot be renewed. The owner must {SIGN_IN}.",
@@ -121,8 +121,8 @@ class Renewals:
         with self._lock:
             running = self._running
             if running is None:
-                if self._rest is not None and self._is_resting(document):
-                    raise self._failure(self._rest.problem)
+                if self._backoff is not None and self._is_backing_off(document):
+                    raise self._failure(self._backoff.problem)
                 mine = self._running = Future()
         if running is not None:
             return running.result()
@@ -141,33 +141,35 @@ class Renewals:
 
     def _settle(self, document: Document, reason: RefreshReason, outcome: RefreshOutcome) -> None:
         if outcome.result is Result.FAILED and outcome.problem is not None:
-            before = self._rest.seconds if self._rest and self._rest.fingerprint == document.fingerprint else 0.0
-            seconds = min(before * 2, LONGEST_REST_SECONDS) or FIRST_REST_SECONDS
-            self._rest = _Rest(document.fingerprint, seconds, self._monotonic() + seconds, outcome.problem)
-            _LOG.warning("the access token could not be renewed (%s): %s", outcome.problem.value, outcome.detail)
+            before = (
+                self._backoff.seconds if self._backoff and self._backoff.fingerprint == document.fingerprint else 0.0
+            )
+            seconds = min(before * 2, MAX_BACKOFF_SECONDS) or FIRST_BACKOFF_SECONDS
+            self._backoff = _Backoff(document.fingerprint, seconds, self._monotonic() + seconds, outcome.problem)
+            _log.warning("the access token could not be renewed (%s): %s", outcome.problem.value, outcome.detail)
             return
-        self._rest = None
+        self._backoff = None
         if outcome.result is Result.REFUSED:
             self._remember_refusal(document, outcome.detail)
         elif outcome.result is Result.REFRESHED:
-            self._newest = (outcome.fingerprint, reason, self._monotonic() + YOUTH_SECONDS)
-            _LOG.info("the access token was renewed")
+            self._newest = (outcome.fingerprint, reason, self._monotonic() + RECENT_SECONDS)
+            _log.info("the access token was renewed")
         elif outcome.detail:
-            _LOG.info("the access token was not renewed: %s", outcome.detail)
+            _log.info("the access token was not renewed: %s", outcome.detail)
 
     def _remember_refusal(self, document: Document, oauth_code: str) -> None:
         refused = (document.fingerprint, oauth_code)
         if refused != self._refused:
             self._refused = refused
-            _LOG.error("OpenAI refused the refresh token for good (%s): the owner must sign in again", oauth_code)
+            _log.error("OpenAI refused the refresh token for good (%s): the owner must sign in again", oauth_code)
 
-    def _is_resting(self, document: Document) -> bool:
-        rest = self._rest
-        return rest is not None and rest.fingerprint == document.fingerprint and self._monotonic() < rest.until
+    def _is_backing_off(self, document: Document) -> bool:
+        backoff = self._backoff
+        return backoff is not None and backoff.fingerprint == document.fingerprint and self._monotonic() < backoff.until
 
     def _failure(self, problem: Problem) -> CredentialError:
-        rest = self._rest
-        seconds = max(1, math.ceil(rest.until - self._monotonic())) if rest is not None else 1
+        backoff = self._backoff
+        seconds = max(1, math.ceil(backoff.until - self._monotonic())) if backoff is not None else 1
         if problem is Problem.UNWRITABLE:
             return CredentialRejected(
                 "The service may not write its OpenAI credential, so it cannot renew it. Its owner must allow that.",

@@ -19,8 +19,8 @@ from ocm_wsgi.credentials.auth_file_locks import LocksBusy, credential_locks
 from ocm_wsgi.credentials.auth_file_reader import FileGone, FileProblem, read, read_whole
 from ocm_wsgi.credentials.auth_file_writer import Replacement, prepare
 from ocm_wsgi.credentials.refresh_protocol import JOB, OUTCOME, Problem, RefreshJob, RefreshOutcome, Result
-from ocm_wsgi.credentials.refusal_store import Refusal, Refusals, digest_of
-from ocm_wsgi.credentials.trust import ssl_context
+from ocm_wsgi.credentials.refusal_store import Refusal, RefusalStore, digest_of
+from ocm_wsgi.credentials.trust import context_from_json
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.oauth.refresh import RefreshFailed, RefreshRefused, TokenGrant, exchange_refresh_token
 
@@ -28,11 +28,13 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _POLL_SECONDS = 0.05
 
 
-def renew(job: RefreshJob) -> RefreshOutcome:
+def refresh(job: RefreshJob) -> RefreshOutcome:
     """Renew the credential of ``job``, unless another program did so already."""
     try:
-        with credential_locks(job.credential_path, state_path=job.state_path, timeout_seconds=job.patience.lock):
-            done = _Renewal(job).run()
+        with credential_locks(
+            job.credential_path, state_path=job.state_path, timeout_seconds=job.timeouts.lock_seconds
+        ):
+            done = _Refresh(job).run()
     except LocksBusy as exc:
         return RefreshOutcome.failed(Problem.BUSY, str(exc))
     except FileNotFoundError:
@@ -42,12 +44,12 @@ def renew(job: RefreshJob) -> RefreshOutcome:
     return _confirmed(job, done) if isinstance(done, Refusal) else done
 
 
-class _Renewal:
+class _Refresh:
     """The steps that are made under the locks."""
 
     def __init__(self, job: RefreshJob) -> None:
         self._job = job
-        self._refusals = Refusals(job.credential_path, state_path=job.state_path)
+        self._refusals = RefusalStore(job.credential_path, state_path=job.state_path)
 
     def run(self) -> RefreshOutcome | Refusal:
         try:
@@ -68,7 +70,7 @@ class _Renewal:
         digest = digest_of(refresh_token, endpoint)
         if refusal := self._refusals.find(digest):
             return refusal
-        context = ssl_context(self._job.settings.trust)
+        context = context_from_json(self._job.settings.trust)
         try:
             replacement = prepare(Path(os.path.realpath(self._job.credential_path)))
         except OSError as exc:
@@ -102,12 +104,12 @@ class _Renewal:
             latest = document
         if latest.refresh_token != document.refresh_token:
             return RefreshOutcome(Result.CHANGED, detail="the file got other tokens while its own were being renewed")
-        renewed = latest.renewed(grant, now_ns=time.time_ns())
+        refreshed = latest.refreshed(grant, now_ns=time.time_ns())
         try:
-            replacement.commit(renewed.encoded())
+            replacement.commit(refreshed.encoded())
         except OSError as exc:
             return RefreshOutcome.failed(Problem.UNWRITABLE, f"the renewed tokens are lost: {exc.strerror}")
-        return RefreshOutcome(Result.REFRESHED, fingerprint=renewed.fingerprint)
+        return RefreshOutcome(Result.REFRESHED, fingerprint=refreshed.fingerprint)
 
 
 def _confirmed(job: RefreshJob, refusal: Refusal) -> RefreshOutcome:
@@ -116,7 +118,7 @@ def _confirmed(job: RefreshJob, refusal: Refusal) -> RefreshOutcome:
     Codex presents its refresh token without holding the locks and takes them only to write. If it came before us, our
     attempt was refused and its new tokens are about to be written.
     """
-    deadline = refusal.refused_at + job.patience.adoption
+    deadline = refusal.refused_at + job.timeouts.adoption_seconds
     while True:
         try:
             if read(job.credential_path).document.fingerprint != job.fingerprint:
@@ -125,7 +127,7 @@ def _confirmed(job: RefreshJob, refusal: Refusal) -> RefreshOutcome:
             return RefreshOutcome(Result.CHANGED, detail="the file is gone")
         except FileProblem:
             pass
-        if not 0 <= deadline - time.time() <= job.patience.adoption:
+        if not 0 <= deadline - time.time() <= job.timeouts.adoption_seconds:
             return RefreshOutcome(Result.REFUSED, detail=refusal.oauth_code)
         time.sleep(_POLL_SECONDS)
 
@@ -135,7 +137,7 @@ def main() -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signal_number, signal.SIG_IGN)
     try:
-        outcome = renew(JOB.validate_json(sys.stdin.buffer.read()))
+        outcome = refresh(JOB.validate_json(sys.stdin.buffer.read()))
     except CredentialError as exc:
         outcome = RefreshOutcome.failed(Problem.FILE, exc.detail or exc.message)
     except Exception as exc:

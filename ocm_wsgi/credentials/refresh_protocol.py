@@ -45,22 +45,22 @@ class RefreshSettings:
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long the steps of a renewal may take, in seconds.
+class Timeouts:
+    """How long the steps of a refresh may take.
 
-    :ivar lock: waiting for each of the two locks.
-    :ivar exchange: what the exchange is expected to take at most; only the worker's own waiting is bounded by it.
-    :ivar adoption: how long after a refusal another program may still write the tokens that it got instead of us.
+    :ivar lock_seconds: to wait for each of the two locks.
+    :ivar exchange_seconds: the expected maximum for the exchange; it only bounds how long the worker waits.
+    :ivar adoption_seconds: after a refusal, within which another program may still write the tokens it got first.
     """
 
-    lock: float = 60.0
-    exchange: float = 40.0
-    adoption: float = 3.0
+    lock_seconds: float = 60.0
+    exchange_seconds: float = 40.0
+    adoption_seconds: float = 3.0
 
     @property
-    def whole(self) -> float:
+    def total_seconds(self) -> float:
         """How long a worker waits for the process that does it all."""
-        return 2 * self.lock + self.exchange + self.adoption
+        return 2 * self.lock_seconds + self.exchange_seconds + self.adoption_seconds
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class RefreshJob:
     fingerprint: str
     reason: RefreshReason
     settings: RefreshSettings
-    patience: Patience
+    timeouts: Timeouts
 
 
 class Result(Enum):

@@ -41,7 +41,7 @@ def digest_of(refresh_token: str, endpoint: TokenEndpoint) -> str:
     return hashlib.sha256(presented.encode()).hexdigest()
 
 
-class Refusals:
+class RefusalStore:
     """The last refusal of one credential."""
 
     def __init__(self, credential_path: Path, *, state_path: Path) -> None:

@@ -28,9 +28,9 @@ from ocm_wsgi.oauth.authorization import (
     AuthorizationCode,
     DeviceCode,
     LoginPending,
-    expired,
+    device_code_expired,
 )
-from ocm_wsgi.oauth.http_client import Way
+from ocm_wsgi.oauth.http_client import ConnectionSettings
 from ocm_wsgi.oauth.refresh import CLIENT_ID, Provenance, TokenGrant, token_endpoint
 from ocm_wsgi.tls import contexts
 
@@ -51,7 +51,7 @@ CODEX_FIELDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Holder:
+class CredentialOwner:
     """Whose a credential is.
 
     :ivar account_id: of ChatGPT; ``None`` with an API key.
@@ -69,12 +69,12 @@ class Holder:
         return f"{account} ({self.plan_type})" if self.plan_type else account
 
 
-class Occupied(Exception):
+class OtherAccountSignedIn(Exception):
     """The file holds a working credential of somebody else."""
 
-    def __init__(self, holder: Holder) -> None:
-        super().__init__(str(holder))
-        self.holder = holder
+    def __init__(self, owner: CredentialOwner) -> None:
+        super().__init__(str(owner))
+        self.owner = owner
 
 
 def authority(config: Config, environ: Mapping[str, str], *, provenance: Provenance | None = None) -> Authority:
@@ -83,13 +83,13 @@ def authority(config: Config, environ: Mapping[str, str], *, provenance: Provena
     :raises CredentialRejected: tokens of this provenance would travel in clear text.
     """
     proxy_url = config.proxy_url.get_secret_value() if config.proxy_url else None
-    way = Way(contexts.upstream_context(config.certificate), proxy_url)
+    connection = ConnectionSettings(contexts.upstream_context(config.certificate), proxy_url)
     client_id = environ.get("CODEX_APP_SERVER_LOGIN_CLIENT_ID") or CLIENT_ID
     endpoint = token_endpoint(provenance or Provenance(), auth_base_url=config.auth_base_url, client_id=client_id)
-    return Authority(way, endpoint.url.removesuffix("/oauth/token"), endpoint.client_id)
+    return Authority(connection, endpoint.url.removesuffix("/oauth/token"), endpoint.client_id)
 
 
-def approval(
+def wait_for_approval(
     issuer: Authority,
     device: DeviceCode,
     *,
@@ -111,10 +111,10 @@ def approval(
             if exc.code not in ("unreachable", "too_many"):
                 raise
         pause(min(device.interval_seconds, left_seconds), left_seconds)
-    raise expired()
+    raise device_code_expired()
 
 
-def signed_in(grant: TokenGrant, issuer: Authority, *, now_ns: int) -> Document:
+def document_from(grant: TokenGrant, issuer: Authority, *, now_ns: int) -> Document:
     """Return the ``auth.json`` of a new sign-in, with the fields of Codex 0.169 in its order.
 
     The four that Codex has for other kinds of credential are left out by it, too, where they are empty.
@@ -143,14 +143,14 @@ def signed_in(grant: TokenGrant, issuer: Authority, *, now_ns: int) -> Document:
     )
 
 
-def holder_of(document: Document) -> Holder | None:
+def owner_of(document: Document) -> CredentialOwner | None:
     """Return whose a credential is, or ``None`` when it is none that works."""
     try:
         credential = document.credential()
     except CredentialError:
         return None
     id_token = document.tokens.get("id_token") if credential.mode is Mode.CHATGPT else None
-    return Holder(
+    return CredentialOwner(
         mode=credential.mode,
         account_id=credential.account_id,
         email=_email(claims_of(id_token if isinstance(id_token, str) else None)),
@@ -171,19 +171,19 @@ def current(path: Path) -> Document | None:
         raise LoginFailed(f"{path} cannot be read: {exc}.", code="unreadable") from None
 
 
-def store(document: Document, path: Path, *, state_path: Path, instead_of: Holder | None = None) -> None:
+def store(document: Document, path: Path, *, state_path: Path, instead_of: CredentialOwner | None = None) -> None:
     """Write a new sign-in, with mode 0600, in one step, under the locks that Codex and the service take.
 
     :param instead_of: whose working credential may be replaced, besides one of the same account.
-    :raises Occupied: the file holds another one.
+    :raises OtherAccountSignedIn: the file holds another one.
     :raises LoginFailed: it cannot be written.
     """
     with _exclusive(path, state_path):
         standing = current(path)
-        found = holder_of(standing) if standing is not None else None
-        ours = holder_of(document)
+        found = owner_of(standing) if standing is not None else None
+        ours = owner_of(document)
         if found is not None and found != instead_of and found.account_id != (ours and ours.account_id):
-            raise Occupied(found)
+            raise OtherAccountSignedIn(found)
         _write(Path(os.path.realpath(path)), document)
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ocm_wsgi.credentials.auth_file_watcher import Snapshot, WatchedFile, another
+from ocm_wsgi.credentials.auth_file_watcher import AuthFileWatcher, CredentialSnapshot, copy_of
 from ocm_wsgi.credentials.credential import Credential, Mode
 from ocm_wsgi.credentials.refresh_client import Refresher
-from ocm_wsgi.credentials.refresh_policy import Renewals
+from ocm_wsgi.credentials.refresh_policy import RefreshPolicy
 from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable
 from ocm_wsgi.oauth.refresh import RefreshReason
 
@@ -57,9 +57,11 @@ class CredentialSource:
         os.register_at_fork(after_in_child=lambda: (method := begin()) and method())
 
     def _begin(self) -> None:
-        self._file = WatchedFile(self._path)
-        self._renewals = Renewals(self._refresher, self._path, state_path=self._state_path, monotonic=self._monotonic)
-        self._behind = threading.Lock()
+        self._file = AuthFileWatcher(self._path)
+        self._policy = RefreshPolicy(
+            self._refresher, self._path, state_path=self._state_path, monotonic=self._monotonic
+        )
+        self._background = threading.Lock()
 
     def current(self) -> Credential:
         """Return the credential to use now, renewed first when its access token has expired.
@@ -73,9 +75,9 @@ class CredentialSource:
         if not self._is_due(snapshot):
             return snapshot.credential
         if not self._has_expired(snapshot):
-            self._renew_behind(snapshot)
+            self._refresh_in_background(snapshot)
             return snapshot.credential
-        return self._renewed(snapshot, RefreshReason.PROACTIVE)
+        return self._refreshed(snapshot, RefreshReason.PROACTIVE)
 
     def peek(self) -> Credential:
         """Return the credential as it stands, for those who only look: it is not renewed.
@@ -88,8 +90,8 @@ class CredentialSource:
         snapshot = self._file.snapshot()
         if self._has_expired(snapshot):
             if snapshot.problem is not None:
-                raise another(snapshot.problem)
-            self._renewals.require_hope(snapshot.document)
+                raise copy_of(snapshot.problem)
+            self._policy.raise_if_known_to_fail(snapshot.document)
         return snapshot.credential
 
     def replacement(self, rejected: Credential) -> Credential:
@@ -105,20 +107,20 @@ class CredentialSource:
             return self.current()
         if snapshot.credential.mode is Mode.API_KEY:
             raise CredentialRejected("OpenAI does not accept the owner's API key. The owner must put in another one.")
-        youth = self._renewals.youth_of(snapshot.document)
-        if youth is not None and youth.reason is RefreshReason.UNAUTHORIZED:
+        recent = self._policy.recent_refresh(snapshot.document)
+        if recent is not None and recent.reason is RefreshReason.UNAUTHORIZED:
             raise CredentialUnavailable(
                 "OpenAI does not accept the owner's access token, although it was just renewed.",
                 detail="upstream answered 401 to a token that was renewed for that very reason",
-                retry_after_seconds=math.ceil(youth.left_seconds),
+                retry_after_seconds=math.ceil(recent.left_seconds),
             )
-        return self._renewed(snapshot, RefreshReason.UNAUTHORIZED)
+        return self._refreshed(snapshot, RefreshReason.UNAUTHORIZED)
 
-    def _renewed(self, snapshot: Snapshot, reason: RefreshReason) -> Credential:
+    def _refreshed(self, snapshot: CredentialSnapshot, reason: RefreshReason) -> Credential:
         for _ in range(_ATTEMPTS):
             if snapshot.problem is not None:
-                raise another(snapshot.problem)
-            failure = self._renew(snapshot, reason)
+                raise copy_of(snapshot.problem)
+            failure = self._refresh(snapshot, reason)
             # Whatever came of it: another program may have put something better there.
             latest = self._file.snapshot()
             is_other = latest.document.fingerprint != snapshot.document.fingerprint
@@ -133,36 +135,36 @@ class CredentialSource:
             retry_after_seconds=1,
         )
 
-    def _renew_behind(self, snapshot: Snapshot) -> None:
+    def _refresh_in_background(self, snapshot: CredentialSnapshot) -> None:
         """Renew in a thread of its own, one at a time. A process that ends meanwhile does no harm to it."""
-        is_possible = snapshot.problem is None and self._renewals.is_worth_trying(snapshot.document)
-        if is_possible and self._behind.acquire(blocking=False):
-            threading.Thread(target=self._renew_quietly, args=(snapshot,), name="credential", daemon=True).start()
+        is_possible = snapshot.problem is None and self._policy.is_worth_trying(snapshot.document)
+        if is_possible and self._background.acquire(blocking=False):
+            threading.Thread(target=self._refresh_quietly, args=(snapshot,), name="credential", daemon=True).start()
 
-    def _renew_quietly(self, snapshot: Snapshot) -> None:
+    def _refresh_quietly(self, snapshot: CredentialSnapshot) -> None:
         try:
             # A failure is logged where it happens. The token in use is still good.
             with suppress(CredentialError):
-                self._renewed(snapshot, RefreshReason.PROACTIVE)
+                self._refreshed(snapshot, RefreshReason.PROACTIVE)
         finally:
-            self._behind.release()
+            self._background.release()
 
-    def _renew(self, snapshot: Snapshot, reason: RefreshReason) -> CredentialError | None:
+    def _refresh(self, snapshot: CredentialSnapshot, reason: RefreshReason) -> CredentialError | None:
         try:
-            self._renewals.renew(snapshot.document, reason)
+            self._policy.refresh(snapshot.document, reason)
         except CredentialError as exc:
             return exc
         return None
 
-    def _is_due(self, snapshot: Snapshot) -> bool:
+    def _is_due(self, snapshot: CredentialSnapshot) -> bool:
         credential = snapshot.credential
-        if credential.mode is not Mode.CHATGPT or self._renewals.youth_of(snapshot.document):
+        if credential.mode is not Mode.CHATGPT or self._policy.recent_refresh(snapshot.document):
             return False
         ends_at = credential.ends_at
         if ends_at is not None:
             return ends_at <= self._clock() + REFRESH_BEFORE_SECONDS
         return credential.last_refresh is not None and credential.last_refresh + REFRESH_AGE_SECONDS <= self._clock()
 
-    def _has_expired(self, snapshot: Snapshot) -> bool:
+    def _has_expired(self, snapshot: CredentialSnapshot) -> bool:
         ends_at = snapshot.credential.ends_at
-        return ends_at is not None and ends_at <= self._clock() and not self._renewals.youth_of(snapshot.document)
+        return ends_at is not None and ends_at <= self._clock() and not self._policy.recent_refresh(snapshot.document)

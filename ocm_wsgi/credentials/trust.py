@@ -11,13 +11,13 @@ from ocm_wsgi.config import Certificate
 from ocm_wsgi.tls import contexts
 
 
-def portable(certificate: Certificate | None) -> Mapping[str, Any] | None:
+def trust_as_json(certificate: Certificate | None) -> Mapping[str, Any] | None:
     """Return the configuration's ``certificate`` as JSON would have it. Its paths are absolute."""
     return certificate.model_dump(mode="json", exclude_defaults=True) if certificate is not None else None
 
 
-def ssl_context(trust: Mapping[str, Any] | None) -> ssl.SSLContext:
-    """Return the context for what :func:`portable` made.
+def context_from_json(trust: Mapping[str, Any] | None) -> ssl.SSLContext:
+    """Return the context for what :func:`trust_as_json` made.
 
     :raises ConfigurationError: what should be trusted cannot be read, by now.
     """

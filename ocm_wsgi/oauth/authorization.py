@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from ocm_wsgi.errors import CredentialError, LoginFailed
-from ocm_wsgi.oauth.http_client import Answer, NoAnswer, Way, post
-from ocm_wsgi.oauth.refresh import CLIENT_ID, ISSUER, TokenGrant, granted
+from ocm_wsgi.oauth.http_client import ConnectionSettings, IssuerResponse, NoResponse, post
+from ocm_wsgi.oauth.refresh import CLIENT_ID, ISSUER, TokenGrant, read_grant
 
 SCOPE = "openid profile email offline_access api.connectors.read api.connectors.invoke"
 # On the issuer's list of allowed ones. Nobody listens there: the browser is on another machine as a rule, so the
@@ -78,10 +78,10 @@ class LoginPending(Exception):
 class Authority:
     """An OAuth issuer, as a client that signs in sees it.
 
-    :ivar way: how it is reached.
+    :ivar connection: how it is reached.
     """
 
-    way: Way
+    connection: ConnectionSettings
     issuer: str = ISSUER
     client_id: str = CLIENT_ID
 
@@ -160,7 +160,7 @@ class Authority:
             "code_verifier": authorization.verifier,
         }
         try:
-            grant = granted(self._post("/oauth/token", form=form))
+            grant = read_grant(self._post("/oauth/token", form=form))
         except CredentialError as exc:
             raise LoginFailed(
                 "OpenAI did not accept the sign-in. A code works once and for a few minutes: start again.",
@@ -183,10 +183,10 @@ class Authority:
         if not answer.is_success:
             raise _refused(answer, "the revocation")
 
-    def _post(self, path: str, **options: Any) -> Answer:
+    def _post(self, path: str, **options: Any) -> IssuerResponse:
         try:
-            return post(self.issuer + path, self.way, **options)
-        except NoAnswer as exc:
+            return post(self.issuer + path, self.connection, **options)
+        except NoResponse as exc:
             raise LoginFailed(
                 f"{urlsplit(self.issuer).hostname} cannot be reached. "
                 "Check this machine's network, and `detour` and `certificate` in the configuration.",
@@ -226,18 +226,18 @@ def _declined(query: Mapping[str, str]) -> LoginFailed:
     return LoginFailed("OpenAI ended the sign-in with an error. Start again.", code="refused")
 
 
-def _raise_unless_pending(answer: Answer) -> None:
+def _raise_unless_pending(answer: IssuerResponse) -> None:
     """As the Codex client does: 403 and 404 mean not yet, unless they say something else."""
     code = answer.error_code
     if code in _DENIED:
         raise LoginFailed("The sign-in was declined. Nothing was changed.", code="denied")
     if code in _EXPIRED:
-        raise expired()
+        raise device_code_expired()
     if answer.status not in (403, 404):
         raise _refused(answer, "the device login")
 
 
-def expired() -> LoginFailed:
+def device_code_expired() -> LoginFailed:
     """Return the failure of a device code that was not entered in time."""
     return LoginFailed(
         f"The code was not entered within {DEVICE_CODE_SECONDS // 60} minutes and is no longer good. Start again.",
@@ -245,7 +245,7 @@ def expired() -> LoginFailed:
     )
 
 
-def _refused(answer: Answer, what: str) -> LoginFailed:
+def _refused(answer: IssuerResponse, what: str) -> LoginFailed:
     if answer.status == 429:
         return LoginFailed(
             "OpenAI asks for patience: too many sign-ins. Try again in a few minutes.",

@@ -31,12 +31,12 @@ MAX_ANSWER_BYTES = 256 * 1024
 _CODE = re.compile(r"[a-z_]{1,64}")
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     """The issuer could not be reached, or what came is too much or too late. Says why, and holds no secret."""
 
 
 @dataclass(frozen=True)
-class Way:
+class ConnectionSettings:
     """How the issuer is reached.
 
     :ivar ssl_context: whom to trust.
@@ -48,7 +48,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Answer:
+class IssuerResponse:
     """What the issuer said. ``repr`` shows nothing of the body.
 
     :ivar members: of the JSON object in the body; ``None`` when there is none.
@@ -77,24 +77,24 @@ class Answer:
 
 def post(
     url: str,
-    way: Way,
+    connection: ConnectionSettings,
     *,
     json: Mapping[str, str] | None = None,
     form: Mapping[str, str] | None = None,
     timeout_seconds: float = ANSWER_TIMEOUT_SECONDS,
-) -> Answer:
+) -> IssuerResponse:
     """Send one request with a body of JSON or of a form, once.
 
     :param timeout_seconds: for the whole answer, from the start.
-    :raises NoAnswer: none came, or none that could be taken.
+    :raises NoResponse: none came, or none that could be taken.
     """
     headers = {"User-Agent": f"ocm-wsgi/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
     request = requests.Request("POST", url, headers=headers, json=json, data=form)
     try:
-        return _sent(request.prepare(), way, timeout_seconds)
+        return _sent(request.prepare(), connection, timeout_seconds)
     except (requests.RequestException, HTTPError, OSError) as exc:
         # The exception's own text may hold a proxy's password.
-        raise NoAnswer(type(exc).__name__) from None
+        raise NoResponse(type(exc).__name__) from None
 
 
 class _ContextAdapter(HTTPAdapter):
@@ -114,22 +114,22 @@ class _ContextAdapter(HTTPAdapter):
         """Do nothing: the inherited method would add certifi's roots to the context. The context verifies."""
 
 
-def _sent(request: requests.PreparedRequest, way: Way, timeout_seconds: float) -> Answer:
-    proxies = {"http": way.proxy_url, "https": way.proxy_url} if way.proxy_url else {}
+def _sent(request: requests.PreparedRequest, connection: ConnectionSettings, timeout_seconds: float) -> IssuerResponse:
+    proxies = {"http": connection.proxy_url, "https": connection.proxy_url} if connection.proxy_url else {}
     timeout = (min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), min(READ_TIMEOUT_SECONDS, timeout_seconds))
     deadline = time.monotonic() + timeout_seconds
     with (
-        closing(_ContextAdapter(way.ssl_context)) as adapter,
+        closing(_ContextAdapter(connection.ssl_context)) as adapter,
         adapter.send(request, stream=True, timeout=timeout, proxies=proxies) as response,
     ):
         octets = b""
         while piece := response.raw.read1(65536, decode_content=True):
             octets += piece
             if len(octets) > MAX_ANSWER_BYTES:
-                raise NoAnswer("it is too large")
+                raise NoResponse("it is too large")
             if time.monotonic() > deadline:
-                raise NoAnswer("it took too long")
-        return Answer(response.status_code, _json_object(octets))
+                raise NoResponse("it took too long")
+        return IssuerResponse(response.status_code, _json_object(octets))
 
 
 def _json_object(octets: bytes) -> Mapping[str, Any] | None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from ocm_wsgi.errors import CredentialRejected, CredentialUnavailable
-from ocm_wsgi.oauth.http_client import Answer, NoAnswer, Way, post
+from ocm_wsgi.oauth.http_client import ConnectionSettings, IssuerResponse, NoResponse, post
 
 ISSUER = "https://auth.openai.com"
 # The public client that Codex itself is registered as.
@@ -148,13 +148,13 @@ def exchange_refresh_token(
         "refresh_reason": reason.value,
     }
     try:
-        answer = post(endpoint.url, Way(ssl_context, proxy_url), json=members)
-    except NoAnswer as exc:
+        answer = post(endpoint.url, ConnectionSettings(ssl_context, proxy_url), json=members)
+    except NoResponse as exc:
         raise RefreshFailed(f"no answer from the token endpoint: {exc}") from None
-    return granted(answer)
+    return read_grant(answer)
 
 
-def granted(answer: Answer) -> TokenGrant:
+def read_grant(answer: IssuerResponse) -> TokenGrant:
     """Read the tokens in an answer of the token endpoint.
 
     :raises RefreshRefused: it will not take what was presented again.
@@ -171,7 +171,7 @@ def granted(answer: Answer) -> TokenGrant:
     return TokenGrant(**tokens)
 
 
-def _raise_refusal(answer: Answer) -> NoReturn:
+def _raise_refusal(answer: IssuerResponse) -> NoReturn:
     """Tell what is final from what may pass, as the Codex client does.
 
     :raises RefreshRefused: one of the three final codes, any 401, or ``invalid_grant`` with 400.

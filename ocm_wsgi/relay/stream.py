@@ -20,7 +20,7 @@ CLIENT_STALLED = "client stalled"
 
 
 class UpstreamBody(Protocol):
-    """A response's body on the wire; ``arriving.BareBody`` is one."""
+    """A response's body on the wire; ``upstream.response.RawBody`` is one."""
 
     socket: socket.socket
     buffered: bytes

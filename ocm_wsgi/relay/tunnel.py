@@ -18,7 +18,7 @@ from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import GONE, Peer
 from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Limits, UpstreamBody
 from ocm_wsgi.relay.websocket_turns import SocketTurn, SocketTurns
-from ocm_wsgi.upstream.connections import SOCKET_OPTIONS
+from ocm_wsgi.upstream.exchange import SOCKET_OPTIONS
 
 logger = logging.getLogger(__name__)
 

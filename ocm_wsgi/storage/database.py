@@ -18,7 +18,7 @@ import filelock
 import sqlalchemy as sa
 
 from ocm_wsgi.errors import StateError, StateTooNew
-from ocm_wsgi.storage.driver_cursor import Direct
+from ocm_wsgi.storage.driver_cursor import DriverCursor
 from ocm_wsgi.storage.per_process import PerProcess
 from ocm_wsgi.storage.schema import SCHEMA_VERSION, get_meta, metadata, set_meta
 
@@ -79,7 +79,7 @@ class Database:
             opened.require_same_file()
 
     @contextmanager
-    def write_directly(self) -> Iterator[Direct]:
+    def write_directly(self) -> Iterator[DriverCursor]:
         """As :meth:`write`, past SQLAlchemy, for what happens at each turn. What fails is always a ``StateError``."""
         process = self._processes.get()
         with process.mapped_errors():
@@ -89,7 +89,7 @@ class Database:
                 cursor = connection.cursor()
                 if opened.is_sqlite:
                     cursor.execute("BEGIN IMMEDIATE")
-                yield Direct(cursor, opened.engine.dialect)
+                yield DriverCursor(cursor, opened.engine.dialect)
                 connection.commit()
                 opened.require_same_file()
             except BaseException:

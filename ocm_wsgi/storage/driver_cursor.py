@@ -19,7 +19,7 @@ Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Direct:
+class DriverCursor:
     """A way past SQLAlchemy to a transaction that somebody else begins and ends.
 
     :ivar cursor: of the driver.

@@ -11,16 +11,13 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import certifi
 
 from ocm_wsgi.errors import ConfigProblem, ConfigurationError
 from ocm_wsgi.tls.cipher_suites import CIPHER_SUITES
 from ocm_wsgi.tls.session_cache import ResumingContext
-
-if TYPE_CHECKING:
-    from ocm_wsgi.config.tls import TLS, Certificate
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTHENTICATION = {
@@ -31,19 +28,93 @@ _CLIENT_AUTHENTICATION = {
 _PEM = "certificates in PEM format"
 
 
-def server_context(tls: TLS) -> ssl.SSLContext:
+class SecretText(Protocol):
+    """A text that ``repr`` and logs do not show."""
+
+    def get_secret_value(self) -> str:
+        """Return the text."""
+
+
+class ServerSettings(Protocol):
+    """The settings of a TLS server, as in the configuration's ``tls``. Inline texts take precedence over paths."""
+
+    @property
+    def certificate(self) -> str | None:
+        """The certificate chain in PEM format."""
+
+    @property
+    def certificate_path(self) -> Path | None:
+        """The file of the certificate chain."""
+
+    @property
+    def key(self) -> SecretText | None:
+        """The private key in PEM format."""
+
+    @property
+    def key_path(self) -> Path | None:
+        """The file of the private key."""
+
+    @property
+    def min_version(self) -> str:
+        """``1.2`` or ``1.3``."""
+
+    @property
+    def max_version(self) -> str:
+        """``1.2`` or ``1.3``."""
+
+    @property
+    def cipher_suites(self) -> tuple[str, ...]:
+        """sing-box's names; empty for OpenSSL's defaults."""
+
+    @property
+    def client_authentication(self) -> str:
+        """``no``, ``verify-if-given`` or ``require-and-verify``."""
+
+    @property
+    def client_certificate(self) -> str | None:
+        """Certificates, in PEM format, that verify clients."""
+
+    @property
+    def client_certificate_path(self) -> tuple[Path, ...]:
+        """Files of certificates that verify clients."""
+
+
+class TrustSettings(Protocol):
+    """The certificates to trust for upstream, as in the configuration's ``certificate``. Hashable."""
+
+    @property
+    def store(self) -> str | None:
+        """``system``, ``mozilla`` or ``none``; ``None`` for certifi's roots, or those of OpenSSL's variables."""
+
+    @property
+    def certificate(self) -> str | None:
+        """Certificates in PEM format, besides those of the store."""
+
+    @property
+    def certificate_path(self) -> tuple[Path, ...]:
+        """Files of such certificates."""
+
+    @property
+    def certificate_directory_path(self) -> tuple[Path, ...]:
+        """Folders of such files."""
+
+    def __hash__(self) -> int:
+        """Return a hash by value: contexts are cached by their settings."""
+
+
+def server_context(tls: ServerSettings) -> ssl.SSLContext:
     """Return the context in which gunicorn answers clients. Reads the files now; a key never touches the disk.
 
     :raises ConfigurationError: a file cannot be read, is not what it should be, or the key is another certificate's.
     """
-    texts = _Texts()
+    texts = _PemReader()
     certificate_key, certificate = texts.inline_or_file("certificate", tls.certificate, tls.certificate_path)
     key_key, key = texts.inline_or_file("key", tls.key.get_secret_value() if tls.key else None, tls.key_path)
     authorities = texts.inline_or_files("client_certificate", tls.client_certificate, tls.client_certificate_path)
     texts.require_certificates(certificate_key, certificate)
     for authority_key, authority in authorities:
         texts.require_certificates(authority_key, authority)
-    texts.raise_mistakes()
+    texts.raise_problems()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[tls.min_version]
     context.maximum_version = _VERSIONS[tls.max_version]
@@ -56,7 +127,7 @@ def server_context(tls: TLS) -> ssl.SSLContext:
     return context
 
 
-def upstream_context(certificate: Certificate) -> ResumingContext:
+def upstream_context(certificate: TrustSettings) -> ResumingContext:
     """Return the context in which upstream is verified, one and the same for the same settings.
 
     It costs about 50 ms to build (OpenSSL parses every root), so it is built once a process and shared.
@@ -68,18 +139,18 @@ def upstream_context(certificate: Certificate) -> ResumingContext:
 
 
 @functools.lru_cache(maxsize=4)
-def _upstream_context(certificate: Certificate, environ: tuple[tuple[str, str], ...]) -> ResumingContext:
+def _upstream_context(certificate: TrustSettings, environ: tuple[tuple[str, str], ...]) -> ResumingContext:
     return build_upstream_context(certificate, dict(environ))
 
 
-def build_upstream_context(certificate: Certificate, environ: Mapping[str, str]) -> ResumingContext:
+def build_upstream_context(certificate: TrustSettings, environ: Mapping[str, str]) -> ResumingContext:
     """Return a new context that verifies upstream, with OpenSSL's variables taken from ``environ``."""
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Any certificate that is trusted is an anchor, also one that is not self-signed: so it is in Go, and so sing-box.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.set_alpn_protocols(["http/1.1"])
-    texts = _Texts()
+    texts = _PemReader()
     given = texts.inline_and_files(certificate)
     if certificate.store == "mozilla":
         context.load_verify_locations(cafile=certifi.where())
@@ -87,13 +158,13 @@ def build_upstream_context(certificate: Certificate, environ: Mapping[str, str])
         context.set_default_verify_paths()
     elif certificate.store is None:
         _load_default_roots(context, environ, texts)
-    texts.raise_mistakes()
+    texts.raise_problems()
     for text in given:
         context.load_verify_locations(cadata=text)
     return context
 
 
-def _load_default_roots(context: ssl.SSLContext, environ: Mapping[str, str], texts: _Texts) -> None:
+def _load_default_roots(context: ssl.SSLContext, environ: Mapping[str, str], texts: _PemReader) -> None:
     """Trust what OpenSSL's own variables name, in place of certifi's roots; OpenSSL ignores wrong ones silently."""
     file, folder = environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR")
     if not file and not folder:
@@ -108,7 +179,7 @@ def _load_default_roots(context: ssl.SSLContext, environ: Mapping[str, str], tex
             context.load_verify_locations(capath=part)
 
 
-def _choose_ciphers(context: ssl.SSLContext, tls: TLS) -> None:
+def _choose_ciphers(context: ssl.SSLContext, tls: ServerSettings) -> None:
     chosen = [CIPHER_SUITES[name] for name in tls.cipher_suites if name in CIPHER_SUITES]
     if chosen:
         context.set_ciphers(":".join(chosen))
@@ -143,13 +214,13 @@ def _in_memory(text: str) -> Iterator[str]:
         os.close(descriptor)
 
 
-class _Texts:
+class _PemReader:
     """Reads PEM texts and keeps what is wrong with each, so that all of it can be told at once."""
 
     def __init__(self) -> None:
         self.problems: list[ConfigProblem] = []
 
-    def raise_mistakes(self) -> None:
+    def raise_problems(self) -> None:
         if self.problems:
             raise ConfigurationError("tls", self.problems)
 
@@ -171,7 +242,7 @@ class _Texts:
         texts = [(key, inline.encode("ascii", "ignore").decode())] if inline else []
         return texts + [(f"{key}_path", self.read(f"{key}_path", path)) for path in paths]
 
-    def inline_and_files(self, certificate: Certificate) -> list[str]:
+    def inline_and_files(self, certificate: TrustSettings) -> list[str]:
         """Return every text that is to be trusted besides a store."""
         texts = self.inline_or_files("certificate", certificate.certificate, certificate.certificate_path)
         for key, text in texts:

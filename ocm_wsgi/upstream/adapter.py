@@ -18,7 +18,8 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool
 
 from ocm_wsgi.protocol.http.targets import Origin
-from ocm_wsgi.upstream.connections import SOCKET_OPTIONS, RequestHead, pool_manager
+from ocm_wsgi.upstream.connections import pool_manager
+from ocm_wsgi.upstream.exchange import SOCKET_OPTIONS, RequestHead
 from ocm_wsgi.upstream.response import BLOCK_SIZE
 
 

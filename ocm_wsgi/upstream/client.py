@@ -9,12 +9,11 @@ import logging
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import requests
 from urllib3.exceptions import HTTPError
 
-from ocm_wsgi.credentials.credential import Credential, Mode
+from ocm_wsgi.credentials import Credential, CredentialSource, Mode
 from ocm_wsgi.errors import (
     CredentialRejected,
     EndpointUnavailable,
@@ -27,11 +26,12 @@ from ocm_wsgi.protocol.http.fields import Fields, forwardable_response_fields, u
 from ocm_wsgi.protocol.http.targets import ApiTarget, Origin
 from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse, upgrade_request_fields
 from ocm_wsgi.upstream.adapter import UpstreamAdapter, upstream_request
-from ocm_wsgi.upstream.connections import Aborted, Exchange, RequestHead, StaleConnection
-from ocm_wsgi.upstream.response import BLOCK_SIZE, ArrivingResponse, BareBody
+from ocm_wsgi.upstream.connections import StaleConnection
+from ocm_wsgi.upstream.exchange import Aborted, Exchange, RequestHead
+from ocm_wsgi.upstream.response import BLOCK_SIZE, RawBody, RawResponse
 from ocm_wsgi.wsgi.request_body import Body
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 #: To a connection that can be written to, TLS included, in seconds.
 CONNECT_TIMEOUT_SECONDS = 15.0
@@ -44,16 +44,6 @@ HANDSHAKE_TIMEOUT_SECONDS = 30.0
 #: Exists on OpenAI's platform only; the backend behind a ChatGPT sign-in has no such endpoint.
 _PLATFORM_ONLY = frozenset({"chat/completions"})
 _BODILESS_STATUSES = frozenset({204, 304})
-
-
-class CredentialSource(Protocol):
-    """Where the credential comes from."""
-
-    def current(self) -> Credential:
-        """The credential to use now, refreshed if it was due."""
-
-    def replacement(self, rejected: Credential) -> Credential:
-        """Another credential than the one that upstream has just answered 401 to."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class UpstreamResponse:
 
     def __init__(self, response: requests.Response, request: ClientRequest) -> None:
         self._response = response
-        self._raw: ArrivingResponse = response.raw  # type: ignore[assignment]  # the adapter put it there
+        self._raw: RawResponse = response.raw  # type: ignore[assignment]  # the adapter put it there
         self.exchange = request.exchange
         self.status: int = response.status_code
         self.reason: str = response.reason or ""
@@ -104,14 +94,14 @@ class UpstreamResponse:
         except (requests.RequestException, HTTPError, OSError) as exc:
             raise UpstreamCut("Upstream's response ended before its end.", detail=_reason(exc)) from exc
 
-    def bare(self) -> BareBody | None:
+    def raw_body(self) -> RawBody | None:
         """Hand out the body as it is on the wire, in place of :meth:`pieces`; ``None`` where that cannot be had.
 
         Whoever takes it closes it; this response is then of no further use.
         """
-        return None if self.is_bodiless else self._raw.bare()
+        return None if self.is_bodiless else self._raw.raw_body()
 
-    def answer(self, rest: bytes) -> HandshakeResponse:
+    def handshake_response(self, rest: bytes) -> HandshakeResponse:
         """This response as the answer to an opening handshake.
 
         :param rest: octets that came behind its head.
@@ -195,7 +185,7 @@ class Upstream:
         except requests.RequestException as exc:
             if not _is_caused_by(exc, StaleConnection):
                 raise _translated(exc) from exc
-        logger.debug("a pooled connection was stale; sending the request over a new one")
+        _log.debug("a pooled connection was stale; sending the request over a new one")
         try:
             return self._send_once(request, credential)
         except requests.RequestException as exc:

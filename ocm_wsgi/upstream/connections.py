@@ -11,12 +11,10 @@ requests and urllib3 are made for people who fetch documents. A relay needs othe
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import http.client
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -33,10 +31,10 @@ from urllib3.contrib.socks import (
 )
 from urllib3.util import make_headers, parse_url
 
-from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.response_head import HeadReader, ResponseHead
 from ocm_wsgi.tls.session_cache import ResumingContext
-from ocm_wsgi.upstream.response import BLOCK_SIZE, ArrivingResponse
+from ocm_wsgi.upstream.exchange import Aborted, Exchange, RequestHead
+from ocm_wsgi.upstream.response import BLOCK_SIZE, RawResponse
 
 #: A pooled connection that has idled longer is not used again, in seconds. Servers close theirs after 60 and more.
 IDLE_LIMIT_SECONDS = 50.0
@@ -47,17 +45,6 @@ HEAD_READ_SIZE = 16 * 1024
 #: More interim responses than this before one final response are an attack or a defect.
 INTERIM_RESPONSE_LIMIT = 32
 
-# Upstream may think for minutes without an octet. These notice a peer that is gone, not one that is silent.
-SOCKET_OPTIONS: list[tuple[int, int, int]] = [
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-        if hasattr(socket, name)
-    ),
-]
-
 
 class StaleConnection(ConnectionError):
     """A pooled connection turned out to be closed: not one octet of a response came over it.
@@ -66,86 +53,7 @@ class StaleConnection(ConnectionError):
     """
 
 
-class Aborted(ConnectionError):
-    """The exchange was given up from our side while it was waiting for upstream."""
-
-
-class Exchange:
-    """One request and its response, as something that another thread can end.
-
-    Closing a response from another thread blocks until its reader returns; shutting its socket down wakes the
-    reader at once. So a hang-up of the client is passed on by :meth:`abort`, whatever the exchange is doing.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self.aborted = False
-
-    def attach(self, connection_socket: socket.socket | None) -> None:
-        """Say which socket carries the exchange from here on.
-
-        :raises Aborted: it was given up in the meantime.
-        """
-        with self._lock:
-            self._socket = connection_socket
-            if self.aborted:
-                raise Aborted("the client is gone")
-
-    def detach(self) -> None:
-        """The socket is somebody else's from here on."""
-        with self._lock:
-            self._socket = None
-
-    def abort(self) -> None:
-        """End the exchange; callable from any thread, any number of times."""
-        with self._lock:
-            self.aborted = True
-            if self._socket is not None:
-                # Of the plain socket, also under TLS: SSLSocket.shutdown() takes the TLS object away from the thread
-                # that is reading with it. Where the socket is closed already there is nothing left to do.
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-class RequestHead:
-    """The head of a request, exactly as it goes out. Poses as the header mapping that requests and urllib3 ask for.
-
-    :param target: the request target, sent octet for octet.
-    :param fields: all fields, ``host`` and ``content-length`` among them, names in lower case.
-    :param exchange: what is told which socket carries the request.
-    """
-
-    def __init__(self, target: str, fields: Fields, exchange: Exchange) -> None:
-        self.target = target
-        self.exchange = exchange
-        self._fields = list(fields)
-
-    def __contains__(self, field_name: str) -> bool:
-        """Asked by requests, which would choose a framing for the body itself."""
-        return any(name == field_name.lower() for name, _ in self._fields)
-
-    def copy(self) -> RequestHead:
-        """Called by urllib3 before it adds a forwarding proxy's fields."""
-        return RequestHead(self.target, self._fields, self.exchange)
-
-    def update(self, more: Mapping[str, str]) -> None:
-        """Called by urllib3 with a forwarding proxy's fields."""
-        self._fields += [(name.lower(), value) for name, value in more.items()]
-
-    def octets(self, method: str) -> bytes:
-        """The head on the wire.
-
-        :raises ValueError: a character in it would end a line, or cannot be sent.
-        """
-        lines = [f"{method} {self.target} HTTP/1.1", *[f"{name}: {value}" for name, value in self._fields], "", ""]
-        text = "\r\n".join(lines)
-        if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
-            raise ValueError("a field of the request holds a character that no field can have")
-        return text.encode("latin-1")
-
-
-class _Exact:
+class _VerbatimMixin:
     """Mixed into urllib3's connections: sends a :class:`RequestHead` as it is, knows when it is stale."""
 
     sock: socket.socket | None
@@ -166,7 +74,7 @@ class _Exact:
         """
         head: RequestHead = headers
         self._exchange, self._method = head.exchange, method
-        octets = head.octets(method)
+        octets = head.encode(method)
         if self.sock is None:
             self.connect()
         assert self.sock is not None
@@ -179,7 +87,7 @@ class _Exact:
             block = b"" if body is None else body.read(BLOCK_SIZE)
 
     def getresponse(self) -> Any:
-        """An :class:`ArrivingResponse`: all that urllib3 and requests need of a response here."""
+        """An :class:`RawResponse`: all that urllib3 and requests need of a response here."""
         assert self.sock is not None
         self.sock.settimeout(self.timeout)
         reader = HeadReader()
@@ -192,7 +100,7 @@ class _Exact:
                 raise StaleConnection("a pooled connection was closed by upstream") from exc
             raise
         self._responses += 1
-        return ArrivingResponse(self, head, reader.rest, self._method)
+        return RawResponse(self, head, reader.rest, self._method)
 
     def _final_head(self, reader: HeadReader) -> ResponseHead:
         """Read the head of the final response; interim ones (1xx, RFC 9110 section 15.2) are read and dropped.
@@ -223,7 +131,7 @@ class _Exact:
             reader.feed(data)
         return head
 
-    def rest(self) -> None:
+    def mark_idle(self) -> None:
         """Called before the connection goes back to the pool: whoever aborts the exchange now must not hit it."""
         self._idle_since = time.monotonic()
         if self._exchange is not None:
@@ -236,11 +144,11 @@ class _Exact:
         return self.sock is not None and time.monotonic() - self._idle_since > IDLE_LIMIT_SECONDS
 
 
-class _ExactHTTPConnection(_Exact, HTTPConnection):
+class _HTTPConnection(_VerbatimMixin, HTTPConnection):
     pass
 
 
-class _Resuming(_Exact):
+class _TLSResumptionMixin(_VerbatimMixin):
     """Mixed into urllib3's TLS connections: the next one need not shake hands anew."""
 
     host: str
@@ -283,24 +191,24 @@ class _Resuming(_Exact):
         return response
 
 
-class _ExactHTTPSConnection(_Resuming, HTTPSConnection):
+class _HTTPSConnection(_TLSResumptionMixin, HTTPSConnection):
     pass
 
 
-class _ExactSOCKSConnection(_Exact, SOCKSConnection):
+class _SOCKSConnection(_VerbatimMixin, SOCKSConnection):
     pass
 
 
-class _ExactSOCKSHTTPSConnection(_Resuming, SOCKSHTTPSConnection):
+class _SOCKSHTTPSConnection(_TLSResumptionMixin, SOCKSHTTPSConnection):
     pass
 
 
-class _Aging:
+class _IdleTimeoutMixin:
     """Mixed into urllib3's pools: what idled for too long is closed instead of used."""
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
-            conn.rest()
+            conn.mark_idle()
         super()._put_conn(conn)  # type: ignore[misc]
 
     def _get_conn(self, timeout: float | None = None) -> Any:
@@ -310,20 +218,20 @@ class _Aging:
         return conn
 
 
-class _HTTPPool(_Aging, HTTPConnectionPool):
-    ConnectionCls = _ExactHTTPConnection
+class _HTTPPool(_IdleTimeoutMixin, HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
 
 
-class _HTTPSPool(_Aging, HTTPSConnectionPool):
-    ConnectionCls = _ExactHTTPSConnection
+class _HTTPSPool(_IdleTimeoutMixin, HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
 
 
-class _SOCKSHTTPPool(_Aging, SOCKSHTTPConnectionPool):
-    ConnectionCls = _ExactSOCKSConnection
+class _SOCKSHTTPPool(_IdleTimeoutMixin, SOCKSHTTPConnectionPool):
+    ConnectionCls = _SOCKSConnection
 
 
-class _SOCKSHTTPSPool(_Aging, SOCKSHTTPSConnectionPool):
-    ConnectionCls = _ExactSOCKSHTTPSConnection
+class _SOCKSHTTPSPool(_IdleTimeoutMixin, SOCKSHTTPSConnectionPool):
+    ConnectionCls = _SOCKSHTTPSConnection
 
 
 _PLAIN_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}

@@ -1,7 +1,7 @@
 """A response of upstream whose head is here and whose body is still arriving.
 
 Stands in for urllib3's response in requests: ``requests.Response.iter_content`` takes its pieces from
-:meth:`ArrivingResponse.stream`. The body is neither decoded nor waited for, and its framing is read by the same code
+:meth:`RawResponse.stream`. The body is neither decoded nor waited for, and its framing is read by the same code
 as in the worker's loop.
 """
 
@@ -21,7 +21,7 @@ from ocm_wsgi.protocol.http.response_head import ResponseHead
 BLOCK_SIZE = 64 * 1024
 
 
-class ArrivingResponse:
+class RawResponse:
     """One response. Whoever holds it reads its body to the end, or closes it.
 
     :param connection: one of urllib3's.
@@ -96,7 +96,7 @@ class ArrivingResponse:
         if connection is not None:
             self._pool._put_conn(connection)
 
-    def bare(self) -> BareBody | None:
+    def raw_body(self) -> RawBody | None:
         """Hand out the body as it is on the wire, of which nothing has been read yet, in place of :meth:`stream`.
 
         The fields are gone then; whoever wants them has taken them.
@@ -108,17 +108,17 @@ class ArrivingResponse:
             return None
         connection_socket.setblocking(False)
         self.field_lines = []  # The body may be open for long.
-        return BareBody(self, connection_socket, self._take_rest())
+        return RawBody(self, connection_socket, self._take_rest())
 
 
-class BareBody:
+class RawBody:
     """A response's body on the wire, for who waits for many at once. Its socket does not block.
 
     :ivar buffered: octets that were read off the socket already.
     :ivar length: in octets; ``None`` for a chunked body, and for one that the connection's end ends.
     """
 
-    def __init__(self, response: ArrivingResponse, connection_socket: socket.socket, buffered: bytes) -> None:
+    def __init__(self, response: RawResponse, connection_socket: socket.socket, buffered: bytes) -> None:
         self.socket = connection_socket
         self.buffered = buffered
         self.is_chunked = response.is_chunked

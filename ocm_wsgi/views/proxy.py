@@ -17,7 +17,7 @@ from ocm_wsgi.protocol.responses.request import request_facts
 from ocm_wsgi.relay.disconnects import Watch
 from ocm_wsgi.service import Service
 from ocm_wsgi.upstream.client import ClientRequest
-from ocm_wsgi.upstream.connections import Exchange
+from ocm_wsgi.upstream.exchange import Exchange
 from ocm_wsgi.users.user import ANYONE, User
 from ocm_wsgi.views.access import RequestNote
 from ocm_wsgi.views.relayed import RelayedResponse

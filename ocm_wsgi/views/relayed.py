@@ -9,7 +9,7 @@ from ocm_wsgi.accounting.turn_accounting import OpenTurn
 from ocm_wsgi.errors import UpstreamCut
 from ocm_wsgi.relay.disconnects import Watch
 from ocm_wsgi.upstream.client import UpstreamResponse
-from ocm_wsgi.upstream.response import BareBody
+from ocm_wsgi.upstream.response import RawBody
 from ocm_wsgi.views.access import LateResponse, RequestNote
 from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, Environ, client_socket, reset
 
@@ -18,7 +18,7 @@ from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, Environ, client_socket, 
 class HandOver:
     """A relayed response for a server that moves its bytes itself, and owns all of this from here on."""
 
-    body: BareBody
+    body: RawBody
     turn: OpenTurn | None
     note: RequestNote
     status: int
@@ -89,7 +89,7 @@ class RelayedBody:
         :return: ``None`` where the server must iterate as usual.
         :raises OSError: upstream's connection broke this moment.
         """
-        body = None if self._upstream.exchange.aborted else self._upstream.bare()
+        body = None if self._upstream.exchange.aborted else self._upstream.raw_body()
         if body is None:
             return None
         if self._watch is not None:

@@ -17,8 +17,8 @@ from ocm_wsgi.protocol.websocket.session import WebSocketSession
 from ocm_wsgi.relay.websocket_turns import SocketTurn, SocketTurns
 from ocm_wsgi.service import Service
 from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
-from ocm_wsgi.upstream.connections import Exchange
-from ocm_wsgi.upstream.response import BareBody
+from ocm_wsgi.upstream.exchange import Exchange
+from ocm_wsgi.upstream.response import RawBody
 from ocm_wsgi.users.user import User
 from ocm_wsgi.views.access import LateResponse, RequestNote
 from ocm_wsgi.views.relayed import RelayedResponse
@@ -38,7 +38,7 @@ class OpenedTunnel:
     """
 
     answer: HandshakeResponse
-    upstream: BareBody
+    upstream: RawBody
     session: WebSocketSession[SocketTurn]
     turns: SocketTurns
     note: RequestNote
@@ -96,7 +96,7 @@ def open_websocket(
         limits, week_start = rate_limits.read_fields(upstream.fields)
         if limits is not None:
             service.accounting.note(limits)
-        if not upstream.answer(b"").is_accepted:
+        if not upstream.handshake_response(b"").is_accepted:
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, note)
         undo.callback(upstream.close)
@@ -128,9 +128,9 @@ def _opened(
     return OpenedTunnel(answer, body, WebSocketSession(answer.deflate()), turns, note)
 
 
-def _switched(upstream: UpstreamResponse) -> tuple[HandshakeResponse, BareBody]:
-    upstream.answer(b"").require_websocket()
-    body = upstream.bare()
+def _switched(upstream: UpstreamResponse) -> tuple[HandshakeResponse, RawBody]:
+    upstream.handshake_response(b"").require_websocket()
+    body = upstream.raw_body()
     if body is None:
         raise UpgradeUnavailable(_UNAVAILABLE)
-    return upstream.answer(body.buffered), body
+    return upstream.handshake_response(body.buffered), body

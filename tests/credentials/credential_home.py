@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocm_wsgi.credentials import CredentialSource, Patience, Refresher
+from ocm_wsgi.credentials import CredentialSource, Refresher, Timeouts
 from ocm_wsgi.simulator import Simulator
 
 HELPER = b"ocm_wsgi.credentials.refresh_process"
 #: Nobody else writes the file in most tests, so there is nothing to be waited for after a refusal.
-PATIENCE = Patience(lock=20, exchange=20, adoption=0.0)
+TIMEOUTS = Timeouts(lock_seconds=20, exchange_seconds=20, adoption_seconds=0.0)
 
 
 def eventually(condition: Callable[[], Any], *, seconds: float = 30.0) -> Any:
@@ -91,7 +91,7 @@ class Home:
         return str(self.content()["tokens"]["access_token"])
 
     def refresher(self, **options: Any) -> Refresher:
-        return Refresher(**{"auth_base_url": self.simulator.auth_base_url, "patience": PATIENCE, **options})
+        return Refresher(**{"auth_base_url": self.simulator.auth_base_url, "timeouts": TIMEOUTS, **options})
 
     def source(self, *, path: Path | None = None, **options: Any) -> CredentialSource:
         """Return a source such as another process would have. Its clock for pauses is ``monotonic``."""

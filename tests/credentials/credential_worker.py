@@ -11,7 +11,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from ocm_wsgi.credentials import CredentialSource, Patience, Refresher
+from ocm_wsgi.credentials import CredentialSource, Refresher, Timeouts
 from ocm_wsgi.errors import CredentialError
 
 WORKER = str(Path(__file__))
@@ -22,7 +22,7 @@ def run(task: dict[str, object]) -> list[dict[str, object]]:
     source = CredentialSource(
         Path(str(task["path"])),
         state_path=Path(str(task["state_path"])),
-        refresher=Refresher(auth_base_url=str(task["auth_base_url"]), patience=Patience(**task["patience"])),  # type: ignore[arg-type]
+        refresher=Refresher(auth_base_url=str(task["auth_base_url"]), timeouts=Timeouts(**task["timeouts"])),  # type: ignore[arg-type]
     )
     threads = int(str(task.get("threads", 1)))
     rejected = source.current() if task.get("rejected") else None
@@ -49,14 +49,14 @@ def run(task: dict[str, object]) -> list[dict[str, object]]:
 
 def task_of(home: object, **more: object) -> str:
     """Return the task of a worker in this home, for the command line."""
-    from tests.credentials.credential_home import PATIENCE, Home
+    from tests.credentials.credential_home import TIMEOUTS, Home
 
     assert isinstance(home, Home)
     task = {
         "path": str(home.path),
         "state_path": str(home.state_path),
         "auth_base_url": home.simulator.auth_base_url,
-        "patience": asdict(PATIENCE),
+        "timeouts": asdict(TIMEOUTS),
     }
     return json.dumps({**task, **more})
 

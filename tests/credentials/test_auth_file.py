@@ -127,14 +127,14 @@ def test_decode_of_something_else(octets: bytes) -> None:
         decode(octets)
 
 
-def test_renewed_keeps_what_it_does_not_know() -> None:
+def test_refreshed_keeps_unknown_fields() -> None:
     """A renewal changes the tokens it was given and ``last_refresh``, and keeps all else in its order."""
     before: dict[str, Any] = {
         **SIGNED_IN,
         "tokens": {**TOKENS, "oauth_provenance": {"issuer": "i", "new": [1]}},
         "agent_identity": {"ü": "\ud800"},
     }
-    after = decode(Document(before).renewed(TokenGrant(access_token="a2", refresh_token="r2"), now_ns=1).encoded())
+    after = decode(Document(before).refreshed(TokenGrant(access_token="a2", refresh_token="r2"), now_ns=1).encoded())
     assert after.content == {
         **before,
         "tokens": {**before["tokens"], "access_token": "a2", "refresh_token": "r2"},

@@ -121,7 +121,7 @@ def test_half_written_is_read_again(home: Home, monkeypatch: pytest.MonkeyPatch)
     """A file that an older Codex is just writing, by truncating it first, is waited for."""
     defaults = auth_file_reader.read_whole.__kwdefaults__
     assert defaults
-    monkeypatch.setitem(defaults, "patience_seconds", 60.0)
+    monkeypatch.setitem(defaults, "timeout_seconds", 60.0)
     content = home.sign_in()
     source = home.source()
     source.current()

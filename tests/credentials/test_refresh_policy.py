@@ -23,10 +23,10 @@ import pytest
 import trustme
 
 from ocm_wsgi.config import Certificate
-from ocm_wsgi.credentials import Patience
+from ocm_wsgi.credentials import Timeouts
 from ocm_wsgi.errors import CredentialRejected, CredentialUnavailable
 from ocm_wsgi.simulator import Plan, Simulator
-from tests.credentials.credential_home import PATIENCE, Home, eventually, held, helper_of, helpers_of
+from tests.credentials.credential_home import TIMEOUTS, Home, eventually, held, helper_of, helpers_of
 from tests.proxies import ForwardProxy, Socks5
 
 TOKEN = "/oauth/token"
@@ -59,7 +59,7 @@ def test_not_due(home: Home, expires_in: float) -> None:
     assert home.outcomes() == []
 
 
-def test_expired_is_renewed_by_one_for_all(home: Home) -> None:
+def test_expired_is_refreshed_once_for_all_threads(home: Home) -> None:
     """When the token has expired, all threads wait for one renewal and use what comes of it."""
     home.sign_in(expires_in=-1)
     source = home.source()
@@ -69,7 +69,7 @@ def test_expired_is_renewed_by_one_for_all(home: Home) -> None:
     assert credentials[0].expires_at > time.time() + 3000
 
 
-def test_expiring_is_renewed_behind(home: Home) -> None:
+def test_expiring_is_refreshed_in_the_background(home: Home) -> None:
     """In its last five minutes a token is renewed while everybody goes on with it."""
     gate = home.simulator.gate().at("rotation")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
@@ -117,7 +117,7 @@ def test_age_decides_without_a_readable_end(home: Home, days: float, count: int)
     assert len(home.outcomes()) == count
 
 
-def test_replacement_renews_what_upstream_rejected(home: Home) -> None:
+def test_replacement_refreshes_what_upstream_rejected(home: Home) -> None:
     """After a 401 the token is renewed whatever its end, once for all who were rejected."""
     home.sign_in()
     source = home.source()
@@ -436,7 +436,7 @@ def test_other_tokens_meanwhile_are_kept(
         pytest.param(lambda home: home.write({**home.content(), "more": 1}), True, id="other-field"),
     ],
 )
-def test_file_changes_during_the_renewal(home: Home, change: Callable[[Home], object], is_there: bool) -> None:
+def test_file_changes_during_the_refresh(home: Home, change: Callable[[Home], object], is_there: bool) -> None:
     """A sign-out during a renewal stands; what somebody else left broken is mended by it; other changes are kept."""
     gate = home.simulator.gate().at("rotated")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
@@ -548,7 +548,7 @@ def test_no_secret_leaves_the_file(home: Home, caplog: pytest.LogCaptureFixture)
     }
 
 
-def test_signals_do_not_stop_the_renewing_process(home: Home) -> None:
+def test_signals_do_not_stop_the_refreshing_process(home: Home) -> None:
     """Ctrl-C, a hang-up or a termination that reaches the renewing process, too, does not."""
     gate = home.simulator.gate().at("rotated")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
@@ -570,8 +570,8 @@ def test_signals_do_not_stop_the_renewing_process(home: Home) -> None:
 def test_lock_that_is_never_released(home: Home) -> None:
     """When another program keeps a lock, nothing is presented and the request is told to come again."""
     home.sign_in(expires_in=-1)
-    patience = Patience(lock=0.2, exchange=PATIENCE.exchange, adoption=0)
-    source = home.source(refresher=home.refresher(patience=patience))
+    timeouts = Timeouts(lock_seconds=0.2, exchange_seconds=TIMEOUTS.exchange_seconds, adoption_seconds=0)
+    source = home.source(refresher=home.refresher(timeouts=timeouts))
     with held(home.folder / "auth.json.lock"), pytest.raises(CredentialUnavailable, match="Another program"):
         source.current()
     assert home.outcomes() == []

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from ocm_wsgi.credentials import Patience
+from ocm_wsgi.credentials import Timeouts
 from ocm_wsgi.credentials.auth_file_reader import FileProblem, read
 from ocm_wsgi.simulator import Plan
-from tests.credentials.credential_home import PATIENCE, Home, eventually, held, helper_of
+from tests.credentials.credential_home import TIMEOUTS, Home, eventually, held, helper_of
 from tests.credentials.credential_worker import WORKER, task_of
 
 TOKEN = "/oauth/token"
@@ -102,8 +102,8 @@ def test_permanent_refusal_is_presented_once_across_processes(home: Home, start:
     """Workers that all meet a dead sign-in present it once, and once again only after the file has changed."""
     home.sign_in(expires_in=-1)
     home.simulator.revoke_all()
-    patience = {"lock": 20.0, "exchange": 20.0, "adoption": 0.5}
-    results = go(start_workers(start, home, threads=10, patience=patience))
+    timeouts = {"lock_seconds": 20.0, "exchange_seconds": 20.0, "adoption_seconds": 0.5}
+    results = go(start_workers(start, home, threads=10, timeouts=timeouts))
     assert home.outcomes() == ["invalidated"]
     assert {result["status"] for result in results} == {400}
     assert go(start_workers(start, home, 1))[0]["status"] == 400
@@ -117,7 +117,9 @@ def test_permanent_refusal_is_presented_once_across_processes(home: Home, start:
 def test_workers_beside_codex_refresh_once(home: Home, start: Start, is_codex_first: bool) -> None:
     """Forty requests over four workers and a Codex: one rotation, and all who ask end with its tokens."""
     home.sign_in(expires_in=-1)
-    workers = start_workers(start, home, threads=10, patience={"lock": 20.0, "exchange": 20.0, "adoption": 10.0})
+    workers = start_workers(
+        start, home, threads=10, timeouts={"lock_seconds": 20.0, "exchange_seconds": 20.0, "adoption_seconds": 10.0}
+    )
     codex = start(CODEX, str(home.path), f"{home.simulator.url}{TOKEN}")
     assert codex.heard() == "loaded"
     for program in [codex, *workers] if is_codex_first else [*workers, codex]:
@@ -137,7 +139,9 @@ def test_codex_was_first_and_writes_later(home: Home, start: Start) -> None:
     assert codex.heard() == "loaded"
     codex.tell()
     assert codex.heard() == "granted"
-    (worker,) = start_workers(start, home, 1, patience={"lock": 20.0, "exchange": 20.0, "adoption": 60.0})
+    (worker,) = start_workers(
+        start, home, 1, timeouts={"lock_seconds": 20.0, "exchange_seconds": 20.0, "adoption_seconds": 60.0}
+    )
     worker.tell()
     assert home.simulator.wait_for(lambda: home.outcomes() == ["rotated", "reused"])
     codex.tell()
@@ -210,7 +214,7 @@ def has_open(path: Path) -> Callable[[int], bool]:
     return test
 
 
-def assert_renewed_without_us(home: Home, before: str) -> None:
+def assert_refreshed_without_us(home: Home, before: str) -> None:
     """Assert that the orphaned process finishes, and that the next worker uses what it wrote."""
     eventually(lambda: home.access_token() != before)
     assert home.outcomes() == ["rotated"]
@@ -226,7 +230,7 @@ def test_worker_killed_while_it_waits_for_the_lock(home: Home, start: Start) -> 
     with held(home.folder / "auth.json.lock"):
         kill_at(start, home, has_open(home.folder / "auth.lock"))
         assert home.outcomes() == []
-    assert_renewed_without_us(home, before)
+    assert_refreshed_without_us(home, before)
     end()
 
 
@@ -239,11 +243,11 @@ def test_worker_killed_while_the_request_is_in_flight(home: Home, start: Start, 
     end = watch_whole(home)
     kill_at(start, home, lambda _: gate.reached.is_set())
     gate.release()
-    assert_renewed_without_us(home, before)
+    assert_refreshed_without_us(home, before)
     end()
 
 
-def test_renewing_process_killed_before_the_rotation(home: Home, start: Start) -> None:
+def test_refreshing_process_killed_before_the_rotation(home: Home, start: Start) -> None:
     """When the renewing process itself is killed before the rotation, the file is as it was and the next one works."""
     gate = home.simulator.gate().at("rotation")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
@@ -263,12 +267,14 @@ def test_renewing_process_killed_before_the_rotation(home: Home, start: Start) -
     end()
 
 
-def test_waiting_for_the_renewing_process_is_bounded(home: Home) -> None:
+def test_waiting_for_the_refreshing_process_is_bounded(home: Home) -> None:
     """A worker stops waiting in the end; the renewal goes on, and its result is found in the file."""
     gate = home.simulator.gate().at("rotated")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
     before = home.sign_in(expires_in=-1)["tokens"]["access_token"]
-    source = home.source(refresher=home.refresher(patience=Patience(lock=0.5, exchange=0.5, adoption=0.0)))
+    source = home.source(
+        refresher=home.refresher(timeouts=Timeouts(lock_seconds=0.5, exchange_seconds=0.5, adoption_seconds=0.0))
+    )
     with pytest.raises(Exception, match="could not renew") as caught:
         source.current()
     assert caught.value.detail == "renewal: process"  # type: ignore[attr-defined]
@@ -277,4 +283,4 @@ def test_waiting_for_the_renewing_process_is_bounded(home: Home) -> None:
     eventually(lambda: home.access_token() != before)
     assert source.current().access_token == home.access_token()
     assert home.outcomes() == ["rotated"]
-    assert PATIENCE.whole > 30
+    assert TIMEOUTS.total_seconds > 30

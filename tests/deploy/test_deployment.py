@@ -22,7 +22,7 @@ import requests
 
 from ocm_wsgi.cli import COMMANDS
 from ocm_wsgi.config import Config, scalar_keys
-from ocm_wsgi.credentials import Patience
+from ocm_wsgi.credentials import Timeouts
 from ocm_wsgi.simulator import Plan
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -99,11 +99,11 @@ def test_systemd_approves_of_the_hardening(units: Path) -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_stop_waits_for_turns_and_renewals() -> None:
+def test_stop_waits_for_turns_and_refreshes() -> None:
     """systemd kills nothing before gunicorn's own patience, and that of a renewal, has ended."""
     configuration = (DEPLOY.parent / "gunicorn.conf.py").read_text()
     (graceful_timeout,) = map(int, re.findall(r"^graceful_timeout = (\d+)", configuration, re.MULTILINE))
-    assert int(settings()["TimeoutStopSec"]) > max(graceful_timeout, Patience().whole)
+    assert int(settings()["TimeoutStopSec"]) > max(graceful_timeout, Timeouts().total_seconds)
     assert settings()["KillMode"] == "control-group"
     # Units stop in the opposite order, and nginx would cut what is under way.
     assert re.search(r"^After=.*\bnginx\.service\b", (DEPLOY / "ocm.service").read_text(), re.MULTILINE)

@@ -62,10 +62,10 @@ _NGINX_TRIES_AGAIN = Edit(
 _NGINX_GOES_ON_ALONE = Edit(NGINX, "proxy_buffering off;", "proxy_buffering off; proxy_ignore_client_abort on;")
 _NO_LOCKS = Edit(
     f"{CREDENTIALS}/refresh_process.py",
-    "with credential_locks(job.credential_path, state_path=job.state_path, timeout_seconds=job.patience.lock):",
+    "with credential_locks(job.credential_path, state_path=job.state_path, timeout_seconds=job.timeouts.lock_seconds):",
     "if True:",
 )
-_PRESENTED_THOUGH_RENEWED = Edit(
+_PRESENTED_THOUGH_REFRESHED = Edit(
     f"{CREDENTIALS}/refresh_process.py",
     "        if document.fingerprint != self._job.fingerprint:",
     "        if False:",
@@ -144,16 +144,16 @@ PROCESSES = (
     Mutation("test_worker_killed_at_each_step[before-the-status]", _NGINX_TRIES_AGAIN, (_TWO_SERVERS,)),
     Mutation("test_worker_killed_at_each_step[after-the-terminal-event]", _NOT_RECORDED),
     Mutation(
-        "test_workers_killed_while_the_credential_is_renewed[rotated]",
+        "test_workers_killed_while_the_credential_is_refreshed[rotated]",
         Edit(
             f"{CREDENTIALS}/refresh_client.py",
             "        try:\n            process = subprocess.Popen(",
-            "        from ocm_wsgi.credentials.refresh_process import renew\n        return renew(job)\n"
+            "        from ocm_wsgi.credentials.refresh_process import refresh\n        return refresh(job)\n"
             "        try:\n            process = subprocess.Popen(",
         ),
     ),
     Mutation(
-        "test_workers_killed_while_the_credential_is_renewed[rotation]",
+        "test_workers_killed_while_the_credential_is_refreshed[rotation]",
         Edit(
             f"{CREDENTIALS}/refresh_client.py",
             "start_new_session=True,",
@@ -254,7 +254,7 @@ CREDENTIAL = (
     ),
     Mutation(
         "test_refresh_endpoint_down",
-        Edit(f"{CREDENTIALS}/refresh_policy.py", "FIRST_REST_SECONDS = 5.0", "FIRST_REST_SECONDS = 0.0"),
+        Edit(f"{CREDENTIALS}/refresh_policy.py", "FIRST_BACKOFF_SECONDS = 5.0", "FIRST_BACKOFF_SECONDS = 0.0"),
     ),
     Mutation(
         "test_refresh_endpoint_down",
@@ -266,19 +266,21 @@ CREDENTIAL = (
     ),
     Mutation(
         "test_refresh_endpoint_slow",
-        Edit(f"{CREDENTIALS}/refresh_client.py", "timeout=self._patience.whole", "timeout=0.001"),
+        Edit(f"{CREDENTIALS}/refresh_client.py", "timeout=self._timeouts.total_seconds", "timeout=0.001"),
     ),
     Mutation("test_refresh_token_already_used", _REFUSAL_FORGOTTEN),
     Mutation("test_refresh_cut_after_the_rotation", _REFUSAL_FORGOTTEN),
     Mutation("test_twenty_expiries_under_load", _NO_LOCKS),
-    Mutation("test_twenty_expiries_under_load", _PRESENTED_THOUGH_RENEWED),
+    Mutation("test_twenty_expiries_under_load", _PRESENTED_THOUGH_REFRESHED),
     Mutation(
         "test_one_file_shared_with_the_real_codex[service-first]",
         Edit(
-            f"{CREDENTIALS}/refresh_process.py", "            replacement.commit(renewed.encoded())", "            pass"
+            f"{CREDENTIALS}/refresh_process.py",
+            "            replacement.commit(refreshed.encoded())",
+            "            pass",
         ),
     ),
-    Mutation("test_one_file_shared_with_the_real_codex[service-first]", _PRESENTED_THOUGH_RENEWED),
+    Mutation("test_one_file_shared_with_the_real_codex[service-first]", _PRESENTED_THOUGH_REFRESHED),
 )
 
 OPENAI = (
@@ -568,7 +570,7 @@ CLOCK = (
             "        return min(self.expires_at, ",
         ),
     ),
-    Mutation("test_clock_leaps_while_the_credential_is_renewed", _PRESENTED_THOUGH_RENEWED),
+    Mutation("test_clock_leaps_while_the_credential_is_refreshed", _PRESENTED_THOUGH_REFRESHED),
     Mutation(
         "test_clock_leaps_over_a_limit",
         Edit(

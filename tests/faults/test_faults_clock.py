@@ -80,7 +80,7 @@ def test_clock_far_ahead_of_the_issuer(start_stack: Callable[..., Stack], clock:
     assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"] * 2
 
 
-def test_clock_leaps_while_the_credential_is_renewed(start_stack: Callable[..., Stack], clock: WallClock) -> None:
+def test_clock_leaps_while_the_credential_is_refreshed(start_stack: Callable[..., Stack], clock: WallClock) -> None:
     """A renewal under way ends in its own time, nobody waits for a lock that a leap holds, and one is enough."""
     stack = start_stack(workers=2, environment=clock.environment)
     simulator = stack.simulator

@@ -93,7 +93,7 @@ def test_worker_killed_at_each_step(start_stack: Callable[..., Stack], step: int
 
 
 @pytest.mark.parametrize("point", ["rotation", "rotated"])
-def test_workers_killed_while_the_credential_is_renewed(
+def test_workers_killed_while_the_credential_is_refreshed(
     start_stack: Callable[..., Stack], simulator: Simulator, point: str
 ) -> None:
     """All workers die while a refresh token is presented: it is presented once, and its successor is not lost."""

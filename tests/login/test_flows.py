@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import trustme
 
-from ocm_wsgi.credentials.sign_in import approval
+from ocm_wsgi.credentials.sign_in import wait_for_approval
 from ocm_wsgi.errors import LoginFailed
 from ocm_wsgi.oauth.authorization import Authority, DeviceCode
-from ocm_wsgi.oauth.http_client import Way
+from ocm_wsgi.oauth.http_client import ConnectionSettings
 from ocm_wsgi.simulator import Plan, Simulator
 from tests.proxies import ForwardProxy, Socks5
 
@@ -54,7 +54,7 @@ def answering() -> Iterator[Refusing]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         servers.append((server, thread))
-        return Authority(Way(ssl.create_default_context()), f"http://127.0.0.1:{server.server_port}")
+        return Authority(ConnectionSettings(ssl.create_default_context()), f"http://127.0.0.1:{server.server_port}")
 
     yield answer
     for server, thread in servers:
@@ -75,7 +75,7 @@ class Clock:
         self.now += seconds
 
     def approval(self, issuer: Authority) -> Any:
-        return approval(issuer, DEVICE, pause=self.pause, monotonic=lambda: self.now)
+        return wait_for_approval(issuer, DEVICE, pause=self.pause, monotonic=lambda: self.now)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_network_that_fails_is_waited_out() -> None:
     """Nobody listening for all of the 15 minutes ends as an expired code."""
     clock = Clock()
     with pytest.raises(LoginFailed) as failure:
-        clock.approval(Authority(Way(ssl.create_default_context()), "http://127.0.0.1:9"))
+        clock.approval(Authority(ConnectionSettings(ssl.create_default_context()), "http://127.0.0.1:9"))
     assert failure.value.code == "expired"
 
 
@@ -168,13 +168,13 @@ def test_goes_through_the_detour(owner: Any) -> None:
 def test_token_never_shown_in_repr(simulator: Simulator) -> None:
     """What is on its way shows no secret."""
     simulator.device_polls = 0
-    issuer = Authority(Way(ssl.create_default_context()), simulator.url)
+    issuer = Authority(ConnectionSettings(ssl.create_default_context()), simulator.url)
     device = issuer.device_code()
     code = issuer.poll(device)
     grant = issuer.exchange(code)
     shown = repr(
         (
-            Way(issuer.way.ssl_context, "socks5h://user:secret@proxy"),
+            ConnectionSettings(issuer.connection.ssl_context, "socks5h://user:secret@proxy"),
             device,
             code,
             grant,

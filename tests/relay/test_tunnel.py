@@ -121,7 +121,7 @@ def test_refused_handshake_is_passed_back(service: ServiceFactory) -> None:
     assert json.loads(response.body or b"")["error"]["message"] == "Too many."
 
 
-def test_rejected_credential_is_renewed(service: ServiceFactory) -> None:
+def test_rejected_credential_is_refreshed(service: ServiceFactory) -> None:
     """A 401 of upstream is the service's own business: it signs in anew, and the client hears nothing of it."""
     running = service(workers=1)
     running.simulator.expire()

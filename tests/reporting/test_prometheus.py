@@ -175,7 +175,7 @@ def test_after_the_service_was_started_anew(service: ServiceFactory) -> None:
     assert value(scrape(after), "ocm_turns_total", user="alice", model="gpt-5.5") == 2
 
 
-def test_renewals_are_counted(service: ServiceFactory, simulator: Simulator) -> None:
+def test_refreshes_are_counted(service: ServiceFactory, simulator: Simulator) -> None:
     """Each attempt by its result; those that never happened are 0."""
     running = service(user_entries=USERS, workers=1, credential=simulator.credential(expires_in=-60))
     take_turn(running)

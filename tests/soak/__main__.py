@@ -23,7 +23,7 @@ _CLEAR_LINE = "\r\033[K"
 @click.option("--clients", type=click.IntRange(1), default=24, show_default=True, help="How many at once.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what clients choose by chance.")
 def main(minutes: float, laps: int, clients: int, seed: int) -> None:
-    """Let clients of all kinds, faults, renewals and reloads at the service, and look for what it does not let go of.
+    """Let clients of all kinds, faults, refreshes and reloads at the service, and look for what it does not let go of.
 
     Ctrl-C ends it and tells what was found so far. docs/soak.md says what is checked.
     """

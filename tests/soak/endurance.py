@@ -33,8 +33,8 @@ USERS = {"alice": ALICE, "bob": BOB, "carol": "sk-ocm-carol-0123456789abcdef"}
 WARM_UP = 0.5
 #: When the owner's access token is withdrawn, in seconds: first, and again and again. One that is younger than 30 s is
 #: not renewed: who is refused with it would be refused with the next one too.
-FIRST_RENEWAL_SECONDS = 5.0
-RENEWAL_SECONDS = 35.0
+FIRST_REFRESH_SECONDS = 5.0
+REFRESH_SECONDS = 35.0
 #: What is let go of is gone within this time: a client that does not close is waited for for two seconds.
 SETTLE_SECONDS = 60.0
 _DEFECT = re.compile(r"Traceback|CRITICAL|WORKER TIMEOUT|SIGKILL|SIGABRT")
@@ -88,7 +88,7 @@ class _Soak:
         self._simulator = running.simulator
         self._load = load
         self._watch = watch
-        self._renew_at = FIRST_RENEWAL_SECONDS
+        self._refresh_at = FIRST_REFRESH_SECONDS
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -141,8 +141,8 @@ class _Soak:
         while (left := until - time.monotonic()) > 0:
             threading.Event().wait(min(left, 1.0))
             self.findings.seconds = time.monotonic() - self._began
-            if self.findings.seconds > self._renew_at:
-                self._renew_at += RENEWAL_SECONDS
+            if self.findings.seconds > self._refresh_at:
+                self._refresh_at += REFRESH_SECONDS
                 self._simulator.expire()
             self._watch(self.findings)
 
@@ -184,7 +184,7 @@ class _Soak:
         """Take over what upstream has seen, so that it need not remember it."""
         self.findings.turns += Counter((t.transport, t.status, t.input_tokens) for t in self._simulator.turns)
         refreshes = Counter(refresh.outcome for refresh in self._simulator.refreshes)
-        self.findings.renewals += refreshes.pop("rotated", 0)
+        self.findings.refreshes += refreshes.pop("rotated", 0)
         self.findings.expect(f"refresh tokens were refused: {dict(refreshes)}", not refreshes)
         self._simulator.clear()
 

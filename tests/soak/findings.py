@@ -43,7 +43,7 @@ class Findings:
     turns: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     recorded: Counter[Row] = field(default_factory=Counter)
     reloads: int = 0
-    renewals: int = 0
+    refreshes: int = 0
     seconds: float = 0.0
 
     def expect(self, what: str, is_so: object) -> None:

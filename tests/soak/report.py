@@ -36,7 +36,7 @@ def lines_of(findings: Findings) -> Iterator[str]:
     yield ""
     yield f"{visits.total():,} visits in {findings.seconds:.0f} s: {_counts(visits)}"
     yield f"{statuses.total():,} turns in the ledger: {_counts(statuses)}"
-    yield f"{findings.reloads} reloads, {findings.renewals} renewals of the credential"
+    yield f"{findings.reloads} reloads, {findings.refreshes} refreshes of the credential"
     yield ""
     if not findings.problems:
         yield "Every turn is recorded once, and all was let go of."

@@ -20,7 +20,7 @@ def test_nothing_is_lost_or_left(tmp_path: Path) -> None:
     findings = run(Plan(seconds=10, laps=2, clients=16, seed=1), tmp_path, watch)
     assert not findings.problems, "\n".join(lines_of(findings))
     assert (findings.reloads, len(findings.laps)) == (1, 2)
-    assert findings.renewals >= 1
+    assert findings.refreshes >= 1
     assert set(findings.tally.visits) == {visit.__name__ for visit in VISITS}
     assert told == sorted(told)
     assert "Every turn is recorded once" in "\n".join(lines_of(findings))

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from ocm_wsgi.config.tls import Certificate
-from ocm_wsgi.credentials.credential import Credential, Mode
+from ocm_wsgi.credentials import Credential, CredentialSource, Mode
 from ocm_wsgi.errors import UpstreamUnreachable
 from ocm_wsgi.protocol.http.targets import api_target
 from ocm_wsgi.tls import contexts
@@ -83,8 +83,11 @@ def server(request: pytest.FixtureRequest, authority: trustme.CA) -> Iterator[Se
         thread.join()
 
 
-class OneCredential:
+class OneCredential(CredentialSource):
     """A credential that nobody refuses."""
+
+    def __init__(self) -> None:
+        """There is no file."""
 
     def current(self) -> Credential:
         """The one."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from ocm_wsgi.credentials.credential import Credential, Mode
+from ocm_wsgi.credentials import Credential, CredentialSource, Mode
 from ocm_wsgi.errors import (
     CredentialRejected,
     EndpointUnavailable,
@@ -26,7 +26,7 @@ from ocm_wsgi.errors import (
 from ocm_wsgi.protocol.http.targets import api_target
 from ocm_wsgi.simulator import Plan, Simulator
 from ocm_wsgi.upstream.client import ClientRequest, Upstream, UpstreamResponse
-from ocm_wsgi.upstream.connections import Exchange
+from ocm_wsgi.upstream.exchange import Exchange
 from ocm_wsgi.wsgi.request_body import Body
 from tests.proxies import ForwardProxy, HttpProxy, Socks5
 
@@ -34,7 +34,7 @@ RESPONSES = b'{"model": "gpt-5.5", "stream": true, "input": "hi"}'
 
 
 @dataclass
-class FixedCredentials:
+class FixedCredentials(CredentialSource):
     """Gives the credentials it was made with, one after the other."""
 
     credentials: list[Credential]
