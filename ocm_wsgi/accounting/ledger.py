@@ -1,7 +1,7 @@
-"""What was used: turns recorded once and durably, and questions about them.
+"""The ledger: records each turn durably and exactly once, and returns sums over turns.
 
-Writing goes through one ``Recorder`` a process, reading straight to the database. Sums are kept in the same
-transaction as the turns they are made of, so they can be trusted alone, and outlive them.
+Writes go through one ``Recorder`` per process, reads directly to the database. Sums are updated in the same transaction
+as the turns they add up, so they can be trusted without them, and outlive them.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.per_process import PerProcess
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-#: Raw turns are kept for this long, sums for good.
+#: Turns are kept for this long, sums forever.
 RETENTION_DAYS = 30
 
-#: Turns that retention deletes in one transaction: some milliseconds in which nothing else can be written.
+#: Turns that retention deletes per transaction: some milliseconds during which nothing else can be written.
 RETENTION_CHUNK = 500
 
-#: How often a process looks for what the dead left in the spool, and how often for turns that are too old.
+#: How often a process looks for journals of dead processes, and for turns that are too old, in seconds.
 CHORE_SECONDS = 60.0
 RETENTION_SECONDS = 3600.0
 
-#: How long rate limits that were seen wait, so that they are written together.
+#: Rate limits seen within this time are written together, in seconds.
 RATE_LIMITS_SECONDS = 1.0
 
 _RATE_LIMITS = TypeAdapter(RateLimits)
@@ -46,10 +46,10 @@ _RATE_LIMITS = TypeAdapter(RateLimits)
 
 @dataclass(frozen=True)
 class RateLimitsSnapshot:
-    """The rate limits of a credential, as upstream last told them.
+    """The rate limits of a credential, as last reported by upstream.
 
-    :ivar rate_limits: what JSON can hold, as it was given to ``Ledger.note_rate_limits``.
-    :ivar at: Unix seconds when they were seen.
+    :ivar rate_limits: JSON-serializable, as passed to ``Ledger.note_rate_limits``.
+    :ivar at: Unix seconds when they were reported.
     """
 
     rate_limits: Mapping[str, Any]
@@ -57,17 +57,17 @@ class RateLimitsSnapshot:
 
     @property
     def limits(self) -> RateLimits:
-        """The rate limits as values."""
+        """``rate_limits``, parsed."""
         return _RATE_LIMITS.validate_python(self.rate_limits)
 
 
 class Ledger:
     """The record of all turns.
 
-    Safe to make before a fork and to share between threads. Its threads start at the first record.
+    Safe to create before a fork and to share between threads. Its own threads start at the first record.
 
-    :param clock: gives Unix seconds.
-    :param retention_days: how long raw turns are kept, at least 1.
+    :param clock: returns Unix seconds.
+    :param retention_days: how long turns are kept, at least 1.
     :param chore_seconds: see ``CHORE_SECONDS``.
     """
 
@@ -93,58 +93,59 @@ class Ledger:
         )
 
     def record(self, turn: Turn, timeout_seconds: float = 1.0) -> Durability:
-        """Wait until the turn's record is safe, or until soon after ``timeout_seconds``. Never raises.
+        """Record a turn, and wait until that is durable, or until soon after ``timeout_seconds``. Never raises.
 
-        :return: ``database`` or ``spool``: it survives ``kill -9`` of every process, and is or will be in the
-            database once. ``memory``: neither could take it; this process goes on trying.
+        :return: ``database`` or ``spool``: the record survives ``kill -9`` of every process, and is or will be in the
+            database exactly once. ``memory``: it could not be written to either; this process keeps retrying.
         """
         results: SimpleQueue[Durability] = SimpleQueue()
         self.record_async(turn, results.put, timeout_seconds=timeout_seconds)
         try:
             return results.get(timeout=timeout_seconds + 0.5)
         except Empty:
-            # Only a disk that does not answer at all keeps the recorder from telling in time.
+            # Only a disk that does not respond at all keeps the recorder from calling back in time.
             return "memory"
 
     def record_async(self, turn: Turn, on_recorded: OnRecorded, *, timeout_seconds: float = 1.0) -> None:
-        """As ``record``, without waiting: call ``on_recorded`` once, from a thread of the recorder.
+        """Record a turn without waiting, and call ``on_recorded`` once, from a thread of the recorder. Never raises.
 
-        It must return quickly.
+        :param on_recorded: must return quickly.
+        :param timeout_seconds: as for ``record``.
         """
         try:
             record = record_of(turn)
             while not self._recorders.get().submit(record, on_recorded, timeout_seconds):
-                # Closed under us; whoever closes it forgets it first, so the next one is new.
+                # It was closed in the meantime. It is forgotten before it is closed, so the next one is another.
                 continue
         except Exception:
-            # A turn that is under way must not fail for its record's sake.
-            logger.exception("Turn %s could not be recorded", turn.id)
+            # A turn in progress must not fail because it cannot be recorded.
+            _log.exception("Cannot record turn %s", turn.id)
             on_recorded("memory")
 
     def start(self) -> None:
-        """Bring what a dead process left in the spool into the database, without waiting for the first record."""
+        """Write the journals of dead processes to the database now, instead of at the first record."""
         self._recorders.get().expect_chore(0.0)
 
     def close(self) -> None:
-        """Write what waits and end the threads. A record that comes later starts new ones."""
+        """Write all pending records and end the threads. A later record starts new ones."""
         recorder = self._recorders.pop()
         if recorder is not None:
             recorder.close()
 
     def backlog(self) -> Backlog:
-        """Say what this process has not yet brought into the database."""
+        """Return how many records of this process are not in the database yet."""
         return self._recorders.get().backlog()
 
     def note_rate_limits(self, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
-        """Keep the rate limits that upstream just told. They are in the database within about a second.
+        """Store the rate limits that upstream has just reported. They reach the database within about a second.
 
-        :param rate_limits: what JSON can hold.
+        :param rate_limits: JSON-serializable.
         """
         self._seen_rate_limits[credential] = RateLimitsSnapshot(rate_limits, at)
         self._recorders.get().expect_chore(RATE_LIMITS_SECONDS)
 
     def rate_limits(self, credential: str) -> RateLimitsSnapshot | None:
-        """Give the newest rate limits that any process has seen.
+        """Return the newest rate limits that any process has noted.
 
         :raises StateError: the database cannot be read.
         """
@@ -153,7 +154,7 @@ class Ledger:
         known = [RateLimitsSnapshot(*row)] if row is not None else []
         if credential in self._seen_rate_limits:
             known.append(self._seen_rate_limits[credential])
-        return max(known, key=lambda quota: quota.at, default=None)
+        return max(known, key=lambda snapshot: snapshot.at, default=None)
 
     def sums(
         self,
@@ -164,12 +165,13 @@ class Ledger:
         user: str | None = None,
         utc_offset_seconds: int = 0,
     ) -> list[Sum]:
-        """Add up turns, grouped.
+        """Return sums over turns, grouped and sorted by some dimensions.
 
-        :param since: Unix seconds, from the beginning of the hour they fall in; ``None``: from the first turn.
-        :param until: Unix seconds, to the beginning of the hour they fall in; ``None``: to the last turn.
-        :param by: the groups, ordered by them; none gives one sum, of zeros when there is no turn.
-        :param utc_offset_seconds: where days begin, east of Greenwich being positive.
+        :param since: Unix seconds, rounded down to the hour; ``None``: from the first turn.
+        :param until: Unix seconds, rounded down to the hour, exclusive; ``None``: to the last turn.
+        :param by: the dimensions; with none, there is one sum, of zeros if there are no turns.
+        :param user: only this user's turns; ``None``: everyone's.
+        :param utc_offset_seconds: the time zone in which days begin, positive east of Greenwich.
         :raises StateError: the database cannot be read.
         """
         with self._database.read() as connection:
@@ -183,11 +185,11 @@ class Ledger:
         self._write_rate_limits()
         now = self._clock()
         if self._retention_at is None:
-            # Not at the start, when another process may just have found an old journal: a record in there counts as
-            # new when its turn is gone.
+            # Not at the start: another process may have just adopted an old journal, whose records would count as new
+            # once their turns are deleted.
             self._retention_at = now
             return False
-        # Further ahead it can only be when the clock was set back.
+        # It can only be further ahead if the clock was set back.
         if now < self._retention_at <= now + RETENTION_SECONDS:
             return False
         has_more = self._delete_old_turns(now)
@@ -197,21 +199,21 @@ class Ledger:
 
     def _write_rate_limits(self) -> None:
         pending = {
-            credential: quota
-            for credential, quota in list(self._seen_rate_limits.items())
-            if self._written_rate_limits.get(credential) is not quota
+            credential: snapshot
+            for credential, snapshot in list(self._seen_rate_limits.items())
+            if self._written_rate_limits.get(credential) is not snapshot
         }
         if not pending:
             return
         with self._database.write() as connection:
-            for credential, quota in pending.items():
-                queries.write_rate_limits(connection, credential, quota.rate_limits, quota.at)
+            for credential, snapshot in pending.items():
+                queries.write_rate_limits(connection, credential, snapshot.rate_limits, snapshot.at)
         self._written_rate_limits.update(pending)
 
     def _delete_old_turns(self, now: float) -> bool:
-        """Delete some turns that are too old, unless another process is at it; say whether there may be more.
+        """Delete some turns that are too old, unless another process is doing so. Return whether there may be more.
 
-        Whole hours only: ``user_window`` takes the turns of an hour for complete.
+        Only whole hours are deleted: ``user_window`` expects an hour's turns to be complete.
         """
         lock = filelock.FileLock(self._spool.path / "retention.lock", mode=0o600, fallback_to_soft=False)
         try:

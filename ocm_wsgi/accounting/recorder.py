@@ -1,11 +1,11 @@
-"""Two threads that make records durable: one writes to the database, the other to the spool when that takes too long.
+"""Makes records durable with two threads: one writes to the database, the other spools to disk when that is too slow.
 
-The *writer* commits whatever is waiting in one transaction, so that fifty threads pay for one. The *keeper* sees to
-it that nobody waits beyond a deadline: what is overdue, or arrives while the database is known to fail, goes to the
-process's journal, and from there to the database when that works again. A record may reach the database both ways;
-the store must ignore the second.
+The *writer* commits all pending records in one transaction, so that fifty threads pay for one. The *spooler* enforces
+the deadlines: records that are overdue, or arrive while the database is known to fail, go to the process's journal, and
+from there to the database once it has recovered. A record may reach the database both ways; the store must ignore the
+second.
 
-Belongs to one process: made anew after a fork. Knows nothing of what the records mean.
+A recorder belongs to one process and must be created again after a fork. It does not interpret records.
 """
 
 from __future__ import annotations
@@ -23,36 +23,35 @@ from ocm_wsgi.accounting.spool import Journals, Spool
 from ocm_wsgi.accounting.turn_record import Record
 from ocm_wsgi.errors import StateError
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-#: Where a record is. In ``memory`` it would not survive the process: neither the database nor the disk could take it.
+#: Where a record is stored. In ``memory`` it does not survive the process: writing to the database and to disk failed.
 Durability = Literal["database", "spool", "memory"]
 
-#: OnRecorded where a record is, from a thread of the recorder. Must return quickly.
+#: Called with where the record is stored, from a thread of the recorder. Must return quickly.
 OnRecorded = Callable[[Durability], None]
 
-#: Records in one transaction. Large enough for bursts, small enough to hold others up for milliseconds only.
+#: Records per transaction. Large enough for bursts, small enough to block other writers for milliseconds only.
 BATCH_SIZE = 200
 
-#: How long to leave a failing database or disk alone: the first time, and at most.
+#: Backoff after the database failed, in seconds: the first, doubled at each further failure, and the longest.
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 15.0
 
-#: How long to wait between two attempts to spool what only memory holds.
-HELD_RETRY_SECONDS = 1.0
+#: Interval between two attempts to spool records that are only in memory, in seconds.
+MEMORY_RETRY_SECONDS = 1.0
 
-#: How long ``close`` waits for each of the threads.
+#: How long ``close`` waits for each of the threads, in seconds.
 CLOSE_SECONDS = 6.0
 
-
-_FAILING = "The state database does not take records (%s); until it does, they wait in the spool."
+_FAILING = "Cannot write to the state database (%s); spooling records to disk until it recovers."
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """What is not in the database yet, of this process.
+    """This process's records that are not in the database yet.
 
-    :ivar memory: records that only this process holds; they die with it.
+    :ivar memory: records in memory only; they would be lost with the process.
     :ivar spool: records in this process's journal.
     :ivar is_database_failing: whether the last attempt to write failed or took too long.
     """
@@ -63,18 +62,18 @@ class Backlog:
 
 
 @dataclass
-class _Waiting:
+class _Pending:
     record: Record
     overdue_at: float
     on_recorded: OnRecorded | None
 
 
 class Recorder:
-    """Makes records durable in the background, from its first ``submit`` to its ``close``.
+    """Makes records durable in the background, from the first ``submit`` until ``close``.
 
-    :param store: writes records in one transaction and ignores those it already has. Raises ``StateError``.
-    :param chore: other work for the writer, done every ``chore_seconds`` and at the start, while no journal waits to
-        be read; returns True when there is more of it to do at once.
+    :param store: writes records in one transaction and ignores those already stored. Raises ``StateError``.
+    :param chore: other work for the writer, called at the start and every ``chore_seconds``, while there is no journal
+        to read back. Returns True if there is more to do immediately.
     """
 
     def __init__(
@@ -91,9 +90,9 @@ class Recorder:
         self._chore_seconds = chore_seconds
         self._lock = threading.Lock()
         self._writer_wakes = threading.Condition(self._lock)
-        self._keeper_wakes = threading.Condition(self._lock)
-        self._keeper_wakes_at = inf
-        self._waiting: dict[int, _Waiting] = {}
+        self._spooler_wakes = threading.Condition(self._lock)
+        self._spooler_wakes_at = inf
+        self._pending: dict[int, _Pending] = {}
         self._numbers = itertools.count()
         self._journals = Journals(spool)
         self._is_failing = False
@@ -106,25 +105,25 @@ class Recorder:
         self._threads: list[threading.Thread] = []
 
     def submit(self, record: Record, on_recorded: OnRecorded, timeout_seconds: float) -> bool:
-        """Take a record, and tell where it is once it is safe, or soon after ``timeout_seconds`` in any case.
+        """Accept a record, and call ``on_recorded`` once it is durable, or soon after ``timeout_seconds`` in any case.
 
-        :return: False when it was not taken, because this recorder is closed.
+        :return: False if the record was not accepted, because this recorder is closed.
         """
         with self._lock:
             if not self._start():
                 return False
             now = time.monotonic()
             overdue_at = now if self._is_failing else now + timeout_seconds
-            self._waiting[next(self._numbers)] = _Waiting(record, overdue_at, on_recorded)
+            self._pending[next(self._numbers)] = _Pending(record, overdue_at, on_recorded)
             self._writer_wakes.notify()
-            if overdue_at < self._keeper_wakes_at:
-                self._keeper_wakes.notify()
+            if overdue_at < self._spooler_wakes_at:
+                self._spooler_wakes.notify()
             return True
 
     def expect_chore(self, within_seconds: float) -> bool:
-        """Have the chore done soon.
+        """Schedule the chore within ``within_seconds``.
 
-        :return: False when it was not heard, because this recorder is closed.
+        :return: False if it was not scheduled, because this recorder is closed.
         """
         with self._lock:
             if not self._start():
@@ -136,15 +135,15 @@ class Recorder:
             return True
 
     def backlog(self) -> Backlog:
-        """Say what waits."""
+        """Return what is not in the database yet."""
         with self._lock:
-            memory = sum(waiting.on_recorded is None for waiting in self._waiting.values())
+            memory = sum(pending.on_recorded is None for pending in self._pending.values())
             return Backlog(memory, self._journals.own_count, self._is_failing)
 
     def close(self) -> None:
-        """Write what waits, to the database or else to the spool, and end.
+        """Write all pending records, to the database or else to the spool, and end the threads.
 
-        A thread that is stuck in a call to the system is left to it, with its files open.
+        A thread that is stuck in a system call is abandoned, with its files open.
         """
         with self._lock:
             self._is_closed = True
@@ -155,12 +154,12 @@ class Recorder:
             self._journals.close()
 
     def abandon(self) -> None:
-        """Let go of what a fork has handed down: nothing of it belongs to the child."""
+        """Close what a fork has inherited, without writing: none of it belongs to the child."""
         self._journals.abandon()
 
     def _start(self) -> bool:
         if not self._threads and not self._is_closed:
-            for name, work in (("ledger-writer", self._write), ("ledger-keeper", self._keep)):
+            for name, work in (("ledger-writer", self._run_writer), ("ledger-spooler", self._run_spooler)):
                 thread = threading.Thread(target=work, name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
@@ -168,25 +167,25 @@ class Recorder:
 
     # The writer.
 
-    def _write(self) -> None:
+    def _run_writer(self) -> None:
         try:
             self._journals.require_own()
         except OSError as exc:
-            logger.warning("The spool cannot be used: %s", exc)
+            _log.warning("Cannot use the spool: %s", exc)
         while self._is_time_to_write():
             self._write_some()
             self._do_chore()
         with self._lock:
             self._is_writer_done = True
-            self._keeper_wakes.notify()
+            self._spooler_wakes.notify()
 
     def _is_time_to_write(self) -> bool:
-        """Wait until there is something to do. False ends the writer."""
+        """Wait until there is work to do. Return False when the writer must end."""
         with self._lock:
             while True:
-                if self._is_closed and (self._is_failing or not self._waiting):
+                if self._is_closed and (self._is_failing or not self._pending):
                     return False
-                has_work = bool(self._waiting) or self._journals.has_records
+                has_work = bool(self._pending) or self._journals.has_records
                 now = time.monotonic()
                 wakes_at = self._retry_at if self._is_failing else self._chore_at
                 if now >= wakes_at or (has_work and not self._is_failing):
@@ -195,8 +194,8 @@ class Recorder:
 
     def _write_some(self) -> None:
         with self._lock:
-            batch = dict(itertools.islice(self._waiting.items(), BATCH_SIZE))
-        records = [waiting.record for waiting in batch.values()]
+            batch = dict(itertools.islice(self._pending.items(), BATCH_SIZE))
+        records = [pending.record for pending in batch.values()]
         try:
             spooled = self._journals.read()
             if records or spooled:
@@ -214,11 +213,12 @@ class Recorder:
         has_more = False
         try:
             self._journals.adopt()
-            # First what the dead have left: a chore that forgets old records must not make those look new.
+            # Journals of dead processes come first: once the chore has deleted old turns, their records in a journal
+            # would pass for new ones.
             has_more = self._journals.has_records or self._chore()
         except Exception as exc:
-            # It is tried again at the next time; nothing waits for it.
-            logger.warning("The ledger's chores were not done: %s", _reason(exc))
+            # It is retried at the next interval; nothing depends on it.
+            _log.warning("The ledger's maintenance failed: %s", _reason(exc))
         with self._lock:
             self._chore_at = time.monotonic() + (0.0 if has_more else self._chore_seconds)
 
@@ -228,91 +228,94 @@ class Recorder:
             now = time.monotonic()
             self._retry_at = now + self._retry_seconds
             self._retry_seconds = min(self._retry_seconds * 2, LAST_RETRY_SECONDS)
-            for waiting in self._waiting.values():
-                if waiting.on_recorded is not None:
-                    waiting.overdue_at = now
-            self._keeper_wakes.notify()
+            for pending in self._pending.values():
+                if pending.on_recorded is not None:
+                    pending.overdue_at = now
+            self._spooler_wakes.notify()
         if not was_failing:
             unexpected = None if isinstance(exc, StateError) else exc
-            logger.warning(_FAILING, _reason(exc), exc_info=unexpected)
+            _log.warning(_FAILING, _reason(exc), exc_info=unexpected)
 
     def _note_success(self) -> None:
         with self._lock:
             was_failing, self._is_failing = self._is_failing, False
             self._retry_seconds = FIRST_RETRY_SECONDS
         if was_failing:
-            logger.warning("The state database takes records again; what waits is being written to it.")
+            _log.warning("The state database has recovered; writing the spooled records to it.")
 
-    # The keeper.
+    # The spooler.
 
-    def _keep(self) -> None:
+    def _run_spooler(self) -> None:
         is_last = False
         while not is_last:
             overdue, is_last = self._overdue()
             if overdue:
                 self._spool_all(overdue)
 
-    def _overdue(self) -> tuple[dict[int, _Waiting], bool]:
-        """Wait until records are overdue. When the writer has ended, all are, and they are the last."""
+    def _overdue(self) -> tuple[dict[int, _Pending], bool]:
+        """Wait until records are overdue, and return them, and whether they are the last.
+
+        Once the writer has ended, all records are overdue.
+        """
         with self._lock:
             while True:
                 now = time.monotonic()
                 overdue = {
-                    number: waiting
-                    for number, waiting in self._waiting.items()
-                    if waiting.overdue_at <= now or self._is_writer_done
+                    number: pending
+                    for number, pending in self._pending.items()
+                    if pending.overdue_at <= now or self._is_writer_done
                 }
                 if overdue or self._is_writer_done:
                     return overdue, self._is_writer_done
-                self._keeper_wakes_at = min((waiting.overdue_at for waiting in self._waiting.values()), default=inf)
-                self._keeper_wakes.wait(None if self._keeper_wakes_at == inf else self._keeper_wakes_at - now)
+                self._spooler_wakes_at = min((pending.overdue_at for pending in self._pending.values()), default=inf)
+                self._spooler_wakes.wait(None if self._spooler_wakes_at == inf else self._spooler_wakes_at - now)
 
-    def _spool_all(self, overdue: dict[int, _Waiting]) -> None:
+    def _spool_all(self, overdue: dict[int, _Pending]) -> None:
         with self._lock:
-            # The writer is stuck or has failed: from here on nobody needs to wait for it.
+            # The writer is stuck or has failed: from here on, nothing waits for it.
             was_failing, self._is_failing = self._is_failing, True
         if not was_failing:
-            logger.warning(_FAILING, "it did not answer in time")
+            _log.warning(_FAILING, "it did not respond in time")
         try:
-            self._journals.require_own().append([waiting.record for waiting in overdue.values()])
+            self._journals.require_own().append([pending.record for pending in overdue.values()])
         except OSError as exc:
-            self._hold(overdue, exc)
+            self._hold_in_memory(overdue, exc)
         else:
             self._is_spool_failing = False
             self._settle(overdue, "spool")
             with self._lock:
-                # It may have come out of its call in the meantime, and gone to rest.
+                # Its call may have returned in the meantime, and it may be idle again.
                 self._writer_wakes.notify()
 
-    def _hold(self, overdue: dict[int, _Waiting], exc: OSError) -> None:
-        """Keep in memory what nothing can take, and try again later."""
+    def _hold_in_memory(self, overdue: dict[int, _Pending], exc: OSError) -> None:
+        """Keep records in memory that could not be written anywhere, and retry later."""
         if not self._is_spool_failing:
-            logger.error("The spool does not take records either (%s); they are kept in memory.", exc)
+            _log.error("Cannot write to the spool either (%s); keeping records in memory.", exc)
         self._is_spool_failing = True
         with self._lock:
-            # The writer may have brought some of them home in the meantime, and told so.
-            untold = [waiting.on_recorded for number, waiting in overdue.items() if number in self._waiting]
-            for waiting in overdue.values():
-                waiting.on_recorded = None
-                waiting.overdue_at = time.monotonic() + HELD_RETRY_SECONDS
-        _tell(untold, "memory")
+            # The writer may have stored some of them in the meantime, and called back.
+            callbacks = [pending.on_recorded for number, pending in overdue.items() if number in self._pending]
+            for pending in overdue.values():
+                pending.on_recorded = None
+                pending.overdue_at = time.monotonic() + MEMORY_RETRY_SECONDS
+        _notify(callbacks, "memory")
 
-    def _settle(self, batch: dict[int, _Waiting], durability: Durability) -> None:
-        """Tell those whose record is safe now, unless the other thread has."""
+    def _settle(self, batch: dict[int, _Pending], durability: Durability) -> None:
+        """Remove records that are durable now, and call back, unless the other thread has done so."""
         with self._lock:
-            settled = [self._waiting.pop(number, None) for number in batch]
-        _tell([waiting.on_recorded for waiting in settled if waiting is not None], durability)
+            settled = [self._pending.pop(number, None) for number in batch]
+        _notify([pending.on_recorded for pending in settled if pending is not None], durability)
 
 
-def _tell(listeners: Sequence[OnRecorded | None], durability: Durability) -> None:
-    for on_recorded in listeners:
+def _notify(callbacks: Sequence[OnRecorded | None], durability: Durability) -> None:
+    for on_recorded in callbacks:
         if on_recorded is None:
             continue
         try:
             on_recorded(durability)
         except Exception:
-            # The record is where it is; the others must hear of theirs.
-            logger.exception("A listener to the ledger failed")
+            # The record is stored all the same, and the other callbacks must be called.
+            _log.exception("A callback of the ledger failed")
 
 
 def _reason(exc: Exception) -> str:

@@ -1,7 +1,7 @@
-"""Records on disk that wait for the database: one journal a process, append-only, in a folder of its own.
+"""A spool on disk for records that cannot be written to the database yet: one append-only journal per process.
 
-A journal belongs to the process that holds its ``flock``, for as long as that process lives. When it has died, whoever
-finds the file may take it over. Knows JSON objects and files, nothing of what is in the records.
+A journal belongs to the process that holds its ``flock``, as long as that process lives. After its death, any process
+that finds the file may adopt it. The spool stores JSON objects and does not interpret them.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from pathlib import Path
 from ocm_wsgi.accounting.turn_record import Record
 from ocm_wsgi.storage.files import NewFile, reserve, sync_folder, write_all
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-#: Disk space taken in advance, so that some 2,000 records still find room when the file system has filled up.
+#: Disk space reserved in advance, so that some 2,000 records still fit when the file system is full.
 RESERVE_BYTES = 1 << 20
 
-#: How much is read back at a time. Far more than one line: a record's texts are bounded before they come here.
+#: How much is read back at a time. Far more than one line: the texts of a record are bounded by ``turn_record``.
 CHUNK_BYTES = 1 << 16
 
 _SUFFIX = ".journal"
 _UNFINISHED_SUFFIX = ".new"
 
-#: No process takes that long between making a file and giving it its name.
+# No process takes this long, in seconds, between creating a file and renaming it.
 _UNFINISHED_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some records of a journal.
+    """Consecutive records of a journal.
 
-    :ivar end: where the next chunk begins.
-    :ivar is_last: whether nothing followed when it was read.
+    :ivar end: the offset of the next chunk.
+    :ivar is_last: whether this was the end of the journal when it was read.
     """
 
     records: tuple[Record, ...]
@@ -52,7 +52,7 @@ class Chunk:
 class Spool:
     """The folder of journals.
 
-    :param path: made (0700) when missing; on a local file system, as ``flock`` is relied upon.
+    :param path: created (0700) if missing; must be on a local file system, because it relies on ``flock``.
     :param reserve_bytes: see ``RESERVE_BYTES``.
     """
 
@@ -61,15 +61,15 @@ class Spool:
         self._reserve_bytes = reserve_bytes
 
     def create(self) -> Journal:
-        """Make a journal that belongs to this process.
+        """Create a journal that belongs to this process.
 
-        :raises OSError: nothing is left behind but, at worst, an empty temporary file.
+        :raises OSError: that failed; at worst, an empty temporary file is left behind.
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         final = self.path / f"{os.getpid()}-{uuid.uuid4().hex}{_SUFFIX}"
         new = NewFile(final, temporary=final.with_suffix(_UNFINISHED_SUFFIX))
         try:
-            # Locked before it gets the name by which others find it: unlocked, it would look left behind by the dead.
+            # Locked before it gets the name by which others find it: unlocked, it would look like a dead process's.
             fcntl.flock(new.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._reserve(new.descriptor)
             new.replace()
@@ -84,21 +84,21 @@ class Spool:
             reserve(descriptor, self._reserve_bytes)
         except OSError as exc:
             os.ftruncate(descriptor, 0)
-            logger.warning("No disk space could be reserved for records: %s", exc.strerror)
+            _log.warning("Cannot reserve disk space for records: %s", exc.strerror)
 
     def adopt(self) -> list[Journal]:
-        """Take over the journals whose owners have died. They belong to this process from now on."""
+        """Adopt the journals whose owners have died, and return them. They belong to this process from now on."""
         self._sweep()
         journals = []
         for path in sorted(self.path.glob(f"*{_SUFFIX}")):
             with contextlib.suppress(OSError):
-                journal = _adopted(path)
+                journal = _try_to_adopt(path)
                 if journal is not None:
                     journals.append(journal)
         return journals
 
     def _sweep(self) -> None:
-        """Remove what was left by a process that died while it was creating a journal; no record can be in there."""
+        """Remove files of processes that died while creating a journal. They cannot contain records."""
         for path in self.path.glob(f"*{_UNFINISHED_SUFFIX}"):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < time.time() - _UNFINISHED_SECONDS:
@@ -106,7 +106,7 @@ class Spool:
 
 
 class Journal:
-    """One file of records. Appending and reading back may happen in two threads."""
+    """One file of records. One thread may append while another reads back."""
 
     def __init__(self, path: Path, descriptor: int, *, end: int, is_own: bool) -> None:
         self.path = path
@@ -114,15 +114,15 @@ class Journal:
         self._end = end
         self._is_own = is_own
         self._lock = threading.Lock()
-        #: Records appended and not yet cleared; for an adopted journal not known, hence 0.
+        #: Records appended and not yet cleared. Unknown for an adopted journal, and then 0.
         self.count = 0
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write and sync. When it returns, the records survive ``kill -9`` and, if the disk is honest, power loss.
+        """Write and sync records. Afterwards, they survive ``kill -9`` and, if the disk is honest, power loss.
 
-        :raises OSError: none of the records may be relied upon; what was written of them is overwritten by the next.
+        :raises OSError: none of the records may be relied upon; the next append overwrites what was written of them.
         """
-        # The line break before each record keeps one that a torn write left behind from swallowing the next.
+        # The line break before each record keeps the rest of a torn write from merging with the next record.
         lines = [b"\n%s\n" % json.dumps(record, separators=(",", ":")).encode() for record in records]
         with self._lock:
             end = write_all(self._descriptor, b"".join(lines), self._end)
@@ -136,7 +136,7 @@ class Journal:
         return self._end == 0
 
     def read(self, start: int) -> Chunk:
-        """Read some records back, beginning at 0 or at the end of the chunk before."""
+        """Return a chunk of records, beginning at offset 0 or at the end of the previous chunk."""
         with self._lock:
             end = self._end
         data = os.pread(self._descriptor, min(CHUNK_BYTES, end - start), start)
@@ -146,9 +146,9 @@ class Journal:
         return Chunk(tuple(_records(data, self.path)), start + len(data), is_last)
 
     def finish(self, end: int) -> bool:
-        """Forget what was read up to ``end``; call it when those records are safe elsewhere.
+        """Discard the records up to ``end``. To be called once they are stored elsewhere.
 
-        :return: False when more was appended meanwhile; everything is kept then.
+        :return: False if more was appended in the meantime; then everything is kept.
         """
         with self._lock:
             if self._end != end:
@@ -160,7 +160,7 @@ class Journal:
             return True
 
     def close(self) -> None:
-        """Give the journal up. It is removed when empty, else left for whoever finds it."""
+        """Give up the journal. It is removed if empty, and otherwise left for another process to adopt."""
         with self._lock:
             if self._end == 0:
                 self._remove()
@@ -168,11 +168,11 @@ class Journal:
                 os.close(self._descriptor)
 
     def abandon(self) -> None:
-        """Close a descriptor that came through a fork: kept open, it would hold the parent's lock beyond its death."""
+        """Close a descriptor inherited through a fork: it would hold the parent's lock beyond its death."""
         os.close(self._descriptor)
 
     def _clear(self) -> None:
-        # Overwritten, not truncated: the space stays reserved, and no old line is left to be read again.
+        # Overwritten, not truncated: the space stays reserved, and no old line can be read again.
         write_all(self._descriptor, bytes(self._end), 0)
         os.fdatasync(self._descriptor)
         self._end = 0
@@ -184,10 +184,10 @@ class Journal:
 
 
 class Journals:
-    """The journals of this process: its own, made at the first need, and those it has adopted.
+    """The journals of this process: its own, created on demand, and those it has adopted.
 
-    One thread reads them back: ``read``, then ``finish`` when those records are safe elsewhere, and so on; without
-    ``finish`` the same records are read again.
+    One thread reads them back: it calls ``read``, then ``finish`` once those records are stored elsewhere, and so on.
+    Without ``finish``, the same records are read again.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -201,18 +201,18 @@ class Journals:
 
     @property
     def own_count(self) -> int:
-        """Records that wait in this process's own journal."""
+        """The number of records in this process's own journal."""
         return self._own.count if self._own is not None else 0
 
     @property
     def has_records(self) -> bool:
-        """Whether ``read`` has something to give."""
+        """Whether there are records to read back."""
         return bool(self._adopted) or (self._own is not None and not self._own.is_empty)
 
     def require_own(self) -> Journal:
-        """Give this process's own journal.
+        """Return this process's own journal, and create it first if necessary.
 
-        :raises OSError: there is none, and none can be made.
+        :raises OSError: it cannot be created.
         """
         with self._lock:
             if self._own is None:
@@ -220,29 +220,29 @@ class Journals:
             return self._own
 
     def adopt(self) -> None:
-        """Look for journals of the dead."""
+        """Adopt journals of dead processes."""
         self._adopted += self._spool.adopt()
 
     def read(self) -> tuple[Record, ...]:
-        """Give the next records, none when all have been read."""
+        """Return the next records, or none if all have been read."""
         self._chunk = None
         journal = self._adopted[0] if self._adopted else self._own
         if journal is not self._current:
-            # Where the other one was left does not matter: reading records twice is harmless.
+            # The position in the previous one does not matter: reading records twice is harmless.
             self._current, self._position = journal, 0
         if journal is None or (journal is self._own and journal.is_empty):
             return ()
         try:
             self._chunk = journal.read(self._position)
         except OSError as exc:
-            logger.error("Cannot read %s (%s); it is left as it is.", journal.path, exc)
+            _log.error("Cannot read %s (%s); leaving it unchanged.", journal.path, exc)
             self._drop(journal)
             journal.abandon()
             return ()
         return self._chunk.records
 
     def finish(self) -> None:
-        """Forget the records that were read last."""
+        """Discard the records that were read last."""
         if self._chunk is None or self._current is None:
             return
         self._position = self._chunk.end
@@ -252,13 +252,13 @@ class Journals:
                 self._drop(self._current)
 
     def close(self) -> None:
-        """Give all of them up."""
+        """Give up all journals, as ``Journal.close`` does."""
         for journal in self._all():
             journal.close()
         self._own, self._adopted = None, []
 
     def abandon(self) -> None:
-        """As ``Journal.abandon``, for all of them."""
+        """Close the descriptors of all journals, as ``Journal.abandon`` does."""
         for journal in self._all():
             journal.abandon()
         self._own, self._adopted = None, []
@@ -273,12 +273,12 @@ class Journals:
             self._adopted.remove(journal)
 
 
-def _adopted(path: Path) -> Journal | None:
+def _try_to_adopt(path: Path) -> Journal | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(descriptor)
-        # Between opening and locking, another finder may have been through with it.
+        # Another process may have finished and removed it between opening and locking.
         if status.st_nlink > 0:
             return Journal(path, descriptor, end=status.st_size, is_own=False)
     except BlockingIOError:
@@ -300,5 +300,5 @@ def _records(data: bytes, path: Path) -> Iterable[Record]:
         if isinstance(record, dict):
             yield record
         else:
-            # Its writer died before the sync, so nobody was told that it is safe.
-            logger.warning("Skipped a torn line of %d bytes in %s", len(line), path.name)
+            # Its writer died before the sync, so the record was never reported as durable.
+            _log.warning("Skipped a torn line of %d bytes in %s", len(line), path.name)

@@ -1,7 +1,6 @@
-"""A turn from its request to its record: observed as it passes, priced, and written down before its end is seen.
+"""Accounting of a turn: observes its response as it passes, prices it, and records it before the client gets its end.
 
-What is counted as a turn, how the pieces come together, and when the record is made. Reading the bytes is the
-observer's, writing the ledger's.
+Decides what counts as a turn and when it is recorded. The observer parses the bytes, and the ledger writes the record.
 """
 
 from __future__ import annotations
@@ -28,30 +27,30 @@ from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Outcome, Transport, Turn
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
-#: What makes a model work, and so costs something. A POST anywhere else does not.
+#: Endpoints where a POST runs a model, and so costs something. No other endpoint does.
 TURN_ENDPOINTS = frozenset({"responses", "responses/compact", "chat/completions", "completions", "embeddings"})
 
 
 def is_turn(endpoint: str) -> bool:
-    """Whether a POST there asks for a turn.
+    """Return whether a POST to an endpoint is a turn.
 
-    :param endpoint: the decoded path behind ``/v1/``.
+    :param endpoint: the decoded path after ``/v1/``.
     """
     return endpoint in TURN_ENDPOINTS
 
 
 def nothing_to_release() -> None:
-    """Release nothing, for a turn that holds nothing."""
+    """Do nothing: the ``release`` of a turn that holds nothing."""
 
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """What is known of a turn when its request has arrived.
+    """A turn as known when its request has arrived.
 
     :ivar started_at: Unix seconds.
     :ivar started: the same moment on the monotonic clock.
-    :ivar request_id: what the client calls it, or ``""``.
-    :ivar release: ends what admission holds for the turn while it is under way; calling it again does nothing.
+    :ivar request_id: the client's ID for the request, or ``""``.
+    :ivar release: releases what admission reserved for the turn; calling it again does nothing.
     """
 
     user: str
@@ -64,11 +63,11 @@ class TurnRequest:
 
 
 class Accounting:
-    """Opens turns. Safe to make before a fork and to share between threads.
+    """Opens and records turns. Safe to create before a fork and to share between threads.
 
-    :param prices: the configuration's own, by model.
-    :param window_history: is told how full upstream says its windows are.
-    :param usages_export: the usage file, kept up to date from the first record on; ``None`` for none.
+    :param prices: prices that the configuration sets, by model.
+    :param window_history: notes how much of its windows upstream reports as used.
+    :param usages_export: updates the usage file from the first record on; ``None`` for no file.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class Accounting:
         self._usages_export = usages_export
 
     def answered(self, request: TurnRequest, status: int, fields: Iterable[tuple[str, str]]) -> OpenTurn:
-        """Open a turn when upstream's response to it has begun. It takes over the request's slot."""
+        """Open a turn when upstream's response has begun. The open turn calls the request's ``release``."""
         fields = list(fields)
         media_type = value_of(fields, "content-type") or ""
         observer = observer_for(
@@ -109,18 +108,18 @@ class Accounting:
         )
 
     def note(self, limits: RateLimits) -> None:
-        """Take note of how full upstream says that its windows are."""
+        """Note the rate limits that upstream has reported."""
         now = time.time()
-        self._ledger.note_rate_limits(DEFAULT_CREDENTIAL, _members(limits), now)
+        self._ledger.note_rate_limits(DEFAULT_CREDENTIAL, _as_json(limits), now)
         self._window_history.note(DEFAULT_CREDENTIAL, limits, now)
 
     def record(self, open_turn: TurnUnderWay, outcome: Outcome) -> None:
-        """Write a turn down. Returns when its record is safe, after about a second at the most."""
+        """Record a turn, and wait until that is durable, which takes about a second at most."""
         self._ledger.record(self._turn(open_turn, outcome))
         self._start_usages_export()
 
     def record_async(self, open_turn: TurnUnderWay, outcome: Outcome, on_recorded: OnRecorded) -> None:
-        """As ``record``, without waiting: ``on_recorded`` is called once, from another thread."""
+        """Record a turn without waiting, and call ``on_recorded`` once, from another thread."""
         self._ledger.record_async(self._turn(open_turn, outcome), on_recorded)
         self._start_usages_export()
 
@@ -157,16 +156,16 @@ class Accounting:
 
 
 class TurnUnderWay:
-    """A turn that upstream works on.
+    """A turn that upstream is processing.
 
-    :ivar turn: what is recorded of it, as soon as that is known.
+    :ivar turn: as it is recorded, once that is known.
     :ivar answered: when the response began, on the monotonic clock.
     """
 
     def __init__(
         self, request: TurnRequest, *, status: int, transport: Transport, week_start: int | None, request_id: str
     ) -> None:
-        # In the order of time, so that each turn's row goes to the end of the table's index.
+        # Sorted by time, so that each turn's row is appended at the end of the table's index.
         self.id = f"{time.time_ns() // 1_000_000:012x}{uuid.uuid4().hex[12:]}"
         self.request = request
         self.status = status
@@ -178,14 +177,14 @@ class TurnUnderWay:
 
 
 class OpenTurn(TurnUnderWay):
-    """A turn whose response is passing. For one thread at a time.
+    """A turn whose response is being relayed. For one thread at a time.
 
-    Its end is kept back until its record is safe. The end of a stream is its terminal event, which the observer
-    finds. Of any other body it is the last octet, so one octet is always kept back until more has come. Whoever passes
-    a response on gives every piece to :meth:`feed` and calls :meth:`finish` behind the last; whenever :attr:`is_due`
-    then, it records the turn and sends what :meth:`release` gives before anything else.
+    The end of the response is withheld until the turn is recorded durably. The end of a stream is its terminal event,
+    which the observer finds. The end of any other body is its last byte, so one byte is always withheld until more has
+    arrived. The relay passes every piece to :meth:`feed` and calls :meth:`finish` after the last one. Whenever
+    :attr:`is_due` is set after that, it records the turn, and sends what :meth:`release` returns before anything else.
 
-    :ivar is_due: the turn has ended and must be recorded before more of it is sent.
+    :ivar is_due: whether the turn has ended and must be recorded before more of it is sent.
     """
 
     def __init__(
@@ -205,69 +204,69 @@ class OpenTurn(TurnUnderWay):
         self._observer = observer
         self._outcome: Outcome | None = None
         self._is_recorded = False
-        self._keeps_last = transport != "sse"
-        self._kept_back = b""
+        self._withholds_last = transport != "sse"
+        self._withheld = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """Observe what upstream sent; return what of it, and of what was kept back, may be sent at once."""
+        """Observe a piece of the body. Return what may be sent now, of this piece and of what was withheld before."""
         sendable, outcome = self._observer.feed(piece)
         if outcome is not None and self._outcome is None:
             self._end(outcome)
-            sent, self._kept_back = self._kept_back + piece[:sendable], piece[sendable:]
+            sent, self._withheld = self._withheld + piece[:sendable], piece[sendable:]
             return sent
-        if self._keeps_last:
-            piece = self._kept_back + piece
-            piece, self._kept_back = piece[:-1], piece[-1:]
+        if self._withholds_last:
+            piece = self._withheld + piece
+            piece, self._withheld = piece[:-1], piece[-1:]
         return piece
 
     def finish(self) -> None:
-        """Take note that the body has ended as its framing said. Once is enough, again does nothing."""
+        """Note that the body is complete according to its framing. Calling this again does nothing."""
         if self._outcome is None:
             self._end(self._observer.finish(whole=True))
-        self._keeps_last = False
+        self._withholds_last = False
 
     def record(self) -> None:
-        """Record the turn as it ended, or as cut; returns when the record is safe."""
+        """Record the turn as it ended, or as cut, and wait until that is durable."""
         if not self._is_recorded:
             self._accounting.record(self, self._recording())
 
     def record_async(self, on_recorded: OnRecorded) -> None:
-        """As :meth:`record`, without waiting: ``on_recorded`` is called once, from another thread."""
+        """Record the turn without waiting, and call ``on_recorded`` once, from another thread."""
         if not self._is_recorded:
             self._accounting.record_async(self, self._recording(), on_recorded)
 
     def release(self) -> bytes:
-        """The record is safe: return what may be sent now. The next turn of this user may begin."""
+        """Return what may be sent once the record is durable, and let the user's next turn begin."""
         self.request.release()
-        if self._keeps_last:
-            piece, self._kept_back = self._kept_back[:-1], self._kept_back[-1:]
+        if self._withholds_last:
+            piece, self._withheld = self._withheld[:-1], self._withheld[-1:]
         else:
-            piece, self._kept_back = self._kept_back, b""
+            piece, self._withheld = self._withheld, b""
         return piece
 
     def observed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass a response's body on, its end only when the record of the turn is safe."""
+        """Yield a response's body, and its end only once the turn is recorded durably."""
         for piece in pieces:
             if sendable := self.feed(piece):
                 yield sendable
             if self.is_due:
                 self.record()
-                if kept_back := self.release():
-                    yield kept_back
+                if withheld := self.release():
+                    yield withheld
         self.finish()
         self.record()
-        if kept_back := self.release():
-            yield kept_back
+        if withheld := self.release():
+            yield withheld
 
     def close(self) -> None:
-        """Let go of the slot, and record the turn as cut unless its end was recorded."""
+        """Let the user's next turn begin, and record this one as cut unless its end was recorded."""
         self.request.release()
         self.record()
 
     def close_async(self) -> None:
-        """As :meth:`close`, without waiting."""
+        """Close the turn as :meth:`close` does, without waiting."""
         self.request.release()
-        self.record_async(_nobody_waits)
+        self.record_async(_ignore_durability)
 
     def _end(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -279,14 +278,14 @@ class OpenTurn(TurnUnderWay):
         return self._outcome or self._observer.finish(whole=False)
 
 
-# Most responses say what the one before has said.
+# Most responses repeat the rate limits of the previous one.
 @lru_cache(maxsize=64)
-def _members(limits: RateLimits) -> Mapping[str, Any]:
+def _as_json(limits: RateLimits) -> Mapping[str, Any]:
     return asdict(limits)
 
 
-def _nobody_waits(_place: Durability) -> None:
-    """The turn was cut: nobody is left to be told."""
+def _ignore_durability(_durability: Durability) -> None:
+    """Do nothing: a turn that was cut has no client left that waits for its record."""
 
 
 def _milliseconds(seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""A turn as a flat record: a row of the table ``turn``, and a line of the spool. Pure; no I/O."""
+"""Converts turns to and from flat records: rows of the table ``turn``, and lines of the spool. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
 Record = dict[str, Any]
 
-#: A client chooses the name of the model that it asks for, upstream chooses the numbers. Neither may make a record
-#: large, nor one that a database refuses: it would hold up all that come after it.
+#: Bounds of a record's texts and numbers. The client chooses the model's name and upstream the numbers; neither may
+#: make a record large, or one that the database refuses, which would block all records after it.
 MAX_TEXT_LENGTH = 200
 MAX_NUMBER = 2**53
 
 _USAGE_FIELDS = tuple(field.name for field in dataclasses.fields(Usage))
 _TURN_FIELDS = tuple(field.name for field in dataclasses.fields(Turn) if field.name != "usage")
 
-#: What a field has that a journal, written by another release, does not name.
-_BLANK: Record = {
+# Defaults for fields that are missing from a journal written by another release.
+_DEFAULTS: Record = {
     "user": "",
     "credential": DEFAULT_CREDENTIAL,
     "model": "",
@@ -40,7 +40,7 @@ _BLANK: Record = {
 
 
 def record_of(turn: Turn) -> Record:
-    """Flatten a turn, with every text and number within bounds."""
+    """Return a turn as a record, with every text and number within bounds."""
     record = {name: _bounded(getattr(turn, name)) for name in _TURN_FIELDS}
     for name in _USAGE_FIELDS:
         record[name] = None if turn.usage is None else _bounded(getattr(turn.usage, name))
@@ -49,22 +49,22 @@ def record_of(turn: Turn) -> Record:
 
 
 def turn_of(record: Mapping[str, Any]) -> Turn:
-    """Give the turn that a record was made of."""
+    """Return the turn that a record was made from."""
     has_usage = record["input_tokens"] is not None
     usage = Usage(**{name: record[name] or 0 for name in _USAGE_FIELDS}) if has_usage else None
     return Turn(usage=usage, **{name: record[name] for name in _TURN_FIELDS})
 
 
 def completed(record: Record) -> Record | None:
-    """Give a record all fields of this release and no others, as the table wants them.
+    """Return a record with exactly the fields of this release, as the table requires.
 
-    One that it refused would hold up all that come after it.
+    A record that the table refused would block all records after it.
 
-    :return: ``None`` when it is not the record of a turn.
+    :return: ``None`` if it is not the record of a turn.
     """
     if not isinstance(record.get("id"), str) or not isinstance(record.get("started_at"), float | int):
         return None
-    fields = {name: blank if record.get(name) is None else record[name] for name, blank in _BLANK.items()}
+    fields = {name: default if record.get(name) is None else record[name] for name, default in _DEFAULTS.items()}
     return {"id": record["id"], "started_at": record["started_at"], **fields}
 
 
@@ -77,5 +77,5 @@ def _bounded(value: Any) -> Any:
 def _bounded_text(text: str) -> str:
     if len(text) <= MAX_TEXT_LENGTH and text.isascii() and "\0" not in text:
         return text
-    # A lone surrogate has no UTF-8, and PostgreSQL takes no NUL.
+    # A lone surrogate cannot be encoded as UTF-8, and PostgreSQL does not accept NUL.
     return text[:MAX_TEXT_LENGTH].replace("\0", "").encode("utf-8", "replace").decode()

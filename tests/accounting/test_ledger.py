@@ -1,8 +1,7 @@
-"""The ledger: recorded once, whatever happens to the database."""
+"""The ledger: each turn is recorded exactly once, whatever happens to the database."""
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
@@ -17,12 +16,9 @@ from typing import Protocol
 import pytest
 
 from ocm_wsgi.accounting import history
-from ocm_wsgi.accounting import ledger as ledger_module
 from ocm_wsgi.accounting.ledger import Ledger, RateLimitsSnapshot
-from ocm_wsgi.accounting.queries import DAY_SECONDS
 from ocm_wsgi.accounting.recorder import Backlog
 from ocm_wsgi.accounting.spool import Spool
-from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.errors import StateError
 from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
@@ -32,12 +28,12 @@ IDLE = Backlog(memory=0, spool=0, is_database_failing=False)
 
 MakeTurn = Callable[..., Turn]
 
-#: What takes no time, or a second at most, may take so long on a busy machine.
+# The limit, on a busy machine, for operations that take a second at most, in seconds.
 BUSY_SECONDS = 20
 
 
 class Clock(Protocol):
-    """Time that passes when told to."""
+    """A clock that a test sets."""
 
     now: float
 
@@ -46,7 +42,7 @@ class Clock(Protocol):
 
 @pytest.fixture
 def holder(ledger: Ledger, process: Callable[..., Popen[str]], make_turn: MakeTurn) -> Popen[str]:
-    """Another process that keeps the database locked until ``communicate`` is called."""
+    """Start another process that keeps the database locked until ``communicate`` is called."""
     ledger.record(make_turn(id="before"))
     other = process("hold")
     assert other.stdout is not None
@@ -76,7 +72,7 @@ def recorded(ledger: Ledger, database: Database) -> list[str]:
 
 
 def test_record(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
-    """A recorded turn is in the database, as it was."""
+    """A recorded turn is in the database, unchanged."""
     turn = make_turn(usage=None, week_start=1_772_442_000)
     assert ledger.record(turn) == "database"
     assert stored(database) == [turn]
@@ -84,7 +80,7 @@ def test_record(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None
 
 
 def test_record_twice(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
-    """The same turn again is safe, and adds nothing."""
+    """Recording the same turn again succeeds, and adds nothing."""
     turn = make_turn()
     assert ledger.record(turn) == ledger.record(replace(turn, user="bob")) == "database"
     assert stored(database) == [turn]
@@ -92,25 +88,25 @@ def test_record_twice(ledger: Ledger, database: Database, make_turn: MakeTurn) -
 
 
 def test_record_async(ledger: Ledger, make_turn: MakeTurn) -> None:
-    """The one who asks goes on at once, and is told from another thread, even when a listener before failed."""
-    told: list[tuple[str, str]] = []
-    is_told = threading.Event()
+    """The caller continues immediately and is called back from another thread, even after another callback failed."""
+    calls: list[tuple[str, str]] = []
+    was_called = threading.Event()
 
-    def fail(_place: str) -> None:
+    def fail(_durability: str) -> None:
         raise RuntimeError
 
-    def listen(place: str) -> None:
-        told.append((place, threading.current_thread().name))
-        is_told.set()
+    def on_recorded(durability: str) -> None:
+        calls.append((durability, threading.current_thread().name))
+        was_called.set()
 
     ledger.record_async(make_turn(), fail)
-    ledger.record_async(make_turn(), listen)
-    assert is_told.wait(10)
-    assert told == [("database", "ledger-writer")]
+    ledger.record_async(make_turn(), on_recorded)
+    assert was_called.wait(10)
+    assert calls == [("database", "ledger-writer")]
 
 
 def test_record_after_close(ledger: Ledger, make_turn: MakeTurn, state_path: Path) -> None:
-    """Closing leaves no thread and no journal; a record that comes after it is kept all the same."""
+    """Closing leaves no thread and no journal; a later record is stored all the same."""
     ledger.record(make_turn())
     ledger.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ledger-")]
@@ -120,7 +116,7 @@ def test_record_after_close(ledger: Ledger, make_turn: MakeTurn, state_path: Pat
 
 
 def test_record_from_fifty_threads(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
-    """What many threads record at once shares transactions."""
+    """Many threads can record at the same time."""
     turns = [make_turn() for _ in range(500)]
     threads = [
         threading.Thread(target=lambda part=turns[i::50]: [ledger.record(each) for each in part]) for i in range(50)
@@ -133,18 +129,18 @@ def test_record_from_fifty_threads(ledger: Ledger, database: Database, make_turn
 
 
 def test_record_hostile_text(ledger: Ledger, make_turn: MakeTurn) -> None:
-    """A model's name that no database takes holds up nothing."""
+    """A model name that no database accepts does not block recording."""
     assert ledger.record(make_turn(model="\ud800\0" * 500)) == "database"
 
 
 def test_record_never_raises(ledger: Ledger, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture) -> None:
-    """A turn goes on even when its record cannot be made; the log says which."""
+    """A turn continues even if it cannot be recorded; the log names it."""
     assert ledger.record(make_turn(id="odd", usage="odd")) == "memory"
-    assert "Turn odd could not be recorded" in caplog.text
+    assert "Cannot record turn odd" in caplog.text
 
 
 def test_record_from_four_processes(process: Callable[..., Popen[str]], ledger: Ledger, database: Database) -> None:
-    """Processes that record at once lose nothing to each other."""
+    """Concurrent processes do not lose each other's records."""
     children = [process("record", "200", f"user-{number}") for number in range(4)]
     for child in children:
         assert child.communicate(timeout=60)[0].splitlines() == ["database"] * 200
@@ -154,14 +150,14 @@ def test_record_from_four_processes(process: Callable[..., Popen[str]], ledger: 
 
 @pytest.mark.parametrize("holds", ["holds", "never-holds"])
 def test_record_and_kill(process: Callable[..., Popen[str]], ledger: Ledger, database: Database, holds: str) -> None:
-    """Kill -9 at random moments loses no turn that was called safe and doubles none, in database or spool."""
+    """``kill -9`` at random moments neither loses nor duplicates a turn that was reported durable."""
     safe = process("torture", "2", holds).communicate(timeout=60)[0].split()
     assert process("settle").wait(timeout=60) == 0
     found = recorded(ledger, database)
     assert len(safe) > 100
     assert set(safe) <= set(found)
     assert len(found) == len(set(found))
-    # In turn_hour, tokens and costs are those of the turns too.
+    # Tokens and costs in turn_hour are those of the turns, too.
     counts = ledger.sums()[0].counts
     turns = stored(database)
     assert counts.input_tokens == sum(turn.usage.input_tokens for turn in turns if turn.usage)
@@ -172,7 +168,7 @@ def test_record_and_kill(process: Callable[..., Popen[str]], ledger: Ledger, dat
 def test_record_while_locked(
     holder: Popen[str], ledger: Ledger, database: Database, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A locked database holds the first turn up for a second, the next not at all; all are written once it is free."""
+    """A locked database delays the first turn by a second, and no later one; all are written once it is free."""
     began = time.monotonic()
     assert ledger.record(make_turn(id="first")) == "spool"
     assert 0.9 < time.monotonic() - began < BUSY_SECONDS
@@ -185,14 +181,14 @@ def test_record_while_locked(
     wait_until(lambda: ledger.backlog() == IDLE)
     assert recorded(ledger, database) == ["before", "first", "next-0", "next-1", "next-2"]
     assert len(caplog.messages) == 2
-    assert "it did not answer in time" in caplog.messages[0]
-    assert "takes records again" in caplog.messages[1]
+    assert "it did not respond in time" in caplog.messages[0]
+    assert "has recovered" in caplog.messages[1]
 
 
 def test_close_while_locked(
     holder: Popen[str], ledger: Ledger, database: Database, make_turn: MakeTurn, process: Callable[..., Popen[str]]
 ) -> None:
-    """What waits in the spool when a process ends is written by the next one."""
+    """Records in the spool when a process ends are written by the next one."""
     assert ledger.record(make_turn(id="waits"), timeout_seconds=0.1) == "spool"
     closing = threading.Thread(target=ledger.close)
     closing.start()
@@ -203,31 +199,31 @@ def test_close_while_locked(
 
 
 def test_read_while_locked(holder: Popen[str], ledger: Ledger, database: Database) -> None:
-    """Questions are answered while the database is locked for writing."""
+    """Turns can be read while the database is locked for writing."""
     assert len(stored(database)) == 1
 
 
 def test_record_on_full_disk(process: Callable[..., Popen[str]], state_path: Path) -> None:
-    """When the file system fills up, reserved room takes the records, and they survive the death of the process."""
+    """When the file system is full, records go to reserved space, and survive the death of the process."""
     state_path.mkdir()
     child = process("fill", wrapper="unshare --mount" if os.getuid() == 0 else "unshare --user --map-root-user --mount")
-    *told, total = [line.split() for line in child.communicate(timeout=60)[0].splitlines()]
-    places = [place for place, _is_kept, _seconds in told]
-    assert {(place, is_kept) for place, is_kept, _ in told} == {
+    *reports, total = [line.split() for line in child.communicate(timeout=60)[0].splitlines()]
+    places = [place for place, _is_stored, _seconds in reports]
+    assert {(place, is_stored) for place, is_stored, _ in reports} == {
         ("database", "True"),
         ("spool", "True"),
         ("memory", "False"),
     }
     assert places == sorted(places, key=["database", "spool", "memory"].index)
-    assert max(float(seconds) for _, _, seconds in told) < BUSY_SECONDS
-    expected = str(len(told) - places.count("memory"))
+    assert max(float(seconds) for _, _, seconds in reports) < BUSY_SECONDS
+    expected = str(len(reports) - places.count("memory"))
     assert total == ["sum", expected, expected]
 
 
 def test_record_in_memory(
     state_path: Path, clock: Clock, make_turn: MakeTurn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What neither database nor disk takes is held, counted, and written when one of them takes it."""
+    """Records that can be written nowhere are kept in memory, counted, and written once that is possible."""
     state_path.mkdir()
     blocker = state_path / "blocker"
     blocker.touch()
@@ -236,7 +232,7 @@ def test_record_in_memory(
     turns = [make_turn() for _ in range(3)]
     assert [ledger.record(turn) for turn in turns] == ["memory"] * 3
     assert ledger.backlog() == Backlog(memory=3, spool=0, is_database_failing=True)
-    assert sum("kept in memory" in message for message in caplog.messages) == 1
+    assert sum("keeping records in memory" in message for message in caplog.messages) == 1
     blocker.unlink()
     wait_until(lambda: ledger.backlog() == IDLE)
     assert recorded(ledger, database) == sorted(turn.id for turn in turns)
@@ -247,7 +243,7 @@ def test_record_in_memory(
 def test_record_with_garbage_database(
     ledger: Ledger, database: Database, state_path: Path, make_turn: MakeTurn
 ) -> None:
-    """A damaged database costs no time, and takes all records once it was moved away."""
+    """A damaged database causes no delay, and all records are written once it is moved away."""
     state_path.mkdir()
     path = state_path / "ocm.sqlite3"
     path.write_bytes(b"no database" * 100)
@@ -264,7 +260,7 @@ def test_record_with_garbage_database(
 def test_record_after_database_was_deleted(
     ledger: Ledger, database: Database, state_path: Path, make_turn: MakeTurn
 ) -> None:
-    """A database that is deleted under a running worker is made again, and what comes after is in there."""
+    """A database that is deleted under a running worker is created again, and later records are in it."""
     ledger.record(make_turn(id="lost"))
     for path in list(state_path.glob("ocm.sqlite3*")):
         path.unlink()
@@ -272,62 +268,8 @@ def test_record_after_database_was_deleted(
     assert recorded(ledger, database) == ["kept"]
 
 
-def test_retention(
-    database: Database,
-    state_path: Path,
-    clock: Clock,
-    make_turn: MakeTurn,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Turns older than the retention go, in whole hours and small steps; sums stay."""
-    monkeypatch.setattr(ledger_module, "RETENTION_CHUNK", 2)
-    edge = clock() - 3 * DAY_SECONDS
-    with_old = Ledger(database, Spool(state_path / "spool"), clock, retention_days=100)
-    for number in range(7):
-        with_old.record(make_turn(id=f"old-{number}", started_at=edge - 1 - number))
-    with_old.record(make_turn(id="young", started_at=edge))
-    with_old.close()
-    ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
-    ledger.start()
-    wait_until(lambda: len(stored(database)) == 1)
-    assert stored(database)[0].id == "young"
-    assert ledger.sums()[0].counts.turns == 8
-    ledger.close()
-
-
-def test_retention_after_a_long_rest(database: Database, state_path: Path, clock: Clock, make_turn: MakeTurn) -> None:
-    """A journal that is found when its turns are due to go does not make them count again."""
-    turn = make_turn()
-    ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
-    ledger.record(turn)
-    ledger.close()
-    left_behind = state_path / "spool" / "1-dead.journal"
-    left_behind.write_text(f"\n{json.dumps(record_of(turn))}\n")
-    clock.now += 5 * DAY_SECONDS
-    ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
-    ledger.start()
-    wait_until(lambda: not stored(database))
-    assert not left_behind.exists()
-    assert ledger.sums()[0].counts.turns == 1
-    ledger.close()
-
-
-def test_retention_when_the_clock_is_set_back(
-    database: Database, state_path: Path, clock: Clock, make_turn: MakeTurn
-) -> None:
-    """It does not wait until the clock is where it was."""
-    clock.now += 30 * DAY_SECONDS
-    ledger = Ledger(database, Spool(state_path / "spool"), clock, retention_days=3, chore_seconds=0.01)
-    ledger.record(make_turn(id="first", started_at=clock() - 4 * DAY_SECONDS))
-    wait_until(lambda: not stored(database))
-    clock.now -= 20 * DAY_SECONDS
-    ledger.record(make_turn(id="second", started_at=clock() - 4 * DAY_SECONDS))
-    wait_until(lambda: not stored(database))
-    ledger.close()
-
-
 def test_sums_between(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None:
-    """Sums can be bounded by hours, limited to a user, and have days that begin where the reader lives."""
+    """Sums can be limited to some hours and to a user, and days can begin in the reader's time zone."""
     for hours in range(5):
         ledger.record(make_turn(started_at=clock() + hours * 3600 + 5, user=("alice", "bob")[hours % 2]))
     since, until = clock() + 3600, clock() + 4 * 3600
@@ -341,8 +283,8 @@ def test_sums_between(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None
     ]
 
 
-def test_quota(ledger: Ledger, database: Database, state_path: Path) -> None:
-    """The newest rate limits of a credential are known at once here, and soon in every process."""
+def test_rate_limits(ledger: Ledger, database: Database, state_path: Path) -> None:
+    """The newest rate limits of a credential are visible here immediately, and soon in every process."""
     other = Ledger(database, Spool(state_path / "spool"))
     assert ledger.rate_limits(DEFAULT_CREDENTIAL) is None
     ledger.note_rate_limits(DEFAULT_CREDENTIAL, {"primary": {"used_percent": 5}}, at=10.0)
@@ -359,8 +301,8 @@ def test_quota(ledger: Ledger, database: Database, state_path: Path) -> None:
     other.close()
 
 
-def test_quota_when_the_clock_is_set_back(ledger: Ledger, database: Database, state_path: Path) -> None:
-    """What upstream says now counts, although the last was said at a time that is yet to come."""
+def test_rate_limits_when_the_clock_is_set_back(ledger: Ledger, database: Database, state_path: Path) -> None:
+    """New rate limits replace older ones whose time is in the future."""
     ledger.note_rate_limits(DEFAULT_CREDENTIAL, {"seen": "before"}, at=5_000.0)
     wait_until(lambda: Ledger(database, Spool(state_path / "none")).rate_limits(DEFAULT_CREDENTIAL) is not None)
     other = Ledger(database, Spool(state_path / "spool"))
@@ -375,14 +317,14 @@ def test_quota_when_the_clock_is_set_back(ledger: Ledger, database: Database, st
 
 
 def test_spool_modes(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
-    """Nobody but the owner can read what is in the spool."""
+    """Only the owner can read the spool."""
     ledger.record(make_turn())
     assert {oct(path.stat().st_mode & 0o777) for path in (state_path / "spool").iterdir()} == {"0o600"}
     assert (state_path / "spool").stat().st_mode & 0o777 == 0o700
 
 
-def test_database_survives(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
-    """SQLite itself finds nothing wrong."""
+def test_database_integrity(ledger: Ledger, state_path: Path, make_turn: MakeTurn) -> None:
+    """SQLite's own integrity check passes."""
     ledger.record(make_turn())
     with sqlite3.connect(state_path / "ocm.sqlite3") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

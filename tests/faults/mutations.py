@@ -75,8 +75,8 @@ _REFUSAL_FORGOTTEN = Edit(
 )
 _END_SENT_BEFORE_ITS_RECORD = Edit(
     ACCOUNTING,
-    "sent, self._kept_back = self._kept_back + piece[:sendable], piece[sendable:]",
-    'sent, self._kept_back = self._kept_back + piece, b""',
+    "sent, self._withheld = self._withheld + piece[:sendable], piece[sendable:]",
+    'sent, self._withheld = self._withheld + piece, b""',
 )
 _CUT_LOOKS_WHOLE = Edit(
     STREAM,
@@ -115,8 +115,8 @@ _WRITTEN_TWICE = Edit(
 )
 _NOT_RECORDED = Edit(
     "ocm_wsgi/accounting/ledger.py",
-    "            while not self._recorder().submit(",
-    "            while not (told, record) and (",
+    "            while not self._recorders.get().submit(",
+    "            while not (on_recorded, record) and (",
 )
 _FAILED_IS_FORGOTTEN = Edit(
     RECORDER,
