@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ocm_wsgi.demo.service import Demonstration
+    from ocm_wsgi.demo.service import Demo
 
 PROMPT = "Say hello."
 #: The release that the tests use.
@@ -29,19 +29,19 @@ def demo(port: int | None, once: bool) -> None:
     bearer token, and keeps serving until Ctrl-C.
     """
     try:
-        from ocm_wsgi.demo.service import DemonstrationFailed, demonstration
+        from ocm_wsgi.demo.service import DemoFailed, run_demo
     except ImportError as exc:
         raise click.ClickException(f"The demo needs {exc.name}: pip install 'ocm-wsgi[demo]'") from exc
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         click.echo("Starting a simulated OpenAI and the real service ...")
-        with demonstration(port=port) as running:
+        with run_demo(port=port) as running:
             _run_turn(running)
             _explain(running)
             if not once:
                 click.echo("\nServing until Ctrl-C.")
                 raise click.ClickException(f"The service exited unexpectedly with status {running.wait()}.")
-    except DemonstrationFailed as failure:
+    except DemoFailed as failure:
         raise click.ClickException(f"The demo failed: {failure.message}") from failure
     except KeyboardInterrupt:
         click.echo("\nStopped; all files were removed.")
@@ -51,7 +51,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _run_turn(running: Demonstration) -> None:
+def _run_turn(running: Demo) -> None:
     click.echo(f"\n  you    {PROMPT}\n  model  ", nl=False)
     for text in running.say(PROMPT):
         click.echo(text, nl=False)
@@ -59,7 +59,7 @@ def _run_turn(running: Demonstration) -> None:
     click.echo(f"\n         {turn.model}, {turn.input_tokens} tokens in, {turn.output_tokens} tokens out\n")
 
 
-def _explain(running: Demonstration) -> None:
+def _explain(running: Demo) -> None:
     folder = running.folder
     rows = [
         ("API", f"{running.url}/v1"),

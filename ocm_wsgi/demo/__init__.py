@@ -1,1 +1,1 @@
-"""``flask ocm demo``: the whole service at work on loopback."""
+"""``flask ocm demo``: the whole service running on loopback."""

@@ -1,7 +1,7 @@
-"""The whole service on one machine, without a credential and without a network: what ``flask ocm demo`` shows.
+"""The whole service on one machine, without a credential or a network, for ``flask ocm demo``.
 
 A simulated OpenAI, and in front of it the real ``gunicorn wsgi:app`` with its own configuration, credential and state
-in a folder that goes when the demonstration ends.
+in a temporary folder.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from ocm_wsgi.simulator import Plan, Simulator
 USER = "demo"
 MODEL = "gpt-5.5"
 PREFERRED_PORT = 8080
-#: Long enough that the text can be seen to arrive, in seconds between two words.
+#: Seconds between words, long enough to see the text arrive.
 WORD_INTERVAL_SECONDS = 0.06
 START_TIMEOUT_SECONDS = 20.0
 STOP_TIMEOUT_SECONDS = 10.0
 
 
-class DemonstrationFailed(OcmError):
-    """The demonstration cannot go on; the message says why and what to look at."""
+class DemoFailed(OcmError):
+    """The demo cannot continue; the message says why and what to check."""
 
 
 @dataclass(frozen=True)
-class Demonstration:
+class Demo:
     """A running service and the simulated OpenAI behind it.
 
-    :ivar url: the service's; the API is below ``/v1``.
-    :ivar folder: holds ``ocm.json``, ``auth.json``, ``service.log``, ``state/`` and a ``codex/`` home.
+    :ivar url: the service's base URL; the API is below ``/v1``.
+    :ivar folder: contains ``ocm.json``, ``auth.json``, ``service.log``, ``state/`` and ``codex/`` as Codex's home.
     """
 
     url: str
@@ -56,11 +56,11 @@ class Demonstration:
     def say(self, prompt: str) -> Iterator[str]:
         """Send one streamed turn through the service, as a client would, and yield its text as it arrives.
 
-        :raises DemonstrationFailed: it was refused or cut.
+        :raises DemoFailed: the turn was refused or interrupted.
         """
         decoder = EventDecoder()
         with requests.Session() as session:
-            session.trust_env = False  # A proxy of the environment knows nothing of this machine's own ports.
+            session.trust_env = False  # A proxy from the environment cannot reach loopback.
             response = session.post(
                 f"{self.url}/v1/responses",
                 headers={"Authorization": f"Bearer {self.bearer_token}", "Accept": "text/event-stream"},
@@ -69,7 +69,7 @@ class Demonstration:
                 timeout=30,
             )
             if response.status_code != requests.codes.ok:
-                raise DemonstrationFailed(f"the turn was refused with status {response.status_code}: {response.text}")
+                raise DemoFailed(f"the turn was refused with status {response.status_code}: {response.text}")
             try:
                 for piece in response.iter_content(None):
                     for event in decoder.feed(piece):
@@ -77,7 +77,7 @@ class Demonstration:
                         if content["type"] == "response.output_text.delta":
                             yield content["delta"]
             except requests.RequestException as exc:
-                raise DemonstrationFailed("the turn was cut") from exc
+                raise DemoFailed("the turn was interrupted") from exc
 
     def wait(self) -> int:
         """Wait until the server ends; return its exit status."""
@@ -85,11 +85,11 @@ class Demonstration:
 
 
 @contextlib.contextmanager
-def demonstration(*, port: int | None = None) -> Iterator[Demonstration]:
-    """Start everything; end it when the block is left, whatever the reason.
+def run_demo(*, port: int | None = None) -> Iterator[Demo]:
+    """Run the service and the simulated OpenAI until the context ends.
 
-    :param port: for the service; 8080, or any free one where that is taken, when left out.
-    :raises DemonstrationFailed: something could not be started.
+    :param port: the service's port; by default 8080, or any free one if that is taken.
+    :raises DemoFailed: the service could not be started.
     """
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="ocm-demo-")))
@@ -103,7 +103,7 @@ def demonstration(*, port: int | None = None) -> Iterator[Demonstration]:
         server = running.enter_context(_server(folder, listener))
         listener.close()
         _wait_until_ready(url, server, folder)
-        yield Demonstration(url, bearer_token, folder, simulator, server)
+        yield Demo(url, bearer_token, folder, simulator, server)
 
 
 def _listener(port: int | None) -> socket.socket:
@@ -113,7 +113,7 @@ def _listener(port: int | None) -> socket.socket:
             return socket.create_server(("127.0.0.1", candidate), backlog=128)
         except OSError as exc:
             reason = exc.strerror
-    raise DemonstrationFailed(f"cannot listen on port {candidates[-1]}: {reason}. Choose another with --port.")
+    raise DemoFailed(f"cannot listen on port {candidates[-1]}: {reason}. Choose another with --port.")
 
 
 def _write_files(folder: Path, url: str, bearer_token: str, simulator: Simulator) -> None:
@@ -158,21 +158,21 @@ supports_websockets = true
 
 
 def _project() -> Path:
-    """The folder of ``wsgi.py`` and ``gunicorn.conf.py``."""
+    """Return the folder of ``wsgi.py`` and ``gunicorn.conf.py``."""
     for folder in (Path.cwd(), Path(ocm_wsgi.__file__).resolve().parent.parent):
         if (folder / "wsgi.py").is_file() and (folder / "gunicorn.conf.py").is_file():
             return folder
-    raise DemonstrationFailed("wsgi.py and gunicorn.conf.py are not here. Run it in the folder that has them.")
+    raise DemoFailed("wsgi.py and gunicorn.conf.py were not found. Run it in their folder.")
 
 
 @contextlib.contextmanager
 def _server(folder: Path, listener: socket.socket) -> Iterator[subprocess.Popen[bytes]]:
-    """The real server, on a socket that is open already: nobody can take its port, no request comes too early."""
+    """Run the real server on an already open socket, so that its port cannot be taken and no request is too early."""
     project = _project()
     with (folder / "service.log").open("wb") as log:
         server = subprocess.Popen(  # noqa: S603 - our own interpreter and project
             [
-                *(sys.executable, "-m", "ocm_wsgi.demo.tethered_gunicorn", str(os.getpid())),
+                *(sys.executable, "-m", "ocm_wsgi.demo.child_gunicorn", str(os.getpid())),
                 *("--config", str(project / "gunicorn.conf.py"), "--graceful-timeout", "2"),
                 *("--bind", f"fd://{listener.fileno()}", "wsgi:app"),
             ],
@@ -182,7 +182,7 @@ def _server(folder: Path, listener: socket.socket) -> Iterator[subprocess.Popen[
             stdout=log,
             stderr=log,
             pass_fds=[listener.fileno()],
-            start_new_session=True,  # Ctrl-C is for us; the server is ended in its turn.
+            start_new_session=True,  # Ctrl-C must reach this process only, which then stops the server.
         )
     try:
         yield server
@@ -196,7 +196,7 @@ def _server(folder: Path, listener: socket.socket) -> Iterator[subprocess.Popen[
 
 
 def _environment() -> Mapping[str, str]:
-    """This process's environment without what would change the demonstration."""
+    """Return this process's environment without variables that would affect the demo."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -205,12 +205,12 @@ def _environment() -> Mapping[str, str]:
 
 
 def _wait_until_ready(url: str, server: subprocess.Popen[bytes], folder: Path) -> None:
-    """A worker that answers at all, be it with 401, is ready; the socket holds our request until there is one."""
+    """Wait for any response, even a 401. The socket's backlog holds the request until a worker is ready."""
     try:
         with requests.Session() as session:
             session.trust_env = False
             session.get(f"{url}/v1/models", timeout=START_TIMEOUT_SECONDS)
     except requests.RequestException as exc:
         log = (folder / "service.log").read_text(errors="replace").strip()
-        ended = f" It ended with status {server.returncode}." if server.poll() is not None else ""
-        raise DemonstrationFailed(f"the service did not start.{ended} Its log says:\n{log[-2000:]}") from exc
+        ended = f" It exited with status {server.returncode}." if server.poll() is not None else ""
+        raise DemoFailed(f"the service did not start.{ended} Its log says:\n{log[-2000:]}") from exc

@@ -1,6 +1,7 @@
-"""Server-Sent Events, decoded as the WHATWG HTML standard says. Pure; no I/O.
+"""A decoder of Server-Sent Events as specified by the WHATWG HTML standard. Pure; no I/O.
 
-For who shows events: the demo's client, tests, pages. The relay does not decode; see ``observer``.
+For clients that show events: the demo and tests. The relay does not decode events; see
+:mod:`ocm_wsgi.protocol.responses.sse_observer`.
 
 Source: HTML Living Standard, section 9.2.6, "Interpreting an event stream".
 """
@@ -15,32 +16,30 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(ValueError):
-    """An event exceeds the bound that the decoder was given. The decoder is of no further use."""
+    """An event exceeds the decoder's limit. The decoder is unusable afterwards."""
 
 
 @dataclass(frozen=True)
 class Event:
     """One dispatched event.
 
-    :ivar type: of the ``event`` field; ``message`` when there is none.
+    :ivar type: the value of the ``event`` field, or ``message`` without one.
     :ivar data: the ``data`` fields, joined by line feeds.
-    :ivar last_event_id: the last ``id`` seen so far in the stream, or ``""``.
     """
 
     type: str
     data: str
-    last_event_id: str = ""
 
 
 class EventDecoder:
-    """Decode a stream that is fed in pieces, cut anywhere, also inside a character or a CRLF.
+    """Decodes a stream fed in pieces that may end anywhere, even inside a character or a CRLF.
 
-    :param max_event_bytes: bound of what one unfinished event may hold, or ``None`` for no bound.
-    :ivar retry_ms: the last ``retry`` seen, in milliseconds, or ``None``.
+    Ignores ``id`` and ``retry``, as no client here reconnects.
+
+    :param max_event_bytes: the maximum size of one unfinished event, or ``None`` for no limit.
     """
 
     def __init__(self, *, max_event_bytes: int | None = None) -> None:
-        self.retry_ms: int | None = None
         self._max_event_bytes = max_event_bytes
         self._partial_line = bytearray()
         self._after_cr = False
@@ -48,18 +47,17 @@ class EventDecoder:
         self._type = ""
         self._data: list[str] = []
         self._data_bytes = 0
-        self._last_event_id = ""
 
     def feed(self, data: bytes) -> list[Event]:
-        """Return the events that these octets complete.
+        """Return the events that these bytes complete.
 
-        :raises EventTooLarge: the unfinished event has outgrown ``max_event_bytes``.
+        :raises EventTooLarge: the unfinished event exceeds ``max_event_bytes``.
         """
         if self._after_cr and data:
             data = data.removeprefix(b"\n")
             self._after_cr = False
         if data.endswith(b"\r"):
-            # The line ends here already. A line feed that may follow is the rest of the same line end.
+            # The line ends here. A line feed that follows belongs to the same line end.
             self._after_cr = True
         first, *others = _LINE_END.split(data)
         self._partial_line += first
@@ -68,13 +66,13 @@ class EventDecoder:
             if event := self._line(bytes(self._partial_line)):
                 events.append(event)
             self._partial_line = bytearray(piece)
-        self._check_bound()
+        self._check_size()
         return events
 
     def flush(self) -> bool:
-        """End the stream. An unfinished event is discarded, as the standard says.
+        """End the stream. An unfinished event is discarded, as the standard requires.
 
-        :return: whether one was: the stream was cut inside an event.
+        :return: whether the stream ended inside an event.
         """
         unfinished = bool(self._partial_line or self._data)
         self._partial_line.clear()
@@ -95,16 +93,12 @@ class EventDecoder:
         if name == b"data":
             self._data.append(value)
             self._data_bytes += size
-            self._check_bound()
+            self._check_size()
         elif name == b"event":
             self._type = value
-        elif name == b"id" and "\0" not in value:
-            self._last_event_id = value
-        elif name == b"retry" and value.isascii() and value.isdigit():
-            self.retry_ms = int(value)
 
     def _dispatch(self) -> Event | None:
-        event = Event(self._type or "message", "\n".join(self._data), self._last_event_id) if self._data else None
+        event = Event(self._type or "message", "\n".join(self._data)) if self._data else None
         self._reset_event()
         return event
 
@@ -113,6 +107,6 @@ class EventDecoder:
         self._data = []
         self._data_bytes = 0
 
-    def _check_bound(self) -> None:
+    def _check_size(self) -> None:
         if self._max_event_bytes is not None and self._data_bytes + len(self._partial_line) > self._max_event_bytes:
             raise EventTooLarge(f"An event exceeds {self._max_event_bytes} bytes.")

@@ -1,4 +1,4 @@
-"""The demo, as `make demo` runs it: the real command in a process of its own."""
+"""The demo as run by `make demo`: the real command in a separate process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.forkserver import COVERAGE_VARIABLES
 
 @contextmanager
 def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run ``flask ocm demo`` in a session of its own, as a terminal would."""
+    """Run ``flask ocm demo`` in its own session, as a terminal would."""
     with subprocess.Popen(
         [sys.executable, "-m", "flask", "ocm", "demo", *arguments],
         cwd=REPOSITORY,
@@ -44,7 +44,7 @@ def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def printed_until(process: subprocess.Popen[str], marker: str) -> str:
-    """What the command prints, up to the line that holds the marker."""
+    """Return the command's output up to the line that contains the marker."""
     assert process.stdout is not None
     lines: list[str] = []
     for line in process.stdout:
@@ -54,8 +54,8 @@ def printed_until(process: subprocess.Popen[str], marker: str) -> str:
     raise AssertionError(f"{marker!r} was never printed:\n{''.join(lines)}")
 
 
-def answers(url: str) -> bool:
-    """Whether anybody answers there."""
+def responds(url: str) -> bool:
+    """Return whether a server responds at this URL."""
     try:
         requests.get(url, timeout=20)
     except requests.ConnectionError:
@@ -64,7 +64,7 @@ def answers(url: str) -> bool:
 
 
 def test_demo_once() -> None:
-    """One turn is shown as it streams, with where everything is; nothing is left behind."""
+    """One turn is shown as it streams, with the location of everything; nothing is left behind."""
     with demo("--once") as process:
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
@@ -76,13 +76,13 @@ def test_demo_once() -> None:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_demo_serves_until_it_is_ended(ending: signal.Signals) -> None:
-    """What is printed works: the address, the token, the files; Ctrl-C and TERM end it cleanly."""
+def test_demo_serves_until_interrupted(ending: signal.Signals) -> None:
+    """The printed URL, token and files work; Ctrl-C and TERM end the demo cleanly."""
     with demo() as process:
         output = printed_until(process, "Serving until Ctrl-C")
         url, token, configuration = (
             re.search(rf"{name} +(\S+)", output)[1]  # type: ignore[index]
-            for name in ("the API", "bearer token", "configuration")
+            for name in ("API", "bearer token", "configuration")
         )
         body = {"model": "gpt-5.5", "stream": True, "input": "hi"}
         answer = requests.post(f"{url}/responses", json=body, headers={"Authorization": f"Bearer {token}"}, timeout=20)
@@ -104,27 +104,27 @@ def test_demo_serves_until_it_is_ended(ending: signal.Signals) -> None:
     assert process.returncode == 0, rest
     assert "Traceback" not in output + rest
     assert not Path(configuration).parent.exists()
-    assert not answers(url)
+    assert not responds(url)
 
 
-def test_demo_that_is_killed_takes_its_server_along() -> None:
-    """After `kill -9` nobody listens any more."""
+def test_killed_demo_ends_its_server() -> None:
+    """After `kill -9` the server no longer listens."""
     with demo() as process:
         output = printed_until(process, "Serving until Ctrl-C")
         process.kill()
         process.wait(10)
-    url, folder = (re.search(rf"{name} +(\S+)", output) for name in ("the API", "configuration"))
+    url, folder = (re.search(rf"{name} +(\S+)", output) for name in ("API", "configuration"))
     assert url
     assert folder
     shutil.rmtree(Path(folder[1]).parent)
     deadline = time.monotonic() + 20
-    while answers(url[1]):
+    while responds(url[1]):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_demo_on_a_port_that_is_taken() -> None:
-    """A port that cannot be had is one clear line."""
+def test_demo_on_a_port_in_use() -> None:
+    """A port in use is reported in one clear line."""
     with socket.create_server(("127.0.0.1", 0)) as taken, demo("--port", str(taken.getsockname()[1])) as process:
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 1
@@ -132,7 +132,7 @@ def test_demo_on_a_port_that_is_taken() -> None:
     assert "Traceback" not in output
 
 
-def test_demo_offers_the_codex_that_is_tested() -> None:
-    """One release of Codex is pinned, for the tests and for the demo."""
+def test_demo_suggests_the_tested_codex() -> None:
+    """The tests and the demo pin the same release of Codex."""
     pinned = json.loads((REPOSITORY / "tests" / "clients" / "package.json").read_text())["dependencies"]
     assert [f"{name}@{version}" for name, version in pinned.items()] == [CODEX]
