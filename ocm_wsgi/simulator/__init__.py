@@ -1,7 +1,7 @@
 """OpenAI on loopback, for tests and the demo: its OAuth issuer, the Codex backend and the platform API.
 
-Real sockets and real bytes; every behaviour and every fault is asked for with a :class:`Plan`. Imports nothing else
-of this package.
+It uses real sockets; every behaviour and every fault is configured by a :class:`Plan`. Imports nothing else of this
+package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m ocm_wsgi.simulator``: the simulator by itself, until Ctrl-C."""
+"""``python -m ocm_wsgi.simulator``: runs the simulator alone, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,16 +18,23 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m ocm_wsgi.simulator",
         description="Serve a simulated OpenAI on loopback until Ctrl-C. Its URL is the first line of the output.",
-        epilog="A request says what it gets in the field X-Simulate (a JSON object), or it is said beforehand with "
-        "POST /_simulator/plan. GET /_simulator/state tells what was seen.",
+        epilog="A request is planned by its field X-Simulate (a JSON object), or beforehand with "
+        "POST /_simulator/plan. GET /_simulator/state returns the records.",
     )
     found.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
     found.add_argument("--port", type=int, default=0, help="port to bind (default: any free one)")
     found.add_argument("--credential-file", type=Path, metavar="PATH", help="write an auth.json for this simulator")
     found.add_argument("--tls-cert", type=Path, metavar="PATH", help="serve TLS with this certificate chain (PEM)")
     found.add_argument("--tls-key", type=Path, metavar="PATH", help="its private key (PEM)")
-    found.add_argument("--token-lifetime", type=float, default=3600.0, help="of access tokens, in seconds")
-    found.add_argument("--interval", type=float, default=0.0, help="seconds between the events of a response")
+    found.add_argument(
+        "--token-lifetime",
+        type=float,
+        default=3600.0,
+        help="lifetime of access tokens in seconds (default: %(default)s)",
+    )
+    found.add_argument(
+        "--interval", type=float, default=0.0, help="seconds between events of a response (default: %(default)s)"
+    )
     return found
 
 
@@ -38,16 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.tls_cert is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(options.tls_cert, options.tls_key)
-    # Blocked before any thread starts, so that all inherit it and only sigwait() takes them.
-    endings = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, endings)
+    # Blocked before any thread starts, so that all threads inherit this and only sigwait() receives the signals.
+    termination_signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, termination_signals)
     with Simulator(options.host, options.port, context) as simulator:
         simulator.token_lifetime = options.token_lifetime
         simulator.default_plan = Plan(interval=options.interval)
         if options.credential_file is not None:
             write_credential(options.credential_file, simulator)
         print(simulator.url, flush=True)
-        signal.sigwait(endings)
+        signal.sigwait(termination_signals)
     return 0
 
 

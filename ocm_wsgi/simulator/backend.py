@@ -1,4 +1,4 @@
-"""The ChatGPT side: the Codex backend, what else Codex asks of ChatGPT, and what must never be reached."""
+"""The ChatGPT side: the Codex backend, other endpoints that Codex uses, and private ones that must be unreachable."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from ocm_wsgi.simulator import ratelimits
 from ocm_wsgi.simulator.exchange import Answer, Event, Exchange, World, error_answer, json_answer
-from ocm_wsgi.simulator.model import Speech, new_id, sse_events, usage_object
+from ocm_wsgi.simulator.model import Output, new_id, sse_events, usage_object
 from ocm_wsgi.simulator.receiving import Head
 
-#: Stands in everything private. Where a test finds it, the owner's conversations have leaked.
+#: Part of every private response. If a test finds it, the owner's conversations have leaked.
 PRIVATE_MARKER = "PRIVATE-CONVERSATION-OF-THE-OWNER-7f3c1e"
 
 MODEL_SLUGS = ("gpt-6.1-sol", "gpt-6.1-terra", "gpt-5.5", "gpt-5.5-mini")
 
 
 def authenticate(world: World, head: Head) -> str | Answer:
-    """Return the account that asks, or a refusal in the shapes of the ChatGPT backend."""
+    """Return the request's account, or a refusal as the ChatGPT backend would send it."""
     scheme, _, access_token = (head.field("Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or len(head.values("Authorization")) != 1:
         return json_answer({"detail": "Unauthorized"}, status=401)
@@ -40,8 +40,8 @@ def _refusal(code: str, message: str) -> Answer:
     )
 
 
-def speech_for(exchange: Exchange, request: dict[str, Any]) -> Speech:
-    return Speech(
+def output_for(exchange: Exchange, request: dict[str, Any]) -> Output:
+    return Output(
         request=request,
         plan=exchange.plan,
         response_id=new_id("resp"),
@@ -51,14 +51,14 @@ def speech_for(exchange: Exchange, request: dict[str, Any]) -> Speech:
     )
 
 
-def streamed_answer(exchange: Exchange, speech: Speech, fields: tuple[tuple[str, str], ...] = ()) -> Answer:
-    """Answer a turn as an event stream that records the turn when its end is about to be sent."""
+def streamed_answer(exchange: Exchange, output: Output, fields: tuple[tuple[str, str], ...] = ()) -> Answer:
+    """Return a turn's event stream, which records the turn just before its last event is sent."""
 
     def finish(status: str) -> None:
-        exchange.world.journal.add_turn(speech.turn(status, "sse"))
+        exchange.world.journal.add_turn(output.turn(status, "sse"))
 
     head = (("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache"), *fields)
-    return Answer(200, head, sse_events(speech), is_streamed=True, finish=finish)
+    return Answer(200, head, sse_events(output), is_streamed=True, finish=finish)
 
 
 def _fields(exchange: Exchange) -> tuple[tuple[str, str], ...]:
@@ -66,26 +66,26 @@ def _fields(exchange: Exchange) -> tuple[tuple[str, str], ...]:
 
 
 def responses(exchange: Exchange) -> Answer:
-    """``POST /backend-api/codex/responses``: always a stream."""
+    """``POST /backend-api/codex/responses``: streams only."""
     request = exchange.object()
     if request.get("stream") is not True:
         return json_answer({"detail": "Stream must be set to true"}, status=400)
     if request.get("store"):
         return json_answer({"detail": "Store must be set to false"}, status=400)
-    return streamed_answer(exchange, speech_for(exchange, request), _fields(exchange))
+    return streamed_answer(exchange, output_for(exchange, request), _fields(exchange))
 
 
 def compact(exchange: Exchange) -> Answer:
-    """``POST /backend-api/codex/responses/compact``: a history made short, as JSON."""
-    speech = speech_for(exchange, exchange.object())
+    """``POST /backend-api/codex/responses/compact``: a compacted history, as JSON."""
+    output = output_for(exchange, exchange.object())
 
     def finish(status: str) -> None:
-        exchange.world.journal.add_turn(speech.turn(status, "json"))
+        exchange.world.journal.add_turn(output.turn(status, "json"))
 
     body = {
-        "id": speech.response_id,
+        "id": output.response_id,
         "object": "response.compaction",
-        "created_at": speech.created_at,
+        "created_at": output.created_at,
         "output": [{"type": "compaction", "encrypted_content": "c2ltdWxhdGVkIGNvbXBhY3Rpb24="}],
         "usage": usage_object(exchange.plan.usage),
     }
@@ -95,7 +95,7 @@ def compact(exchange: Exchange) -> Answer:
 
 
 def models(exchange: Exchange) -> Answer:
-    """``GET /backend-api/codex/models``, with an ``ETag`` that is honoured."""
+    """``GET /backend-api/codex/models``, with support for ``If-None-Match``."""
     body = _models_body()
     etag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
     fields = (("ETag", etag), *_fields(exchange))
@@ -110,7 +110,7 @@ def _models_body() -> bytes:
 
 
 def _model(slug: str, priority: int) -> dict[str, Any]:
-    """Return a model's entry with all members that Codex requires of one."""
+    """Return a model's entry with all the members that Codex requires."""
     efforts = ("low", "medium", "high")
     return {
         "slug": slug,
@@ -148,7 +148,7 @@ def search(exchange: Exchange) -> Answer:
 
 
 def unknown(exchange: Exchange) -> Answer:
-    """Anything else below the Codex base."""
+    """Any other path below the Codex base."""
     return json_answer({"detail": "Not Found"}, status=404)
 
 
@@ -173,11 +173,11 @@ def accounts_check(exchange: Exchange) -> Answer:
 
 
 def private(exchange: Exchange) -> Answer:
-    """What lies behind the same credential and is nobody's business. 200, whoever asks, so that a leak is seen."""
+    """Private data behind the same credential. Always 200, even without a credential, so that leaks show."""
     item = {"id": "conv-1", "title": PRIVATE_MARKER, "create_time": exchange.world.journal.clock()}
     return json_answer({"items": [item], "total": 1, "limit": 28, "offset": 0})
 
 
 def not_found(_: Exchange) -> Answer:
-    """Nothing is simulated here."""
+    """A path that is not simulated."""
     return error_answer(404, "not_found", "The simulator has nothing here.")

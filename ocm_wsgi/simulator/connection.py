@@ -1,7 +1,7 @@
-"""One accepted TCP connection, and the watch over all of them that notices a client's leaving at once.
+"""Accepted TCP connections, and the monitor that detects client disconnects immediately.
 
-A thread that waits, for time to pass or for a gate, waits on its connection's ``wake`` event, which the watch sets
-when the client hangs up. So nothing polls, and three hundred silent streams cost nothing.
+A thread that waits for time to pass or for a gate does so on its connection's ``wake`` event, which the monitor sets
+when the client disconnects. So nothing polls, and three hundred silent streams cost nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ocm_wsgi.simulator.plans import Gate
 
 
 class ClientGone(Exception):
-    """The client closed or reset the connection, or the simulator is stopping."""
+    """The client disconnected, or the simulator is stopping."""
 
 
 class Cut(Exception):
-    """A plan ends the connection here.
+    """The plan closes the connection at this point.
 
     :param reset: with RST instead of FIN.
     """
@@ -48,7 +48,7 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Write all of ``data``.
 
-        :raises ClientGone: it cannot be written any more.
+        :raises ClientGone: the connection is no longer writable.
         """
         try:
             self.socket.sendall(data)
@@ -56,13 +56,13 @@ class Connection:
             raise ClientGone from exc
 
     def wait(self, until: Callable[[], object], *, timeout: float | None = None) -> None:
-        """Wait until ``until()`` is true or ``timeout`` seconds have passed. It is asked again after each wake-up.
+        """Wait until ``until()`` is true or ``timeout`` seconds have passed. Called again after each wake-up.
 
-        :raises ClientGone: the client hung up before.
+        :raises ClientGone: the client disconnected first.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            # Cleared before the questions are asked, so that no wake-up between question and wait is lost.
+            # Cleared before the conditions are checked, so that no wake-up between check and wait is lost.
             self.wake.clear()
             if self.is_gone:
                 raise ClientGone
@@ -74,7 +74,7 @@ class Connection:
     def pass_gate(self, gate: Gate) -> None:
         """Wait until the gate is open.
 
-        :raises ClientGone: the client hung up before.
+        :raises ClientGone: the client disconnected first.
         """
         gate.join(self.wake)
         try:
@@ -83,35 +83,35 @@ class Connection:
             gate.leave(self.wake)
 
     def wait_for_hang_up(self, timeout: float | None = None) -> None:
-        """Wait until the client goes away, or so many seconds."""
+        """Wait until the client disconnects, but no longer than ``timeout`` seconds."""
         with contextlib.suppress(ClientGone):
             self.wait(lambda: False, timeout=timeout)
 
     def finish_sending(self) -> None:
-        """Send FIN (on TLS too: without a closing alert) and go on reading."""
+        """Send FIN (also with TLS, without a closing alert) and continue to read."""
         socket.socket.shutdown(self.socket, socket.SHUT_WR)
 
     def hang_up(self) -> None:
-        """Mark the client as gone and wake the thread that waits. Called by other threads."""
+        """Mark the client as disconnected and wake the waiting thread. Called by other threads."""
         self.is_gone = True
         self.wake.set()
 
     def shut(self) -> None:
-        """End all reading and writing from another thread; the connection's own thread then closes it."""
+        """Stop all reading and writing, from another thread; the connection's own thread then closes it."""
         self.hang_up()
         with contextlib.suppress(OSError):
-            # Not SSLSocket.shutdown, which drops the TLS state that the other thread is using.
+            # Not SSLSocket.shutdown, which would discard the TLS state that the other thread uses.
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
     def close_notify(self) -> None:
-        """On TLS, say that this is the true end (RFC 8446 section 6.1), without waiting for the client to say so."""
+        """With TLS, send close_notify (RFC 8446 section 6.1) without waiting for the client's."""
         if isinstance(self.socket, ssl.SSLSocket):
             with contextlib.suppress(OSError):
                 self.socket.settimeout(0)
                 self.socket.unwrap()
 
     def close(self, *, reset: bool = False) -> None:
-        """Close the socket; with ``reset`` by RST."""
+        """Close the socket, sending RST with ``reset``."""
         if reset:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with contextlib.suppress(OSError):
@@ -119,8 +119,8 @@ class Connection:
         self.socket.close()
 
 
-class HangUpWatch:
-    """One thread that waits for the hang-up of every connection (Linux: ``epoll``)."""
+class DisconnectMonitor:
+    """A thread that detects disconnects on all connections (Linux: ``epoll``)."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -128,7 +128,7 @@ class HangUpWatch:
         self._epoll.register(self._stop_reader, select.EPOLLIN)
         self._watched: dict[int, Connection] = {}
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="simulator-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="simulator-monitor", daemon=True)
         self._thread.start()
 
     def add(self, connection: Connection) -> None:
@@ -138,7 +138,7 @@ class HangUpWatch:
             self._epoll.register(descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
 
     def remove(self, connection: Connection) -> None:
-        """Must be called before the connection's socket is closed."""
+        """Stop monitoring. Must be called before the connection's socket is closed."""
         with self._lock:
             descriptor = connection.socket.fileno()
             del self._watched[descriptor]
@@ -163,7 +163,7 @@ class HangUpWatch:
             connection = self._watched.get(descriptor)
             if connection is None:
                 return
-            # The descriptor may belong to a newer connection than the one the event was for.
+            # The descriptor may belong to a newer connection than the event.
             if _has_hung_up(descriptor):
                 connection.hang_up()
             else:

@@ -1,4 +1,4 @@
-"""The simulator's own endpoints, for tests in another process: queue a plan, ask what was seen."""
+"""The simulator's control endpoints, for tests in another process: queue plans, read the records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ocm_wsgi.simulator.exchange import Answer, Exchange, error_answer, json_answer
 from ocm_wsgi.simulator.plans import Plan, PlanError
 
-#: How many of the newest records ``/_simulator/state`` shows.
+#: The number of newest records that ``/_simulator/state`` shows.
 MAX_SHOWN = 1000
 
 

@@ -1,4 +1,4 @@
-"""Device logins that wait for their owner's approval (CODEX.md 2.2). Knows no HTTP; ``oauth.py`` has the endpoints."""
+"""Device logins waiting for approval (CODEX.md 2.2), independent of HTTP; ``oauth.py`` has the endpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 class Device:
     """A device login under way.
 
-    :ivar polls: how often it was asked for.
+    :ivar polls: the number of polls so far.
     """
 
     user_code: str
@@ -23,8 +23,8 @@ class Device:
 class Devices:
     """The device logins (CODEX.md 2.2).
 
-    :ivar polls_before_approval: so many polls find it pending, then it counts as approved; ``None``: only
-        :meth:`approve` approves it.
+    :ivar polls_before_approval: the number of polls that find a login pending before it counts as approved, or
+        ``None`` to approve by :meth:`approve` only.
     """
 
     polls_before_approval: int | None = 1
@@ -46,7 +46,7 @@ class Devices:
                     self._waiting[device_auth_id] = replace(device, is_approved=True)
 
     def poll(self, device_auth_id: str, user_code: str) -> bool | None:
-        """Return whether the login is approved, which ends it; ``None``: there is no such login."""
+        """Return whether the login is approved, which ends it, or ``None`` if there is no such login."""
         with self._lock:
             device = self._waiting.get(device_auth_id)
             if device is None or device.user_code != user_code:

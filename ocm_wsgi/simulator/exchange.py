@@ -1,4 +1,4 @@
-"""One request on its way to an answer, and the world it happens in: what every endpoint is given."""
+"""The context of a request, as passed to every endpoint, and the responses that endpoints return."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ocm_wsgi.simulator.plans import Gate, Plan, PlanQueue
 from ocm_wsgi.simulator.receiving import Body, Head, decoded
 from ocm_wsgi.simulator.recording import Journal
 
-#: So many responses are remembered for ``GET /v1/responses/{id}``.
+#: The number of responses stored for ``GET /v1/responses/{id}``.
 MAX_STORED = 1000
 
 
 class Event(NamedTuple):
-    """A piece of a body that is sent at one go.
+    """A part of a body that is sent at once.
 
-    :ivar ends: the turn's status when this event is what ends it.
+    :ivar ends: the turn's final status if this event ends it.
     """
 
     data: bytes
@@ -33,10 +33,10 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """A response as an endpoint wants it; ``sending.py`` adds the framing and a plan's faults.
+    """A response from an endpoint; ``sending.py`` adds the framing and the plan's faults.
 
-    :ivar is_streamed: chunked unless planned otherwise; else it has a ``Content-Length``.
-    :ivar finish: called once with the turn's status, just before the event that ends it is sent.
+    :ivar is_streamed: sent chunked unless planned otherwise; other responses have a ``Content-Length``.
+    :ivar finish: called once with the turn's status, just before its last event is sent.
     """
 
     status: int = 200
@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass
 class World:
-    """Everything the simulator knows, shared by all connections."""
+    """The simulator's state, shared by all connections."""
 
     journal: Journal
     issuer: Issuer
@@ -81,9 +81,9 @@ class World:
 class Exchange:
     """One request, read and recorded.
 
-    :ivar number: as in the journal.
-    :ivar path: the target's path without query, as the origin reads it.
-    :ivar account: who is asking, after authentication; ``""`` where there is none.
+    :ivar number: its number in the journal.
+    :ivar path: the target's path without the query, as interpreted by the origin.
+    :ivar account: the authenticated account, or ``""``.
     """
 
     world: World
@@ -96,9 +96,9 @@ class Exchange:
     account: str
 
     def object(self) -> dict[str, Any]:
-        """Read the body as a JSON object.
+        """Return the body as a JSON object.
 
-        :raises ValueError: it is none.
+        :raises ValueError: the body is not a JSON object.
         """
         value = json.loads(decoded(self.body.content, self.head.field("Content-Encoding")))
         if not isinstance(value, dict):
@@ -106,10 +106,10 @@ class Exchange:
         return value
 
     def pass_point(self, point: str) -> None:
-        """Do what the plan wants done at a named point.
+        """Apply the plan at a named point.
 
-        :raises Cut: the connection ends here.
-        :raises ClientGone: the client left while it was held.
+        :raises Cut: the plan closes the connection here.
+        :raises ClientGone: the client disconnected at a gate.
         """
         reach(self.connection, self.plan, point)
 
@@ -119,7 +119,7 @@ class Exchange:
 
 
 def reach(connection: Connection, plan: Plan, point: int | str) -> None:
-    """As :meth:`Exchange.pass_point`, also before there is an exchange."""
+    """Like :meth:`Exchange.pass_point`, also usable before there is an exchange."""
     gate: Gate | None = plan.gate
     if gate is not None and gate.point == point:
         connection.pass_gate(gate)
@@ -128,13 +128,13 @@ def reach(connection: Connection, plan: Plan, point: int | str) -> None:
 
 
 def json_answer(value: Any, *, status: int = 200, fields: tuple[tuple[str, str], ...] = ()) -> Answer:
-    """Answer with JSON."""
+    """Return a JSON response."""
     data = json.dumps(value, separators=(",", ":")).encode()
     return Answer(status, (("Content-Type", "application/json"), *fields), (Event(data),))
 
 
 def error_answer(status: int, code: str | None, message: str, *, error_type: str = "invalid_request_error") -> Answer:
-    """Answer with an error in the platform's shape."""
+    """Return an error response in the platform's format."""
     return json_answer(error_body(code, message, error_type=error_type), status=status)
 
 
@@ -143,7 +143,7 @@ def error_body(code: str | None, message: str, *, error_type: str = "invalid_req
 
 
 def planned_answer(plan: Plan) -> Answer | None:
-    """Return the answer that the plan holds whole, or ``None`` when the endpoint has to make it."""
+    """Return the complete response that the plan contains, or ``None`` if the endpoint has to create it."""
     status = plan.status or 200
     if plan.json is not None:
         return json_answer(plan.json, status=status)

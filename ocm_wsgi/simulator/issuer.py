@@ -1,6 +1,6 @@
-"""The OAuth issuer's memory: accounts, access tokens with their expiry, and refresh tokens that work once.
+"""The OAuth issuer's state: accounts, access tokens with their expiry, and single-use refresh tokens.
 
-Knows no HTTP; ``oauth.py`` has the endpoints.
+Independent of HTTP; ``oauth.py`` has the endpoints.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROFILE_CLAIM = "https://api.openai.com/profile"
 
 @dataclass(frozen=True)
 class Account:
-    """A ChatGPT account and what its tokens say of it."""
+    """A ChatGPT account, with the claims of its tokens."""
 
     account_id: str = "acct-owner"
     plan: str = "plus"
@@ -40,7 +40,7 @@ class Account:
 
 @dataclass(frozen=True)
 class AccessToken:
-    """What the issuer knows of an access token. ``state`` is ``live`` or ``invalidated``."""
+    """The state of an access token. ``state`` is ``live`` or ``invalidated``."""
 
     account: Account
     expires_at: float
@@ -49,7 +49,7 @@ class AccessToken:
 
 @dataclass(frozen=True)
 class RefreshToken:
-    """What the issuer knows of a refresh token. ``state`` is ``live``, ``reused``, ``expired`` or ``invalidated``."""
+    """The state of a refresh token. ``state`` is ``live``, ``reused``, ``expired`` or ``invalidated``."""
 
     account: Account
     state: str = "live"
@@ -57,7 +57,7 @@ class RefreshToken:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a token endpoint hands out."""
+    """A set of tokens issued by the token endpoint."""
 
     id_token: str
     access_token: str
@@ -66,9 +66,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Authorization:
-    """A code that can be exchanged once.
+    """An authorization code, valid for one exchange.
 
-    :ivar challenge: of PKCE, method S256.
+    :ivar challenge: the PKCE challenge, method S256.
     """
 
     account: Account
@@ -77,7 +77,7 @@ class Authorization:
 
 
 class RefreshRefused(Exception):
-    """A refresh token that is not live; ``state`` says how, ``unknown`` where it was never issued."""
+    """The refresh token is not live. ``state`` is its state, or ``unknown`` if it was never issued."""
 
     def __init__(self, state: str) -> None:
         super().__init__(state)
@@ -102,8 +102,8 @@ class Issuer:
     def issue(self, account: Account, *, issuer: str, expires_in: float | None = None) -> Tokens:
         """Issue a set of tokens.
 
-        :param issuer: the URL that the tokens name as theirs.
-        :param expires_in: seconds; may be negative; ``None``: :attr:`token_lifetime`.
+        :param issuer: the issuer's URL for the tokens' claims.
+        :param expires_in: seconds, possibly negative; by default :attr:`token_lifetime`.
         """
         now = self.clock()
         expires_at = now + (self.token_lifetime if expires_in is None else expires_in)
@@ -128,14 +128,14 @@ class Issuer:
         return tokens
 
     def access(self, access_token: str) -> AccessToken | None:
-        """Return what is known of an access token."""
+        """Return the state of an access token, or ``None`` if it was never issued."""
         with self._lock:
             return self._access.get(access_token)
 
     def use_refresh_token(self, refresh_token: str) -> Account:
-        """Use up a refresh token and return whose it is.
+        """Consume a refresh token and return its account.
 
-        :raises RefreshRefused: it is not live.
+        :raises RefreshRefused: the token is not live.
         """
         with self._lock:
             account = self.check_refresh_token(refresh_token)
@@ -143,7 +143,7 @@ class Issuer:
             return account
 
     def check_refresh_token(self, refresh_token: str) -> Account:
-        """As :meth:`use_refresh_token`, leaving it live."""
+        """Like :meth:`use_refresh_token`, but leave the token live."""
         with self._lock:
             known = self._refresh.get(refresh_token)
             if known is None or known.state != "live":
@@ -151,7 +151,7 @@ class Issuer:
             return known.account
 
     def expire(self, token: str | None) -> None:
-        """Let an access token be past its time, whatever its ``exp`` says, or a refresh token; ``None``: all access."""
+        """Expire an access token, whatever its ``exp`` claim, or a refresh token; ``None`` for all access tokens."""
         with self._lock:
             for each, access in self._access.items():
                 if token in (None, each):
@@ -160,7 +160,7 @@ class Issuer:
                 self._refresh[token] = replace(self._refresh[token], state="expired")
 
     def revoke(self, token: str) -> None:
-        """Invalidate one token; an unknown one is no mistake (RFC 7009 section 2.2)."""
+        """Invalidate one token; an unknown one is not an error (RFC 7009 section 2.2)."""
         with self._lock:
             if token in self._access:
                 self._access[token] = replace(self._access[token], state="invalidated")
@@ -180,7 +180,7 @@ class Issuer:
         return code
 
     def use_code(self, code: str, *, redirect_uri: str, verifier: str) -> Account | None:
-        """Exchange a code for the account it stands for; ``None`` where anything is wrong with it."""
+        """Consume a code and return its account, or ``None`` if anything about it is invalid."""
         with self._lock:
             authorization = self._codes.pop(code, None)
         if authorization is None or authorization.redirect_uri != redirect_uri:
@@ -203,7 +203,7 @@ def credential(
 ) -> dict[str, Any]:
     """Return the content of ``auth.json`` as Codex 0.169 writes it (CODEX.md 1.2).
 
-    :param last_refresh: an aware time, or the very string.
+    :param last_refresh: an aware time, or the literal value.
     """
     if isinstance(last_refresh, datetime.datetime):
         utc = last_refresh.astimezone(datetime.timezone.utc)
@@ -251,7 +251,7 @@ def _claims(account: Account) -> dict[str, Any]:
 
 
 def _jwt(claims: Mapping[str, Any]) -> str:
-    """Return a JWT whose signature is random: nobody but OpenAI could check a true one either."""
+    """Return a JWT with a random signature, as only OpenAI verifies signatures."""
     header = _base64url(json.dumps({"alg": "RS256", "kid": "simulated", "typ": "JWT"}).encode())
     payload = _base64url(json.dumps({**claims, "jti": secrets.token_hex(16)}).encode())
     return f"{header}.{payload}.{_base64url(secrets.token_bytes(64))}"

@@ -1,6 +1,6 @@
-"""What a model says: the events and the objects of the Responses API, and their token counts.
+"""A model's output: the events and objects of the Responses API, and their token counts.
 
-Pure: from a request's JSON and a plan to events; sends nothing. Transports render the events (:func:`as_sse`).
+Pure: turns a request's JSON and a plan into events. Transports render these (:func:`as_sse`).
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from ocm_wsgi.simulator.exchange import Event
 from ocm_wsgi.simulator.plans import Plan
 from ocm_wsgi.simulator.recording import Turn
 
-#: What stands in a ``response.failed`` whose plan names no error.
+#: The error of a ``response.failed`` whose plan has none.
 DEFAULT_ERROR = ("server_error", "The simulated model failed.")
 
 Emit = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Speech:
-    """One turn about to be said.
+class Output:
+    """The output of one turn, to be sent.
 
     :ivar request: the ``response.create`` body.
     :ivar number: the request's number in the journal.
-    :ivar account: as in :class:`~ocm_wsgi.simulator.recording.Turn`.
+    :ivar account: see :class:`~ocm_wsgi.simulator.recording.Turn`.
     """
 
     request: Mapping[str, Any]
@@ -48,7 +48,7 @@ class Speech:
 
     @property
     def deltas(self) -> list[str]:
-        """The text in as many pieces as the plan says."""
+        """The text, split into the planned number of deltas."""
         words = [word + " " for word in self.plan.text.split(" ")]
         words[-1] = words[-1].rstrip(" ")
         count = self.plan.events
@@ -84,7 +84,7 @@ class Speech:
         return self.response_id.replace("resp_", "msg_")
 
     def response(self, status: str) -> dict[str, Any]:
-        """Return the response object in this state: ``in_progress``, ``completed``, ``incomplete`` or ``failed``."""
+        """Return the response object with this status: ``in_progress``, ``completed``, ``incomplete`` or ``failed``."""
         code, message = self.plan.error or DEFAULT_ERROR
         ended = status != "in_progress"
         return {
@@ -117,7 +117,7 @@ class Speech:
         }
 
     def events(self) -> Iterator[tuple[dict[str, Any], str | None]]:
-        """Yield the stream's events, each with the turn's status when it ends the turn."""
+        """Yield the stream's events, each with the turn's status if it ends the turn."""
         sequence = -1
 
         def emit(kind: str, members: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class Speech:
         part = {"type": "output_text", "annotations": [], "logprobs": [], "text": ""}
         yield emit("response.output_item.added", {"output_index": index, "item": started})
         yield emit("response.content_part.added", {**where, "part": part})
-        # The real API pads its deltas in this very member, against guessing text from lengths.
+        # The real API pads its deltas with this member, so that text cannot be guessed from lengths.
         padding = {"obfuscation": "x" * self.plan.event_bytes} if self.plan.event_bytes else {}
         for delta in self.deltas:
             yield emit("response.output_text.delta", {**where, "delta": delta, "logprobs": [], **padding})
@@ -156,13 +156,14 @@ class Speech:
         yield emit("response.content_part.done", {**where, "part": {**part, "text": text}})
         yield emit("response.output_item.done", {"output_index": index, "item": item})
 
-    def turn(self, status: str, transport: str, *, is_told: bool = True) -> Turn:
+    def turn(self, status: str, transport: str, *, reports_usage: bool = True) -> Turn:
         """Return the record of this turn.
 
-        :param is_told: whether the client is told the usage. What was cut or ended by an error never tells it.
+        :param reports_usage: whether the client receives the usage. It never does if the turn was cut off or ended
+            with an error.
         """
-        is_told = is_told and status != "cut" and self.plan.terminal != "error"
-        usage = flat_usage(self.plan.usage) if is_told else {}
+        reports_usage = reports_usage and status != "cut" and self.plan.terminal != "error"
+        usage = flat_usage(self.plan.usage) if reports_usage else {}
         return Turn(
             number=self.number,
             response_id=self.response_id,
@@ -187,14 +188,14 @@ def as_sse(event: Mapping[str, Any]) -> bytes:
     return f"event: {event['type']}\ndata: {json.dumps(event, separators=(',', ':'))}\n\n".encode()
 
 
-def sse_events(speech: Speech) -> Iterator[Event]:
-    """Yield a turn's events, rendered."""
-    for event, ends in speech.events():
+def sse_events(output: Output) -> Iterator[Event]:
+    """Yield a turn's rendered events."""
+    for event, ends in output.events():
         yield Event(as_sse(event), ends)
 
 
 def flat_usage(usage: Mapping[str, Any] | None) -> dict[str, int]:
-    """Return token counts by the keys of a plan, from either of its shapes; empty when there is none."""
+    """Return token counts with a plan's keys, from either format of ``usage``; empty without usage."""
     if usage is None:
         return {}
     flat = {name: int(value) for name, value in usage.items() if isinstance(value, int)}
@@ -205,7 +206,7 @@ def flat_usage(usage: Mapping[str, Any] | None) -> dict[str, int]:
 
 
 def usage_object(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return ``usage`` as the Responses API has it. A plan's ``usage`` that has that shape already stays as it is."""
+    """Return ``usage`` in the Responses API's format. Usage in that format already is returned unchanged."""
     if usage is None or "input_tokens_details" in usage:
         return None if usage is None else dict(usage)
     flat = flat_usage(usage)
@@ -220,7 +221,7 @@ def usage_object(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def chat_usage_object(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return ``usage`` as chat completions have it."""
+    """Return ``usage`` in the format of chat completions."""
     if usage is None:
         return None
     flat = flat_usage(usage)

@@ -1,4 +1,4 @@
-"""The OAuth issuer's endpoints: token, revocation, authorization in the browser, device code."""
+"""The OAuth issuer's endpoints: tokens, revocation, authorization in the browser, device codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ocm_wsgi.simulator.issuer import (
 )
 from ocm_wsgi.simulator.recording import Refresh
 
-#: What the token endpoint says of a refresh token that is not live: status, code, message (CODEX.md 1.6).
+#: The token endpoint's errors for refresh tokens that are not live: status, code, message (CODEX.md 1.6).
 REFUSALS = {
     "reused": (401, "refresh_token_reused", "Your refresh token has already been used to generate a new access token."),
     "expired": (401, "refresh_token_expired", "Your refresh token has expired. Please sign in again."),
@@ -65,15 +65,15 @@ def _refresh(exchange: Exchange, members: dict[str, str]) -> Answer:
 
 
 def _rotate(exchange: Exchange, presented: str, record: Refresh) -> tuple[Refresh, Answer]:
-    """Use up the refresh token, unless the plan refuses it; return the record and the answer."""
+    """Consume the refresh token, unless the plan refuses it; return the record and the response."""
     planned = planned_answer(exchange.plan)
     if planned is not None:
         return replace(record, outcome="refused"), planned
     issuer, omit = exchange.world.issuer, exchange.plan.omit
     outcome = "kept" if "refresh_token" in omit else "rotated"
     try:
-        take = issuer.check_refresh_token if outcome == "kept" else issuer.use_refresh_token
-        account = take(presented)
+        check = issuer.check_refresh_token if outcome == "kept" else issuer.use_refresh_token
+        account = check(presented)
     except RefreshRefused as exc:
         status, code, message = REFUSALS[exc.state]
         return replace(record, outcome=exc.state), error_answer(status, code, message)
@@ -106,7 +106,7 @@ def revoke(exchange: Exchange) -> Answer:
 
 
 def authorize(exchange: Exchange) -> Answer:
-    """``GET /oauth/authorize``: the owner consents at once, so the answer is the redirect back with a code."""
+    """``GET /oauth/authorize``: the owner consents immediately, so the response redirects back with a code."""
     query = {name: values[0] for name, values in parse_qs(urlsplit(exchange.head.target).query).items()}
     redirect_uri = query.get("redirect_uri", "")
     if query.get("code_challenge_method") != "S256" or not query.get("code_challenge") or not redirect_uri:
@@ -124,7 +124,7 @@ def device_user_code(exchange: Exchange) -> Answer:
 
 
 def device_token(exchange: Exchange) -> Answer:
-    """``POST /api/accounts/deviceauth/token``: 403 while pending; the server makes the PKCE pair."""
+    """``POST /api/accounts/deviceauth/token``: 403 while pending; the server creates the PKCE pair."""
     members = exchange.object()
     approved = exchange.world.devices.poll(str(members.get("device_auth_id")), str(members.get("user_code")))
     if approved is None:
@@ -141,6 +141,6 @@ def device_token(exchange: Exchange) -> Answer:
 
 
 def device_page(_: Exchange) -> Answer:
-    """``GET /codex/device``: what a person would see in the browser."""
-    page = b"<!doctype html><title>Device login</title><p>This simulator approves every device by itself.</p>"
+    """``GET /codex/device``: the page for people."""
+    page = b"<!doctype html><title>Device login</title><p>This simulator approves every device automatically.</p>"
     return Answer(200, (("Content-Type", "text/html; charset=utf-8"),), (Event(page),))

@@ -1,6 +1,6 @@
-"""What a test or a demo asks the simulator to do with its next request: plans, gates, and the queue of them.
+"""Plans, which configure how the simulator handles a request, their gates and their queue.
 
-Knows no socket. A plan only says; ``sending.py``, ``receiving.py`` and the endpoints obey.
+Plans are data only; ``sending.py``, ``receiving.py`` and the endpoints apply them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 DEFAULT_TEXT = "Hello! I am a simulated model, and I am happy to help. What shall we build today?"
 
-#: Tokens of a turn whose plan names none. Cached tokens are part of input, reasoning tokens part of output.
+#: The usage of a turn whose plan has none. Cached tokens are part of the input, reasoning tokens of the output.
 DEFAULT_USAGE: Mapping[str, int] = {
     "input_tokens": 1234,
     "cached_tokens": 1024,
@@ -26,33 +26,33 @@ DEFAULT_USAGE: Mapping[str, int] = {
 
 
 class PlanError(ValueError):
-    """A plan that came as JSON cannot be understood. The message names the field."""
+    """A plan in JSON is invalid. The message names the field."""
 
 
 class Gate:
-    """Holds a response at one point until the test lets it go.
+    """Blocks a response at one point until the test releases it.
 
-    ``gate.after(1)`` holds after the first event (0: after the head). The named points of :meth:`at` lie outside the
-    response. A gate that was released stays open. Thread-safe.
+    ``gate.after(1)`` blocks after the first event (0: after the head). The named points of :meth:`at` are outside the
+    response. A released gate stays open. Thread-safe.
     """
 
     def __init__(self) -> None:
         self.point: int | str = 0
-        #: Set when a response stands at the gate; wait on it.
+        #: Set when a response has reached the gate; tests wait on it.
         self.reached = threading.Event()
         self._released = False
         self._wakers: set[threading.Event] = set()
         self._lock = threading.Lock()
 
     def after(self, event: int) -> Gate:
-        """Hold after so many events of the body were sent; return the gate."""
+        """Block after this number of events of the body; return the gate."""
         return self.at(event)
 
     def at(self, point: int | str) -> Gate:
-        """Hold at a named point; return the gate.
+        """Block at a named point; return the gate.
 
         ``"body"``: before the request's body is read. ``"status"``: before the status line. ``"rotation"``: before a
-        refresh token is used up. ``"rotated"``: after that, before the answer.
+        refresh token is consumed. ``"rotated"``: after that, before the response.
         """
         self.point = point
         return self
@@ -62,12 +62,12 @@ class Gate:
         return self._released
 
     @property
-    def standing(self) -> int:
-        """How many responses stand at the gate."""
+    def blocked(self) -> int:
+        """The number of responses blocked at the gate."""
         return len(self._wakers)
 
     def release(self) -> None:
-        """Open the gate for good and wake whoever stands at it."""
+        """Open the gate permanently and release everything blocked at it."""
         with self._lock:
             self._released = True
             wakers = tuple(self._wakers)
@@ -75,7 +75,7 @@ class Gate:
             waker.set()
 
     def join(self, waker: threading.Event) -> None:
-        """Have ``waker`` set at the release, and tell the test that someone is here."""
+        """Register ``waker`` to be set at the release, and signal that the gate was reached."""
         with self._lock:
             self._wakers.add(waker)
         self.reached.set()
@@ -87,52 +87,52 @@ class Gate:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one request is answered. Every field is optional; the default is a good answer.
+    """How one request is handled. Every field is optional; by default the response is successful.
 
-    Events are counted from 1, all kinds of them; point 0 is after the response's head.
+    All events are counted, from 1; point 0 is after the response's head.
 
-    :ivar status: the response's status. From 300 on an error body goes with it: ``json``, ``body``, or one made of
-        ``error``. On a WebSocket: the ``status`` of an ``error`` message.
+    :ivar status: the response's status. From 300 on it comes with an error body: ``json``, ``body``, or one built
+        from ``error``. On a WebSocket: the ``status`` of an ``error`` message.
     :ivar fields: further response fields, as pairs; names may repeat.
-    :ivar json: the whole body.
-    :ivar body: the whole body, raw. As JSON: base64.
-    :ivar text: what the model says.
-    :ivar output: output items instead of one message with ``text``.
-    :ivar events: in how many deltas the text is said; ``None``: one a word. More than there are words repeat it.
-    :ivar event_bytes: padding of each delta; a raw ``body`` is cut into pieces of this size.
-    :ivar interval: seconds between two events.
-    :ivar usage: token counts with the keys of :data:`DEFAULT_USAGE`; ``None``: the response says none.
-    :ivar model: what the response calls the model; ``None``: as the request does.
-    :ivar service_tier: as the response says; ``None``: the request's, where ``auto`` becomes ``default``.
-    :ivar terminal: how a stream ends: ``completed``, ``incomplete``, ``failed``, ``error``; ``None``: it just ends.
+    :ivar json: the complete body.
+    :ivar body: the complete body, raw. In JSON: base64.
+    :ivar text: the model's text.
+    :ivar output: output items in place of one message with ``text``.
+    :ivar events: the number of text deltas; ``None`` for one per word. If there are too few words, they repeat.
+    :ivar event_bytes: the padding of each delta; a raw ``body`` is split into pieces of this size.
+    :ivar interval: seconds between events.
+    :ivar usage: token counts with the keys of :data:`DEFAULT_USAGE`, or ``None`` for a response without usage.
+    :ivar model: the model in the response; by default the request's.
+    :ivar service_tier: the tier in the response; by default the request's, where ``auto`` becomes ``default``.
+    :ivar terminal: the stream's last event: ``completed``, ``incomplete``, ``failed``, ``error``, or ``None``.
     :ivar error: code and message for ``failed``, ``error`` and error statuses.
     :ivar error_type: the error's ``type``.
     :ivar framing: ``chunked``, ``length`` or ``close``.
-    :ivar chunking: ``event`` (one chunk an event), ``byte``, ``whole``, or so many bytes a chunk.
+    :ivar chunking: ``event`` (one chunk per event), ``byte``, ``whole``, or the number of bytes per chunk.
     :ivar encoding: ``gzip``, ``deflate`` or ``zstd``; flushed after each event.
     :ivar gate: where to wait for the test; see :class:`Gate`.
-    :ivar rate_limits: as in :data:`~ocm_wsgi.simulator.ratelimits.DEFAULT`; ``None``: the simulator's own.
-    :ivar silence_before_status: nothing is answered until the client goes away.
-    :ivar silence_after: after this event nothing more comes until the client goes away.
+    :ivar rate_limits: in the format of :func:`ocm_wsgi.simulator.ratelimits.default`; by default the simulator's own.
+    :ivar silence_before_status: send nothing until the client disconnects.
+    :ivar silence_after: after this event, send nothing until the client disconnects.
     :ivar cut_after: after this event the connection is closed (a WebSocket without a Close frame).
     :ivar reset_after: after this event the connection is reset.
     :ivar cut_at: the connection is closed at a named point of :meth:`Gate.at`.
-    :ivar early_hints: 102 and 103 come before the response.
-    :ivar status_line_garbage: what comes is not HTTP.
-    :ivar endless_field: length of one response field's value, in bytes.
-    :ivar no_content_type: leave ``Content-Type`` out.
+    :ivar early_hints: send 102 and 103 before the response.
+    :ivar status_line_garbage: send something that is not HTTP.
+    :ivar endless_field: the length of one response field's value, in bytes.
+    :ivar no_content_type: omit ``Content-Type``.
     :ivar set_cookie: values of ``Set-Cookie`` fields.
-    :ivar wrong_length: added to the true ``Content-Length``.
-    :ivar bad_chunk: after this event comes a chunk size that is none.
-    :ivar extra_response: sent after the response's end, on the same connection.
-    :ivar close_idle: the connection is closed right after the response, without a word of it in the response.
-    :ivar slow_read: seconds between two reads of 64 KiB of the request's body.
-    :ivar refuse_body: answer without reading the body, then close.
-    :ivar read_only_n_bytes: read so much of the body, then as ``refuse_body``.
-    :ivar upgrade: the plan is for the opening handshake of a WebSocket and not for a turn on it.
-    :ivar close_code: on a WebSocket ``cut_after`` sends a Close frame with this code.
-    :ivar close_reason: its reason.
-    :ivar omit: members left out of a token response.
+    :ivar wrong_length: a number added to the true ``Content-Length``.
+    :ivar bad_chunk: send an invalid chunk size after this event.
+    :ivar extra_response: bytes sent after the response, on the same connection.
+    :ivar close_idle: close the connection right after the response, without announcing this.
+    :ivar slow_read: seconds between reads of 64 KiB of the request's body.
+    :ivar refuse_body: respond without reading the body, then close.
+    :ivar read_only_n_bytes: read this much of the body, then act as with ``refuse_body``.
+    :ivar upgrade: the plan applies to the opening handshake of a WebSocket, not to a turn on it.
+    :ivar close_code: the code of the Close frame that ``cut_after`` sends on a WebSocket.
+    :ivar close_reason: the reason in that frame.
+    :ivar omit: members omitted from a token response.
     :ivar account: another account in the new tokens.
     """
 
@@ -181,7 +181,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:
-        """Read a plan from a JSON object of its fields; bytes stand as base64, ``gate`` cannot stand there.
+        """Parse a plan from a JSON object of its fields. Bytes are in base64; ``gate`` is not supported.
 
         :raises PlanError: not a JSON object, an unknown field, or bad base64.
         """
@@ -193,7 +193,7 @@ class Plan:
 
     @classmethod
     def from_members(cls, members: Any) -> Plan:
-        """As :meth:`from_json`, from the object that was read already."""
+        """Like :meth:`from_json`, from a parsed object."""
         if not isinstance(members, dict):
             raise PlanError("a plan must be a JSON object")
         unknown = sorted(members.keys() - _JSON_TYPES.keys())
@@ -211,7 +211,7 @@ class Plan:
 
 
 def _json_types(annotation: str) -> tuple[type, ...]:
-    """Return the types that a field of this annotation may have in JSON."""
+    """Return the types that a field with this annotation may have in JSON."""
     known: dict[str, tuple[type, ...]] = {
         "int": (int,),
         "float": (int, float),
@@ -242,24 +242,24 @@ def _bytes_of(name: str, value: Any) -> bytes:
 
 
 class PlanQueue:
-    """Plans that wait for their request, first come, first served. Thread-safe."""
+    """A queue of plans for future requests, first in, first out. Thread-safe."""
 
     def __init__(self) -> None:
-        #: What a request of the API gets for which no plan waits.
+        #: The plan of API requests for which none is queued.
         self.default = Plan()
         self._waiting: list[tuple[str | None, Plan]] = []
         self._lock = threading.Lock()
 
     def add(self, plan: Plan, *, path: str | None, times: int) -> None:
-        """Queue a plan ``times`` times for targets that begin with ``path``; ``None``: any endpoint of the API."""
+        """Queue a plan ``times`` times for targets that begin with ``path``, or for any endpoint of the API."""
         with self._lock:
             self._waiting += [(path, plan)] * times
 
     def take(self, target: str, *, upgrade: bool = False, api: bool = True) -> Plan:
-        """Take the first plan for this target out of the queue; where none waits, return the default.
+        """Remove the first plan for this target from the queue and return it, or return the default.
 
-        :param upgrade: take a plan for an opening handshake, or one for everything else.
-        :param api: whether a plan without a path is for this target too.
+        :param upgrade: whether the plan is for an opening handshake.
+        :param api: whether plans without a path apply to this target.
         """
         with self._lock:
             for index, (path, plan) in enumerate(self._waiting):

@@ -1,4 +1,4 @@
-"""The platform API, ``/v1``: what a key of OpenAI's platform reaches."""
+"""The platform API, ``/v1``, for API keys."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ocm_wsgi.simulator.backend import MODEL_SLUGS, speech_for, streamed_answer
+from ocm_wsgi.simulator.backend import MODEL_SLUGS, output_for, streamed_answer
 from ocm_wsgi.simulator.exchange import Answer, Event, Exchange, World, error_answer, error_body, json_answer
-from ocm_wsgi.simulator.model import Speech, chat_usage_object, new_id
+from ocm_wsgi.simulator.model import Output, chat_usage_object, new_id
 from ocm_wsgi.simulator.receiving import Head
 
 
 def authenticate(world: World, head: Head) -> str | Answer:
-    """Return ``api``, or OpenAI's refusal of a missing or wrong key."""
+    """Return ``api``, or OpenAI's response to a missing or wrong key."""
     scheme, _, api_key = (head.field("Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or len(head.values("Authorization")) != 1:
         return json_answer(error_body(None, "You didn't provide an API key."), status=401)
@@ -26,19 +26,19 @@ def authenticate(world: World, head: Head) -> str | Answer:
 def responses(exchange: Exchange) -> Answer:
     """``POST /v1/responses``, streamed or whole."""
     request = exchange.object()
-    speech = speech_for(exchange, request)
+    output = output_for(exchange, request)
     if request.get("store", True):
-        exchange.world.store(speech.response("completed"))
+        exchange.world.store(output.response("completed"))
     fields = (("x-request-id", new_id("req")), ("openai-version", "2020-10-01"), ("openai-processing-ms", "12"))
     if request.get("stream"):
-        return streamed_answer(exchange, speech, fields)
+        return streamed_answer(exchange, output, fields)
     status = exchange.plan.terminal if exchange.plan.terminal in ("incomplete", "failed") else "completed"
-    return _whole(exchange, speech, speech.response(status), ends=status)
+    return _whole(exchange, output, output.response(status), ends=status)
 
 
-def _whole(exchange: Exchange, speech: Speech, body: dict[str, Any], *, ends: str) -> Answer:
+def _whole(exchange: Exchange, output: Output, body: dict[str, Any], *, ends: str) -> Answer:
     def finish(status: str) -> None:
-        exchange.world.journal.add_turn(speech.turn(status, "json"))
+        exchange.world.journal.add_turn(output.turn(status, "json"))
 
     fields = (("Content-Type", "application/json"), ("x-request-id", new_id("req")))
     return Answer(200, fields, (Event(json.dumps(body).encode(), ends),), finish=finish)
@@ -82,57 +82,57 @@ def _model(slug: str) -> dict[str, Any]:
 def chat_completions(exchange: Exchange) -> Answer:
     """``POST /v1/chat/completions``, streamed or whole."""
     request = exchange.object()
-    speech = speech_for(exchange, request)
+    output = output_for(exchange, request)
     if not request.get("stream"):
-        return _whole(exchange, speech, _completion(speech), ends="completed")
+        return _whole(exchange, output, _completion(output), ends="completed")
     options = request.get("stream_options")
     includes_usage = isinstance(options, dict) and bool(options.get("include_usage"))
 
     def finish(status: str) -> None:
-        exchange.world.journal.add_turn(speech.turn(status, "sse", is_told=includes_usage))
+        exchange.world.journal.add_turn(output.turn(status, "sse", reports_usage=includes_usage))
 
     fields = (("Content-Type", "text/event-stream; charset=utf-8"), ("x-request-id", new_id("req")))
-    return Answer(200, fields, _chunks(speech, includes_usage=includes_usage), is_streamed=True, finish=finish)
+    return Answer(200, fields, _chunks(output, includes_usage=includes_usage), is_streamed=True, finish=finish)
 
 
-def _completion(speech: Speech) -> dict[str, Any]:
-    text = "".join(speech.deltas)
+def _completion(output: Output) -> dict[str, Any]:
+    text = "".join(output.deltas)
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-    usage = chat_usage_object(speech.plan.usage)
-    return {**_chat(speech, "chat.completion"), "choices": [choice], "usage": usage}
+    usage = chat_usage_object(output.plan.usage)
+    return {**_chat(output, "chat.completion"), "choices": [choice], "usage": usage}
 
 
-def _chat(speech: Speech, kind: str) -> dict[str, Any]:
+def _chat(output: Output, kind: str) -> dict[str, Any]:
     return {
-        "id": speech.response_id.replace("resp_", "chatcmpl-"),
+        "id": output.response_id.replace("resp_", "chatcmpl-"),
         "object": kind,
-        "created": speech.created_at,
-        "model": speech.model,
-        "service_tier": speech.service_tier,
+        "created": output.created_at,
+        "model": output.model,
+        "service_tier": output.service_tier,
         "system_fingerprint": "fp_simulated",
     }
 
 
-def _chunks(speech: Speech, *, includes_usage: bool) -> Iterator[Event]:
-    """Yield the chunks; the last choice ends the turn, or the usage chunk where one is asked for."""
-    common = _chat(speech, "chat.completion.chunk")
-    untold = {"usage": None} if includes_usage else {}
-    ends = "completed" if speech.plan.terminal == "completed" else None
+def _chunks(output: Output, *, includes_usage: bool) -> Iterator[Event]:
+    """Yield the chunks. The turn ends with the last choice, or with the usage chunk if requested."""
+    common = _chat(output, "chat.completion.chunk")
+    no_usage = {"usage": None} if includes_usage else {}
+    ends = "completed" if output.plan.terminal == "completed" else None
 
     def chunk(delta: dict[str, Any], finish_reason: str | None, ends: str | None = None) -> Event:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return _data({**common, "choices": [choice], **untold}, ends)
+        return _data({**common, "choices": [choice], **no_usage}, ends)
 
     yield chunk({"role": "assistant", "content": "", "refusal": None}, None)
-    padding = {"obfuscation": "x" * speech.plan.event_bytes} if speech.plan.event_bytes else {}
-    for delta in speech.deltas:
+    padding = {"obfuscation": "x" * output.plan.event_bytes} if output.plan.event_bytes else {}
+    for delta in output.deltas:
         yield chunk({"content": delta, **padding}, None)
-    if speech.plan.terminal is None:
+    if output.plan.terminal is None:
         return
     yield chunk({}, "stop", None if includes_usage else ends)
     if includes_usage:
-        yield _data({**common, "choices": [], "usage": chat_usage_object(speech.plan.usage)}, ends)
+        yield _data({**common, "choices": [], "usage": chat_usage_object(output.plan.usage)}, ends)
     yield Event(b"data: [DONE]\n\n")
 
 
@@ -152,7 +152,7 @@ def embeddings(exchange: Exchange) -> Answer:
 
 
 def echo(exchange: Exchange) -> Answer:
-    """Any other path: what came, for a test of a proxy to compare."""
+    """Any other path: returns the request, so that a proxy's tests can compare it."""
     return json_answer(
         {
             "method": exchange.head.method,

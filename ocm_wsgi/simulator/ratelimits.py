@@ -1,7 +1,7 @@
-"""The subscription's windows, as the ChatGPT side tells of them: response fields, WebSocket messages, usage page.
+"""The subscription's windows as reported by ChatGPT: response fields, WebSocket messages, usage page.
 
 A rate limit is a mapping with ``primary`` and ``secondary`` (each ``used_percent``, ``window_minutes``, ``reset_at``
-in Unix seconds), and optionally ``plan_type`` and ``limit_name``. An empty one says nothing at all.
+in Unix seconds), and optionally ``plan_type`` and ``limit_name``. An empty one is not reported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def default(now: float) -> dict[str, Any]:
-    """Return a plausible state: 12 % of five hours and 34 % of a week."""
+    """Return plausible usage: 12 % of five hours and 34 % of a week."""
     return {
         "plan_type": "plus",
         "primary": {"used_percent": 12, "window_minutes": 300, "reset_at": int(now) + 2 * 3600},
@@ -55,7 +55,7 @@ def message(limits: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def usage_page(limits: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Return what ``/backend-api/wham/usage`` says."""
+    """Return the body of ``/backend-api/wham/usage``."""
     windows = {f"{window}_window": _usage_window(limits[window], now) for window in _windows(limits)}
     reached = any(limits[window]["used_percent"] >= 100 for window in _windows(limits))
     return {

@@ -1,4 +1,4 @@
-"""Reading requests: the head with its exact octets, and the body as a plan wants it read."""
+"""Reading requests: the head byte by byte as sent, and the body as the plan requires."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import zstandard
 from ocm_wsgi.simulator.connection import Connection
 from ocm_wsgi.simulator.plans import Plan
 
-#: No head line is longer than this, in bytes.
+#: The maximum length of a line of the head, in bytes.
 MAX_LINE = 1024 * 1024
 READ_SIZE = 64 * 1024
 
 
 class BadMessage(Exception):
-    """What came is not a request that an HTTP server would take. The message says why."""
+    """A malformed request, which an HTTP server would reject. The message says why."""
 
 
 @dataclass(frozen=True)
 class Head:
     """A request's head.
 
-    :ivar target: its exact octets, as latin-1.
-    :ivar fields: as sent: order, case and duplicates kept.
+    :ivar target: the exact bytes, decoded as latin-1.
+    :ivar fields: as sent, preserving order, case and duplicates.
     """
 
     method: str
@@ -35,14 +35,14 @@ class Head:
     fields: tuple[tuple[str, str], ...]
 
     def field(self, name: str) -> str | None:
-        """Return the first value of a field, whatever its case, or ``None``."""
+        """Return the first value of a field, ignoring case, or ``None``."""
         return next(iter(self.values(name)), None)
 
     def values(self, name: str) -> list[str]:
         return [value for each, value in self.fields if each.lower() == name.lower()]
 
     def has_option(self, name: str, option: str) -> bool:
-        """Whether a field with a comma-separated list holds this option."""
+        """Return whether a field with a comma-separated list contains this option."""
         options = ",".join(self.values(name)).lower().split(",")
         return option.lower() in (each.strip() for each in options)
 
@@ -58,9 +58,9 @@ class Head:
 
 @dataclass(frozen=True)
 class Body:
-    """What was read of a request's body.
+    """The part of a request's body that was read.
 
-    :ivar is_whole: ``False`` when a plan left some of it unread.
+    :ivar is_whole: ``False`` if the plan left some of it unread.
     """
 
     content: bytes
@@ -72,9 +72,9 @@ class Body:
 
 
 def read_head(reader: BinaryIO) -> Head | None:
-    """Read a request's head; ``None`` when the connection ended before one.
+    """Read a request's head, or return ``None`` if the connection ended before one.
 
-    :raises BadMessage: it is not a head of HTTP/1.
+    :raises BadMessage: the head is not valid HTTP/1.
     """
     try:
         line = _line(reader)
@@ -108,7 +108,7 @@ def _line(reader: BinaryIO) -> str | None:
 
 
 def _check_framing(head: Head) -> None:
-    """Refuse what an origin must not guess about (RFC 9112 sections 3.2 and 6.3): it is how requests are smuggled."""
+    """Reject ambiguous framing, which enables request smuggling (RFC 9112 sections 3.2 and 6.3)."""
     lengths, codings = head.values("Content-Length"), head.values("Transfer-Encoding")
     if lengths and codings:
         raise BadMessage("both Content-Length and Transfer-Encoding")
@@ -121,10 +121,10 @@ def _check_framing(head: Head) -> None:
 
 
 def read_body(connection: Connection, head: Head, plan: Plan) -> Body:
-    """Read the body that the head announces, no further than the plan allows.
+    """Read the body announced by the head, as far as the plan allows.
 
-    :raises BadMessage: it ended early or is badly chunked.
-    :raises ClientGone: the client went away while the plan made it wait.
+    :raises BadMessage: the body ended early or its chunking is malformed.
+    :raises ClientGone: the client disconnected while the plan delayed reading.
     """
     chunked = bool(head.values("Transfer-Encoding"))
     length = int(head.field("Content-Length") or 0)
@@ -172,9 +172,9 @@ def _exactly(connection: Connection, length: int, plan: Plan) -> bytes:
 
 
 def decoded(content: bytes, encoding: str | None) -> bytes:
-    """Undo a request's ``Content-Encoding``.
+    """Decode a request's ``Content-Encoding``.
 
-    :raises ValueError: an unknown encoding, or content that is not in it.
+    :raises ValueError: the encoding is unknown, or the content is not valid in it.
     """
     try:
         if encoding in (None, "", "identity"):

@@ -1,7 +1,6 @@
-"""What the simulator saw and did, kept for tests to ask about.
+"""Records of the simulator's requests and responses, for tests.
 
-Everything is kept in one :class:`Journal`, whose condition is notified at each change, so that a test waits for a
-change and never sleeps.
+All are in one :class:`Journal`, whose condition is notified of each change, so that tests can wait without sleeping.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-#: Of a request's body so much is kept, in bytes; its length and hash are always those of the whole.
+#: The part of a request's body that is recorded, in bytes; length and hash are always those of the whole body.
 MAX_KEPT_BODY = 1024 * 1024
-#: The journal forgets its oldest requests when their bodies exceed this, in bytes, or when there are too many.
+#: The journal drops its oldest requests when their bodies exceed this many bytes, or when there are too many.
 MAX_KEPT_BODIES = 256 * 1024 * 1024
 MAX_KEPT_RECORDS = 100_000
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One request as it came.
+    """One request as received.
 
-    :ivar number: counts all requests from 1; :class:`Sent` and :class:`Turn` of the same request carry it too.
-    :ivar target: the request target's exact octets, as latin-1.
-    :ivar fields: names and values as sent: order, case and duplicates kept.
-    :ivar body: what was read of it, up to 1 MiB; length and hash are of all that was read.
+    :ivar number: counts all requests from 1; :class:`Sent` and :class:`Turn` of the same request have it too.
+    :ivar target: the exact bytes of the request target, decoded as latin-1.
+    :ivar fields: names and values as sent, preserving order, case and duplicates.
+    :ivar body: the first MiB that was read; length and hash cover everything that was read.
     :ivar connection_id: counts TCP connections from 1.
     """
 
@@ -44,18 +43,18 @@ class Seen:
     at: float
 
     def field(self, name: str) -> str | None:
-        """Return the first value of a field, whatever its case, or ``None``."""
+        """Return the first value of a field, ignoring case, or ``None``."""
         return next(iter(self.values(name)), None)
 
     def values(self, name: str) -> list[str]:
-        """Return the values of all fields of this name, in order."""
+        """Return the values of all fields with this name, in order."""
         return [value for each, value in self.fields if each.lower() == name.lower()]
 
 
 class Sent:
-    """One response's body as it was put on the wire: encoded, without chunk framing.
+    """One response's body as sent: encoded, without chunk framing.
 
-    It grows before each write, so whoever holds the last byte finds it whole.
+    Updated before each write, so it is complete once the last byte has been received.
     """
 
     def __init__(self, number: int, target: str, status: int) -> None:
@@ -76,11 +75,11 @@ class Sent:
 
 @dataclass(frozen=True)
 class Refresh:
-    """One refresh token that was presented.
+    """One use of a refresh token.
 
-    :ivar outcome: ``rotated``, ``kept`` (answered without a new refresh token), ``reused``, ``expired``,
+    :ivar outcome: ``rotated``, ``kept`` (no new refresh token in the response), ``reused``, ``expired``,
         ``invalidated``, ``unknown``, ``refused`` (by plan) or ``cut`` (by plan, before anything happened).
-    :ivar reason: the request's ``refresh_reason``, as newer clients send it.
+    :ivar reason: the request's ``refresh_reason``, which newer clients send.
     """
 
     refresh_token_sha256: str
@@ -92,12 +91,12 @@ class Refresh:
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a model, as the simulator counts it. Tokens are what the client was told; untold is 0.
+    """One turn of a model. Tokens are as reported to the client, or 0 if they were not.
 
-    :ivar number: of the request that asked for it; turns of one WebSocket share theirs.
+    :ivar number: the request's number, which all turns on one WebSocket share.
     :ivar transport: ``sse``, ``json`` or ``websocket``.
     :ivar account: the ChatGPT account, or ``api`` for a platform key.
-    :ivar status: ``completed``, ``incomplete``, ``failed`` or ``cut`` (the client never got an end).
+    :ivar status: ``completed``, ``incomplete``, ``failed`` or ``cut`` (the client received no end).
     """
 
     number: int
@@ -115,11 +114,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Create:
-    """One ``response.create`` as it came over a WebSocket.
+    """One ``response.create`` received over a WebSocket.
 
-    :ivar number: of the request that opened the WebSocket.
-    :ivar generates: not for a prewarm (``"generate": false``).
-    :ivar previous_response_id: of the response that it goes on from.
+    :ivar number: the number of the request that opened the WebSocket.
+    :ivar generates: ``False`` for a prewarm (``"generate": false``).
+    :ivar previous_response_id: the response that it continues.
     """
 
     number: int
@@ -246,7 +245,7 @@ class Journal:
         return self._open_connections
 
     def clear(self) -> None:
-        """Forget all records; what is open stays counted."""
+        """Drop all records, but keep the counts of open streams and connections."""
         with self._changed:
             for records in (
                 self._requests,
@@ -261,9 +260,9 @@ class Journal:
             self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[], object], timeout: float) -> bool:
-        """Wait until ``condition()`` is true; return whether it is. It is asked again after each change.
+        """Wait until ``condition()``, called again after each change, is true; return whether it is.
 
-        :param timeout: seconds; on a real clock, whatever the simulator's own clock says.
+        :param timeout: seconds of real time, independent of the simulator's clock.
         """
         deadline = time.monotonic() + timeout
         with self._changed:

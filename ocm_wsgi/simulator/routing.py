@@ -1,4 +1,4 @@
-"""Which endpoint a request is for, and who may ask."""
+"""Finds the endpoint of a request, and its authentication."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def _anyone(_: World, __: Head) -> str:
 class Route:
     """An endpoint.
 
-    :ivar is_api: whether a plan without a path is for it.
-    :ivar obeys_plans: whether the endpoint itself gives the answer that a plan holds.
-    :ivar tells_limits: whether every answer has the ``x-codex-*`` fields.
-    :ivar takes_websocket: whether a WebSocket can be opened here.
+    :ivar is_api: whether plans without a path apply to it.
+    :ivar obeys_plans: whether the endpoint itself returns the response in a plan.
+    :ivar reports_limits: whether every response has the ``x-codex-*`` fields.
+    :ivar accepts_websocket: whether a WebSocket can be opened here.
     """
 
     pattern: str
@@ -34,35 +34,37 @@ class Route:
     authenticate: Authenticate = _anyone
     is_api: bool = False
     obeys_plans: bool = False
-    takes_websocket: bool = False
-    tells_limits: bool = False
+    accepts_websocket: bool = False
+    reports_limits: bool = False
 
     def matches(self, method: str, path: str) -> bool:
         return method in (self.methods or method).split() and re.fullmatch(self.pattern, path) is not None
 
 
-def _codex(pattern: str, methods: str, handle: Callable[[Exchange], Answer], *, takes_websocket: bool = False) -> Route:
+def _codex(
+    pattern: str, methods: str, handle: Callable[[Exchange], Answer], *, accepts_websocket: bool = False
+) -> Route:
     return Route(
         CODEX_BASE + pattern,
         methods,
         handle,
         backend.authenticate,
         is_api=True,
-        takes_websocket=takes_websocket,
-        tells_limits=True,
+        accepts_websocket=accepts_websocket,
+        reports_limits=True,
     )
 
 
-def _api(pattern: str, methods: str, handle: Callable[[Exchange], Answer], *, takes_websocket: bool = False) -> Route:
+def _api(pattern: str, methods: str, handle: Callable[[Exchange], Answer], *, accepts_websocket: bool = False) -> Route:
     return Route(
-        API_BASE + pattern, methods, handle, platform.authenticate, is_api=True, takes_websocket=takes_websocket
+        API_BASE + pattern, methods, handle, platform.authenticate, is_api=True, accepts_websocket=accepts_websocket
     )
 
 
-#: The first that matches is taken. No methods: all of them.
+#: The first match applies. An empty string of methods means all methods.
 ROUTES = (
     _codex("/responses", "POST", backend.responses),
-    _codex("/responses", "GET", backend.unknown, takes_websocket=True),
+    _codex("/responses", "GET", backend.unknown, accepts_websocket=True),
     _codex("/responses/compact", "POST", backend.compact),
     _codex("/models", "GET HEAD", backend.models),
     _codex("/alpha/search", "POST", backend.search),
@@ -71,7 +73,7 @@ ROUTES = (
     Route("/backend-api/wham/accounts/check", "GET", backend.accounts_check, backend.authenticate),
     Route("/backend-api(/.*)?", "", backend.private),
     _api("/responses", "POST", platform.responses),
-    _api("/responses", "GET", platform.echo, takes_websocket=True),
+    _api("/responses", "GET", platform.echo, accepts_websocket=True),
     _api("/responses/[^/]+", "GET", platform.stored_response),
     _api("/responses/[^/]+", "DELETE", platform.delete_response),
     _api("/models", "GET HEAD", platform.models),
@@ -93,9 +95,9 @@ NOT_FOUND = Route(".*", "", backend.not_found)
 
 
 def find(head: Head) -> tuple[Route, str]:
-    """Return the route for a request and the path it is taken for.
+    """Return a request's route, and its path as interpreted.
 
-    What seems to be for one of the APIs and can be read as something outside of it is :data:`PRIVATE`.
+    A path that seems to be in one of the APIs but can be interpreted as outside of it is :data:`PRIVATE`.
     """
     path = path_of(head.target)
     if escapes(path):

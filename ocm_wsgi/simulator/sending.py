@@ -1,4 +1,4 @@
-"""Putting an answer on the wire: framing, content encoding, chunking, and every fault that a plan may ask for."""
+"""Sending responses: framing, content encoding, chunking, and every planned fault."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ocm_wsgi.simulator.plans import Plan
 from ocm_wsgi.simulator.receiving import Head
 from ocm_wsgi.simulator.recording import Journal, Sent
 
-#: How long a refused body's sender may take to go away before it is reset, in seconds.
+#: How long to wait for the sender of a refused body to disconnect before resetting the connection, in seconds.
 LINGER_SECONDS = 2.0
 
 
@@ -33,10 +33,10 @@ def head_bytes(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 def before_status(connection: Connection, plan: Plan) -> None:
-    """Do what a plan wants done before the response begins.
+    """Apply the plan before the response begins.
 
-    :raises ClientGone: the client had enough of waiting.
-    :raises Cut: nothing is to follow.
+    :raises ClientGone: the client disconnected while waiting.
+    :raises Cut: the plan sends nothing more.
     """
     reach(connection, plan, "status")
     if plan.silence_before_status:
@@ -49,7 +49,7 @@ def before_status(connection: Connection, plan: Plan) -> None:
 
 
 class Encoder(Protocol):
-    """A content encoding, flushed after each event so that the client can decode it at once."""
+    """A content encoding, flushed after each event so that the client can decode it immediately."""
 
     def feed(self, data: bytes) -> bytes: ...
 
@@ -100,7 +100,7 @@ def encoder_for(encoding: str | None) -> Encoder:
 class Delivery:
     """One response being sent.
 
-    :param number: of the request, for the journal.
+    :param number: the request's number, for the journal.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class Delivery:
         self._is_finished = False
 
     def run(self, *, body_was_read: bool) -> bool:
-        """Send the whole response; return whether the connection may serve another request.
+        """Send the complete response; return whether the connection can serve another request.
 
-        :raises ClientGone: it could not be sent to its end.
-        :raises Cut: the plan ended it early.
+        :raises ClientGone: the client disconnected before the end.
+        :raises Cut: the plan ended the response early.
         """
         stays = body_was_read and self._head.keeps_alive and self._framing != "close" and not self._plan.wrong_length
         with self._journal.open_stream():
@@ -158,7 +158,7 @@ class Delivery:
             self._connection.send(self._plan.extra_response)
 
     def _measured(self, events: Iterable[Event]) -> tuple[list[Event], int]:
-        """Encode all events beforehand, because their length has to be known."""
+        """Encode all events in advance, because the length has to be known."""
         encoded = [Event(self._encoder.feed(event.data), event.ends) for event in events]
         encoded.append(Event(self._encoder.finish()))
         self._encoder = encoder_for(None)
@@ -200,7 +200,7 @@ class Delivery:
         self._is_finished = True
 
     def _write(self, payload: bytes) -> None:
-        """Send what the planned chunking lets go, keep the rest for the next event."""
+        """Send all chunks that the planned chunking makes complete; buffer the rest."""
         self._held += payload
         size = {"byte": 1, "event": len(self._held), "whole": 0}.get(str(self._plan.chunking))
         if size is None:
@@ -222,7 +222,7 @@ class Delivery:
         self._connection.send(b"".join(chunks))
 
     def _reach(self, number: int) -> None:
-        """Do what the plan wants done after this event."""
+        """Apply the plan after this event."""
         plan = self._plan
         at_gate = plan.gate is not None and plan.gate.point == number
         if not at_gate and number not in (plan.silence_after, plan.cut_after, plan.reset_after, plan.bad_chunk):
@@ -238,7 +238,7 @@ class Delivery:
             raise Cut(reset=plan.reset_after == number)
 
     def _linger(self) -> None:
-        """Give the client time to read the answer: closing over an unread body resets the connection."""
+        """Give the client time to read the response, as closing with unread data resets the connection."""
         try:
             self._connection.finish_sending()
         except OSError as exc:

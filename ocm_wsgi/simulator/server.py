@@ -1,6 +1,6 @@
-"""The listening socket, a thread for each connection, and the way of a request through one.
+"""The listening socket, a thread for each connection, and the handling of its requests.
 
-Plain sockets instead of ``http.server``: that one changes targets (``//``), merges fields, and decides about framing.
+Uses plain sockets because ``http.server`` changes targets (``//``), merges fields, and controls the framing.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import threading
 from dataclasses import replace
 
 from ocm_wsgi.simulator import ratelimits, routing, websocket
-from ocm_wsgi.simulator.connection import ClientGone, Connection, Cut, HangUpWatch
+from ocm_wsgi.simulator.connection import ClientGone, Connection, Cut, DisconnectMonitor
 from ocm_wsgi.simulator.exchange import Answer, Exchange, World, error_answer, planned_answer
 from ocm_wsgi.simulator.plans import Plan, PlanError
 from ocm_wsgi.simulator.receiving import BadMessage, Body, Head, read_body, read_head
 from ocm_wsgi.simulator.recording import MAX_KEPT_BODY, Seen
 from ocm_wsgi.simulator.sending import Delivery, before_status
 
-#: Connections that may wait to be accepted.
+#: The backlog of connections waiting to be accepted.
 BACKLOG = 1024
-#: A client that does not finish its TLS handshake in this time is dropped, in seconds.
+#: The timeout of TLS handshakes, in seconds.
 HANDSHAKE_SECONDS = 10.0
 
 
 class Server:
     """Accepts connections until stopped.
 
-    :param ssl_context: of the server, or ``None`` for plain HTTP.
+    :param ssl_context: the server's TLS context, or ``None`` for plain HTTP.
     """
 
     def __init__(self, world: World, host: str, port: int, ssl_context: ssl.SSLContext | None) -> None:
@@ -38,7 +38,7 @@ class Server:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         self.port: int = self._listener.getsockname()[1]
-        self._watch = HangUpWatch()
+        self._monitor = DisconnectMonitor()
         self._connections: dict[Connection, threading.Thread] = {}
         self._is_stopping = False
         self._lock = threading.Lock()
@@ -48,10 +48,10 @@ class Server:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close every connection, whatever it is doing, and join every thread."""
+        """Close every connection, busy or not, and join every thread."""
         with self._lock:
             self._is_stopping = True
-        # A blocked accept() is woken by the shutdown, not by the close.
+        # shutdown() interrupts a blocked accept(), close() does not.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
@@ -62,7 +62,7 @@ class Server:
             connection.shut()
         for thread in serving.values():
             thread.join()
-        self._watch.stop()
+        self._monitor.stop()
 
     def _accept(self) -> None:
         number = 0
@@ -76,7 +76,7 @@ class Server:
             number += 1
             try:
                 connection = Connection(self._prepared(sock), number)
-            except OSError:  # the client left already
+            except OSError:  # the client has already disconnected
                 sock.close()
                 continue
             thread = threading.Thread(target=self._begin, args=(connection,), name=f"simulator-{number}", daemon=True)
@@ -94,17 +94,17 @@ class Server:
         """Serve a connection from its TLS handshake to its close."""
         with self._world.journal.open_connection():
             reset = False
-            self._watch.add(connection)
+            self._monitor.add(connection)
             try:
                 reset = self._serve(connection)
             finally:
-                self._watch.remove(connection)
+                self._monitor.remove(connection)
                 connection.close(reset=reset)
                 with self._lock:
                     del self._connections[connection]
 
     def _serve(self, connection: Connection) -> bool:
-        """Serve one request after the other; return whether the connection is to be reset."""
+        """Serve requests one after the other; return whether to reset the connection."""
         try:
             if isinstance(connection.socket, ssl.SSLSocket):
                 connection.socket.settimeout(HANDSHAKE_SECONDS)
@@ -122,14 +122,14 @@ class Server:
         return False
 
     def _serve_one(self, connection: Connection) -> bool:
-        """Read and answer one request; return whether another may follow."""
+        """Serve one request; return whether another may follow."""
         head = read_head(connection.reader)
         if head is None:
             return False
         return serve_request(self._world, connection, head)
 
     def _refuse(self, connection: Connection, reason: str) -> None:
-        """Record what is no request and answer it with 400, so that whoever sent it notices."""
+        """Record a malformed request and respond with 400, so that its sender notices."""
         self._world.journal.add_bad_message(reason)
         head = Head("GET", "/", "HTTP/1.0", ())
         answer = error_answer(400, "bad_message", f"The simulator got a bad request: {reason}.")
@@ -140,11 +140,11 @@ class Server:
 
 
 def serve_request(world: World, connection: Connection, head: Head) -> bool:
-    """Take a request from its head to the end of its response; return whether another may follow."""
+    """Serve a request whose head was read; return whether another may follow."""
     route, path = routing.find(head)
-    opens_websocket = route.takes_websocket and head.is_upgrade
+    opens_websocket = route.accepts_websocket and head.is_upgrade
     identity, plan = _identity_and_plan(world, head, route, opens_websocket)
-    # A plan for the turns on a WebSocket leaves its opening handshake alone.
+    # A plan for turns on a WebSocket does not apply to its opening handshake.
     own_plan = Plan() if opens_websocket and not plan.upgrade else plan
     if own_plan.gate is not None and own_plan.gate.point == "body":
         connection.pass_gate(own_plan.gate)
@@ -164,7 +164,7 @@ def serve_request(world: World, connection: Connection, head: Head) -> bool:
 def _identity_and_plan(
     world: World, head: Head, route: routing.Route, opens_websocket: bool
 ) -> tuple[str | Answer, Plan]:
-    """Return who asks, or a refusal, and the plan; who is refused takes no plan from the queue."""
+    """Return the account or a refusal, and the plan. Refused requests take no plan from the queue."""
     identity = route.authenticate(world, head)
     if isinstance(identity, Answer):
         return identity, Plan()
@@ -175,18 +175,18 @@ def _identity_and_plan(
 
 
 def _planned(route: routing.Route, exchange: Exchange, plan: Plan) -> Answer | None:
-    """Return the answer that the plan holds, with what this endpoint tells in every answer."""
+    """Return the response in the plan, with the fields that every response of this endpoint has."""
     answer = None if route.obeys_plans else planned_answer(plan)
-    if answer is None or not route.tells_limits:
+    if answer is None or not route.reports_limits:
         return answer
     return replace(answer, fields=(*answer.fields, *ratelimits.response_fields(exchange.rate_limits)))
 
 
 def _plan_for(world: World, head: Head, route: routing.Route, opens_websocket: bool) -> Plan:
-    """Return the plan that the request brings, else the first in the queue that is for it."""
-    brought = head.field("X-Simulate")
-    if brought is not None:
-        return Plan.from_json(brought)
+    """Return the plan in the request's own field, or else the first matching one in the queue."""
+    own_plan = head.field("X-Simulate")
+    if own_plan is not None:
+        return Plan.from_json(own_plan)
     return world.plans.take(head.target, upgrade=opens_websocket, api=route.is_api)
 
 

@@ -1,7 +1,7 @@
-"""Every error shape of OpenAI's that Codex knows, as a ready plan, in one table: :data:`SHAPES`.
+"""Plans for every kind of OpenAI error that Codex knows, in one table: :data:`SHAPES`.
 
-On a WebSocket the same plans become ``error`` messages of that status; with ``dataclasses.replace(shape,
-upgrade=True)`` they refuse the opening handshake. Sources: CODEX.md sections 1.6, 4.2, 4.3 and 5.3.
+On a WebSocket the same plans become ``error`` messages with that status; with ``dataclasses.replace(shape,
+upgrade=True)`` they reject the opening handshake. Sources: CODEX.md sections 1.6, 4.2, 4.3 and 5.3.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from ocm_wsgi.simulator.exchange import error_body
 from ocm_wsgi.simulator.plans import Plan
 
-#: Where the limit that was reached resets, seconds after the shapes were loaded.
+#: Seconds from import until the reached limit resets.
 RESETS_IN_SECONDS = 2 * 3600
 
 _HTML = (("Content-Type", "text/html; charset=UTF-8"),)
 
 
 def error(status: int, code: str | None, message: str, *, error_type: str = "invalid_request_error") -> Plan:
-    """Return a plan for an error response in the platform's shape."""
+    """Return a plan for an error response in the platform's format."""
     return Plan(status=status, json=error_body(code, message, error_type=error_type))
 
 
@@ -30,10 +30,10 @@ def failed(code: str, message: str) -> Plan:
 
 
 def usage_limit_reached(*, resets_at: int, plan_type: str = "plus", window: str = "primary") -> Plan:
-    """Return a plan for 429 ``usage_limit_reached``: the subscription's window is full.
+    """Return a plan for 429 ``usage_limit_reached``: a window of the subscription is used up.
 
     :param resets_at: Unix seconds.
-    :param window: which is full: ``primary`` (5 hours) or ``secondary`` (a week).
+    :param window: the window that is used up: ``primary`` (5 hours) or ``secondary`` (a week).
     """
     limits: dict[str, Any] = {
         "plan_type": plan_type,
@@ -52,7 +52,7 @@ def usage_limit_reached(*, resets_at: int, plan_type: str = "plus", window: str 
     return Plan(status=429, json={"error": members}, fields=fields, rate_limits=limits)
 
 
-# 400: Codex shows the body at once and does not retry.
+# 400: Codex shows the body immediately and does not retry.
 BAD_REQUEST = error(400, None, "Unsupported parameter: 'simulated'.")
 CONTEXT_LENGTH_EXCEEDED = error(400, "context_length_exceeded", "Your input exceeds the context window of this model.")
 CYBER_POLICY = error(400, "cyber_policy", "This request was refused by the policy on cyber security.")
@@ -126,7 +126,7 @@ SERVER_IS_OVERLOADED = error(
 SLOW_DOWN = error(503, "slow_down", "Slow down. Please try again in 1s.", error_type="service_unavailable_error")
 GATEWAY_TIMEOUT = Plan(status=504, body=b"<html><title>504 Gateway Time-out</title></html>", fields=_HTML)
 
-# 200, and yet no good.
+# 200, but unusable.
 NOT_A_STREAM = Plan(json={"detail": "This is not an event stream."})
 EMPTY_STREAM = Plan(body=b"", fields=(("Content-Type", "text/event-stream"),), framing="chunked")
 NO_TERMINAL = Plan(terminal=None)
@@ -143,14 +143,14 @@ FAILED_MISALIGNMENT = failed("misalignment_policy_violation", "This request was 
 FAILED_INVALID_PROMPT = failed("invalid_prompt", "Invalid prompt.")
 FAILED_SERVER_ERROR = failed("server_error", "An error occurred while processing your request.")
 
-# On a WebSocket only: the client opens a new one and sends everything again.
+# On a WebSocket only: the client opens a new one and resends everything.
 PREVIOUS_RESPONSE_NOT_FOUND = error(400, "previous_response_not_found", "Previous response not found.")
 WEBSOCKET_CONNECTION_LIMIT_REACHED = error(
     400, "websocket_connection_limit_reached", "This WebSocket has reached its limit of 60 minutes."
 )
 UPGRADE_REQUIRED = Plan(status=426, json={"detail": "Upgrade Required"}, upgrade=True)
 
-# For ``path="/oauth/token"``. The first three and any other 401 are permanent, so is 400 ``invalid_grant``.
+# For ``path="/oauth/token"``. The first three, any other 401, and 400 ``invalid_grant`` are permanent.
 REFRESH_TOKEN_EXPIRED = error(401, "refresh_token_expired", "Your refresh token has expired. Please sign in again.")
 REFRESH_TOKEN_REUSED = error(401, "refresh_token_reused", "Your refresh token has already been used.")
 REFRESH_TOKEN_INVALIDATED = error(401, "refresh_token_invalidated", "Your refresh token was revoked.")
@@ -165,7 +165,7 @@ REFRESH_SERVER_ERROR = INTERNAL_SERVER_ERROR
 REFRESH_UNAVAILABLE = SERVICE_UNAVAILABLE
 REFRESH_BAD_JSON = Plan(body=b'{"access_token": "eyJ', fields=(("Content-Type", "application/json"),))
 REFRESH_NOT_AN_OBJECT = Plan(json=["access_token"])
-#: Cut before the token is used up, and after: in the second case it is lost unless the client stored nothing else.
+#: Closed before the token is consumed, and after it: in the second case the client loses its sign-in.
 REFRESH_CUT_BEFORE = Plan(cut_at="rotation")
 REFRESH_CUT_AFTER = Plan(cut_at="rotated")
 REFRESH_WITHOUT_NEW_REFRESH_TOKEN = Plan(omit=("refresh_token",))

@@ -1,4 +1,4 @@
-"""The simulator as tests and the demo hold it: start, plan, ask, stop."""
+"""The simulator's interface for tests and the demo: start, plan, inspect, stop."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Simulator:
 
     A context manager. All methods are thread-safe.
 
-    :param port: 0 takes any free one.
-    :param ssl_context: of a TLS server; ``None``: plain HTTP.
-    :param clock: what the simulator takes for now, in Unix seconds: expiry, records, reset times.
+    :param port: 0 for any free port.
+    :param ssl_context: the server's TLS context, or ``None`` for plain HTTP.
+    :param clock: the simulator's time in Unix seconds, for expiry, records and resets.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Simulator:
         self._server: Server | None = None
 
     def start(self) -> Simulator:
-        """Bind and serve; return the simulator."""
+        """Bind and start serving; return the simulator."""
         self._server = Server(self._world, self._host, self._port, self._ssl_context)
         scheme = "http" if self._ssl_context is None else "https"
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -52,7 +52,7 @@ class Simulator:
         return self
 
     def stop(self) -> None:
-        """Close every connection, join every thread, free the port. A second call does nothing."""
+        """Close every connection, join every thread, and free the port. Further calls do nothing."""
         server, self._server = self._server, None
         if server is not None:
             server.stop()
@@ -90,10 +90,10 @@ class Simulator:
         fedramp: bool = False,
         last_refresh: datetime.datetime | str | None = None,
     ) -> dict[str, Any]:
-        """Return the content of a fresh ``auth.json`` in ChatGPT mode, as Codex 0.169 writes it.
+        """Return the content of a new ``auth.json`` in ChatGPT mode, as Codex 0.169 writes it.
 
-        :param expires_in: seconds; negative: its access token is past its time already.
-        :param last_refresh: ``None``: now.
+        :param expires_in: seconds; if negative, the access token has expired already.
+        :param last_refresh: by default now.
         """
         owner = Account(account, plan, fedramp)
         tokens = self._world.issuer.issue(owner, issuer=self.url, expires_in=expires_in)
@@ -106,7 +106,7 @@ class Simulator:
 
     @property
     def token_lifetime(self) -> float:
-        """Seconds until the access tokens of a refresh or a login expire."""
+        """Seconds until access tokens from a refresh or a login expire."""
         return self._world.issuer.token_lifetime
 
     @token_lifetime.setter
@@ -114,7 +114,7 @@ class Simulator:
         self._world.issuer.token_lifetime = seconds
 
     def expire(self, token: str | None = None) -> None:
-        """Let an access token be past its time, whatever its ``exp`` says, or a refresh token; ``None``: all access."""
+        """Expire an access token, whatever its ``exp`` claim, or a refresh token; ``None`` for all access tokens."""
         self._world.issuer.expire(token)
 
     def revoke_all(self) -> None:
@@ -123,7 +123,7 @@ class Simulator:
 
     @property
     def device_polls(self) -> int | None:
-        """How many polls find a device login pending before it is approved; ``None``: until :meth:`approve_device`."""
+        """The number of polls that find a device login pending; ``None`` to wait for :meth:`approve_device`."""
         return self._world.devices.polls_before_approval
 
     @device_polls.setter
@@ -143,17 +143,17 @@ class Simulator:
         self._world.rate_limits = limits
 
     def plan(self, plan: Plan, *, path: str | None = None, times: int = 1) -> None:
-        """Queue what the next matching request gets; first come, first served.
+        """Queue a plan for the next matching request, first in, first out.
 
-        A request that is not authorised gets its 401 and takes no plan; nor does the prewarm of a WebSocket.
+        Unauthorized requests get 401 and take no plan; neither does the prewarm of a WebSocket.
 
-        :param path: for targets that begin so; ``None``: any of ``/backend-api/codex`` and ``/v1``.
+        :param path: the prefix of matching targets; by default any below ``/backend-api/codex`` and ``/v1``.
         """
         self._world.plans.add(plan, path=path, times=times)
 
     @property
     def default_plan(self) -> Plan:
-        """What requests of the API get for which no plan waits."""
+        """The plan of API requests for which none is queued."""
         return self._world.plans.default
 
     @default_plan.setter
@@ -165,52 +165,52 @@ class Simulator:
 
     @property
     def requests(self) -> list[Seen]:
-        """Every request, oldest first, as it was when its body had been read."""
+        """Every request, oldest first, recorded once its body has been read."""
         return self._journal.requests
 
     def seen(self, path_prefix: str) -> list[Seen]:
-        """Return the requests whose target begins so."""
+        """Return the requests whose target begins with this prefix."""
         return [seen for seen in self.requests if seen.target.startswith(path_prefix)]
 
     @property
     def bad_messages(self) -> list[str]:
-        """Why messages were refused that a strict origin would not take, truncated bodies among them."""
+        """The reasons for rejecting malformed requests, including truncated bodies, as a strict origin would."""
         return self._journal.bad_messages
 
     @property
     def sent(self) -> list[Sent]:
-        """The body of every response, as it was put on the wire."""
+        """The body of every response, as sent."""
         return self._journal.sent
 
     @property
     def turns(self) -> list[Turn]:
-        """Every turn that ended or was cut; recorded just before its last event is sent."""
+        """Every turn that ended or was cut off, recorded just before its last event is sent."""
         return self._journal.turns
 
     @property
     def creates(self) -> list[Create]:
-        """Every ``response.create`` that came over a WebSocket, prewarms too."""
+        """Every ``response.create`` received over a WebSocket, including prewarms."""
         return self._journal.creates
 
     @property
     def refreshes(self) -> list[Refresh]:
-        """Every refresh token that was presented."""
+        """Every use of a refresh token."""
         return self._journal.refreshes
 
     @property
     def open_streams(self) -> int:
-        """The number of responses being sent now."""
+        """The number of responses being sent."""
         return self._journal.open_streams
 
     @property
     def open_connections(self) -> int:
-        """The number of TCP connections that are open now."""
+        """The number of open TCP connections."""
         return self._journal.open_connections
 
     def wait_for(self, condition: Callable[[], object], timeout: float = 30.0) -> bool:
-        """Wait until ``condition()`` is true, asked after each change of what was seen; return whether it is."""
+        """Wait until ``condition()``, called after each new record, is true; return whether it is."""
         return self._journal.wait_for(condition, timeout)
 
     def clear(self) -> None:
-        """Forget what was seen."""
+        """Drop all records."""
         self._journal.clear()

@@ -1,8 +1,8 @@
-"""Reading a request target as the most credulous origin would.
+"""Interprets request targets as the most lenient origin would.
 
-A proxy's guard may not rely on how OpenAI's servers read a path, so this reads it in every way known: percent-decoded
-once and twice, overlong UTF-8 decoded, backslashes as slashes, path parameters dropped, dot segments resolved. A
-target whose readings leave the API it seems to be for gets what a leak would show.
+A proxy's checks must not depend on how OpenAI's servers interpret a path, so this tries every known way: decoded
+once and more, overlong UTF-8 decoded, backslashes as slashes, path parameters dropped, dot segments resolved. A target
+with an interpretation outside its API gets a private response, so that the leak is detected.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
-#: Invalid UTF-8 for ``.``, ``/`` and ``\\`` that careless decoders accept.
+#: Invalid UTF-8 for ``.``, ``/`` and ``\\`` that lenient decoders accept.
 OVERLONG = {
     b"\xc0\xae": b".",
     b"\xc0\xaf": b"/",
@@ -19,7 +19,7 @@ OVERLONG = {
     b"\xe0\x80\xaf": b"/",
     b"\xe0\x81\x9c": b"\\",
 }
-#: How many times a path may be percent-encoded and still be found out.
+#: The number of percent-decodings that are tried.
 MAX_DECODINGS = 3
 
 CODEX_BASE = "/backend-api/codex"
@@ -27,13 +27,13 @@ API_BASE = "/v1"
 
 
 def path_of(target: str) -> str:
-    """Return a target's path as sent, without query; scheme and authority of an absolute form are dropped."""
+    """Return a target's path as sent, without the query, and without an absolute form's scheme and authority."""
     path = re.split(r"[?#]", target, maxsplit=1)[0]
     return re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*", "", path)
 
 
 def readings(path: str) -> list[str]:
-    """Return all resolved paths that an origin might take this path for, the plainest first."""
+    """Return all paths that an origin might interpret this path as, the plainest first."""
     raw = path.encode("latin-1", "replace")
     found = []
     for _ in range(MAX_DECODINGS + 1):
@@ -47,7 +47,7 @@ def is_below(base: str, path: str) -> bool:
 
 
 def escapes(path: str) -> bool:
-    """Whether a path that begins with one of the two bases can be read as one outside of it."""
+    """Return whether a path below one of the two bases can be interpreted as outside of it."""
     for base in (CODEX_BASE, API_BASE):
         if path.startswith(base):
             return not all(is_below(base, reading) for reading in readings(path))

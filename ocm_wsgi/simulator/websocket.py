@@ -1,7 +1,7 @@
 """Responses over a WebSocket (CODEX.md section 5).
 
-The protocol is the ``websockets`` package's, without its I/O: the connection's own thread reads and writes. So what a
-plan does to a connection it can do here too.
+Uses the ``websockets`` package's sans-I/O protocol: the connection's own thread reads and writes, so plans can cause
+the same faults as on HTTP connections.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from websockets.server import ServerProtocol
 from ocm_wsgi.simulator import ratelimits
 from ocm_wsgi.simulator.connection import ClientGone, Cut
 from ocm_wsgi.simulator.exchange import Exchange, planned_answer
-from ocm_wsgi.simulator.model import DEFAULT_ERROR, Speech, new_id
+from ocm_wsgi.simulator.model import DEFAULT_ERROR, Output, new_id
 from ocm_wsgi.simulator.plans import Plan
 from ocm_wsgi.simulator.receiving import Head
 from ocm_wsgi.simulator.recording import Create, Sent
 from ocm_wsgi.simulator.targets import API_BASE, CODEX_BASE, is_below
 
-#: The longest message taken, in bytes, as Codex's own library has it.
+#: The maximum size of a message in bytes, as in Codex's own library.
 MAX_MESSAGE = 64 * 1024 * 1024
 READ_SIZE = 64 * 1024
-#: A response that is held looks for frames of the client this often, in seconds.
+#: How often a blocked response checks for frames from the client, in seconds.
 HELD_SECONDS = 0.1
-#: How long a client may take to go away after our Close frame, in seconds.
+#: How long to wait for the client to disconnect after our Close frame, in seconds.
 CLOSE_SECONDS = 2.0
 
 
 def serve(exchange: Exchange) -> None:
-    """Accept the opening handshake and answer each ``response.create`` until the connection ends.
+    """Accept the opening handshake and respond to each ``response.create`` until the connection ends.
 
     :raises ClientGone: the client dropped the connection, as Codex always does.
-    :raises Cut: a plan ended it.
+    :raises Cut: a plan closed the connection.
     """
     session = Session(exchange)
     if session.open():
@@ -62,7 +62,7 @@ class Session:
         self._sent = Sent(exchange.number, exchange.head.target, 101)
 
     def open(self) -> bool:
-        """Answer the opening handshake; return whether it was accepted."""
+        """Respond to the opening handshake; return whether it was accepted."""
         self._protocol.receive_data(_handshake_bytes(self._exchange.head))
         (request,) = self._protocol.events_received()
         if not isinstance(request, Request):
@@ -77,7 +77,7 @@ class Session:
         return response.status_code == 101
 
     def messages(self) -> Iterator[str]:
-        """Yield the client's messages until it closes."""
+        """Yield the client's messages until it closes the WebSocket."""
         while True:
             while self._waiting:
                 yield self._waiting.popleft()
@@ -86,13 +86,13 @@ class Session:
             self._receive()
 
     def answer(self, message: str) -> None:
-        """Answer one message of the client."""
+        """Respond to one message from the client."""
         try:
             request = json.loads(message)
         except ValueError:
             request = None
         if not isinstance(request, dict) or request.get("type") != "response.create":
-            self._send(_error(400, "invalid_request", "Only response.create is understood."))
+            self._send(_error(400, "invalid_request", "Only response.create is supported."))
             return
         is_prewarm = request.get("generate") is False
         previous = request.get("previous_response_id")
@@ -106,18 +106,18 @@ class Session:
         if refusal is not None:
             self._send(refusal)
             return
-        self._say(self._speech(request, plan), is_counted=not is_prewarm)
+        self._send_turn(self._output(request, plan), is_recorded=not is_prewarm)
 
     def _next_plan(self) -> Plan:
-        """Return the plan that came with the handshake for all turns, else the next one in the queue."""
+        """Return the handshake's plan for all turns, or else the next one in the queue."""
         exchange = self._exchange
         if exchange.head.field("X-Simulate") is not None and not exchange.plan.upgrade:
             return exchange.plan
         return exchange.world.plans.take(exchange.head.target)
 
-    def _speech(self, request: Mapping[str, Any], plan: Plan) -> Speech:
+    def _output(self, request: Mapping[str, Any], plan: Plan) -> Output:
         exchange = self._exchange
-        return Speech(
+        return Output(
             request=request,
             plan=plan,
             response_id=new_id("resp"),
@@ -126,28 +126,28 @@ class Session:
             account=exchange.account,
         )
 
-    def _say(self, speech: Speech, *, is_counted: bool) -> None:
-        """Send a turn's events; count the turn just before the one that ends it, or when it is cut."""
+    def _send_turn(self, output: Output, *, is_recorded: bool) -> None:
+        """Send a turn's events; record the turn just before its last event, or when it is cut off."""
         journal = self._exchange.world.journal
-        is_open = is_counted
+        is_open = is_recorded
         with journal.open_stream():
             try:
-                self._tell_limits(speech.plan)
-                self._reach(speech.plan, 0)
-                for number, (event, ends) in enumerate(speech.events(), 1):
-                    self._pause(speech.plan, number)
+                self._send_limits(output.plan)
+                self._reach(output.plan, 0)
+                for number, (event, ends) in enumerate(output.events(), 1):
+                    self._pause(output.plan, number)
                     if ends == "completed":
-                        self._known_ids.add(speech.response_id)
+                        self._known_ids.add(output.response_id)
                     if ends is not None and is_open:
                         is_open = False
-                        journal.add_turn(speech.turn(ends, "websocket"))
+                        journal.add_turn(output.turn(ends, "websocket"))
                     self._send(_as_message(event))
-                    self._reach(speech.plan, number)
+                    self._reach(output.plan, number)
             finally:
                 if is_open:
-                    journal.add_turn(speech.turn("cut", "websocket"))
+                    journal.add_turn(output.turn("cut", "websocket"))
 
-    def _tell_limits(self, plan: Plan) -> None:
+    def _send_limits(self, plan: Plan) -> None:
         limits = self._limits(plan)
         if limits:
             self._send(ratelimits.message(limits))
@@ -161,13 +161,13 @@ class Session:
         return {**dict(ratelimits.response_fields(self._limits(plan))), **dict(plan.fields)}
 
     def _pause(self, plan: Plan, number: int) -> None:
-        """Wait the planned interval, and take what the client sent meanwhile."""
+        """Wait for the planned interval, and process frames received meanwhile."""
         if plan.interval and number > 1:
             self._connection.wait(lambda: False, timeout=plan.interval)
         self._receive_pending()
 
     def _reach(self, plan: Plan, number: int) -> None:
-        """Do what the plan wants done after this event."""
+        """Apply the plan after this event."""
         gate = plan.gate
         if gate is not None and gate.point == number:
             gate.join(self._connection.wake)
@@ -183,7 +183,7 @@ class Session:
             raise Cut(reset=plan.reset_after == number)
 
     def _close(self, code: int, reason: str) -> None:
-        """Send a Close frame and wait for the client's, or for its leaving."""
+        """Send a Close frame and wait for the client's, or for its disconnect."""
         self._protocol.send_close(code, reason)
         self._flush()
         self._connection.socket.settimeout(CLOSE_SECONDS)
@@ -191,7 +191,7 @@ class Session:
             self._receive()
 
     def _hold(self, until: Callable[[], bool]) -> None:
-        """Wait, but notice a Close frame and answer pings."""
+        """Wait, while processing Close frames and pings."""
         while not until():
             self._connection.wait(until, timeout=HELD_SECONDS)
             self._receive_pending()
@@ -208,9 +208,9 @@ class Session:
             self._connection.send(data)
 
     def _receive_pending(self) -> None:
-        """Take what has arrived already.
+        """Process the data received so far.
 
-        :raises ClientGone: that was a Close frame, or the end of the connection.
+        :raises ClientGone: it was a Close frame, or the end of the connection.
         """
         poll = select.poll()
         poll.register(self._connection.socket, select.POLLIN)
@@ -220,7 +220,7 @@ class Session:
                 raise ClientGone
 
     def _receive(self) -> None:
-        """Read once, keep the messages that became whole, answer control frames."""
+        """Read once, queue completed messages, and respond to control frames."""
         data = self._connection.reader.read1(READ_SIZE)
         if data:
             self._protocol.receive_data(data)
@@ -234,7 +234,7 @@ class Session:
 
     def _take_frame(self, frame: Any) -> None:
         if frame.opcode is Opcode.BINARY:
-            self._protocol.fail(1003, "only text is understood")
+            self._protocol.fail(1003, "only text is supported")
             return
         if frame.opcode not in (Opcode.TEXT, Opcode.CONT):
             return
@@ -245,7 +245,7 @@ class Session:
 
 
 def _handshake_bytes(head: Head) -> bytes:
-    """Return what the protocol needs to see of the opening handshake; it would not take Codex's longest fields."""
+    """Return the opening handshake with the fields that the protocol needs; it rejects Codex's longest fields."""
     names = ("host", "upgrade", "connection", "origin")
     fields = [
         f"{name}: {value}"
@@ -256,12 +256,12 @@ def _handshake_bytes(head: Head) -> bytes:
 
 
 def _has_pending(sock: Any) -> bool:
-    """Whether TLS has decrypted more than was read."""
+    """Return whether TLS has decrypted data that was not read yet."""
     return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
 def _refusal(plan: Plan, fields: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the ``error`` message for a plan that would be an HTTP error, with the fields it would have."""
+    """Return the ``error`` message for a plan of an HTTP error, with that response's fields."""
     answer = planned_answer(plan)
     if answer is None:
         return None
@@ -281,7 +281,7 @@ def _error(status: int, code: str, message: str) -> dict[str, Any]:
 
 
 def _as_message(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event as it stands on a WebSocket: an ``error`` has another shape there than on an event stream."""
+    """Convert an event to a WebSocket message: an ``error`` has another format there than on an event stream."""
     if event["type"] != "error":
         return event
     return {**_error(500, event["code"], event["message"]), "sequence_number": event["sequence_number"]}

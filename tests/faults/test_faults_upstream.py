@@ -165,7 +165,7 @@ def test_upstream_resets_forty_streams_at_once(stack: Stack) -> None:
     stack.simulator.plan(Plan(gate=gate, reset_after=3), times=40)
     streams = [Background(lambda: stack.turn(way="direct")) for _ in range(40)]
     # A reset right behind a head overtakes it.
-    assert eventually(lambda: gate.standing == 40)
+    assert eventually(lambda: gate.blocked == 40)
     gate.release()
     answers = [stream.answer() for stream in streams]
     assert {(answer.status, answer.is_whole) for answer in answers} == {(200, False)}
