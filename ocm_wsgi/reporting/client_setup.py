@@ -1,24 +1,24 @@
-"""What a client needs to reach the service: for the command line and the dashboard. Pure; no I/O."""
+"""The configuration that a client needs to reach the service. Pure; no I/O."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 
-#: As in the README and the demo. Not a key of the configuration.
-TOKEN_VARIABLE = "OCM_BEARER_TOKEN"  # noqa: S105 - the name of a variable
+#: As in the README and the demo. It is not a configuration key.
+TOKEN_VARIABLE = "OCM_BEARER_TOKEN"  # noqa: S105 - the name of an environment variable
 PLACEHOLDER = "sk-ocm-..."
 
-#: Codex tries a WebSocket first, and goes on over HTTP at once where the server in use answers 426.
+#: Codex tries a WebSocket first, and falls back to HTTP immediately if the server responds with 426.
 SUPPORTS_WEBSOCKETS = True
 
 
 @dataclass(frozen=True)
 class ClientConfiguration:
-    """What to paste.
+    """Text for users to paste.
 
     :ivar codex: for ``~/.codex/config.toml``.
-    :ivar environment: the shell's line that sets the bearer token.
+    :ivar environment: the shell command that sets the bearer token.
     :ivar python: for the openai library.
     """
 
@@ -28,13 +28,13 @@ class ClientConfiguration:
 
     @property
     def shell(self) -> str:
-        """To set the bearer token and start Codex."""
+        """Shell commands that set the bearer token and start Codex."""
         return f"{self.environment}\ncodex\n"
 
 
 def client_configuration(base_url: str, bearer_token: str = PLACEHOLDER) -> ClientConfiguration:
-    """Write it, for Codex 0.134 and newer."""
-    # TOML's basic strings are JSON's. The name must not be "OpenAI": to Codex that means more than a name.
+    """Return the client configuration, for Codex 0.134 and newer."""
+    # A JSON string is a TOML basic string. The name must not be "OpenAI", which Codex treats specially.
     codex = f"""\
 model_provider = "ocm"
 

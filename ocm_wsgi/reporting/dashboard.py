@@ -1,6 +1,6 @@
-"""What the pages of the dashboard show, computed from the ledger, the quota and the users. No Flask.
+"""The data of the dashboard's pages, computed from the ledger, the quota and the credential. No Flask.
 
-What is whose is decided by who calls: a ``user`` of ``None`` means everybody's.
+The caller decides whose data a page shows; a ``user`` of ``None`` means all users.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ocm_wsgi.credentials import CredentialSource, Mode
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.quota.limits import MEASURES, PERIOD_NAMES, Cycle, Period
 
-#: How far back charts and sums go, today included.
+#: How many days charts and sums cover, including today.
 DAYS = 30
 WEEK_DAYS = 7
 
-#: So many models have a colour of their own; the others share one.
-MOST_MODELS = 5
+#: How many models have a colour of their own; the others share one.
+MAX_MODELS = 5
 OTHERS = "others"
 
-#: Before so much of a window has passed nothing can be said of its pace, in percent.
+# No pace is shown before this much of a window has passed, in percent.
 _EARLY_PERCENT = 3.0
-#: Nearer to the pace than this counts as on it, in percent.
+# A difference from the pace up to this counts as on it, in percent.
 _NEAR_PERCENT = 5.0
 
 
@@ -35,17 +35,18 @@ class Gauge:
 
     :ivar used_percent: of the window, 0 to 100 and sometimes more.
     :ivar pace_percent: how much of its time has passed.
-    :ivar words: how its use compares with that, in plain words.
-    :ivar lasts_until: Unix seconds when it will be used up at the pace so far; ``None`` when it will not be before it
-        ends, or that cannot be told.
-    :ivar outside: percent that were used past this service.
+    :ivar summary: how the usage compares with the time passed, in plain words.
+    :ivar lasts_until: Unix seconds when it will be used up at the pace so far; ``None`` if it will last until it ends,
+        or that is unknown.
+    :ivar outside: percent that were used outside this service.
+    :ivar level: ``ok``, ``warn`` or ``bad``.
     """
 
     name: str
     used_percent: float
     pace_percent: float
     resets_at: int | None
-    words: str
+    summary: str
     lasts_until: float | None
     outside: float
     level: str
@@ -57,15 +58,18 @@ class Gauge:
 
 @dataclass(frozen=True)
 class Subscription:
-    """How full the subscription's windows are, and which part of each is whose, in percent by user and period."""
+    """How full the subscription's windows are.
+
+    :ivar shares: each user's share of each window, in percent.
+    """
 
     gauges: Sequence[Gauge]
-    parts: dict[str, dict[Period, float]]
+    shares: dict[str, dict[Period, float]]
 
 
 @dataclass(frozen=True)
 class Amount:
-    """What some turns used. ``tokens`` are input and output together."""
+    """The usage of some turns. ``tokens`` are input and output together."""
 
     turns: int = 0
     tokens: int = 0
@@ -82,8 +86,8 @@ class Amount:
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one user, or all, used: today, in 7 days, in 30 days, and on each day in micro-dollars."""
+class UserUsage:
+    """The usage of one user, or of all users: today, in 7 days, in 30 days, and on each day in micro-dollars."""
 
     name: str
     today: Amount
@@ -94,7 +98,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Day:
-    """One day's cost in micro-dollars, for each of ``Used.models``.
+    """One day's cost in micro-dollars, for each of ``UsageSummary.models``.
 
     :ivar start: Unix seconds.
     """
@@ -108,82 +112,82 @@ class Day:
 
 
 @dataclass(frozen=True)
-class Used:
-    """What was used in 30 days.
+class UsageSummary:
+    """The usage of 30 days.
 
-    :ivar users: those who used most first.
-    :ivar models: those that cost most first; the last may stand for all others.
+    :ivar users: by cost, the highest first.
+    :ivar models: by cost, the highest first; the last may stand for all others.
     """
 
-    total: Part
-    users: Sequence[Part]
+    total: UserUsage
+    users: Sequence[UserUsage]
     models: Sequence[str]
     days: Sequence[Day]
 
 
 @dataclass(frozen=True)
 class Health:
-    """What works and what does not, in a sentence each."""
+    """Whether turns can be served, and why or why not, in sentences."""
 
-    is_well: bool
+    is_healthy: bool
     title: str
     sentences: Sequence[str]
 
 
 def subscription(window_history: WindowHistory, credential: str, now: float) -> Subscription:
-    """Say how the subscription's windows stand.
+    """Return how full the subscription's windows are.
 
     :raises StateError: the database cannot be read.
     """
     gauges: list[Gauge] = []
-    parts: dict[str, dict[Period, float]] = {}
+    shares: dict[str, dict[Period, float]] = {}
     for period in MEASURES:
         found = window_history.shares(credential, period)
         if found is None:
             continue
-        cycle, shares = found
-        gauges.append(gauge(period, cycle, shares.used_percent, shares.outside, now))
+        cycle, window_shares = found
+        gauges.append(gauge(period, cycle, window_shares.used_percent, window_shares.outside, now))
         if now < cycle.end:
-            for user, percent in shares.percents.items():
-                parts.setdefault(user, {})[period] = percent
-    return Subscription(gauges, parts)
+            for user, percent in window_shares.percents.items():
+                shares.setdefault(user, {})[period] = percent
+    return Subscription(gauges, shares)
 
 
 def gauge(period: Period, cycle: Cycle, used: float, outside: float, now: float) -> Gauge:
-    """Describe a window."""
+    """Return one window as a gauge."""
     if now >= cycle.end:
         return Gauge(
             PERIOD_NAMES[period].capitalize(),
             0.0,
             0.0,
             None,
-            "Untouched: it begins with the next turn",
+            "Not started: it starts with the next turn",
             None,
             0.0,
-            "well",
+            "ok",
         )
     passed = min(max((now - cycle.start) / (cycle.end - cycle.start) * 100, 0.0), 100.0)
-    words, lasts_until, level = _pace(used, passed, cycle, now)
-    return Gauge(PERIOD_NAMES[period].capitalize(), used, passed, cycle.end, words, lasts_until, outside, level)
+    summary, lasts_until, level = _pace(used, passed, cycle, now)
+    return Gauge(PERIOD_NAMES[period].capitalize(), used, passed, cycle.end, summary, lasts_until, outside, level)
 
 
 def _pace(used: float, passed: float, cycle: Cycle, now: float) -> tuple[str, float | None, str]:
     if used >= 100:
         return "Used up", None, "bad"
     if passed < _EARLY_PERCENT or used <= 0:
-        return ("Hardly used yet" if used < _NEAR_PERCENT else "Just begun"), None, "well"
+        return ("Hardly used yet" if used < _NEAR_PERCENT else "Just started"), None, "ok"
     difference = used / passed * 100 - 100
     if abs(difference) <= _NEAR_PERCENT:
-        return "On the pace; lasts until it resets", None, "well"
+        return "On pace; lasts until it resets", None, "ok"
     if difference < 0:
-        return f"{-difference:.0f} % under the pace; lasts until it resets", None, "well"
+        return f"{-difference:.0f} % under pace; lasts until it resets", None, "ok"
     lasts_until = cycle.start + (now - cycle.start) * 100 / used
-    words = f"{difference:.0f} % over the pace" if difference < 200 else f"{used / passed:.0f} times the pace"
-    return words, lasts_until, "bad" if used >= 90 else "warn"
+    summary = f"{difference:.0f} % over pace" if difference < 200 else f"{used / passed:.0f} times the pace"
+    return summary, lasts_until, "bad" if used >= 90 else "warn"
 
 
-def used(ledger: Ledger, now: float, user: str | None = None) -> Used:
-    """Add up what was used in the last 30 days, by user, model and day (those of UTC).
+def usage(ledger: Ledger, now: float, user: str | None = None) -> UsageSummary:
+    """Return the usage of the last 30 days by user, model and day (in UTC).
 
     :raises StateError: the database cannot be read.
     """
@@ -193,27 +197,27 @@ def used(ledger: Ledger, now: float, user: str | None = None) -> Used:
     by_user: dict[str, list[Sum]] = {}
     for sum_ in sums:
         by_user.setdefault(str(sum_.group["user"]), []).append(sum_)
-    users = [_part(name, of_user, starts) for name, of_user in by_user.items()]
+    users = [_user_usage(name, of_user, starts) for name, of_user in by_user.items()]
     models, days = _days(sums, starts)
-    return Used(
-        total=_part("", sums, starts),
-        users=sorted(users, key=lambda part: part.month.cost_micro_usd, reverse=True),
+    return UsageSummary(
+        total=_user_usage("", sums, starts),
+        users=sorted(users, key=lambda usage: usage.month.cost_micro_usd, reverse=True),
         models=models,
         days=days,
     )
 
 
-def _part(name: str, sums: Iterable[Sum], starts: Sequence[int]) -> Part:
+def _user_usage(name: str, sums: Iterable[Sum], starts: Sequence[int]) -> UserUsage:
     by_day = dict.fromkeys(starts, Amount())
     for sum_ in sums:
         day = int(sum_.group["day"] or 0)
         by_day[day] = by_day.get(day, Amount()) + _amount(sum_.counts)
     amounts = [by_day[start] for start in starts]
-    # The database's clock may be ahead of ours by a moment: what lies beyond today counts as today.
+    # The database's clock may be slightly ahead of ours: a later day counts as today.
     amounts[-1] = sum((amount for day, amount in by_day.items() if day > starts[-1]), amounts[-1])
     month = sum(amounts, Amount())
     week = sum(amounts[-WEEK_DAYS:], Amount())
-    return Part(name, amounts[-1], week, month, [amount.cost_micro_usd for amount in amounts])
+    return UserUsage(name, amounts[-1], week, month, [amount.cost_micro_usd for amount in amounts])
 
 
 def _amount(counts: Counts) -> Amount:
@@ -227,23 +231,23 @@ def _days(sums: Sequence[Sum], starts: Sequence[int]) -> tuple[Sequence[str], Se
         model = str(sum_.group["model"])
         costs[model] = costs.get(model, 0) + sum_.counts.cost_micro_usd
     ranked = [model for model in sorted(costs, key=lambda model: costs[model], reverse=True) if costs[model]]
-    models = ranked if len(ranked) <= MOST_MODELS + 1 else [*ranked[:MOST_MODELS], OTHERS]
-    places = {model: min(place, MOST_MODELS) for place, model in enumerate(ranked)}
+    models = ranked if len(ranked) <= MAX_MODELS + 1 else [*ranked[:MAX_MODELS], OTHERS]
+    columns = {model: min(column, MAX_MODELS) for column, model in enumerate(ranked)}
     table = {start: [0] * len(models) for start in starts}
     for sum_ in sums:
-        place, row = places.get(str(sum_.group["model"])), table.get(int(sum_.group["day"] or 0))
-        if place is not None and row is not None:
-            row[place] += sum_.counts.cost_micro_usd
+        column, row = columns.get(str(sum_.group["model"])), table.get(int(sum_.group["day"] or 0))
+        if column is not None and row is not None:
+            row[column] += sum_.counts.cost_micro_usd
     return models, [Day(start, row) for start, row in table.items()]
 
 
 def health(credentials: CredentialSource) -> Health:
-    """Say whether turns can be served, and if not, what the owner can do."""
+    """Return whether turns can be served, and if not, what the owner can do."""
     try:
         credential = credentials.peek()
     except CredentialError as exc:
-        return Health(False, "The credential needs you", [exc.message])
+        return Health(False, "The credential needs attention", [exc.message])
     if credential.mode is Mode.API_KEY:
-        return Health(True, "The credential is good", ["An API key of the platform: it has no windows."])
+        return Health(True, "The credential works", ["An OpenAI API key. It has no usage windows."])
     plan = f" with the plan {credential.plan_type.title()}" if credential.plan_type else ""
-    return Health(True, "The credential is good", [f"Signed in to ChatGPT{plan}. It is renewed by itself."])
+    return Health(True, "The credential works", [f"Signed in to ChatGPT{plan}. It is refreshed automatically."])

@@ -26,10 +26,10 @@ from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.telemetry import counters
 
-#: How often a process says which of its records are not in the database yet.
+#: How often a process samples how many of its records are not in the database yet.
 SAMPLE_SECONDS = 5.0
 
-#: Stands for the model of turns of which upstream did not say what they used: clients can make up such names.
+#: The model of turns without reported usage: for those, clients can make up names.
 UNKNOWN_MODEL = "unknown"
 
 
@@ -101,16 +101,18 @@ class StateCollector(Collector):
 
 def _usage_metrics(sums: Iterable[Sum]) -> Iterator[Metric]:
     names = ["user", "model"]
-    turns = CounterMetricFamily("ocm_turns", "Turns since the first.", labels=names)
-    unpriced = CounterMetricFamily("ocm_turns_unpriced", "Turns without a known price.", labels=names)
+    turns = CounterMetricFamily("ocm_turns", "Turns.", labels=names)
+    unpriced = CounterMetricFamily("ocm_turns_unpriced", "Turns of models without a known price.", labels=names)
     tokens = CounterMetricFamily(
-        "ocm_tokens", "Tokens, by kind: input, of it cached, output, of it reasoning.", labels=[*names, "kind"]
+        "ocm_tokens",
+        "Tokens by kind: input, cached (part of input), output, reasoning (part of output).",
+        labels=[*names, "kind"],
     )
     cost = CounterMetricFamily("ocm_cost_usd", "Cost at OpenAI's API prices, in US dollars.", labels=names)
-    silent: dict[str, int] = {}
+    without_usage: dict[str, int] = {}
     for sum_ in sums:
         user, model, counts = str(sum_.group["user"]), str(sum_.group["model"]), sum_.counts
-        silent[user] = silent.get(user, 0) + counts.turns_without_usage
+        without_usage[user] = without_usage.get(user, 0) + counts.turns_without_usage
         if counts.turns > counts.turns_without_usage:
             labels = (user, model)
             turns.add_metric(labels, counts.turns - counts.turns_without_usage)
@@ -118,17 +120,21 @@ def _usage_metrics(sums: Iterable[Sum]) -> Iterator[Metric]:
             for kind in ("input", "cached", "output", "reasoning"):
                 tokens.add_metric((*labels, kind), getattr(counts, f"{kind}_tokens"))
             cost.add_metric(labels, counts.cost_micro_usd / MICRO_PER_USD)
-    for user, count in silent.items():
+    for user, count in without_usage.items():
         turns.add_metric((user, UNKNOWN_MODEL), count)
     yield from (turns, unpriced, tokens, cost)
 
 
 def _quota_metrics(quota: RateLimitsSnapshot | None) -> Iterator[Metric]:
     names = ["limit", "window"]
-    used = GaugeMetricFamily("ocm_rate_limit_used_percent", "How full upstream says a window is.", labels=names)
-    length = GaugeMetricFamily("ocm_rate_limit_window_seconds", "How long the window is.", labels=names)
-    reset = GaugeMetricFamily("ocm_rate_limit_reset_timestamp_seconds", "When the window ends.", labels=names)
-    seen = GaugeMetricFamily("ocm_rate_limit_seen_timestamp_seconds", "When upstream last told of its windows.")
+    used = GaugeMetricFamily(
+        "ocm_rate_limit_used_percent",
+        "Used part of a rate limit window in percent, as reported by upstream.",
+        labels=names,
+    )
+    length = GaugeMetricFamily("ocm_rate_limit_window_seconds", "Length of the window.", labels=names)
+    reset = GaugeMetricFamily("ocm_rate_limit_reset_timestamp_seconds", "End of the window.", labels=names)
+    seen = GaugeMetricFamily("ocm_rate_limit_seen_timestamp_seconds", "When upstream last reported its windows.")
     if quota is not None:
         seen.add_metric([], quota.at)
         for limit in quota.limits.limits:
@@ -141,9 +147,9 @@ def _quota_metrics(quota: RateLimitsSnapshot | None) -> Iterator[Metric]:
 
 
 def _credential_metrics(credentials: CredentialSource) -> Iterator[Metric]:
-    usable = GaugeMetricFamily("ocm_credential_usable", "Whether requests can be sent with the owner's credential.")
+    usable = GaugeMetricFamily("ocm_credential_usable", "Whether the owner's credential can be used.")
     expires = GaugeMetricFamily(
-        "ocm_credential_expiry_timestamp_seconds", "When the access token ends, unless renewed."
+        "ocm_credential_expiry_timestamp_seconds", "When the access token expires unless it is refreshed."
     )
     try:
         credential = credentials.peek()

@@ -1,7 +1,7 @@
-"""How things stand and what was used, as JSON can hold it. What is whose is decided here; no Flask.
+"""The status of users, of the service and of the subscription, as JSON values. Decides who sees what; no Flask.
 
-A user is told of themselves: never another's name, nor that there is one, nor how full the owner's subscription is.
-Admins are told all, and so is everyone where there are no users.
+A user sees only themselves: never another's name, nor that there is another, nor how full the owner's subscription is.
+Admins see everything, and so does everyone if there are no users.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ UserState = Literal["active", "disabled", "expired"]
 
 
 def sees_all(user: User) -> bool:
-    """Whether a user is told of everybody and of the subscription."""
+    """Return whether a user sees all users and the subscription."""
     return user.admin or user is ANYONE
 
 
 def iso(time: float | None) -> str | None:
-    """A time as RFC 3339 has it, in UTC and whole seconds."""
+    """Return a time in the format of RFC 3339, in UTC and whole seconds."""
     if time is None:
         return None
     return datetime.fromtimestamp(int(time), timezone.utc).isoformat().replace("+00:00", "Z")
@@ -83,7 +83,7 @@ def user_state(user: User, now: float) -> UserState:
 
 
 def user_status(user: User, uses: Iterable[Use]) -> dict[str, Any]:
-    """Say what a user may do, and how their limits stand."""
+    """Return what a user may do, and how much of their limits is used."""
     return {
         "name": user.name,
         "admin": user.admin,
@@ -96,7 +96,7 @@ def user_status(user: User, uses: Iterable[Use]) -> dict[str, Any]:
 
 
 def credential_status(credentials: CredentialSource) -> dict[str, Any]:
-    """Say what is known of the owner's credential. Renews nothing."""
+    """Return the state of the owner's credential. Refreshes nothing."""
     try:
         credential = credentials.peek()
     except CredentialError as exc:
@@ -111,7 +111,7 @@ def credential_status(credentials: CredentialSource) -> dict[str, Any]:
 
 
 def fullness(use: Use) -> float:
-    """How much of a limit is used, in percent; 100 and more when it is reached."""
+    """Return how much of a limit is used, in percent; 100 or more when it is reached."""
     return float(use.used / use.limit.amount * 100)
 
 
@@ -131,7 +131,7 @@ def limit_status(use: Use) -> dict[str, Any]:
 
 
 def window_status(period: Period, cycle: Cycle, shares: Shares) -> dict[str, Any]:
-    """How one of upstream's windows is shared out, for programs."""
+    """Return how one of upstream's windows is shared among the users, for programs."""
     return {
         "period": period,
         "starts_at": iso(cycle.start),

@@ -1,4 +1,4 @@
-"""What was used, as JSON can hold it: the question as it stands in a query, and the answer. No Flask."""
+"""Queries of ``/ocm/v1/usage`` and their results, as JSON values. No Flask."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from ocm_wsgi.users.user import User
 PARAMETERS = ("since", "until", "by", "user")
 DIMENSIONS: tuple[Dimension, ...] = ("user", "model", "service_tier", "hour", "day", "week")
 
-#: Rows of one answer. An hour, a user and a model make one.
+#: Most rows of one result. An hour, a user and a model make one.
 MAX_ROWS = 10_000
 
-_TIMES: frozenset[Dimension] = frozenset({"hour", "day", "week"})
-#: The year 9999 ends, in Unix seconds: the last that RFC 3339 can write.
-_END_OF_TIME = 253_402_300_800
+_TIME_DIMENSIONS: frozenset[Dimension] = frozenset({"hour", "day", "week"})
+# The end of the year 9999, the last that RFC 3339 can represent, in Unix seconds.
+_MAX_TIME = 253_402_300_800
 
 
 @dataclass(frozen=True)
-class Question:
-    """What somebody wants to know.
+class UsageQuery:
+    """A query for usage.
 
-    :ivar since: Unix seconds, or ``None`` for all from the first turn on.
-    :ivar until: Unix seconds, or ``None`` for all up to now.
-    :ivar user: whose turns; ``None`` for everybody's.
+    :ivar since: Unix seconds, or ``None`` for the first turn.
+    :ivar until: Unix seconds, or ``None`` for now.
+    :ivar user: the user whose turns are summed, or ``None`` for all users.
     """
 
     since: float | None
@@ -41,47 +41,47 @@ class Question:
     user: str | None
 
 
-def question(parameters: Mapping[str, Sequence[str]], asking: User) -> Question:
-    """Read a question from the parameters of a query.
+def parse(parameters: Mapping[str, Sequence[str]], requester: User) -> UsageQuery:
+    """Parse a query from a URL's parameters.
 
-    Those who do not see all ask about themselves; that they name another is refused, whether there is one or not.
+    A user who is not an admin gets their own usage; naming another user is refused, whether that user exists or not.
 
-    :raises BadRequest: with a sentence on what is wrong.
+    :raises BadRequest: with a sentence that says what is wrong.
     """
     unknown = [name for name in parameters if name not in PARAMETERS]
     if unknown:
-        raise BadRequest(f"There are only these parameters: {', '.join(PARAMETERS)}.")
+        raise BadRequest(f"The supported parameters are {', '.join(PARAMETERS)}.")
     if any(len(values) > 1 for values in parameters.values()):
-        raise BadRequest("Each parameter can be given once; `by` takes several groups with commas between them.")
+        raise BadRequest("Each parameter can be given only once; `by` takes several groups, separated by commas.")
     given = {name: values[0] for name, values in parameters.items() if values and values[0]}
     user = given.get("user")
-    if not sees_all(asking):
-        if user not in (None, asking.name):
-            raise BadRequest("You can ask for your own usage only: leave `user` out.")
-        user = asking.name
-    return Question(_time(given.get("since"), "since"), _time(given.get("until"), "until"), _groups(given), user)
+    if not sees_all(requester):
+        if user not in (None, requester.name):
+            raise BadRequest("You can request only your own usage: leave out `user`.")
+        user = requester.name
+    return UsageQuery(_time(given.get("since"), "since"), _time(given.get("until"), "until"), _groups(given), user)
 
 
-def answer(ledger: Ledger, question: Question) -> dict[str, Any]:
-    """Add up what was used.
+def run(ledger: Ledger, query: UsageQuery) -> dict[str, Any]:
+    """Sum up the usage.
 
-    :raises BadRequest: the answer would be too long.
+    :raises BadRequest: the result would be too long.
     :raises StateError: the database cannot be read.
     """
-    sums = ledger.sums(question.since, question.until, question.by, user=question.user)
+    sums = ledger.sums(query.since, query.until, query.by, user=query.user)
     if len(sums) > MAX_ROWS:
-        raise BadRequest(f"That would be {len(sums)} rows; ask for a shorter time or for fewer groups.")
+        raise BadRequest(f"The result would have {len(sums)} rows; request a shorter time or fewer groups.")
     return {
-        "since": iso(question.since),
-        "until": iso(question.until),
-        "by": list(question.by),
-        "rows": [{**_group(sum_), **counts_as_json(sum_.counts)} for sum_ in sums],
-        "total": counts_as_json(_total(sums)),
+        "since": iso(query.since),
+        "until": iso(query.until),
+        "by": list(query.by),
+        "rows": [{**_group(sum_), **_as_json(sum_.counts)} for sum_ in sums],
+        "total": _as_json(_total(sums)),
     }
 
 
-def counts_as_json(counts: Counts) -> dict[str, Any]:
-    """The counts by their names, with the cost in dollars."""
+def _as_json(counts: Counts) -> dict[str, Any]:
+    """Return the counts by name, with the cost in dollars."""
     members: dict[str, Any] = asdict(counts)
     members["cost_usd"] = members.pop("cost_micro_usd") / MICRO_PER_USD
     return members
@@ -91,7 +91,7 @@ def _groups(given: Mapping[str, str]) -> tuple[Dimension, ...]:
     names = [name.strip() for name in given.get("by", "model").split(",")]
     groups = tuple(dimension for dimension in get_args(Dimension) if dimension in names and dimension in DIMENSIONS)
     if len(groups) != len(names):
-        raise BadRequest(f"`by` takes, each once and with commas between them: {', '.join(DIMENSIONS)}.")
+        raise BadRequest(f"`by` takes these groups, each at most once, separated by commas: {', '.join(DIMENSIONS)}.")
     return groups
 
 
@@ -102,14 +102,17 @@ def _time(text: str | None, name: str) -> float | None:
         time = float(int(text)) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else times.parse_utc(text)
     except (ValueError, OverflowError):
         time = -1.0
-    if not 0 <= time < _END_OF_TIME:
-        raise BadRequest(f"`{name}` is a date (2027-01-31, in UTC), a time (2027-01-31T18:00:00Z) or Unix seconds.")
+    if not 0 <= time < _MAX_TIME:
+        raise BadRequest(
+            f"`{name}` must be a date (2027-01-31, in UTC), a time (2027-01-31T18:00:00Z) or Unix seconds."
+        )
     return time
 
 
 def _group(sum_: Sum) -> dict[str, Any]:
     return {
-        name: iso(value) if name in _TIMES and isinstance(value, int) else value for name, value in sum_.group.items()
+        name: iso(value) if name in _TIME_DIMENSIONS and isinstance(value, int) else value
+        for name, value in sum_.group.items()
     }
 
 

@@ -1,7 +1,7 @@
-"""Logging: one line a request, and nothing secret in any line, whoever wrote it and at whatever level.
+"""Logging: one line per request, and no secret in any line, whichever logger wrote it and at whatever level.
 
-Lines are text for people or JSON for programs, and shorter than what a pipe takes in one piece, so that those of
-several processes never run into each other.
+Lines are text for people or JSON for programs. They are shorter than an atomic write to a pipe, so lines of several
+processes never interleave.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ LogFormat = Literal["text", "json"]
 
 access_logger = logging.getLogger("ocm_wsgi.access")
 
-#: Octets of one line, its end included. Linux writes up to 4,096 to a pipe in one piece (PIPE_BUF).
+#: Longest line in bytes, including the line break. Linux writes up to 4,096 bytes to a pipe atomically (PIPE_BUF).
 LINE_BYTES = 4000
 
 _MASK = "[secret]"
-# Defence in depth: no code of ours logs a token, but a client may put one into a URL, and a library may log that.
+# Defence in depth: our code logs no token, but a client may put one into a URL, and a library may log that.
 _SECRETS = re.compile(
     r"""
       (?<![A-Za-z0-9_-]) sk-[A-Za-z0-9_-]{8,}                         # bearer tokens of ours, OpenAI's API keys
     | (?<![A-Za-z0-9_-]) rt[_.-][A-Za-z0-9_.-]{16,}                   # OpenAI's refresh tokens
     | (?<![A-Za-z0-9_-]) eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*   # JSON Web Tokens
-    | (?<=[Bb]earer[ ]) [A-Za-z0-9\-._~+/]{8,}=*                      # whatever else is presented as one
+    | (?<=[Bb]earer[ ]) [A-Za-z0-9\-._~+/]{8,}=*                      # any other bearer token
     | (?<=://) [^/\s:@]+:[^/\s@]+ (?=@)                               # user and password in a URL
     """,
     re.VERBOSE,
 )
-#: One of these is in each of them. Hardly any line has one, and to look for them costs next to nothing.
-_MARKS = ("sk-", "rt_", "rt.", "rt-", "eyJ", "earer ", "://")
+# Every secret contains one of these. Few lines do, and searching for them costs next to nothing.
+_MARKERS = ("sk-", "rt_", "rt.", "rt-", "eyJ", "earer ", "://")
 
 
 def redacted(text: str) -> str:
-    """The text with everything that looks like a secret masked."""
-    return _SECRETS.sub(_MASK, text) if any(mark in text for mark in _MARKS) else text
+    """Return the text with everything that looks like a secret masked."""
+    return _SECRETS.sub(_MASK, text) if any(marker in text for marker in _MARKERS) else text
 
 
 @dataclass(frozen=True)
 class RequestLine:
-    """What the log says of one request, at its end.
+    """The log line of one request, written at its end.
 
-    :ivar user: ``""`` where nobody was asked for a token, or nobody was recognised.
+    :ivar user: ``""`` if no token was required, or none was recognised.
     :ivar path: without the query.
-    :ivar octets: of the response's body, as they went to the client.
-    :ivar request_id: what the client calls the request, which upstream is told too; ``""`` when it has no name for it.
-    :ivar turn: what the ledger has of it, if it was a turn.
-    :ivar end: why it did not end as it should, or ``""``.
+    :ivar octets: size of the response's body, as sent to the client.
+    :ivar request_id: the client's ID of the request, which is sent upstream, too; ``""`` if there is none.
+    :ivar turn: its record in the ledger, if it was a turn.
+    :ivar end: why it ended abnormally, or ``""``.
     """
 
     user: str
@@ -69,11 +69,11 @@ class RequestLine:
 
     @property
     def upstream_request_id(self) -> str:
-        """What upstream calls the request, as far as it says."""
+        """Upstream's ID of the request, or ``""`` if it is unknown or the same as the client's."""
         return "" if self.turn is None or self.turn.request_id == self.request_id else self.turn.request_id
 
     def text(self) -> str:
-        """The line for people."""
+        """Return the line for people."""
         words = [_word(self.user), _word(self.method), _word(self.path), str(self.status), f"{self.octets} B"]
         words.append(f"{self.duration_seconds:.3f} s")
         if self.turn is not None:
@@ -87,7 +87,7 @@ class RequestLine:
         return " ".join(words)
 
     def members(self) -> dict[str, Any]:
-        """The line for programs. What is not known is left out."""
+        """Return the line for programs, without the members whose value is unknown."""
         members = {
             "user": self.user,
             "method": self.method,
@@ -104,7 +104,7 @@ class RequestLine:
 
 
 def write(line: RequestLine, level: int = logging.INFO) -> None:
-    """Write the line of a request."""
+    """Log the line of a request."""
     access_logger.log(level, "%s", line.text(), extra={"request_line": line})
 
 
@@ -137,32 +137,32 @@ def _members_of_turn(turn: Turn) -> dict[str, Any]:
 
 
 def _word(text: str) -> str:
-    """Text of a client's choosing as one word, in which no other line can be feigned."""
+    """Return text that a client chose as one word that cannot forge another line."""
     return _printable(text).replace(" ", "\\x20") or "-"
 
 
 def _printable(text: str) -> str:
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _shortened(text: str, size: int) -> str:
-    """The text in at most so many octets: its beginning, and more of its end, where a traceback says what it was.
+    """Return the text in at most ``size`` bytes: its start, and more of its end, where a traceback names the exception.
 
-    What has no UTF-8 is written as an escape, or a log file could not take it.
+    Characters that cannot be encoded in UTF-8 are escaped: a log file could not hold them.
     """
-    octets = text.encode("utf-8", "backslashreplace")
-    if len(octets) <= size:
-        return octets.decode()
-    mark = " ... "
-    room = size - len(mark)
-    head, tail = octets[: room // 4], octets[len(octets) - (room - room // 4) :]
-    return head.decode("utf-8", "ignore") + mark + tail.decode("utf-8", "ignore")
+    encoded = text.encode("utf-8", "backslashreplace")
+    if len(encoded) <= size:
+        return encoded.decode()
+    ellipsis = " ... "
+    room = size - len(ellipsis)
+    head, tail = encoded[: room // 4], encoded[len(encoded) - (room - room // 4) :]
+    return head.decode("utf-8", "ignore") + ellipsis + tail.decode("utf-8", "ignore")
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats a record, its traceback included, and masks what looks like a secret."""
+    """Formats a record, including its traceback, and masks what looks like a secret."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format the record."""
@@ -172,7 +172,7 @@ class RedactingFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object on one line, and masks what looks like a secret.
 
-    ``time`` is RFC 3339 in UTC. A request's line has its members in place of ``message``.
+    ``time`` is in the format of RFC 3339, in UTC. The line of a request has its own members in place of ``message``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -186,7 +186,8 @@ class JsonFormatter(logging.Formatter):
         }
         size = LINE_BYTES // 2
         while True:
-            # Each text by itself: across the marks of JSON two could look like one secret. What needs escapes grows.
+            # Each text is redacted separately: joined by JSON syntax, two could look like one secret. Escapes add to
+            # the length, hence the loop.
             shown = {
                 name: _shortened(redacted(value), size) if isinstance(value, str) else value
                 for name, value in members.items()
@@ -206,15 +207,15 @@ class JsonFormatter(logging.Formatter):
         return content
 
 
-#: gunicorn's own form, so that its lines and ours read as one log.
+#: gunicorn's own format, so that its lines and ours read as one log.
 LINE_FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 DATE_FORMAT = "[%Y-%m-%d %H:%M:%S %z]"
 
 
 def configure_logging(log_format: LogFormat = "text") -> None:
-    """Send all loggers' lines to standard error, redacted, at gunicorn's level where it is the server.
+    """Send the lines of all loggers to standard error, redacted; at gunicorn's level if it is the server.
 
-    A process that has set up its own logging keeps it.
+    Logging that the process has set up itself is left alone.
     """
     server = logging.getLogger("gunicorn.error")
     formatter = JsonFormatter() if log_format == "json" else RedactingFormatter(LINE_FORMAT, DATE_FORMAT)

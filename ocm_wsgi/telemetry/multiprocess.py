@@ -1,8 +1,9 @@
-"""The folder through which the processes of one gunicorn share their metrics. Must be known before prometheus_client
-is first imported, so nothing here imports it.
+"""The folder in which the processes of one gunicorn share their metrics.
 
-Each master has a folder of its own, new at its start, on tmpfs where there is one: the files are mapped into memory,
-and no disk may hold a worker up.
+prometheus_client reads its name when it is first imported, so nothing here imports it.
+
+Each master creates a new folder when it starts, on tmpfs if there is one: the files are mapped into memory, and a slow
+disk must not block a worker.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ import tempfile
 import time
 from pathlib import Path
 
-#: Where prometheus_client looks for the folder.
+#: The environment variable that names the folder to prometheus_client.
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _PREFIX = "ocm-metrics-"
 _MEMORY = Path("/dev/shm")  # noqa: S108 - tmpfs; the folder made in it is private
-#: A folder so young may be one whose master has not yet come to lock it, in seconds.
-_YOUTH_SECONDS = 60.0
+# A folder younger than this may be one that its master has not locked yet, in seconds.
+_GRACE_SECONDS = 60.0
 
 
 class _State:
-    """What this master has made."""
+    """What this master has created."""
 
     folder: Path | None = None
     lock: int | None = None
 
 
 def prepare() -> None:
-    """Make the folder and name it in the environment, once a master; gunicorn.conf.py calls this.
+    """Create the folder and name it in the environment, once per master; gunicorn.conf.py calls this.
 
-    A folder that the operator named is emptied and used. One that is named because a master before us made it (at
-    USR2 a new master inherits the environment of the old one) is left alone.
+    A folder named by the operator is emptied and used. One created by an earlier master is left alone (at USR2, the new
+    master inherits the old one's environment).
     """
     if _State.folder is not None:
         return
@@ -49,33 +50,33 @@ def prepare() -> None:
     parent = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     _sweep(parent)
     _State.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    # Kept open for life, by the workers too: the folder is swept when the last of them has gone.
+    # Stays open in the master and its workers: the folder may be swept once the last of them has exited.
     _State.lock = os.open(_State.folder, os.O_RDONLY)
     fcntl.flock(_State.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.environ[VARIABLE] = str(_State.folder)
 
 
 def ensure() -> None:
-    """Make the folder anew where somebody has removed it: what was counted is gone, and no process may fail for it.
+    """Create the folder again if it was removed: the counts are lost, but no process may fail because of that.
 
-    systemd's ``RemoveIPC`` does that when the owner of the service signs out of the machine.
+    systemd's ``RemoveIPC`` removes it when the service's user logs out of the machine.
     """
     if folder := os.environ.get(VARIABLE):
         os.makedirs(folder, mode=0o700, exist_ok=True)
 
 
 def remove() -> None:
-    """Remove the folder that this master has made, at its end."""
+    """Remove the folder that this master created, at its end."""
     if _State.folder is not None and _State.lock is not None:
         shutil.rmtree(_State.folder, ignore_errors=True)
 
 
 def _sweep(parent: Path) -> None:
-    """Remove the folders of masters that were killed."""
+    """Remove the folders of killed masters."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             status = folder.stat()
-            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _YOUTH_SECONDS:
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _GRACE_SECONDS:
                 continue
             descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
             try:

@@ -1,4 +1,4 @@
-"""For those who watch over the process: whether it is alive, and whether it can serve. Without a token."""
+"""Health checks: whether the process is alive, and whether it can serve requests. No token is needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ocm_wsgi.views.auth import uncached
 
 
 def init_app(app: Flask) -> None:
-    """Serve both."""
+    """Register /ocm/healthz and /ocm/readyz."""
     service: Service = app.extensions["ocm"]
     readiness = Readiness(service.credentials, service.database)
     app.add_url_rule("/ocm/healthz", "healthz", show_health)
@@ -18,13 +18,13 @@ def init_app(app: Flask) -> None:
 
 
 def show_health() -> Response:
-    """The process answers."""
+    """Report that the process responds."""
     g.note.is_quiet = True
     return uncached(jsonify({"alive": True}))
 
 
 def show_readiness(readiness: Readiness) -> Response:
-    """Whether requests can be served, and if not, why."""
+    """Report whether requests can be served, and if not, why."""
     g.note.is_quiet = True
     reasons = readiness.reasons()
     response = jsonify({"ready": not reasons, "reasons": reasons})

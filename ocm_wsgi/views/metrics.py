@@ -13,7 +13,7 @@ from ocm_wsgi.views.auth import require_scraper, uncached
 
 
 def init_app(app: Flask) -> None:
-    """Serve them, and count the requests to the API."""
+    """Register /metrics, and count API requests."""
     service: Service = app.extensions["ocm"]
     collector = StateCollector(service.credentials, service.database, service.ledger)
     app.before_request(_count)
@@ -21,7 +21,7 @@ def init_app(app: Flask) -> None:
 
 
 def show(service: Service, collector: StateCollector) -> Response:
-    """All there is to know, of every worker."""
+    """Return the metrics of all workers."""
     require_scraper(service)
     g.note.is_quiet = True
     prometheus.sample(service.ledger)

@@ -1,4 +1,4 @@
-"""How things stand and what was used, as JSON; and the same in the form that the Codex client asks for."""
+"""Status and usage as JSON, and as the Codex client requests them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ocm_wsgi.views.auth import asking_user, uncached
 
 
 def init_app(app: Flask) -> None:
-    """Serve them."""
+    """Register ``/ocm/v1/status``, ``/ocm/v1/usage`` and the paths where Codex requests its usage."""
     app.add_url_rule("/ocm/v1/status", "status", show_status)
     app.add_url_rule("/ocm/v1/usage", "usage", show_usage)
-    # Which of the two the client asks for depends on its base URL.
+    # Which of the two the client requests depends on its base URL.
     for path in ("/api/codex/usage", "/backend-api/wham/usage"):
         app.add_url_rule(path, "codex_usage", show_codex_usage)
 
 
 def show_status() -> Response:
-    """How things stand for whoever asks."""
+    """Return the status of the requesting user, and of the service if they are an admin."""
     service: Service = current_app.extensions["ocm"]
     report = StatusReport(
         accounts=Accounts(service.config.users, service.database),
@@ -40,14 +40,14 @@ def show_status() -> Response:
 
 
 def show_usage() -> Response:
-    """What whoever asks has used; for those who see all, what anybody has."""
+    """Return the usage of the requesting user, or of any user if they are an admin."""
     service: Service = current_app.extensions["ocm"]
-    asked = usage_query.question(request.args.to_dict(flat=False), asking_user(service))
-    return uncached(jsonify(usage_query.answer(service.ledger, asked)))
+    query = usage_query.parse(request.args.to_dict(flat=False), asking_user(service))
+    return uncached(jsonify(usage_query.run(service.ledger, query)))
 
 
 def show_codex_usage() -> Response:
-    """The same for the Codex client."""
+    """Return the usage in the format of the Codex client."""
     service: Service = current_app.extensions["ocm"]
     user, now = asking_user(service), time.time()
     if sees_all(user):

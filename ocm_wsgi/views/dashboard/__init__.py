@@ -1,4 +1,4 @@
-"""``/ocm/``: what people look at. Pages are made on the server, and complete without JavaScript."""
+"""The dashboard at ``/ocm/``. Pages are rendered on the server and complete without JavaScript."""
 
 from __future__ import annotations
 

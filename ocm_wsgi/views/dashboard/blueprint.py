@@ -1,4 +1,4 @@
-"""What all pages share: who looks at them, forms that no other site can send, and what browsers are told."""
+"""What all pages share: the signed-in viewer, protection against forged forms, and security headers."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from ocm_wsgi.users.sessions import LIFETIME_SECONDS, Sessions, SignIns
 from ocm_wsgi.users.user import ANYONE, User
 from ocm_wsgi.views.dashboard import texts
 
-#: Of who is signed in, and of who is not. Two, as a browser that comes from another site sends neither, and what it
-#: is given then must not take the place of the first.
+#: The cookies of a signed-in browser and of one that is not. There are two, because a browser that follows a link from
+#: another site sends neither, and the cookie it gets then must not replace that of its session.
 SESSION_COOKIE = "ocm_session"
 VISIT_COOKIE = "ocm_visit"
 
 _STATIC = Path(__file__).resolve().parents[1] / "static"
-_FIELDS = {
+_SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; connect-src 'self'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Without any, browsers would send forms from the origin "null".
+    # Without a referrer, browsers would send forms with the origin "null".
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-#: Served to whoever is not signed in, too.
-_OPEN_PAGES = frozenset({"dashboard.sign_in", "dashboard.static", "dashboard.bare"})
+# Served without signing in, too.
+_PUBLIC_ENDPOINTS = frozenset({"dashboard.sign_in", "dashboard.static", "dashboard.bare"})
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """What the pages work with."""
+    """Everything that the pages need."""
 
     service: Service
     sessions: Sessions
@@ -51,7 +51,7 @@ class Dashboard:
 
 
 def dashboard_blueprint() -> Blueprint:
-    """Make the blueprint, without its pages."""
+    """Return the blueprint, without its pages."""
     blueprint = Blueprint(
         "dashboard", __name__, url_prefix="/ocm", static_folder=str(_STATIC), static_url_path="/static"
     )
@@ -64,69 +64,69 @@ def dashboard_blueprint() -> Blueprint:
     return blueprint
 
 
-def this() -> Dashboard:
-    """Give what the pages work with."""
+def current_dashboard() -> Dashboard:
+    """Return the dashboard of the current application."""
     dashboard: Dashboard = current_app.extensions["ocm_dashboard"]
     return dashboard
 
 
 def viewer() -> User:
-    """Give who looks; ``ANYONE`` where there are no users."""
+    """Return the user who views the page; ``ANYONE`` if there are no users."""
     user: User = g.viewer
     return user
 
 
 def actor() -> str:
-    """Who does it, in the audit trail."""
+    """Return the viewer's name for the audit trail."""
     return viewer().name or "anyone"
 
 
 def require_admin() -> None:
-    """Keep everybody else out.
+    """Refuse viewers who are not admins.
 
-    :raises AdminOnly: the viewer does not see all.
+    :raises AdminOnly: the viewer does not see everything.
     """
     if not sees_all(viewer()):
         raise AdminOnly("This page is for admins.")
 
 
 def link(page: str = "") -> str:
-    """Give the address of a page, relative to the one that is shown: so it holds below any path of a proxy's."""
+    """Return the URL of a page relative to the current one, so that it is right below any path prefix of a proxy."""
     depth = request.path.count("/") - 2
     return "../" * depth + page or "./"
 
 
-def see(page: str = "") -> BaseResponse:
-    """Send the browser to a page, with GET."""
+def redirect_to(page: str = "") -> BaseResponse:
+    """Redirect the browser to a page, with GET."""
     return redirect(link(page), 303)
 
 
 def page(template: str, status: int = 200, **values: Any) -> Response:
-    """Make a page. Nothing on the way keeps it."""
+    """Render a page that no cache may store."""
     response = make_response(render_template(f"dashboard/{template}.html", **values), status)
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
 def is_secure() -> bool:
-    """Whether the browser has come over TLS, be it as far as a proxy on this machine."""
+    """Return whether the browser uses TLS, to this service or to a proxy on this machine."""
     return request.is_secure or (_is_local() and request.headers.get("X-Forwarded-Proto", "") == "https")
 
 
-def address() -> str:
-    """Where the browser is, as a proxy on this machine tells, else the peer."""
-    told = request.headers.get("X-Forwarded-For", "") if _is_local() else ""
-    return (told.rpartition(",")[2].strip() or request.remote_addr or "")[:64]
+def client_address() -> str:
+    """Return the browser's address as reported by a proxy on this machine, or else that of the peer."""
+    reported = request.headers.get("X-Forwarded-For", "") if _is_local() else ""
+    return (reported.rpartition(",")[2].strip() or request.remote_addr or "")[:64]
 
 
 def base_url() -> str:
-    """Give the API's address as the browser's way here suggests it."""
+    """Return the API's URL, derived from the one that the browser used."""
     prefix = request.headers.get("X-Forwarded-Prefix", "").rstrip("/") if _is_local() else ""
     return f"{'https' if is_secure() else 'http'}://{request.host}{prefix}/v1"
 
 
 def set_cookie(response: BaseResponse, name: str, content: str | None) -> None:
-    """Set a cookie, or take it away. Without a path it is one for this folder, whatever a proxy puts before it."""
+    """Set a cookie, or delete it. It has no path, so it applies to this folder below any path prefix of a proxy."""
     response.set_cookie(
         name,
         content or "",
@@ -139,13 +139,13 @@ def set_cookie(response: BaseResponse, name: str, content: str | None) -> None:
 
 
 def _is_local() -> bool:
-    """Whether the peer is on this machine, as our proxy is; a Unix socket shows no address."""
+    """Return whether the peer is on this machine, as our proxy is; a peer on a Unix socket has no address."""
     return request.remote_addr in (None, "", "127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 def _identify() -> BaseResponse | None:
-    """Find out who looks, and refuse forms that were not made for their browser."""
-    dashboard = this()
+    """Identify the viewer, and refuse forms that were not rendered for their browser."""
+    dashboard = current_dashboard()
     if request.endpoint in ("dashboard.static", "dashboard.bare"):
         return None
     g.cookie = g.new_visit = None
@@ -161,9 +161,9 @@ def _identify() -> BaseResponse | None:
             visit = g.new_visit = dashboard.sessions.visit()
         g.cookie = visit
     if request.method == "POST" and not dashboard.sessions.is_form_token(g.cookie, request.form.get("form_token", "")):
-        raise BadRequest("This form has grown old, or comes from elsewhere. Go back, reload the page and try again.")
-    if g.viewer is None and request.endpoint not in _OPEN_PAGES:
-        return see("sign-in")
+        raise BadRequest("This form has expired. Reload the page and try again.")
+    if g.viewer is None and request.endpoint not in _PUBLIC_ENDPOINTS:
+        return redirect_to("sign-in")
     return None
 
 
@@ -177,7 +177,7 @@ def _viewer(dashboard: Dashboard) -> User:
 
 
 def _protect(response: Response) -> Response:
-    response.headers.update(_FIELDS)
+    response.headers.update(_SECURITY_HEADERS)
     if g.get("new_visit"):
         set_cookie(response, VISIT_COOKIE, g.new_visit)
     return response
@@ -201,11 +201,11 @@ def _context() -> dict[str, Any]:
         "viewer": user,
         "is_open": user is ANYONE,
         "sees_all": user is not None and sees_all(user),
-        "form_token": this().sessions.form_token(g.cookie) if g.get("cookie") else "",
+        "form_token": current_dashboard().sessions.form_token(g.cookie) if g.get("cookie") else "",
     }
 
 
 def _asset(name: str) -> str:
-    """Give the address of a static file, another one whenever its content is another."""
+    """Return the URL of a static file; it changes whenever the content does."""
     version = hashlib.sha256((_STATIC / name).read_bytes()).hexdigest()[:8]
     return link(f"static/{name}?v={version}")

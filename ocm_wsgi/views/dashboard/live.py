@@ -1,4 +1,4 @@
-"""Noting the requests to the API, and the turns of WebSockets, that are under way."""
+"""Tracks the API requests and WebSocket turns in progress, for the overview."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ocm_wsgi.views.dashboard.blueprint import Dashboard
 
 
 def init_app(app: Flask) -> None:
-    """Take up what may become a turn, from its beginning to its end; of a WebSocket each turn, not the socket."""
+    """Track each request that may become a turn; of a WebSocket, each turn instead of the connection."""
     dashboard: Dashboard = app.extensions["ocm_dashboard"]
 
     def begin() -> None:

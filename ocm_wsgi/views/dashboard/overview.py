@@ -1,4 +1,4 @@
-"""The overview: what is left, whether it lasts, and who uses it."""
+"""The overview: how much is left, whether it will last, and who uses it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from werkzeug.wrappers import Response
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.reporting import dashboard
 from ocm_wsgi.reporting.status import sees_all
-from ocm_wsgi.views.dashboard.blueprint import base_url, page, require_admin, see, this, viewer
+from ocm_wsgi.views.dashboard.blueprint import base_url, current_dashboard, page, redirect_to, require_admin, viewer
 
 
 def add_pages(blueprint: Blueprint) -> None:
-    """Add the page, and the part of it that is fetched again and again."""
+    """Add the page, and the part of it that the browser refreshes."""
     blueprint.add_url_rule("/", "overview", show)
     blueprint.add_url_rule("/live", "live", show_live)
 
 
 def show() -> Response:
-    """The first page; for those who do not see all, their own usage."""
+    """Show the overview; viewers who are not admins are redirected to their own usage."""
     if not sees_all(viewer()):
-        return see("mine")
-    service, now = this().service, time.time()
-    used = dashboard.used(service.ledger, now)
+        return redirect_to("mine")
+    service, now = current_dashboard().service, time.time()
+    usage = dashboard.usage(service.ledger, now)
     has_users = service.users.has_users
-    is_empty = not used.total.month.turns
+    is_empty = not usage.total.month.turns
     return page(
         "overview",
-        used=used,
+        usage=usage,
         subscription=dashboard.subscription(service.window_history, DEFAULT_CREDENTIAL, now),
         health=dashboard.health(service.credentials),
-        live=this().live.all(),
+        live=current_dashboard().live.all(),
         now=now,
         has_users=has_users,
         is_empty=is_empty,
@@ -41,6 +41,6 @@ def show() -> Response:
 
 
 def show_live() -> Response:
-    """The streams under way."""
+    """Show the requests in progress."""
     require_admin()
-    return page("live", live=this().live.all(), now=time.time())
+    return page("live", live=current_dashboard().live.all(), now=time.time())

@@ -1,4 +1,4 @@
-"""How pages write numbers and times."""
+"""Template filters that format numbers, times and states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from ocm_wsgi.admission.admission import Use
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 
-_FORMS = {
+_TIME_FORMATS = {
     "time": "%Y-%m-%d %H:%M UTC",
     "weekday": "%A %H:%M UTC",
     "day": "%a %-d %b",
@@ -29,19 +29,19 @@ _STATUSES = {
     "completed": "done",
     "incomplete": "incomplete",
     "failed": "failed",
-    "cut": "cut off",
+    "cut": "interrupted",
     "error": "refused",
 }
 
 
 def add_filters(blueprint: Blueprint) -> None:
-    """Let templates use them."""
+    """Register the filters."""
     for filter_ in (usd, short, whole, percent, moment, duration, used, event, outcome, user_name):
         blueprint.add_app_template_filter(filter_)
 
 
 def usd(micro: int | None) -> str:
-    """Dollars from micro-dollars."""
+    """Format micro-dollars as dollars."""
     if micro is None:
         return "no price"
     if 0 < micro < MICRO_PER_USD // 100:
@@ -51,7 +51,7 @@ def usd(micro: int | None) -> str:
 
 
 def short(number: int) -> str:
-    """A large number, short."""
+    """Format a large number with a suffix."""
     for factor, suffix in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if number >= factor:
             part = number / factor
@@ -60,29 +60,29 @@ def short(number: int) -> str:
 
 
 def whole(number: int) -> str:
-    """A large number in full."""
+    """Format a large number in full."""
     return f"{number:,}"
 
 
 def percent(number: float | None) -> str:
-    """A percentage; whole, but for small ones."""
+    """Format a percentage, as a whole number unless it is below 1."""
     if number is None:
         return "–"
     return f"{number:.1f} %" if 0 < number < 1 else f"{number:.0f} %"
 
 
 def moment(at: float | None, form: str = "time") -> str:
-    """A time in UTC. In the form ``time`` or ``weekday`` a browser with JavaScript shows it in its own time zone."""
+    """Format a time in UTC. JavaScript shows the forms ``time`` and ``weekday`` in the browser's own time zone."""
     if at is None:
         return "–"
     when = datetime.fromtimestamp(at, timezone.utc)
     return Markup('<time datetime="{}" data-form="{}">{}</time>').format(
-        when.strftime("%Y-%m-%dT%H:%M:%SZ"), form, when.strftime(_FORMS[form])
+        when.strftime("%Y-%m-%dT%H:%M:%SZ"), form, when.strftime(_TIME_FORMATS[form])
     )
 
 
 def duration(milliseconds: float) -> str:
-    """How long something took."""
+    """Format a duration."""
     seconds = milliseconds / 1000
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -92,7 +92,7 @@ def duration(milliseconds: float) -> str:
 
 
 def used(use: Use) -> str:
-    """How much of a limit is used, in its own unit."""
+    """Format how much of a limit is used, in its own unit."""
     if use.limit.unit == "percent":
         return percent(float(use.used))
     if use.limit.unit == "usd":
@@ -101,15 +101,15 @@ def used(use: Use) -> str:
 
 
 def event(kind: str) -> str:
-    """What was done, in words."""
+    """Return the text for a kind of event."""
     return _EVENTS.get(kind, kind)
 
 
 def outcome(status: str) -> str:
-    """How a turn ended, in words."""
+    """Return the text for a turn's status."""
     return _STATUSES.get(status, status)
 
 
 def user_name(name: str) -> str:
-    """A user's name; turns from before there were users have none."""
+    """Return a user's name; turns from before there were users have none."""
     return name or "anyone"

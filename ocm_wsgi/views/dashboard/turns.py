@@ -1,4 +1,4 @@
-"""The turns, newest first."""
+"""The list of turns, newest first, and its CSV file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ocm_wsgi.config import times
 from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.reporting.status import iso, sees_all
-from ocm_wsgi.views.dashboard.blueprint import page, this, viewer
+from ocm_wsgi.views.dashboard.blueprint import current_dashboard, page, viewer
 
 STATUSES: tuple[str, ...] = get_args(TurnStatus)
 _FILTERS = ("user", "model", "status", "since", "until")
@@ -30,22 +30,22 @@ _COLUMNS = (
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost_usd"),
     *("first_byte_ms", "duration_ms", "request_id"),
 )
-#: What a spreadsheet would take for a formula begins with one of these.
+# Spreadsheets take text that starts with one of these for a formula.
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 
 
 def add_pages(blueprint: Blueprint) -> None:
-    """Add the page and its file."""
+    """Add /turns and /turns.csv."""
     blueprint.add_url_rule("/turns", "turns", show)
     blueprint.add_url_rule("/turns.csv", "turns_csv", download)
 
 
 def show() -> BaseResponse:
-    """A page of turns."""
-    database = this().service.database
+    """Show a page of turns."""
+    database = current_dashboard().service.database
     given, turn_filter = _given(), _turn_filter()
     found = history.turns(database, turn_filter)
-    users, models = history.names(database, time.time() - 31 * DAY_SECONDS, turn_filter.user and _own())
+    users, models = history.names(database, time.time() - 31 * DAY_SECONDS, turn_filter.user and _restricted_to())
     query = urlencode(given)
     following = urlencode({**given, "before": str(found.next)}) if found.next else None
     return page(
@@ -62,8 +62,8 @@ def show() -> BaseResponse:
 
 
 def download() -> BaseResponse:
-    """The turns that the page would list, as CSV."""
-    found = history.all_turns(this().service.database, replace(_turn_filter(), before=None))
+    """Return the turns that the page would list, as CSV."""
+    found = history.all_turns(current_dashboard().service.database, replace(_turn_filter(), before=None))
     return Response(
         _csv(found),
         content_type="text/csv; charset=utf-8",
@@ -71,8 +71,8 @@ def download() -> BaseResponse:
     )
 
 
-def _own() -> str | None:
-    """Whose turns the viewer is kept to; ``None`` for everybody's."""
+def _restricted_to() -> str | None:
+    """Return the only user whose turns the viewer may see; ``None`` if they may see all."""
     return None if sees_all(viewer()) else viewer().name
 
 
@@ -81,7 +81,7 @@ def _given() -> dict[str, str]:
 
 
 def _turn_filter() -> TurnFilter:
-    given, own = _given(), _own()
+    given, own = _given(), _restricted_to()
     until = _day(given.get("until"))
     return TurnFilter(
         user=own if own is not None else given.get("user"),
@@ -94,7 +94,7 @@ def _turn_filter() -> TurnFilter:
 
 
 def _day(text: str | None) -> float | None:
-    """The beginning of a day in UTC; ``None`` for what is none."""
+    """Return the start of a day in UTC; ``None`` for text that is not a day."""
     try:
         return times.parse_day(text or "")
     except ValueError:

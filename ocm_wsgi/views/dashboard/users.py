@@ -1,4 +1,4 @@
-"""Managing users."""
+"""The pages for managing users."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ from ocm_wsgi.reporting.client_setup import client_configuration
 from ocm_wsgi.reporting.status import user_state
 from ocm_wsgi.users.accounts import Account
 from ocm_wsgi.users.user import User
-from ocm_wsgi.views.dashboard.blueprint import actor, base_url, page, require_admin, see, this, viewer
+from ocm_wsgi.views.dashboard.blueprint import (
+    actor,
+    base_url,
+    current_dashboard,
+    page,
+    redirect_to,
+    require_admin,
+    viewer,
+)
 
-_MOST_CONCURRENT = 10_000
+_MAX_CONCURRENT = 10_000
 
 
 def add_pages(blueprint: Blueprint) -> None:
-    """Add the list, each user's page, and the pages that ask before something cannot be undone."""
+    """Add the list, each user's page, and the confirmation pages."""
     blueprint.add_url_rule("/users", "users", show_all)
     blueprint.add_url_rule("/users", "add_user", add, methods=["POST"])
     blueprint.add_url_rule("/users/<name>", "user", show)
@@ -36,85 +44,85 @@ def add_pages(blueprint: Blueprint) -> None:
 
 
 def show_all() -> Response:
-    """All users, and a form for another."""
+    """Show all users, and a form to add one."""
     require_admin()
     return _list(MultiDict(), None)
 
 
 def add() -> Response:
-    """Add a user and show their token, this once."""
+    """Add a user and show their token, only this once."""
     require_admin()
     form = request.form
     try:
         user = _changed(User(form.get("name", "").strip()), form)
-        bearer_token = this().accounts.add(user, actor=actor())
+        bearer_token = current_dashboard().accounts.add(user, actor=actor())
     except UserRejected as refusal:
         return _list(form, refusal.message, 400)
     return _token_page(user.name, bearer_token, is_new=True)
 
 
 def show(name: str) -> Response:
-    """One user, with what they may and what they have used."""
+    """Show one user, with their permissions and usage."""
     require_admin()
     return _user_page(_account(name), None, None)
 
 
 def change(name: str) -> Response:
-    """Change what a user may."""
+    """Change a user's permissions."""
     require_admin()
     account = _account(name)
     try:
-        this().accounts.update(name, lambda user: _changed(user, request.form), actor=actor())
+        current_dashboard().accounts.update(name, lambda user: _changed(user, request.form), actor=actor())
     except UserRejected as refusal:
         return _user_page(account, request.form, refusal.message, 400)
-    return see(f"users/{name}?changed=1")
+    return redirect_to(f"users/{name}?changed=1")
 
 
 def set_access(name: str) -> Response:
-    """Lock a user out, or let them in again."""
+    """Disable a user, or enable them again."""
     require_admin()
     _account(name)
     is_disabled = request.form.get("disabled") == "1"
-    this().accounts.update(name, lambda user: replace(user, disabled=is_disabled), actor=actor())
-    return see(f"users/{name}?changed=1")
+    current_dashboard().accounts.update(name, lambda user: replace(user, disabled=is_disabled), actor=actor())
+    return redirect_to(f"users/{name}?changed=1")
 
 
 def rotate(name: str) -> Response:
-    """Ask, then give a user a new token and show it, this once."""
+    """Ask for confirmation, then give a user a new token and show it, only this once."""
     require_admin()
     account = _account(name)
     if request.method == "GET":
         return page("confirm", name=name, action="rotate", is_self=account.user.name == viewer().name)
-    return _token_page(name, this().accounts.rotate_token(name, actor=actor()), is_new=False)
+    return _token_page(name, current_dashboard().accounts.rotate_token(name, actor=actor()), is_new=False)
 
 
 def remove(name: str) -> Response:
-    """Ask, then remove a user."""
+    """Ask for confirmation, then remove a user."""
     require_admin()
     account = _account(name)
     if request.method == "GET":
         return page("confirm", name=name, action="remove", is_self=account.user.name == viewer().name)
-    this().accounts.remove(name, actor=actor())
-    return see("users")
+    current_dashboard().accounts.remove(name, actor=actor())
+    return redirect_to("users")
 
 
 def _account(name: str) -> Account:
     try:
-        return this().accounts.show(name)
+        return current_dashboard().accounts.show(name)
     except UserRejected as exc:
         raise NotFound(exc.message) from exc
 
 
 def _list(form: MultiDict[str, str], problem: str | None, status: int = 200) -> Response:
-    service = this().service
+    service = current_dashboard().service
     now = time.time()
-    rows = [(account.user, user_state(account.user, now)) for account in this().accounts.all()]
-    used = {part.name: part for part in dashboard.used(service.ledger, now).users}
-    return page("users", status, rows=rows, used=used, form=form, problem=problem)
+    rows = [(account.user, user_state(account.user, now)) for account in current_dashboard().accounts.all()]
+    usage = {user.name: user for user in dashboard.usage(service.ledger, now).users}
+    return page("users", status, rows=rows, usage=usage, form=form, problem=problem)
 
 
 def _user_page(account: Account, form: MultiDict[str, str] | None, problem: str | None, status: int = 200) -> Response:
-    service, user = this().service, account.user
+    service, user = current_dashboard().service, account.user
     return page(
         "user",
         status,
@@ -122,7 +130,7 @@ def _user_page(account: Account, form: MultiDict[str, str] | None, problem: str 
         user=user,
         state=user_state(user, time.time()),
         uses=service.admission.uses(user),
-        used=dashboard.used(service.ledger, time.time(), user.name),
+        usage=dashboard.usage(service.ledger, time.time(), user.name),
         form=form or _form(user),
         problem=problem,
         is_changed="changed" in request.args,
@@ -136,7 +144,7 @@ def _token_page(name: str, bearer_token: str, *, is_new: bool) -> Response:
 
 
 def _form(user: User) -> MultiDict[str, str]:
-    """What the form holds for a user as they are."""
+    """Return the form's fields for a user."""
     expires = user.expires_at
     fields = {
         "limits": "\n".join(str(limit) for limit in user.limits),
@@ -148,9 +156,9 @@ def _form(user: User) -> MultiDict[str, str]:
 
 
 def _changed(user: User, form: MultiDict[str, str]) -> User:
-    """Give a user as a form has them.
+    """Return a user as changed in a form.
 
-    :raises UserRejected: with a sentence on what is wrong.
+    :raises UserRejected: with a sentence that says what is wrong.
     """
     try:
         wanted = tuple(limits.parse(line) for line in _lines(form.get("limits", "")))
@@ -173,17 +181,17 @@ def _lines(text: str) -> list[str]:
 def _number(text: str) -> int | None:
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MOST_CONCURRENT):
-        raise UserRejected(f"Turns at once: a whole number from 1 to {_MOST_CONCURRENT}, or nothing.")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MAX_CONCURRENT):
+        raise UserRejected(f"Concurrent turns must be a whole number from 1 to {_MAX_CONCURRENT}, or empty.")
     return int(text)
 
 
 def _end_of(text: str, before: float | None) -> float | None:
-    """The beginning of a day in UTC. The day that is there already keeps its time of day."""
+    """Return the start of a day in UTC. An unchanged day keeps its time of day."""
     if not text:
         return None
     try:
         day = times.parse_day(text)
     except ValueError as exc:
-        raise UserRejected("Access ends on a day, such as 2027-01-31, or never.") from exc
+        raise UserRejected("The end of access must be a date such as 2027-01-31, or empty.") from exc
     return before if before is not None and day <= before < day + DAY_SECONDS else day

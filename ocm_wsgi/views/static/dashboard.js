@@ -1,4 +1,4 @@
-// Comfort only: every page is complete without this.
+// Enhancements only: every page is complete without JavaScript.
 "use strict";
 
 const forms = {
@@ -23,21 +23,21 @@ async function copy(button) {
     await navigator.clipboard.writeText(text.textContent);
     button.textContent = "Copied";
   } catch {
-    // Not over plain HTTP: then it is marked, to be copied by hand.
+    // The clipboard is unavailable over plain HTTP: select the text, to be copied by hand.
     window.getSelection().selectAllChildren(text);
-    button.textContent = "Marked";
+    button.textContent = "Selected";
   }
 }
 
-/** Fetch what is under way again and again, while somebody looks. */
-function keepFresh(element) {
+/** Refresh the list of requests in progress while the page is visible. */
+function autoRefresh(element) {
   setInterval(async () => {
     if (document.hidden) return;
     try {
       const response = await fetch(element.dataset.refresh, { redirect: "error" });
       if (response.ok) element.innerHTML = await response.text();
     } catch {
-      // The service restarts, or the session has ended: the next click will tell.
+      // The service is restarting, or the session has ended: the next click will show it.
     }
   }, 5000);
 }
@@ -47,4 +47,4 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
   button.hidden = false;
   button.addEventListener("click", () => copy(button));
 }
-document.querySelectorAll("[data-refresh]").forEach(keepFresh);
+document.querySelectorAll("[data-refresh]").forEach(autoRefresh);

@@ -84,7 +84,7 @@ def test_from_a_new_user_to_their_end(service: ServiceFactory, tmp_path: Path, s
         chromium(tmp_path / "user", scripts=scripts) as user,
     ):
         sign_in(owner, running, ROOT)
-        until(lambda: "What to do next" in text(owner))
+        until(lambda: "Next steps" in text(owner))
         press(owner, "Users")
         until(lambda: bool(owner.find_elements(By.NAME, "name")))
         owner.find_element(By.NAME, "name").send_keys("ann")
@@ -97,7 +97,7 @@ def test_from_a_new_user_to_their_end(service: ServiceFactory, tmp_path: Path, s
         assert [button.is_displayed() for button in copying] == [scripts]
 
         sign_in(user, running, token)
-        until(lambda: "You have taken no turn yet." in text(user))
+        until(lambda: "No turns yet." in text(user))
         base_url = configuration.partition('base_url = "')[2].partition('"')[0]
         assert take_turn(base_url, token) == 200
         press(owner, "Overview")
@@ -111,7 +111,7 @@ def test_from_a_new_user_to_their_end(service: ServiceFactory, tmp_path: Path, s
         owner.get(f"{running.url}/ocm/users/ann")
         owner.find_element(By.NAME, "limits").send_keys("1 request per month")
         press(owner, "Save")
-        until(lambda: "Changed." in text(owner))
+        until(lambda: "Saved." in text(owner))
         assert take_turn(base_url, token) == 429
         user.refresh()
         until(lambda: "reached" in text(user))
@@ -133,7 +133,7 @@ def test_live_streams(service: ServiceFactory, tmp_path: Path) -> None:
     running = service(user_entries=USERS)
     with chromium(tmp_path / "owner") as owner, requests.Session() as session:
         sign_in(owner, running, ROOT)
-        until(lambda: "Nothing is under way." in text(owner, "#live"))
+        until(lambda: "No requests in progress." in text(owner, "#live"))
         gate = Gate().after(1)
         running.simulator.default_plan = Plan(gate=gate)
         session.trust_env = False
@@ -142,7 +142,7 @@ def test_live_streams(service: ServiceFactory, tmp_path: Path) -> None:
         with session.post(f"{running.url}/v1/responses", json=turn, headers=headers, stream=True, timeout=20):
             until(lambda: "/v1/responses" in text(owner, "#live"))
             gate.release()
-        until(lambda: "Nothing is under way." in text(owner, "#live"))
+        until(lambda: "No requests in progress." in text(owner, "#live"))
         require_quiet(owner, running)
 
 

@@ -166,7 +166,7 @@ def test_nobody_sees_another(running: RunningService) -> None:
                 shown = shown.replace(f'value="{given_text}"', "")
             shown = re.sub(r'href="[^"]*"', "", shown)
             assert not any(re.search(rf"\b{name}\b", shown) for name in [*NAMES, "root"])
-            assert "over the pace" not in shown
+            assert "over pace" not in shown
 
         ask()
 
@@ -243,7 +243,7 @@ def test_open_service(service: ServiceFactory) -> None:
     with Browser(running.url) as anyone:
         page = anyone.get().text
         assert "Open to everyone" in page
-        assert "What to do next" in page
+        assert "Next steps" in page
         added = anyone.post("users", "users", name="ann", admin="1").text
         token = re.search(r"sk-ocm-\w{43}", added)
         assert token
@@ -255,16 +255,16 @@ def test_open_service(service: ServiceFactory) -> None:
     ("used", "passed", "words", "lasts"),
     [
         pytest.param(0, 50, "Hardly used yet", None, id="unused"),
-        pytest.param(50, 50, "On the pace; lasts until it resets", None, id="even"),
-        pytest.param(25, 50, "50 % under the pace; lasts until it resets", None, id="under"),
-        pytest.param(67, 50, "34 % over the pace", 50 * 100 / 67, id="over"),
+        pytest.param(50, 50, "On pace; lasts until it resets", None, id="even"),
+        pytest.param(25, 50, "50 % under pace; lasts until it resets", None, id="under"),
+        pytest.param(67, 50, "34 % over pace", 50 * 100 / 67, id="over"),
         pytest.param(80, 10, "8 times the pace", 12.5, id="far-over"),
         pytest.param(100, 50, "Used up", None, id="used-up"),
-        pytest.param(60, 1, "Just begun", None, id="early"),
+        pytest.param(60, 1, "Just started", None, id="early"),
     ],
 )
 def test_gauge_words(used: float, passed: float, words: str, lasts: float | None) -> None:
     """A gauge says in plain words how use compares with time, and how long it will last."""
     found = gauge("week", Cycle(0, 100), used, 0.0, passed)
-    assert found.words == words
+    assert found.summary == words
     assert found.lasts_until == pytest.approx(lasts) if lasts else found.lasts_until is None
