@@ -1,39 +1,39 @@
-"""Every failure this package raises, and what a client, an operator or a command line is told of it.
+"""Every error this package raises, with what clients, operators and the command line get to see of it.
 
-The tree, split by what the one who meets it can do::
+The tree, grouped by what can be done about the error::
 
     OcmError
-    ├── ConfigurationError          the start stops; the owner mends the configuration
-    ├── BadRequest                  400  the client must send something else
+    ├── ConfigurationError          startup fails; the owner must fix the configuration
+    ├── BadRequest                  400  the client must change the request
     │   ├── UnsafeTarget
     │   ├── BodyTooLarge
     │   ├── BodyTruncated
     │   ├── EndpointUnavailable
     │   ├── ModelNotAllowed
     │   └── UserRejected
-    ├── AuthenticationFailed        401  the client must present a bearer token of ours
+    ├── AuthenticationFailed        401  the client must send a valid bearer token
     ├── AdminOnly                   403
     ├── NotFound                    404
-    ├── SignInThrottled             429  too many sign-ins to the dashboard have failed
-    ├── TooManyConcurrent           429  the user has as many turns under way as they may
+    ├── SignInThrottled             429  too many failed sign-ins to the dashboard
+    ├── TooManyConcurrent           429  the user has too many concurrent turns
     ├── UsageLimitReached           429  a limit of the user, or the owner's reserve
-    ├── UpgradeUnavailable          426  WebSocket is not to be had here; use HTTP
-    ├── CredentialError             about the owner's own credential
-    │   ├── CredentialRejected      400  only the owner can mend it; retrying cannot
-    │   └── CredentialUnavailable   503  missing or failing for now
-    ├── LoginFailed                 a sign-in or sign-out of the owner did not come about
-    ├── StateError                  503  our own database cannot be used for now
-    │   └── StateTooNew             a newer release made it; the owner installs that, or uses another
-    └── UpstreamError               502  OpenAI's side
+    ├── UpgradeUnavailable          426  WebSocket is unavailable here; use HTTP
+    ├── CredentialError             the owner's credential
+    │   ├── CredentialRejected      400  only the owner can fix it; retrying does not help
+    │   └── CredentialUnavailable   503  missing or temporarily unusable
+    ├── LoginFailed                 a sign-in or sign-out of the owner failed
+    ├── StateError                  503  the state database is temporarily unusable
+    │   └── StateTooNew             a newer release created it; install that release, or use another database
+    └── UpstreamError               502  OpenAI's side failed
         ├── UpstreamUnreachable
         ├── UpstreamTimeout         504
-        └── UpstreamCut             a response that ended before its end
+        └── UpstreamCut             a response that broke off
 
-A status is chosen for what the Codex client does with it: what retrying cannot cure is 400, whose text it shows
-at once and does not retry. Messages are fixed sentences for the client: no token, no path, no upstream text. What
-the operator needs beyond that goes into ``detail``, which is logged and never sent.
+Each status is chosen for its effect on the Codex client: an error that a retry cannot fix is 400, whose text Codex
+shows immediately without retrying. Messages are fixed sentences for the client, without tokens, paths or upstream text.
+Further information for the operator goes into ``detail``, which is logged and never sent.
 
-Imports nothing of this package: every module may use it.
+Imports nothing from this package, so that every module can import it.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from types import MappingProxyType
 
 
 class OcmError(Exception):
-    """The root of all failures of this package.
+    """Base class of all errors in this package.
 
-    :param message: one sentence for whoever made the request; safe to send.
-    :param detail: more for the log, or ``None``; never sent to a client. Must hold no secret.
-    :param retry_after_seconds: sent as ``Retry-After`` when not ``None``; a whole number, at least 1.
+    :param message: one sentence for the client; safe to send.
+    :param detail: further information for the log, or ``None``; never sent to a client. Must not contain a secret.
+    :param retry_after_seconds: sent as ``Retry-After`` unless ``None``; at least 1.
     :ivar members: sent beside ``type``, ``code`` and ``message`` in the ``error`` object.
-    :ivar response_fields: sent as further response fields.
+    :ivar response_fields: sent as additional response fields.
     """
 
     status = 500
@@ -67,15 +67,19 @@ class OcmError(Exception):
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
 
+    def as_json(self) -> dict[str, object]:
+        """Return the ``error`` object that clients receive, in OpenAI's shape."""
+        return {"type": self.error_type, "code": self.code, "message": self.message, **self.members}
+
 
 @dataclass(frozen=True)
 class ConfigProblem:
-    """One thing wrong in the configuration.
+    """One problem in the configuration.
 
     :ivar where: JSON path (``$.users[0].token``) or the name of an environment variable.
-    :ivar found: what stands there, as the reader would recognise it; never a secret.
-    :ivar expected: what would be right.
-    :ivar nearest: the known key that was probably meant, or ``None``.
+    :ivar found: the invalid value, as the reader would recognise it; never a secret.
+    :ivar expected: what would be valid.
+    :ivar nearest: the known key that was probably intended, or ``None``.
     """
 
     where: str
@@ -102,7 +106,7 @@ class ConfigurationError(OcmError):
 
 
 class BadRequest(OcmError):
-    """The request cannot be served as it is, and repeating it will not help."""
+    """The request cannot be served as it is; retrying will not help."""
 
     status = 400
     error_type = "invalid_request_error"
@@ -115,37 +119,37 @@ class UnsafeTarget(BadRequest):
 
 
 class BodyTooLarge(BadRequest):
-    """The body exceeds ``max_body_bytes``. 400 and not 413: Codex would retry a 413 five times."""
+    """The body exceeds ``max_body_bytes``. 400 rather than 413, which Codex would retry five times."""
 
     code = "body_too_large"
 
 
 class BodyTruncated(BadRequest):
-    """The client stopped before the end of the body it had announced."""
+    """The client disconnected before it had sent the whole body."""
 
     code = "body_truncated"
 
 
 class EndpointUnavailable(BadRequest):
-    """The endpoint does not exist for the kind of credential that the owner has."""
+    """The endpoint does not exist for the owner's kind of credential."""
 
     code = "endpoint_unavailable"
 
 
 class ModelNotAllowed(BadRequest):
-    """The user may not use this model. 400, because Codex shows its text at once and does not retry it."""
+    """The user may not use this model. 400, because Codex shows its text immediately and does not retry."""
 
     code = "model_not_allowed"
 
 
 class UserRejected(BadRequest):
-    """A user cannot be made or changed like this: the message says why."""
+    """A user cannot be created or changed as requested; the message says why."""
 
     code = "invalid_user"
 
 
 class AuthenticationFailed(OcmError):
-    """No bearer token, a malformed one, or one that no user has. The response carries a challenge."""
+    """The bearer token is missing, malformed or unknown. The response has a challenge."""
 
     status = 401
     error_type = "authentication_error"
@@ -153,7 +157,7 @@ class AuthenticationFailed(OcmError):
 
 
 class AdminOnly(OcmError):
-    """The user is known and may not have this."""
+    """The user is authenticated but not authorized."""
 
     status = 403
     error_type = "permission_error"
@@ -161,7 +165,7 @@ class AdminOnly(OcmError):
 
 
 class NotFound(OcmError):
-    """Nothing is served at this path."""
+    """There is nothing at this path."""
 
     status = 404
     error_type = "invalid_request_error"
@@ -169,7 +173,7 @@ class NotFound(OcmError):
 
 
 class SignInThrottled(OcmError):
-    """Too many sign-ins to the dashboard have failed, from this address or in all."""
+    """Too many sign-ins to the dashboard have failed, from this address or in total."""
 
     status = 429
     error_type = "rate_limit_exceeded"
@@ -177,7 +181,7 @@ class SignInThrottled(OcmError):
 
 
 class TooManyConcurrent(OcmError):
-    """The user has as many turns under way as they may. With ``Retry-After``, which Codex waits for, five times."""
+    """The user has too many concurrent turns. Has ``Retry-After``, which Codex obeys, up to five times."""
 
     status = 429
     error_type = "rate_limit_exceeded"
@@ -185,15 +189,15 @@ class TooManyConcurrent(OcmError):
 
 
 class UsageLimitReached(OcmError):
-    """A limit of the user is reached, or the part of the subscription that is left is the owner's.
+    """A limit of the user is reached, or the rest of the subscription is reserved for the owner.
 
-    In the form that Codex takes for final. It makes its own sentence of it: "You've hit your usage limit. <advice>, or
-    try again at <resets_at>." Where ``x-codex-promo-message`` does not get through it says, for this plan type, "To get
-    more access now, send a request to your admin or try again at <resets_at>."
+    Sent in the form that Codex treats as final. Codex shows a sentence of its own: "You've hit your usage limit.
+    <advice>, or try again at <resets_at>." If ``x-codex-promo-message`` does not arrive, it shows, for this plan type,
+    "To get more access now, send a request to your admin or try again at <resets_at>."
 
-    :param advice: what to do about it, without a full stop.
-    :param resets_at: Unix seconds when it may be tried again.
-    :param resets_in_seconds: the same from now on, at least 0.
+    :param advice: what the user can do, without a full stop.
+    :param resets_at: Unix seconds of the reset.
+    :param resets_in_seconds: seconds until the reset, at least 0.
 
     Source: openai/codex, ``codex-rs/protocol/src/error.rs``.
     """
@@ -205,12 +209,12 @@ class UsageLimitReached(OcmError):
     def __init__(self, message: str, *, advice: str, resets_at: int, resets_in_seconds: int) -> None:
         super().__init__(message)
         self.members = {"plan_type": "business", "resets_at": resets_at, "resets_in_seconds": resets_in_seconds}
-        # The second is what the openai library asks before it tries again.
+        # The openai library checks x-should-retry before it retries.
         self.response_fields = {"x-codex-promo-message": advice, "x-should-retry": "false"}
 
 
 class UpgradeUnavailable(OcmError):
-    """A WebSocket was asked for where none can be had. Codex falls back to HTTP at once on 426."""
+    """A WebSocket was requested but is unavailable here. On 426 Codex immediately falls back to HTTP."""
 
     status = 426
     error_type = "invalid_request_error"
@@ -222,9 +226,9 @@ class CredentialError(OcmError):
 
 
 class CredentialRejected(CredentialError):
-    """Only the owner can mend the credential: signed out, of a kind we cannot use, or refused for good.
+    """Only the owner can fix the credential: it is signed out, unsupported, or permanently refused.
 
-    400, because Codex shows its text at once and does not retry it.
+    400, because Codex shows its text immediately and does not retry.
     """
 
     status = 400
@@ -233,7 +237,7 @@ class CredentialRejected(CredentialError):
 
 
 class CredentialUnavailable(CredentialError):
-    """The credential is missing, unreadable or could not be refreshed, for now. It may be mended at any moment."""
+    """The credential is missing or unreadable, or could not be refreshed. This may be temporary."""
 
     status = 503
     error_type = "api_error"
@@ -241,9 +245,9 @@ class CredentialUnavailable(CredentialError):
 
 
 class LoginFailed(OcmError):
-    """The owner's sign-in did not come about; ``auth.json`` is as it was. For the command line only.
+    """The owner's sign-in failed; ``auth.json`` is unchanged. For the command line only.
 
-    :param code: what went wrong, for programs.
+    :param code: the reason, for programs.
     """
 
     def __init__(self, message: str, *, code: str, detail: str | None = None) -> None:
@@ -252,14 +256,14 @@ class LoginFailed(OcmError):
 
 
 class StateError(OcmError):
-    """The state database is locked, full, damaged or gone. A turn that is under way goes on all the same."""
+    """The state database is locked, full, damaged or missing. Turns in progress continue."""
 
     status = 503
     code = "state_unavailable"
 
 
 class StateTooNew(StateError):
-    """The schema is of a newer release: writing to it could harm what that release keeps there."""
+    """The schema is from a newer release: writing to it could corrupt that release's data."""
 
 
 class UpstreamError(OcmError):
@@ -271,23 +275,23 @@ class UpstreamError(OcmError):
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No connection to upstream, or it broke before the response began."""
+    """The connection to upstream failed, or broke before the response began."""
 
     code = "upstream_unreachable"
 
 
 class UpstreamTimeout(UpstreamError):
-    """Upstream accepted the request and stayed silent for too long."""
+    """Upstream accepted the request but did not respond in time."""
 
     status = 504
     code = "upstream_timeout"
 
 
 class UpstreamCut(UpstreamError, ConnectionResetError):
-    """Upstream's response ended before its end, after the status had been sent to the client.
+    """Upstream's response broke off after its status had been sent to the client.
 
-    Also a ``ConnectionResetError``: a WSGI server then drops the client's connection without the closing chunk,
-    so the client can see that the response is not whole, and does not log a traceback for it.
+    Also a ``ConnectionResetError``, for which a WSGI server logs no traceback. It closes the client's connection
+    without the last chunk, so that the client can see that the response is incomplete.
     """
 
     code = "upstream_cut"

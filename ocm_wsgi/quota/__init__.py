@@ -1,1 +1,1 @@
-"""Limits of users, and shares of the subscription's windows. Pure; no I/O."""
+"""Limits of users, and shares in the subscription's windows. Pure; no I/O."""

@@ -1,8 +1,8 @@
-"""What a user may use in a time: limits, the windows they hold in, and whether one is reached. Pure; no I/O.
+"""Usage limits of users: parsing, formatting, and the windows they apply to. Pure; no I/O.
 
-Windows are half open, ``start <= t < end``, in Unix seconds. Those of 5 hours and of a week follow upstream's own
-cycle where it is known, so that a user's limit starts afresh together with the subscription; without it they stand
-still in UTC (5 hours counted from 1970, weeks from Monday). Days and months are those of UTC.
+Windows are half-open, ``start <= t < end``, in Unix seconds. Those of 5 hours and of a week follow upstream's cycle if
+it is known, so that a user's limit resets together with the subscription. Otherwise they are fixed in UTC (5 hours
+counted from 1970, weeks from Monday). Days and months are in UTC.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ MICRO_PER_USD = 1_000_000
 #: For people, within a sentence.
 PERIOD_NAMES: Mapping[Period, str] = {"5h": "5 hours", "day": "day", "week": "week", "month": "month"}
 
-#: The subscription's window that a percentage is one of. Upstream has no daily or monthly window: a percentage per
-#: day or month is one of the week's allowance, used within the day or month.
+#: The subscription's window to which a percentage refers. Upstream has no daily or monthly window: a percentage per day
+#: or month is a share of the week's allowance, used within the day or month.
 MEASURED_BY: Mapping[Period, Period] = {"5h": "5h", "day": "week", "week": "week", "month": "week"}
 
-#: The periods that upstream has windows of.
+#: The periods for which upstream has windows.
 MEASURES: tuple[Period, ...] = ("5h", "week")
 
-#: 1970 began on a Thursday; this is its first Monday.
+# 1970 began on a Thursday; this is its first Monday.
 _FIRST_MONDAY = 4 * 24 * HOUR_SECONDS
 
 _LIMIT = re.compile(
@@ -57,7 +57,7 @@ _FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 class LimitsConfig(Protocol):
-    """The shape of a limit in the configuration: measures that hold on their own in one period."""
+    """The shape of a limit in the configuration: independent measures in one period."""
 
     @property
     def per(self) -> Period: ...
@@ -75,8 +75,8 @@ class LimitsConfig(Protocol):
 class Limit:
     """One limit.
 
-    :ivar amount: more than 0; whole for requests and tokens; at most 100 for a percentage. The request that finds
-        this much used, or more, is refused.
+    :ivar amount: more than 0; an integer for requests and tokens; at most 100 for a percentage. A request is refused
+        once this much is used.
     """
 
     amount: Decimal
@@ -84,13 +84,13 @@ class Limit:
     period: Period
 
     def __str__(self) -> str:
-        """The limit as ``parse`` reads it."""
+        """Return the limit in the format of ``parse``."""
         return f"{_amount_text(self.amount, self.unit)} per {self.period}"
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """Upstream's own window: when it began and when it ends."""
+    """Upstream's own window, in Unix seconds."""
 
     start: int
     end: int
@@ -98,7 +98,7 @@ class Cycle:
 
 @dataclass(frozen=True)
 class Span:
-    """The window that a limit holds in at some moment."""
+    """The window of a limit at some time, in Unix seconds."""
 
     start: int
     end: int
@@ -106,7 +106,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Used:
-    """What turns have used. ``tokens`` are input and output together."""
+    """The use by some turns. ``tokens`` includes input and output."""
 
     requests: int = 0
     tokens: int = 0
@@ -114,23 +114,23 @@ class Used:
 
 
 def parse(text: str) -> Limit:
-    """Read a limit: ``30% per week``, ``5 USD per day``, ``2M tokens per 5h``, ``$20/month``, ``100 requests a day``.
+    """Parse a limit, such as ``30% per week``, ``2M tokens per 5h``, ``$20/month`` or ``100 requests a day``.
 
-    :raises ValueError: with a sentence for whoever wrote it.
+    :raises ValueError: with a sentence for the author of the limit.
     """
     found = _LIMIT.fullmatch(text.strip())
     if not found:
-        raise ValueError(_wrong(text))
+        raise ValueError(_invalid(text))
     unit = "usd" if found["dollar"] and not found["unit"] else _UNITS.get((found["unit"] or "").lower())
     period = _PERIODS.get(" ".join(found["period"].lower().split()))
     if unit is None or period is None or (found["dollar"] and unit != "usd"):
-        raise ValueError(_wrong(text))
+        raise ValueError(_invalid(text))
     amount = Decimal(found["number"].replace("_", "")) * _FACTORS[(found["factor"] or "").lower()]
     return _checked(Limit(amount, unit, period), text)
 
 
 def from_config(limits: Iterable[LimitsConfig]) -> tuple[Limit, ...]:
-    """Give the limits that stand in the configuration, one for each measure."""
+    """Return the limits in the configuration, one for each measure."""
     return tuple(
         Limit(Decimal(amount), unit, limit.per)
         for limit in limits
@@ -140,10 +140,10 @@ def from_config(limits: Iterable[LimitsConfig]) -> tuple[Limit, ...]:
 
 
 def span(period: Period, now: float, cycle: Cycle | None = None) -> Span:
-    """Give the window of a period that ``now`` falls in.
+    """Return the window of a period that contains ``now``.
 
-    :param cycle: upstream's window of that period as last seen. When it is over, the next are taken to follow it
-        without a gap until upstream tells of a new one.
+    :param cycle: upstream's last known window of that period. After its end, the next ones are assumed to follow
+        without a gap until upstream reports a new one.
     """
     if period == "month":
         return _month(now)
@@ -159,10 +159,10 @@ def span(period: Period, now: float, cycle: Cycle | None = None) -> Span:
 
 
 def used(limit: Limit, use: Used, percent_per_usd: float | None) -> Decimal:
-    """Say how much of a limit's unit has been used in its window.
+    """Return how much has been used in a limit's window, in the limit's unit.
 
-    :param percent_per_usd: what a dollar of ours fills of upstream's window (see ``shares``); ``None`` when nothing
-        is known of that yet, in which case nothing counts.
+    :param percent_per_usd: the share of upstream's window that one dollar uses (see ``shares``); ``None`` while it is
+        unknown, in which case a percentage is 0.
     """
     if limit.unit == "requests":
         return Decimal(use.requests)
@@ -184,22 +184,22 @@ def _amount_text(amount: Decimal, unit: Unit) -> str:
 
 
 def _plain(amount: Decimal) -> str:
-    """Without an exponent, and without zeros at the end of a fraction."""
+    """Format without an exponent and without trailing zeros of a fraction."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _checked(limit: Limit, text: str) -> Limit:
     if limit.amount <= 0:
-        raise ValueError(f"{text!r}: the amount must be more than 0 (to lock a user out, disable them)")
+        raise ValueError(f"{text!r}: the amount must be more than 0 (to lock a user out, disable the user)")
     if limit.unit == "percent" and limit.amount > 100:
         raise ValueError(f"{text!r}: the subscription has only 100 percent")
     if limit.unit in ("requests", "tokens") and limit.amount % 1:
-        raise ValueError(f"{text!r}: {limit.unit} are counted in whole numbers")
+        raise ValueError(f"{text!r}: {limit.unit} must be a whole number")
     return limit
 
 
-def _wrong(text: str) -> str:
+def _invalid(text: str) -> str:
     return (
         f"{text!r} is not a limit; write an amount of %, USD, tokens or requests and one of 5h, day, week, month: "
         "'30% per week', '5 USD per day', '2M tokens per 5h', '100 requests per day'"
@@ -214,9 +214,9 @@ def _month(now: float) -> Span:
 
 
 def period_of(minutes: int) -> Period | None:
-    """Tell which of our periods a window of upstream's is, by its length; ``None`` for a length we do not know.
+    """Return the period of an upstream window by its length, or ``None`` for an unknown length.
 
-    Within a tenth: upstream has been seen to round.
+    The length may differ by a tenth, because upstream has been seen to round.
     """
     for period in MEASURES:
         if abs(minutes * 60 - LENGTHS[period]) <= LENGTHS[period] / 10:

@@ -1,27 +1,26 @@
-"""Whose part of the subscription's window is whose, and what the owner used past us. Pure; no I/O.
+"""Estimates each user's share of the subscription's windows, and what was used outside the service. Pure; no I/O.
 
-Upstream says how full its window is, in percent, usually whole ones; the ledger knows what our turns cost. What is
-not known is how much of the window one dollar fills. Call it the *rate*. If it were known, our part would be the
-rate times our cost, and the rest is what the owner used past us (``outside``).
+Upstream reports how full its window is, in percent, usually integers; the ledger knows the cost of our turns. What is
+unknown is how much of the window one dollar uses. Call it the *rate*. With a known rate, our share is the rate times
+our cost, and the owner used the remainder outside this service (``outside``).
 
-The owner's use only ever adds. Over any stretch of time the window rises by the rate times our cost in that stretch,
-or by more. So the stretches in which it rose least for what we spent are those without use past us, and they tell the
-rate. Three things stand in the way: upstream rounds, mostly to whole percents; a turn may be counted a moment earlier
-or later than it is recorded here; and stretches long enough to average that out seldom are free of use past us.
-Therefore, in each window:
+Use outside can only add. Over any interval the window rises by at least the rate times our cost in that interval. So
+the intervals with the smallest rise for our cost are those without use outside, and they reveal the rate. Three things
+interfere: upstream rounds, mostly to whole percents; upstream may count a turn slightly earlier or later than it is
+recorded here; and intervals long enough to average that out are seldom free of use outside. Therefore, in each window:
 
-* A first guess is the slope of the least steep stretch of ``SHORT_RISE`` percent or more, rounding granted.
-* A step that rises much more than the guess explains is use past us in between, and its excess is taken out.
-* The rate is a low quantile of the slopes of what is left, over stretches of ``LONG_RISE`` percent or more where there
-  are any: a quantile, as the very least is an error of counting, and long, so that errors average out.
+* A first guess is the smallest slope of any interval that rises by ``SHORT_RISE`` percent or more, rounding included.
+* A step that rises much more than the guess explains contains use outside, and its excess is removed.
+* The rate is a low quantile of the remaining slopes, over intervals that rise by ``LONG_RISE`` percent or more if there
+  are any: a quantile, because the minimum is a counting error, and long intervals, so that errors average out.
 
-The lowest rate of this window and of some before is taken, as it belongs to the subscription's plan: few of them, so
-that a change of plan is forgotten.
+The result is the lowest rate of this window and a few earlier ones, as the rate depends on the subscription's plan.
+Only a few are used, so that a change of plan is forgotten.
 
-Where the owner never uses it past us, the rate does not matter: all that is used is shared out by cost. Where the
-owner has used it in every stretch ever seen, nobody can tell the two apart, and users are charged for it.
-Rests on upstream weighing models about as its prices do (its credits are proportional to its prices), and on prices
-being known: turns without one count as used past us.
+If the owner never uses the subscription outside, the rate does not matter: all use is divided by cost. If the owner has
+used it in every interval ever observed, the two cannot be distinguished, and users are charged for both.
+The estimate assumes that upstream weights models roughly as its prices do (its credits are proportional to its prices),
+and that prices are known: turns without a price count as use outside.
 """
 
 from __future__ import annotations
@@ -33,37 +32,37 @@ from dataclasses import dataclass
 
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 
-#: Percent. Stretches that rise less than this are mostly rounding; from the second on little of it is left.
+#: Percent. Rises below the first are mostly rounding; from the second on, rounding matters little.
 SHORT_RISE = 5.0
 LONG_RISE = 20.0
 
-#: Which part of the slopes, by weight, counts as the least steep.
+#: The quantile of the slopes, by weight, that is taken as the rate.
 QUANTILE = 0.3
 
-#: Percent. Rounding hides less.
+#: Percent. Rounding hides less than this.
 ROUNDING = 1.0
 
-#: A step beyond what the guess explains is use past us when it exceeds this, in percent, and so many turns of ours.
+#: A step contains use outside if it exceeds the guess by more than this many percent plus this many of our turns.
 EXCESS_PERCENT = 1.5
 EXCESS_TURNS = 4
 
-#: How many earlier windows are asked for the rate.
+#: How many earlier windows are used for the rate.
 EARLIER_WINDOWS = 3
 
-#: Percent. A rise smaller than this since the last observation kept is not worth keeping.
+#: Percent. A smaller rise since the last stored observation is not stored.
 STEP = 0.5
 
-#: Of more observations in a window some are left out: the work grows with their square.
+#: With more observations in a window some are skipped, because the work grows with the square of their number.
 MOST_OBSERVATIONS = 120
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What was known when upstream's percentage had risen.
+    """A rise of upstream's percentage.
 
-    :ivar used_percent: as upstream said.
+    :ivar used_percent: as reported by upstream.
     :ivar cost_micro_usd: of all our turns in the window that had ended by then.
-    :ivar cost_before_micro_usd: the same at the observation before, when the percentage had not yet risen.
+    :ivar cost_before_micro_usd: the same at the previous observation, when the percentage had not yet risen.
     """
 
     used_percent: float
@@ -73,12 +72,12 @@ class Observation:
 
 @dataclass(frozen=True)
 class Shares:
-    """How a window's use is made up.
+    """The estimated composition of a window's use.
 
-    :ivar used_percent: of all, now: as last told, and what our turns since will have added.
-    :ivar percent_per_usd: what a dollar of ours fills; ``None`` while nothing tells. A user's cost times this is
-        their percentage.
-    :ivar outside: percent that our own turns do not explain.
+    :ivar used_percent: the total now: as last reported, plus the estimate for our turns since then.
+    :ivar percent_per_usd: how much one dollar uses; ``None`` while it is unknown. A user's cost times this is the
+        user's percentage.
+    :ivar outside: the percentage not explained by our own turns.
     :ivar percents: by user.
     """
 
@@ -93,11 +92,11 @@ def shares(
     costs_micro_usd: Mapping[str, int],
     earlier: Sequence[Sequence[Observation]] = (),
 ) -> Shares:
-    """Share out the window that is running.
+    """Return the shares in the current window.
 
-    :param observations: of this window, oldest first; none when upstream has not told of it yet.
-    :param costs_micro_usd: by user, of all their turns in this window until now.
-    :param earlier: the observations of windows before, newest first.
+    :param observations: in this window, oldest first; empty if upstream has not reported it yet.
+    :param costs_micro_usd: by user, of all the user's turns in this window so far.
+    :param earlier: the observations in earlier windows, newest first.
     """
     learnt = min((_rate(tuple(window)) for window in earlier[:EARLIER_WINDOWS]), default=math.inf)
     known = min(_rate(tuple(observations)), learnt)
@@ -105,7 +104,7 @@ def shares(
     ours_then = min(last.used_percent, known * last.cost_micro_usd) if last.cost_micro_usd else 0.0
     rate = known
     if last.cost_micro_usd and (last.used_percent >= SHORT_RISE or learnt == math.inf):
-        # Without use past us, all that is used is ours, whatever the rate; early on, rounding weighs too much.
+        # Without use outside, all use is ours, whatever the rate; early in a window, rounding matters too much.
         rate = ours_then / last.cost_micro_usd
     if rate == math.inf:
         return Shares(last.used_percent, None, last.used_percent, dict.fromkeys(costs_micro_usd, 0.0))
@@ -122,16 +121,16 @@ def shares(
 
 @functools.lru_cache(maxsize=64)
 def _rate(observations: tuple[Observation, ...]) -> float:
-    """Give the rate that one window tells, in percent per micro-dollar; infinity where it tells none."""
-    kept = observations[:: len(observations) // MOST_OBSERVATIONS + 1]
-    costs = [0, *(observation.cost_micro_usd for observation in kept)]
-    levels = [0.0, *(float(observation.used_percent) for observation in kept)]
+    """Return the rate in one window, in percent per micro-dollar; infinity if it cannot be estimated."""
+    sampled = observations[:: len(observations) // MOST_OBSERVATIONS + 1]
+    costs = [0, *(observation.cost_micro_usd for observation in sampled)]
+    levels = [0.0, *(float(observation.used_percent) for observation in sampled)]
     guess = min(
         (rise_per_cost + ROUNDING / cost for rise_per_cost, cost in _slopes(levels, costs, SHORT_RISE)), default=0
     )
     if not guess:
         return (levels[-1] + ROUNDING) / costs[-1] if costs[-1] else math.inf
-    levels = _without_excess(levels, costs, guess, _turn_percent(kept, guess))
+    levels = _without_excess(levels, costs, guess, _turn_percent(sampled, guess))
     for least in (LONG_RISE, LONG_RISE / 2, SHORT_RISE, 0.0):
         slopes = _slopes(levels, costs, least)
         if slopes:
@@ -140,13 +139,13 @@ def _rate(observations: tuple[Observation, ...]) -> float:
 
 
 def _turn_percent(observations: Sequence[Observation], rate: float) -> float:
-    """Give what is used between one observation, kept or not, and the next: a turn, or some that run side by side."""
+    """Return the typical use between two observations, stored or not: one turn, or some that run concurrently."""
     costs = sorted(observation.cost_micro_usd - observation.cost_before_micro_usd for observation in observations)
     return rate * costs[len(costs) // 2]
 
 
 def _slopes(levels: Sequence[float], costs: Sequence[int], least: float) -> list[tuple[float, float]]:
-    """Give rise per cost, and the cost as its weight, of all stretches that rise by ``least`` or more."""
+    """Return rise per cost, and the cost as its weight, of all intervals that rise by ``least`` or more."""
     return [
         ((level - levels[start]) / (cost - costs[start]), float(cost - costs[start]))
         for end, (level, cost) in enumerate(zip(levels, costs, strict=True))
@@ -156,24 +155,24 @@ def _slopes(levels: Sequence[float], costs: Sequence[int], least: float) -> list
 
 
 def _without_excess(levels: Sequence[float], costs: Sequence[int], rate: float, turn_percent: float) -> list[float]:
-    """Give the levels as they would be had nothing been used past us, as far as that shows."""
+    """Return the levels as they would be without use outside, as far as that is visible."""
     allowed = EXCESS_PERCENT + EXCESS_TURNS * turn_percent
-    # Whole percents show soon after they are reached, but after a leap there are parts of one more on the average.
+    # A whole percent is reported soon after it is reached, but a jump leaves half of one hidden on average.
     is_rounded = all(level.is_integer() for level in levels)
     hidden = max(ROUNDING - turn_percent, 0.0) / 2 if is_rounded else 0.0
-    kept = [0.0]
+    adjusted = [0.0]
     for index in range(1, len(levels)):
         rise, expected = levels[index] - levels[index - 1], rate * (costs[index] - costs[index - 1])
-        kept.append(kept[-1] + (rise if rise - expected <= allowed else expected - hidden))
-    return kept
+        adjusted.append(adjusted[-1] + (rise if rise - expected <= allowed else expected - hidden))
+    return adjusted
 
 
 def _quantile(weighted: list[tuple[float, float]], part: float) -> float:
-    """Give the value below which ``part`` of the weight lies."""
-    wanted = part * sum(weight for _, weight in weighted)
+    """Return the value below which ``part`` of the weight lies."""
+    remaining = part * sum(weight for _, weight in weighted)
     ordered = iter(sorted(weighted))
     value, weight = next(ordered)
-    while wanted > weight:
-        wanted -= weight
-        value, weight = next(ordered, (value, wanted))
+    while remaining > weight:
+        remaining -= weight
+        value, weight = next(ordered, (value, remaining))
     return value

@@ -23,6 +23,7 @@ from ocm_wsgi.errors import (
     UpstreamUnreachable,
 )
 from ocm_wsgi.protocol.http.fields import Fields, forwardable_response_fields, upstream_request_fields
+from ocm_wsgi.protocol.http.response_head import BODILESS_STATUSES
 from ocm_wsgi.protocol.http.targets import ApiTarget, Origin
 from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse, upgrade_request_fields
 from ocm_wsgi.upstream.adapter import UpstreamAdapter, upstream_request
@@ -43,7 +44,6 @@ HANDSHAKE_TIMEOUT_SECONDS = 30.0
 
 #: Exists on OpenAI's platform only; the backend behind a ChatGPT sign-in has no such endpoint.
 _PLATFORM_ONLY = frozenset({"chat/completions"})
-_BODILESS_STATUSES = frozenset({204, 304})
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class UpstreamResponse:
         self.reason: str = response.reason or ""
         self._field_lines = self._raw.field_lines
         self.fields: Fields = forwardable_response_fields(self._field_lines)
-        self.is_bodiless = request.method == "HEAD" or self.status in _BODILESS_STATUSES
+        self.is_bodiless = request.method == "HEAD" or self.status in BODILESS_STATUSES
         if self.is_bodiless:
             self._raw.give_back()
 

@@ -100,7 +100,7 @@ class _VerbatimMixin:
                 raise StaleConnection("a pooled connection was closed by upstream") from exc
             raise
         self._responses += 1
-        return RawResponse(self, head, reader.rest, self._method)
+        return RawResponse(self, head, reader.unread, self._method)
 
     def _final_head(self, reader: HeadReader) -> ResponseHead:
         """Read the head of the final response; interim ones (1xx, RFC 9110 section 15.2) are read and dropped.

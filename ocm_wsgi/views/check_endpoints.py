@@ -99,4 +99,4 @@ def _require_ticket() -> None:
     except AuthenticationFailed:
         ticket = ""
     if not is_valid(service.config.state_path, ticket):
-        raise NotFound("Nothing is served here: the API's paths start with /v1/.")
+        raise NotFound("There is nothing here: the API's paths start with /v1/.")

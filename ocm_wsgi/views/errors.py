@@ -16,8 +16,7 @@ logger = logging.getLogger(__name__)
 
 def error_response(error: OcmError) -> Response:
     """The response for one of our errors. Holds its fixed sentence, never its detail."""
-    content = {"type": error.error_type, "code": error.code, "message": error.message, **error.members}
-    response = jsonify({"error": content})
+    response = jsonify({"error": error.as_json()})
     response.status_code = error.status
     response.headers.update(error.response_fields)
     if isinstance(error, AuthenticationFailed):
@@ -43,7 +42,7 @@ def _on_own_error(error: OcmError) -> Response:
 
 def _on_http_exception(exception: HTTPException) -> Response:
     if exception.code == NotFound.status:
-        error: OcmError = NotFound("Nothing is served here: the API's paths start with /v1/.")
+        error: OcmError = NotFound("There is nothing here: the API's paths start with /v1/.")
     else:
         error = OcmError(exception.description or exception.name)
         error.status = exception.code or error.status

@@ -64,7 +64,7 @@ def relay(rest: str) -> Response:
     user = authenticate()
     note.user = user.name
     target = api_target(request_target(environ), host=value_of(fields, "host"))
-    note.path = f"/v1/{target.rest}"
+    note.path = f"/v1/{target.path}"
     if wants_websocket(environ):
         return open_websocket(service, authenticate, target, fields, note)
     exchange = Exchange()

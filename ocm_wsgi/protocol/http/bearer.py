@@ -1,4 +1,4 @@
-"""Finding the bearer token in a request. Pure; whose token it is, ``users.py`` knows.
+"""Extracts the bearer token from a request. Pure; which user it belongs to is decided in ``users``.
 
 Source: RFC 6750 section 2.1, RFC 9110 section 11.6.2.
 """
@@ -18,18 +18,18 @@ _CREDENTIALS = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)[ \
 
 
 def refuse_api_key_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Tell a client that sends its token in the wrong field where it belongs.
+    """Refuse a request with the token in the wrong field, with a message that names the right one.
 
     :raises BadRequest: the request has an ``X-Api-Key`` or ``Api-Key`` field.
     """
     if any(name.lower() in _API_KEY_FIELDS for name, _ in fields):
-        raise BadRequest("X-Api-Key and Api-Key are not taken here; send Authorization: Bearer <token>.")
+        raise BadRequest("X-Api-Key and Api-Key are not supported; send Authorization: Bearer <token>.")
 
 
 def bearer_token(fields: Iterable[tuple[str, str]]) -> str:
-    """The bearer token of a request.
+    """Return the bearer token of a request.
 
-    :raises AuthenticationFailed: there is none, more than one, or not in the form of RFC 6750.
+    :raises AuthenticationFailed: there is no token, more than one, or one that does not conform to RFC 6750.
     """
     values = [value for name, value in fields if name.lower() == "authorization"]
     if not values:

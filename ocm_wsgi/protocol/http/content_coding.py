@@ -1,7 +1,7 @@
-"""Content codings (RFC 9110 section 8.4.1), decoded a piece at a time into bounded pieces. Pure; no I/O.
+"""Decodes content codings (RFC 9110 section 8.4.1) incrementally into bounded pieces. Pure; no I/O.
 
-For copies that are only read: what is relayed stays encoded. However small the input, no piece of output exceeds
-a few MiB, so a body made to explode costs the one who counts the pieces nothing but time.
+For copies that are only inspected: the relayed body stays encoded. No piece of output exceeds a few MiB, however small
+the input, so a decompression bomb costs a caller that counts the pieces only time.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import zstandard
 
 _PIECE_SIZE = 1024 * 1024
 
-#: RFC 9659: a zstd content coding needs no larger window than 8 MB.
+# RFC 9659: a zstd content coding needs no window larger than 8 MB.
 _ZSTD_WINDOW_SIZE = 8 * 1024 * 1024
 
-#: A block of 4 octets can stand for 128 KiB, and the library decodes all it is given: 8 MiB at the most here.
+# A block of 4 octets can decode to 128 KiB, and the library decodes all of its input: here at most 8 MiB.
 _ZSTD_SLICE_SIZE = 256
 
 
 class DecodingError(ValueError):
-    """The body is not what its ``Content-Encoding`` says, or in a coding that is not known here."""
+    """The body does not match its ``Content-Encoding``, or has an unknown coding."""
 
 
 class Decoder(Protocol):
-    """Undoes one content coding."""
+    """Decodes one content coding."""
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        """What these octets add to the decoded body, in pieces.
+        """Yield the decoded data of these octets, in pieces.
 
-        :raises DecodingError: while iterating; the decoder is of no further use.
+        :raises DecodingError: while iterating; do not use the decoder after that.
         """
 
 
 def decoder_for(content_encoding: str) -> Decoder | None:
-    """The decoder for a ``Content-Encoding``; ``None`` where nothing is encoded.
+    """Return a decoder for a ``Content-Encoding``, or ``None`` if nothing is encoded.
 
-    :raises DecodingError: for a coding that is not known, or several of them.
+    :raises DecodingError: the coding is unknown, or there are several.
     """
     coding = content_encoding.strip().lower()
     if coding in ("", "identity"):
@@ -49,7 +49,7 @@ def decoder_for(content_encoding: str) -> Decoder | None:
         return _Deflate()
     if coding == "zstd":
         return _Zstd()
-    raise DecodingError(f"The content coding {coding[:32]!r} is not known.")
+    raise DecodingError(f"The content coding {coding[:32]!r} is unknown.")
 
 
 class _Zlib:
@@ -60,7 +60,7 @@ class _Zlib:
     def decode(self, data: bytes) -> Iterator[bytes]:
         piece = b""
         while data or len(piece) == _PIECE_SIZE:
-            if self._stream.eof:  # gzip allows several members, one after the other (RFC 1952 section 2.2)
+            if self._stream.eof:  # gzip allows several members (RFC 1952 section 2.2)
                 self._stream = zlib.decompressobj(self._window_bits)
             try:
                 piece = self._stream.decompress(data, _PIECE_SIZE)
@@ -72,14 +72,14 @@ class _Zlib:
 
 
 class _Deflate:
-    """``deflate`` means the zlib format (RFC 1950), yet some senders omit its header."""
+    """``deflate`` means the zlib format (RFC 1950), but some senders omit its header."""
 
     def __init__(self) -> None:
         self._inner: _Zlib | None = None
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         if self._inner is None and data:
-            # The low half of a zlib header's first octet is 8. No deflate block begins so: its padding is zero.
+            # The low half of a zlib header's first octet is 8. No deflate block begins like that: its padding is zero.
             has_header = data[0] & 0x0F == 8
             self._inner = _Zlib(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
         if self._inner is not None:

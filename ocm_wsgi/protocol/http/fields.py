@@ -1,7 +1,7 @@
-"""Which header fields pass, in which direction. Pure; no I/O.
+"""Reads header fields, and selects those to forward in each direction. Pure; no I/O.
 
-Fields are lists of ``(name, value)`` pairs in the order they came, duplicates kept. Names that go upstream are in
-lower case, as HTTP/2 and Codex itself write them; an underscore stays an underscore.
+Fields are lists of ``(name, value)`` pairs in the order received, with duplicates. Names sent upstream are lower case,
+as in HTTP/2 and Codex itself; an underscore stays an underscore.
 
 Source: RFC 9110 sections 5 and 7.6.1; which fields are bound to an account: OpenAI's Codex client.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 Fields = list[tuple[str, str]]
 
-#: For one connection only (RFC 9110 section 7.6.1), with their unregistered companions.
+#: Meant for one connection only (RFC 9110 section 7.6.1), unregistered ones included.
 HOP_BY_HOP_FIELDS = frozenset(
     {
         "connection",
@@ -27,11 +27,11 @@ HOP_BY_HOP_FIELDS = frozenset(
         "upgrade",
     }
 )
-#: Bound to whoever signed in on the client: upstream must see the owner's account or nothing.
+#: Identify the account that is signed in on the client: upstream must see the owner's account or none.
 ACCOUNT_FIELDS = frozenset(
     {"authorization", "chatgpt-account-id", "x-openai-account-routing-override", "x-openai-fedramp"}
 )
-#: Who the client is and which proxies it came through is nobody's business upstream.
+#: Identify the client or its proxies, which is private to this service.
 CLIENT_ADDRESS_FIELDS = frozenset(
     {
         "cdn-loop",
@@ -44,12 +44,12 @@ CLIENT_ADDRESS_FIELDS = frozenset(
     }
 )
 CLIENT_ADDRESS_PREFIXES = ("cf-", "x-forwarded-")
-#: Set anew for the upstream connection, or answered here.
+#: Set by us for the upstream connection, or handled here.
 OWN_FIELDS = frozenset({"content-length", "cookie", "cookie2", "expect", "host"})
 
 _NOT_TO_UPSTREAM = HOP_BY_HOP_FIELDS | ACCOUNT_FIELDS | CLIENT_ADDRESS_FIELDS | OWN_FIELDS
 _NOT_TO_CLIENT = HOP_BY_HOP_FIELDS | {"set-cookie", "set-cookie2"}
-# nginx obeys these: X-Accel-Redirect from outside would be an internal redirect of the owner's own server.
+# nginx acts on these: X-Accel-Redirect from upstream would cause an internal redirect in the owner's server.
 _NOT_TO_CLIENT_PREFIX = "x-accel-"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -57,20 +57,29 @@ _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def value_of(fields: Iterable[tuple[str, str]], field_name: str) -> str | None:
-    """The value of a field, repeated lines joined by a comma (RFC 9110 section 5.2), or ``None``.
+    """Return the value of a field, repeated lines joined by a comma (RFC 9110 section 5.2), or ``None``.
 
     :param field_name: in lower case.
     """
     length = len(field_name)
-    # Asked some twenty times a request; most names differ in length already.
+    # Called some twenty times per request, and most names differ in length.
     values = [value for name, value in fields if len(name) == length and name.lower() == field_name]
     return ", ".join(values) if values else None
 
 
+def list_members(fields: Iterable[tuple[str, str]], field_name: str) -> list[str]:
+    """Return the members of a list-based field, in lower case.
+
+    :param field_name: in lower case.
+    """
+    value = value_of(fields, field_name) or ""
+    return [member for element in value.split(",") if (member := element.strip().lower())]
+
+
 def forwardable_request_fields(client_fields: Iterable[tuple[str, str]]) -> Fields:
-    """The fields of a client's request that go upstream."""
+    """Return the fields of a client's request to send upstream."""
     lowered = [(name.lower(), value) for name, value in client_fields]
-    options = _connection_options(lowered)
+    options = list_members(lowered, "connection")
     return [
         (name, value)
         for name, value in lowered
@@ -86,12 +95,12 @@ def upstream_request_fields(
     content_length: int | None,
     overrides: Mapping[str, Sequence[str]],
 ) -> Fields:
-    """Everything that goes upstream, in order.
+    """Return all fields for upstream, in order.
 
-    :param host: the ``Host`` field, for upstream.
+    :param host: the value of the ``Host`` field.
     :param account: the owner's fields (``authorization``, ``chatgpt-account-id`` ...).
-    :param content_length: octets of the body, or ``None`` for a request without one.
-    :param overrides: the configuration's ``headers``: each replaces all fields of its name, ``account`` included.
+    :param content_length: octets in the body, or ``None`` for a request without one.
+    :param overrides: the configuration's ``headers``: each replaces all fields of its name, including ``account``.
     """
     fields = [("host", host), *forwardable_request_fields(client_fields), *account]
     if content_length is not None:
@@ -104,15 +113,15 @@ def upstream_request_fields(
 
 
 def forwardable_response_fields(upstream_fields: Iterable[tuple[str, str]]) -> Fields:
-    """The fields of an upstream response that go to the client.
+    """Return the fields of an upstream response to send to the client.
 
-    A field whose name or value could not be sent without breaking the response apart is left out. ``Content-Length``
-    beside ``Transfer-Encoding`` is void (RFC 9112 section 6.3) and left out too.
+    A field whose name or value would break the response's syntax is dropped. ``Content-Length`` beside
+    ``Transfer-Encoding`` is invalid (RFC 9112 section 6.3) and dropped, too.
     """
     lowered = [(name.lower(), name, value) for name, value in upstream_fields]
-    options = _connection_options((name, value) for name, _, value in lowered)
+    options = list_members(((name, value) for name, _, value in lowered), "connection")
     if any(name == "transfer-encoding" for name, _, _ in lowered):
-        options = options | {"content-length"}
+        options.append("content-length")
     return [
         (name, value)
         for lowered_name, name, value in lowered
@@ -122,10 +131,3 @@ def forwardable_response_fields(upstream_fields: Iterable[tuple[str, str]]) -> F
         and _TOKEN.fullmatch(name)
         and _FIELD_VALUE.fullmatch(value)
     ]
-
-
-def _connection_options(lowered: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """Names that the ``Connection`` field declares to be for this connection only."""
-    return frozenset(
-        option.strip().lower() for name, value in lowered if name == "connection" for option in value.split(",")
-    )

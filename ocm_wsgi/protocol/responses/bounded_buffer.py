@@ -1,4 +1,4 @@
-"""What an observer keeps of a document that it may have to parse: bounded, useful beyond its bound. Pure; no I/O."""
+"""A buffer of bounded size, from whose tail usage can be read even after it has overflowed. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from ocm_wsgi.protocol.responses.outcome import usage_of
 from ocm_wsgi.protocol.responses.turn import Usage
 
-#: What may be a terminal event, or a JSON body, is kept up to this size. Of a larger one only the tail is.
+#: A JSON body, or an event that may be terminal, is buffered up to this size. Of a larger one only the tail is.
 BUFFER_LIMIT_BYTES = 64 * 1024 * 1024
 _TAIL_BYTES = 256 * 1024
 
@@ -16,8 +16,9 @@ _USAGE_KEY = re.compile(r'"usage"\s*:\s*(?=\{)')
 
 
 class BoundedBuffer:
-    """Octets that are kept whole up to a limit; beyond it, only their tail.
+    """Buffers octets up to a limit, and beyond it only the tail.
 
+    :param limit: in octets.
     :ivar overflowed: whether ``octets`` is only the tail.
     """
 
@@ -33,7 +34,7 @@ class BoundedBuffer:
             del self.octets[:-_TAIL_BYTES]
 
     def usage_in_tail(self) -> Usage | None:
-        """The last usage object in what is left of a document too large to parse. It stands near the end."""
+        """Return the last usage object in the tail of a document too large to parse; OpenAI puts it near the end."""
         text = self.octets.decode("utf-8", "replace")
         position = max((key.end() for key in _USAGE_KEY.finditer(text)), default=-1)
         if position < 0:

@@ -1,19 +1,21 @@
-"""Read how a turn ended, and what it used, out of the bytes of a response that is being relayed. Pure; no I/O.
+"""Observes the octets of a response that is being relayed, for its outcome and usage. Pure; no I/O.
 
-An observer is fed every read, in whatever pieces it came, and changes nothing. Its contract serves "recorded before
-seen": the end of a turn must not reach the client before its record is committed.
+An observer is fed every read, in any split, and modifies nothing. Its contract guarantees "recorded before seen": the
+end of a turn must not reach the client before its record is committed.
 
-``feed(data)`` returns ``(sendable, outcome)``. The first ``sendable`` octets of ``data`` may be sent at once. With an
-outcome, the turn ends within this very read: the rest of it must wait until the record is committed. Without one,
-``sendable`` is all of it. An outcome is given once; what follows it (``[DONE]``, say) may be sent at once.
+``feed(data)`` returns ``(sendable, outcome)``. The first ``sendable`` octets of ``data`` may be sent immediately. With
+an outcome, the turn ends within this read, and the other octets must wait until the record is committed. Without one,
+``sendable`` is all of the read. An outcome is returned once; whatever follows it (e.g. ``[DONE]``) may be sent
+immediately.
 
-For Server-Sent Events a turn ends with its terminal event, and that is complete at its blank line. Of a terminal
-event that comes in several reads the earlier ones go out when they come: it is no event before its end. Only the
-read that completes it waits, from where the event starts in it. For a JSON body the end is where the framing says:
-``feed`` never gives an outcome, and the caller asks ``finish()`` before it sends the last octets or the last chunk.
+With Server-Sent Events a turn ends with its terminal event, which is complete at its blank line. If a terminal event
+spans several reads, the earlier ones are sent as they arrive, since a client ignores an incomplete event. Only the read
+that completes the event waits, from where the event starts in it. A JSON body ends where its framing says so: ``feed``
+never returns an outcome, and the caller calls ``finish()`` before sending the last octets or the last chunk.
 
-``finish(whole=...)`` is for the end of the stream; ``whole`` says whether the framing was complete. It repeats an
-outcome that was given. A stream of events without its terminal event was cut, even if its transport ended cleanly.
+Call ``finish(whole=...)`` at the end of the stream; ``whole`` says whether the framing was complete. It repeats an
+outcome that was returned before. A stream of events without its terminal event was cut, even if the transport ended
+cleanly.
 """
 
 from __future__ import annotations
@@ -27,25 +29,25 @@ from ocm_wsgi.protocol.responses.outcome import error_outcome, object_outcome, p
 from ocm_wsgi.protocol.responses.sse_observer import SseObserver
 from ocm_wsgi.protocol.responses.turn import Outcome
 
-#: A decoded copy is followed up to here, then given up.
-_DECODED_LIMIT_BYTES = 1024 * 1024 * 1024
+# A decoded copy is observed up to this size, then given up.
+_OBSERVED_LIMIT_BYTES = 1024 * 1024 * 1024
 
 
 class Observer(Protocol):
-    """What the relay needs of an observer; the module says how to use it."""
+    """Observes one response; the module's docstring is the contract."""
 
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
-        """Observe what upstream sent."""
+        """Observe one read; return how much of it may be sent, and the outcome if the turn ends in it."""
 
     def finish(self, *, whole: bool = True) -> Outcome:
-        """How the turn ended, now that nothing more comes."""
+        """Return how the turn ended, after the last read."""
 
 
 def observer_for(*, status: int, media_type: str, content_encoding: str = "", path: str = "") -> Observer:
-    """Choose the observer for a response.
+    """Return an observer for a response.
 
-    :param media_type: the value of ``Content-Type``, parameters and all, or ``""``. An answer of ``/responses``
-        without one is taken for a stream of events, as sing-box does.
+    :param media_type: the value of ``Content-Type``, with parameters, or ``""``. A response of ``/responses`` without
+        one is treated as a stream of events, as sing-box does.
     :param content_encoding: the value of ``Content-Encoding``, or ``""``.
     :param path: of the request target, without its query.
     """
@@ -67,7 +69,7 @@ def observer_for(*, status: int, media_type: str, content_encoding: str = "", pa
 
 
 class OpaqueObserver:
-    """For bodies that say nothing of usage, or that cannot be read."""
+    """For bodies that report no usage, or that cannot be read."""
 
     def __init__(self, *, status: int = 200) -> None:
         self._status = status
@@ -82,7 +84,7 @@ class OpaqueObserver:
 
 
 class JsonObserver:
-    """For a JSON body: a Responses object, a chat completion, a compaction, an error. Never gives an outcome early."""
+    """For a JSON body: a Responses object, a chat completion, a compaction, an error. ``feed`` returns no outcome."""
 
     def __init__(self, *, status: int = 200, limit: int = BUFFER_LIMIT_BYTES) -> None:
         self._status = status
@@ -104,7 +106,7 @@ class JsonObserver:
 
 
 class DecodingObserver:
-    """Observes a decoded copy of an encoded body. Nothing in it can fail the relay."""
+    """Observes a decoded copy of an encoded body. A decoding error never breaks the relay."""
 
     def __init__(self, inner: Observer, decoder: Decoder, fallback: Observer) -> None:
         self._inner = inner
@@ -113,7 +115,7 @@ class DecodingObserver:
         self._decoded = 0
 
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
-        """As usual, but an outcome holds back all of ``data``: who has its last octets can decode the rest."""
+        """Observe one read. An outcome holds back all of it: the last octets may be enough to decode the rest."""
         if self._decoder is None:
             return len(data), None
         outcome = None
@@ -121,8 +123,8 @@ class DecodingObserver:
             for piece in self._decoder.decode(data):
                 self._decoded += len(piece)
                 outcome = self._inner.feed(piece)[1] or outcome
-            if self._decoded > _DECODED_LIMIT_BYTES:
-                raise DecodingError("The decoded body is too large to follow.")
+            if self._decoded > _OBSERVED_LIMIT_BYTES:
+                raise DecodingError("The decoded body is too large to observe.")
         except DecodingError:
             self._decoder = None
         if outcome is None:

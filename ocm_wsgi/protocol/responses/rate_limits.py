@@ -1,4 +1,4 @@
-"""What upstream says of the subscription's limits: in response fields, and in WebSocket messages. Pure; no I/O.
+"""Reads the subscription's rate limits out of response fields and WebSocket messages. Pure; no I/O.
 
 Fields come in families, ``x-<limit>-primary-used-percent`` and so on; ``codex`` is the family of the subscription
 itself. Primary is the short window (5 hours), secondary the long one (a week).
@@ -15,7 +15,7 @@ from typing import Any
 
 from ocm_wsgi.protocol.responses.outcome import label, parse_json
 
-#: The limit that counts where no other is named.
+#: The limit that applies if no other is named.
 DEFAULT_LIMIT = "codex"
 
 _WINDOW_FIELD = re.compile(r"x-(.+)-(primary|secondary)-(used-percent|window-minutes|reset-at)", re.ASCII)
@@ -24,16 +24,16 @@ _OTHER_FIELD = re.compile(
 )
 _MESSAGE_TYPE = "codex.rate_limits"
 _LARGEST_INTEGER = 2**53
-_TRUTH: Mapping[object, bool] = {"true": True, "1": True, "false": False, "0": False}
+_BOOLEANS: Mapping[object, bool] = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
 class Window:
     """One window of a limit.
 
-    :ivar used_percent: 0 to 100, more when it is overdrawn.
-    :ivar window_minutes: its length; 0 where upstream did not say.
-    :ivar reset_at: Unix seconds of its end; 0 where upstream did not say.
+    :ivar used_percent: 0 to 100, more if it is overdrawn.
+    :ivar window_minutes: its length; 0 if upstream did not report it.
+    :ivar reset_at: Unix seconds of its end; 0 if upstream did not report it.
     """
 
     used_percent: float
@@ -42,16 +42,16 @@ class Window:
 
     @property
     def start(self) -> int | None:
-        """Unix seconds of its beginning, or ``None`` where that cannot be told."""
+        """Unix seconds of its start, or ``None`` if unknown."""
         return _start(self.window_minutes, self.reset_at)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One limit with its two windows, either of which may be absent.
+    """One limit with its two windows, either of which may be missing.
 
-    :ivar id: as in the field names, in lower case with hyphens: ``codex``.
-    :ivar name: for people, or ``None``.
+    :ivar id: as in the field names, lower case with hyphens, e.g. ``codex``.
+    :ivar name: the display name, or ``None``.
     """
 
     id: str
@@ -62,7 +62,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Credits:
-    """Bought credits. ``balance`` is upstream's own text."""
+    """Purchased credits. ``balance`` is upstream's own text."""
 
     has_credits: bool
     unlimited: bool
@@ -71,11 +71,11 @@ class Credits:
 
 @dataclass(frozen=True)
 class RateLimits:
-    """All that one response said of limits.
+    """The rate limits in one response.
 
-    :ivar limits: in order of their ids.
-    :ivar active: id of the limit that explains a refusal, or ``None``.
-    :ivar reached_type: upstream's word for what was reached, on a refusal.
+    :ivar limits: ordered by id.
+    :ivar active: id of the limit that caused a refusal, or ``None``.
+    :ivar reached_type: on a refusal, upstream's name for the kind of limit that was reached.
     """
 
     limits: tuple[Limit, ...] = ()
@@ -86,7 +86,7 @@ class RateLimits:
 
     @property
     def current(self) -> Limit | None:
-        """The active limit where it is described, else the subscription's own."""
+        """The active limit if it is described, else the subscription's own."""
         by_id = {limit.id: limit for limit in self.limits}
         return by_id.get(self.active or "") or by_id.get(DEFAULT_LIMIT)
 
@@ -100,25 +100,25 @@ class RateLimits:
 
     @property
     def week_start(self) -> int | None:
-        """Unix seconds of the start of the weekly window; as ``read_fields`` gives it for fields."""
+        """Unix seconds of the start of the weekly window; for fields, ``read_fields`` returns it."""
         return self.secondary.start if self.secondary else None
 
 
 def from_fields(fields: Iterable[tuple[str, str]]) -> RateLimits | None:
-    """Read response fields; ``None`` when none of them is about limits. What is malformed is left out."""
+    """Return the rate limits in response fields, or ``None`` if there are none. Malformed values are ignored."""
     return read_fields(fields)[0]
 
 
 def read_fields(fields: Iterable[tuple[str, str]]) -> tuple[RateLimits | None, int | None]:
-    """Read response fields, and when the subscription's weekly window started, in Unix seconds.
+    """Return the rate limits in response fields, and when the subscription's weekly window started, in Unix seconds.
 
-    That is derived as sing-box does: the secondary window's end less its length, of the active limit where that has
+    The start is computed as sing-box does: the secondary window's end minus its length, of the active limit if that has
     both, else of ``codex``.
     """
-    return _read(_about_limits(fields))
+    return _read(_limit_fields(fields))
 
 
-# Most responses say what the one before has said.
+# Most responses repeat the values of the previous one.
 @lru_cache(maxsize=64)
 def _read(fields: tuple[tuple[str, str], ...]) -> tuple[RateLimits | None, int | None]:
     values = dict(fields)
@@ -146,9 +146,12 @@ def _rate_limits(values: Mapping[str, str]) -> RateLimits | None:
 
 
 def from_message(text: bytes | str) -> RateLimits | None:
-    """Read one WebSocket message; ``None`` when it is not ``codex.rate_limits``. Others are not parsed."""
-    named = _MESSAGE_TYPE in text if isinstance(text, str) else _MESSAGE_TYPE.encode() in text
-    message = parse_json(text) if named else None
+    """Return the rate limits in a WebSocket message, or ``None`` if it is not ``codex.rate_limits``.
+
+    A message that does not mention the type is not parsed.
+    """
+    has_type = _MESSAGE_TYPE in text if isinstance(text, str) else _MESSAGE_TYPE.encode() in text
+    message = parse_json(text) if has_type else None
     if not isinstance(message, dict) or message.get("type") != _MESSAGE_TYPE:
         return None
     id_ = _identifier(label(message.get("metered_limit_name")) or DEFAULT_LIMIT)
@@ -159,11 +162,11 @@ def from_message(text: bytes | str) -> RateLimits | None:
         _window_of_object(details.get("secondary")),
         label(message.get("limit_name")),
     )
-    bought = _mapping(message.get("credits"))
+    credits_ = _mapping(message.get("credits"))
     return RateLimits(
         (limit,),
         id_,
-        _credits(*(bought.get(name) for name in ("has_credits", "unlimited", "balance"))),
+        _credits(*(credits_.get(name) for name in ("has_credits", "unlimited", "balance"))),
         label(message.get("plan_type")),
     )
 
@@ -182,8 +185,8 @@ def _start(window_minutes: int, reset_at: int) -> int | None:
     return reset_at - window_minutes * 60 if window_minutes > 0 and reset_at > 0 else None
 
 
-def _about_limits(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Those that are about limits, by lower-case name. Of a field that comes twice the first counts."""
+def _limit_fields(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return the fields about limits, with lower-case names. If a field is repeated the first one counts."""
     values: dict[str, str] = {}
     for name, value in fields:
         lowered = name.lower()
@@ -213,15 +216,15 @@ def _window(used_percent: object, window_minutes: object, reset_at: object) -> W
 def _credits(has_credits: object, unlimited: object, balance: object) -> Credits | None:
     if has_credits is None:
         return None
-    return Credits(_truth(has_credits), _truth(unlimited), label(balance))
+    return Credits(_boolean(has_credits), _boolean(unlimited), label(balance))
 
 
-def _truth(value: object) -> bool:
-    return value if isinstance(value, bool) else _TRUTH.get(str(value).lower(), False)
+def _boolean(value: object) -> bool:
+    return value if isinstance(value, bool) else _BOOLEANS.get(str(value).lower(), False)
 
 
 def _number(value: object) -> float | None:
-    """A number from a field or from JSON, at least 0."""
+    """Return a number from a field or from JSON, or ``None`` unless it is finite and at least 0."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     try:
@@ -232,7 +235,7 @@ def _number(value: object) -> float | None:
 
 
 def _integer(value: object) -> int:
-    """A whole number from a field or from JSON; 0 for what is none, or is out of any sensible range."""
+    """Return an integer from a field or from JSON, or 0 if it is invalid or out of any sensible range."""
     number = _number(value)
     return int(number) if number is not None and number <= _LARGEST_INTEGER else 0
 

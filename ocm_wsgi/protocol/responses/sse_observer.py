@@ -1,6 +1,6 @@
-"""Find the event that ends a turn in a stream of Server-Sent Events, without parsing the others. Pure; no I/O.
+"""Finds the event that ends a turn in a stream of Server-Sent Events, without parsing the others. Pure; no I/O.
 
-The contract is that of ``observer``.
+The contract is that of :mod:`~ocm_wsgi.protocol.responses.observer`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from ocm_wsgi.protocol.responses.outcome import (
     event_outcome,
     label,
     parse_json,
+    type_prefix_pattern,
     usage_of,
 )
 from ocm_wsgi.protocol.responses.turn import Outcome
 
-#: Within so many octets an event must name its type, if that is to spare us keeping it.
-_HEAD_BYTES = 1024
+# An event that names its type within this many octets is not buffered if the type does not matter.
+_PREFIX_BYTES = 1024
 
-#: An event of this size is worth a look at its first words, which spares us searching the rest.
+# For an event of this size or more, checking the type at its beginning pays: the rest need not be searched.
 _LARGE_BYTES = 2048
 
 _LF, _CR = 10, 13
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 _BLANK_LINE = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r(?!\n)|\n)")
 _FIRST_TYPE = re.compile(
-    rb'(?:\A(?:\xef\xbb\xbf)?|[\r\n])data:[ \t]*(?:\{[ \t]*"type"[ \t]*:[ \t]*"([^"\\]+)")?',
+    rb'(?:\A(?:\xef\xbb\xbf)?|[\r\n])data:[ \t]*(?:%b([^"\\]+)")?' % type_prefix_pattern(space=rb"[ \t]*")
 )
 _RESPONSES_NEEDLES = (re.compile(TYPE_PATTERN),)
 _CHAT_NEEDLES = (
@@ -42,17 +43,17 @@ _CHAT_NEEDLES = (
 
 
 class SseObserver:
-    """For a stream of Server-Sent Events, of the Responses API or (``chat``) of chat completions.
+    """For a stream of Server-Sent Events of the Responses API or, with ``chat``, of chat completions.
 
-    Only an event whose raw bytes look terminal is parsed. An event that is not complete at the end of a read is
-    kept, unless its first words name a type that is not terminal: then none of it is, and its bytes are passed over
-    at the speed of ``memchr``. Each octet is looked at a bounded number of times.
+    Only an event whose octets look terminal is parsed. An event that is incomplete at the end of a read is buffered,
+    unless its beginning names a type that is not terminal: then nothing is buffered, and its octets are skipped at the
+    speed of ``memchr``. Each octet is examined a bounded number of times.
 
-    Terminal are ``response.completed``, ``.incomplete`` and ``.failed``; in chat completions ``[DONE]``, a chunk with
-    usage and no choices, and an error. An ``error`` event of the Responses API is not, as Codex reads on after it;
-    it is told by ``finish`` when nothing better came.
+    The terminal events are ``response.completed``, ``.incomplete`` and ``.failed``; in chat completions ``[DONE]``, a
+    chunk with usage and no choices, and an error. An ``error`` event of the Responses API is not terminal, because
+    Codex continues to read after it; ``finish`` returns it if no terminal event follows.
 
-    :param limit: a terminal event larger than this is known by the type at its beginning and the usage in its tail.
+    :param limit: a larger terminal event is recognised by the type at its beginning and the usage in its tail.
     """
 
     def __init__(self, *, chat: bool = False, limit: int = BUFFER_LIMIT_BYTES) -> None:
@@ -64,7 +65,7 @@ class SseObserver:
         self._so_far = Outcome("cut")
 
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
-        """Observe what upstream sent; see the module for what is returned."""
+        """Observe one read; see the observers' contract."""
         if self._outcome is not None or not data:
             return len(data), None
         start = 0
@@ -80,26 +81,26 @@ class SseObserver:
         return self._scan(data, start)
 
     def finish(self, *, whole: bool = True) -> Outcome:
-        """How the turn ended. What an unfinished terminal event tells of usage is told, though clients discard it."""
+        """Return how the turn ended. Counts the usage in an incomplete terminal event, which clients discard."""
         if self._outcome is not None:
             return self._outcome
         ending = self._close_event() if self._open is not None else None
         return replace(ending, status="cut") if ending is not None else self._so_far
 
     def _scan(self, data: bytes, start: int) -> tuple[int, Outcome | None]:
-        """Go through the events that begin in ``data`` at ``start`` or later."""
+        """Examine the events that begin in ``data`` at ``start`` or later."""
         if len(data) - start > _LARGE_BYTES:
-            start = _behind_large_events(data, start)
+            start = _after_large_events(data, start)
         for needle in self._needles:
             if needle.search(data, start):
                 return self._read_candidates(data, start)
-        self._keep_rest(data, start)
+        self._buffer_incomplete(data, start)
         return len(data), None
 
     def _read_candidates(self, data: bytes, start: int) -> tuple[int, Outcome | None]:
         for hit in self._hits(data, start):
             if hit < start:
-                continue  # within an event that has been read already
+                continue  # within an event that was already parsed
             event_start = _event_start(data, start, hit)
             event_end = _event_end(data, hit)
             if event_end < 0:
@@ -108,30 +109,30 @@ class SseObserver:
             if self._outcome is not None:
                 return event_start, self._outcome
             start = event_end
-        self._keep_rest(data, start)
+        self._buffer_incomplete(data, start)
         return len(data), None
 
     def _hits(self, data: bytes, start: int) -> Iterator[int]:
-        """Where the events that may be terminal are, in order. Each octet is searched once for each needle."""
+        """Yield the positions of events that may be terminal, in order. Each octet is searched once per needle."""
         return heapq.merge(*((hit.start() for hit in needle.finditer(data, start)) for needle in self._needles))
 
-    def _keep_rest(self, data: bytes, start: int) -> None:
-        """Open the event that ``data`` ends with, if it is not complete."""
+    def _buffer_incomplete(self, data: bytes, start: int) -> None:
+        """Buffer the event at the end of ``data`` if it is incomplete."""
         if data.endswith(b"\n\n"):
             return
-        rest = _event_start(data, start, len(data))
-        if rest < len(data):
+        event_start = _event_start(data, start, len(data))
+        if event_start < len(data):
             self._open = _OpenEvent(self._limit)
-            self._open.extend(data[rest:])
+            self._open.extend(data[event_start:])
 
     def _close_event(self) -> Outcome | None:
         event, self._open = self._open, None
-        if event is None or event.passed_over:
+        if event is None or event.is_skipped:
             return None
-        if event.kept.overflowed:
-            return Outcome(TERMINAL_TYPES[event.type], usage=event.kept.usage_in_tail())
-        if any(needle.search(event.kept.octets) for needle in self._needles):
-            return self._read_data(_data_of(event.kept.octets))
+        if event.buffer.overflowed:
+            return Outcome(TERMINAL_TYPES[event.type], usage=event.buffer.usage_in_tail())
+        if any(needle.search(event.buffer.octets) for needle in self._needles):
+            return self._read_data(_data_of(event.buffer.octets))
         return None
 
     def _read_event(self, data: bytes) -> Outcome | None:
@@ -157,67 +158,66 @@ class SseObserver:
             usage=usage,
             model=label(chunk.get("model")),
             service_tier=label(chunk.get("service_tier")),
-            response_id=label(chunk.get("id")),
         )
         return None if chunk.get("choices") else replace(self._so_far, status="completed")
 
 
 class _OpenEvent:
-    """An event whose end has not come yet.
+    """An event whose end has not arrived yet.
 
-    :ivar type: as its first words name it, or ``""`` when they do not, or not yet.
-    :ivar passed_over: known not to be terminal; nothing of it is kept.
+    :ivar type: the type that its beginning names, or ``""`` if it names none, or none yet.
+    :ivar is_skipped: whether it is known not to be terminal; nothing of it is buffered then.
     """
 
     def __init__(self, limit: int) -> None:
         self.type = ""
-        self.passed_over = False
-        self.kept = BoundedBuffer(limit)
-        self._undecided = True
-        self._last = 0
+        self.is_skipped = False
+        self.buffer = BoundedBuffer(limit)
+        self._is_undecided = True
+        self._last_octet = 0
 
     def end_in(self, data: bytes) -> int:
-        """Where this event ends in the octets that follow it, or -1."""
-        return _event_end(data, 0, after=self._last)
+        """Return where this event ends in the next read, or -1."""
+        return _event_end(data, 0, after=self._last_octet)
 
     def extend(self, data: bytes) -> None:
         if data:
-            self._last = data[-1]
-        if self._undecided:
-            self._decide(bytes(self.kept.octets[:_HEAD_BYTES]) + data[:_HEAD_BYTES])
-        if self.passed_over:
+            self._last_octet = data[-1]
+        if self._is_undecided:
+            self._decide(bytes(self.buffer.octets[:_PREFIX_BYTES]) + data[:_PREFIX_BYTES])
+        if self.is_skipped:
             return
-        self.kept.append(data)
-        if self.kept.overflowed and not self.type:
-            self._pass_over()
+        self.buffer.append(data)
+        if self.buffer.overflowed and not self.type:
+            self._skip()
 
     def _decide(self, head: bytes) -> None:
         type_ = _first_type(head)
-        self._undecided = not type_ and len(head) < _HEAD_BYTES
+        self._is_undecided = not type_ and len(head) < _PREFIX_BYTES
         if _is_other(type_):
-            self._pass_over()
+            self._skip()
         elif type_ in TERMINAL_TYPES:
             self.type = type_
 
-    def _pass_over(self) -> None:
-        self.passed_over = True
-        self.kept.octets.clear()
+    def _skip(self) -> None:
+        self.is_skipped = True
+        self.buffer.octets.clear()
 
 
 def _first_type(head: bytes) -> str:
-    """The type that an event's first words name, or ``""`` when they do not, or not yet."""
-    found = _FIRST_TYPE.search(head, 0, _HEAD_BYTES)
+    """Return the type that the beginning of an event names, or ``""`` if it names none, or none yet."""
+    found = _FIRST_TYPE.search(head, 0, _PREFIX_BYTES)
     return found[1].decode("ascii", "replace") if found and found[1] else ""
 
 
 def _is_other(type_: str) -> bool:
-    """Whether an event of this type is known to end nothing."""
+    """Return whether an event of this type is known not to end a turn."""
     return bool(type_) and type_ not in TERMINAL_TYPES and type_ != "error"
 
 
-def _behind_large_events(data: bytes, start: int) -> int:
-    """Where the first event starts that is not a large one of another type, or not a complete one."""
-    while len(data) - start > _LARGE_BYTES and _is_other(_first_type(data[start : start + _HEAD_BYTES])):
+def _after_large_events(data: bytes, start: int) -> int:
+    """Return where the first event starts that is not complete, not large, or may be terminal."""
+    while len(data) - start > _LARGE_BYTES and _is_other(_first_type(data[start : start + _PREFIX_BYTES])):
         end = _event_end(data, start)
         if end - start < _LARGE_BYTES:
             break
@@ -226,9 +226,9 @@ def _behind_large_events(data: bytes, start: int) -> int:
 
 
 def _event_end(data: bytes, start: int, *, after: int = 0) -> int:
-    """Where the event that goes on at ``start`` ends, behind its blank line; -1 when that is not in ``data``.
+    """Return where the event that continues at ``start`` ends, after its blank line; -1 if that is not in ``data``.
 
-    :param after: the octet before ``start``, where it belongs to the same event.
+    :param after: the octet before ``start``, if it belongs to the same event.
     """
     if after == _CR and data.startswith(b"\n", start):
         start, after = start + 1, _LF
@@ -242,8 +242,8 @@ def _event_end(data: bytes, start: int, *, after: int = 0) -> int:
 
 
 def _line_feeds_end(data: bytes, start: int) -> int:
-    """Where two line feeds in a row end, or -1."""
-    # Line ends are rare in events of JSON, so jumping from one to the next is faster than looking for two.
+    """Return where the first two consecutive line feeds end, or -1."""
+    # Line feeds are rare in JSON events, so jumping from one to the next is faster than searching for two.
     at = data.find(b"\n", start)
     while at >= 0 and not data.startswith(b"\n", at + 1):
         at = data.find(b"\n", at + 1)
@@ -251,7 +251,7 @@ def _line_feeds_end(data: bytes, start: int) -> int:
 
 
 def _event_start(data: bytes, start: int, stop: int) -> int:
-    """Where the last event in ``data[start:stop]`` starts: behind the last blank line, else at ``start``."""
+    """Return where the last event in ``data[start:stop]`` starts: after the last blank line, else at ``start``."""
     if data.find(b"\r", start, stop) >= 0:
         ends = [blank.end() for blank in _BLANK_LINE.finditer(data, start, stop)]
         return ends[-1] if ends else start
@@ -260,6 +260,6 @@ def _event_start(data: bytes, start: int, stop: int) -> int:
 
 
 def _data_of(event: bytes | bytearray) -> bytes:
-    """The ``data`` of an event's raw lines."""
+    """Return the ``data`` of an event, from its raw lines."""
     lines = bytes(event).removeprefix(b"\xef\xbb\xbf").splitlines()
     return b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))

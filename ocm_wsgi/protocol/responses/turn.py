@@ -1,4 +1,4 @@
-"""What a turn was: the values that the observer finds, the ledger keeps and every face shows. Pure; no I/O.
+"""The values that describe a turn: found by observers, stored in the ledger, shown everywhere. Pure; no I/O.
 
 A *turn* is one response of a model, whatever carried it: Server-Sent Events, a JSON body or a WebSocket.
 """
@@ -13,20 +13,21 @@ MAX_REQUEST_ID_LENGTH = 128
 
 Transport = Literal["sse", "json", "websocket"]
 
-#: ``completed``, ``incomplete`` and ``failed`` are OpenAI's own words; ``cut`` ended before its terminal event;
-#: ``error`` was refused by upstream with an HTTP status of 400 or more, or by an ``error`` message.
+#: ``completed``, ``incomplete`` and ``failed`` are OpenAI's own words. ``cut`` means that the response ended before its
+#: terminal event; ``error`` that upstream refused it with an HTTP status of 400 or more, or with an ``error`` message.
 TurnStatus = Literal["completed", "incomplete", "failed", "cut", "error"]
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one turn, as OpenAI counted them. All are whole numbers, at least 0.
+    """Tokens of one turn, as counted by OpenAI. All are integers, at least 0.
 
     :ivar input_tokens: all input, cached included.
     :ivar cached_tokens: the part of the input that came from the prompt cache.
     :ivar output_tokens: all output, reasoning included.
     :ivar reasoning_tokens: the part of the output that was reasoning.
-    :ivar cache_write_tokens: the part of the input that was written to the prompt cache; newer models bill it apart.
+    :ivar cache_write_tokens: the part of the input that was written to the prompt cache; newer models bill it
+        separately.
     """
 
     input_tokens: int
@@ -38,18 +39,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a turn ended, as far as its bytes tell.
+    """How a turn ended, as far as its octets say.
 
-    :ivar usage: ``None`` when upstream said nothing of it, which is not the same as zero.
-    :ivar model: the model that answered, as upstream names it.
-    :ivar service_tier: as upstream names it (``default``, ``priority``, ``flex``), or ``None``.
+    :ivar usage: ``None`` if upstream did not report it, which is not the same as zero.
+    :ivar model: the model that responded, by upstream's name.
+    :ivar service_tier: by upstream's name (``default``, ``priority``, ``flex``), or ``None``.
     """
 
     status: TurnStatus
     usage: Usage | None = None
     model: str | None = None
     service_tier: str | None = None
-    response_id: str | None = None
     error_code: str | None = None
 
 
@@ -57,17 +57,17 @@ class Outcome:
 class Turn:
     """One row of the ledger.
 
-    :ivar id: unique for ever, made when the turn starts; what makes recording it twice impossible.
+    :ivar id: globally unique, generated when the turn starts, so that a turn cannot be recorded twice.
     :ivar started_at: Unix seconds, when the request reached us.
-    :ivar user: name of the user, or ``""`` where no users are configured.
+    :ivar user: name of the user, or ``""`` if no users are configured.
     :ivar credential: which of the owner's credentials paid; ``"default"`` while there is one.
-    :ivar model: the model that answered, else the one asked for, else ``""``.
-    :ivar service_tier: ``default`` when nobody said otherwise.
-    :ivar context_window: the model's price tier by context length, in tokens; 0 where prices do not depend on it.
-    :ivar week_start: Unix seconds of the start of the subscription's weekly window, or ``None`` when unknown.
+    :ivar model: the model that responded, else the requested one, else ``""``.
+    :ivar service_tier: ``default`` unless the request or the response says otherwise.
+    :ivar context_window: the model's price tier by context length, in tokens; 0 if prices do not depend on it.
+    :ivar week_start: Unix seconds of the start of the subscription's weekly window, or ``None`` if unknown.
     :ivar cost_micro_usd: millionths of a US dollar, or ``None`` for a model without a price.
     :ivar first_byte_ms: from the request's arrival to the first byte of upstream's response.
-    :ivar http_status: of the response that the client got.
+    :ivar http_status: of the response that the client received.
     """
 
     id: str

@@ -1,1 +1,1 @@
-"""WebSocket: handshake, frames, compression, and what goes over a Codex socket."""
+"""WebSocket: opening handshake, frames, compression, and the turns of a Codex session."""

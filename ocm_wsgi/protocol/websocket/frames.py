@@ -1,6 +1,6 @@
-"""WebSocket frames: found in a stream of octets that is fed in any split, and made. Pure; no I/O.
+"""Parses WebSocket frames from a stream that is fed in any split, and makes frames. Pure; no I/O.
 
-Frames are found where they lie and nothing is copied: who wants a payload takes it from the read by its offsets.
+The parser copies nothing: it returns offsets, with which the caller can slice payloads out of the read.
 
 Source: RFC 6455 section 5; for RSV1, RFC 7692 section 6.
 """
@@ -18,7 +18,7 @@ PROTOCOL_ERROR = 1002
 POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
-#: What a Close frame without a code is said to have. It never stands on the wire.
+#: Reported for a Close frame without a code. Never sent.
 NO_STATUS = 1005
 
 _FIN, _RSV1, _RSV_OTHERS, _OPCODE = 0x80, 0x40, 0x30, 0x0F
@@ -31,14 +31,14 @@ _OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
 
 class FrameSlice(NamedTuple):
-    """What one read holds of one frame. Offsets are into that read.
+    """The part of a frame that one read contains. Offsets are into that read.
 
     :ivar first: the frame's first octet: FIN, RSV and opcode.
-    :ivar start: where the frame starts; 0 when it started in an earlier read.
-    :ivar payload: where the payload in this read starts.
-    :ivar stop: where the payload in this read ends.
-    :ivar position: octets of the payload that came in earlier reads.
-    :ivar mask: the masking key, four octets, or ``b""``.
+    :ivar start: where the frame starts; 0 if it started in an earlier read.
+    :ivar payload: where the payload starts in this read.
+    :ivar stop: where the payload ends in this read.
+    :ivar position: octets of the payload in earlier reads.
+    :ivar mask: the masking key of four octets, or ``b""``.
     :ivar is_last: whether the frame ends at ``stop``.
     """
 
@@ -55,13 +55,8 @@ class FrameSlice(NamedTuple):
         return self.first & _OPCODE
 
     @property
-    def is_final(self) -> bool:
-        """Whether the frame is the last one of its message."""
-        return self.first >= _FIN
-
-    @property
     def is_compressed(self) -> bool:
-        """On the first frame of a message: whether the message is compressed."""
+        """Whether the message is compressed; valid for the first frame of a message."""
         return bool(self.first & _RSV1)
 
     @property
@@ -75,17 +70,16 @@ class FrameSlice(NamedTuple):
 
 
 class FrameError(ValueError):
-    """The stream breaks RFC 6455; whatever follows cannot be understood."""
+    """The stream violates RFC 6455; the octets that follow cannot be parsed."""
 
 
 class FrameParser:
-    """Find the frames in one direction of a WebSocket.
+    """Parses the frames of one direction of a WebSocket.
 
-    :param masked: whether frames must be masked: those of a client must, those of a server must not be.
+    :param masked: whether frames must be masked: a client's must be, a server's must not.
     :param compressible: whether permessage-deflate was negotiated.
-    :ivar violation: what was wrong; ``None`` while nothing is. Once it is set nothing is found any more.
-    :ivar is_between_messages: whether a frame of somebody else could be put in here without breaking a frame or a
-        message apart.
+    :ivar violation: how the stream violated the protocol, or ``None``. Once it is set, no more frames are found.
+    :ivar is_between_messages: whether another frame could be inserted here without splitting a frame or a message.
     """
 
     def __init__(self, *, masked: bool, compressible: bool) -> None:
@@ -95,19 +89,19 @@ class FrameParser:
         self._compressible = compressible
         self._partial_head = b""
         self._in_message = False
-        # Of the frame that goes on in the next read.
+        # Of the frame that continues in the next read.
         self._first = 0
         self._mask = b""
         self._position = 0
         self._left = 0
 
     def feed(self, data: bytes, *, start: int = 0, one_message: bool = False) -> list[FrameSlice]:
-        """Return the slices of frames that lie in ``data``, in order.
+        """Return the slices of the frames in ``data``, in order.
 
-        They cover all of it but for the incomplete head of a frame at its end, or what follows a violation.
+        They cover all of ``data`` except an incomplete head of a frame at its end, or the octets after a violation.
 
-        :param start: whole frames before it need not be found; 0 unless this is between messages.
-        :param one_message: stop behind the end of a data message. The rest was not looked at; feed it again.
+        :param start: only complete frames come before it, which are not reported; 0 unless between messages.
+        :param one_message: stop after the end of a data message. The rest was not parsed; feed it again.
         """
         if self.violation is not None:
             return []
@@ -144,7 +138,7 @@ class FrameParser:
         return slices
 
     def _resume(self, size: int) -> FrameSlice:
-        """Go on with the frame that the last read left open."""
+        """Return the slice that continues the last read's incomplete frame."""
         taken = min(self._left, size)
         frame_slice = FrameSlice(self._first, 0, 0, taken, self._position, self._mask, taken == self._left)
         self._position += taken
@@ -152,24 +146,24 @@ class FrameParser:
         return frame_slice
 
     def _head(self, data: bytes, at: int) -> tuple[int, int, bytes, int] | None:
-        """Read a frame's head: first octet, payload length, mask, offset behind it. ``None`` when it is not whole.
+        """Return a frame's first octet, payload length, mask and payload offset; ``None`` if its head is incomplete.
 
-        :raises FrameError: it is none.
+        :raises FrameError: the head is invalid.
         """
         earlier = len(self._partial_head)
         if earlier:
             data = self._partial_head + data[:_LONGEST_HEAD]
-        head = self._whole_head(data, at)
+        head = self._complete_head(data, at)
         if head is None:
             self._partial_head = data[at:]
             return None
         self._partial_head = b""
-        first, length, mask, behind = head
+        first, length, mask, after = head
         if not first & _IS_CONTROL:
             self._in_message = first < _FIN
-        return first, length, mask, behind - earlier
+        return first, length, mask, after - earlier
 
-    def _whole_head(self, data: bytes, at: int) -> tuple[int, int, bytes, int] | None:
+    def _complete_head(self, data: bytes, at: int) -> tuple[int, int, bytes, int] | None:
         size = len(data)
         first = data[at]
         self._check_first(first)
@@ -177,44 +171,44 @@ class FrameParser:
             return None
         second = data[at + 1]
         if (second >= _MASK_BIT) is not self._masked:
-            raise FrameError("a client's frame is not masked, or a server's is")
-        length, behind = second & _LENGTH, at + 2
+            raise FrameError("a client's frame is unmasked, or a server's frame is masked")
+        length, after = second & _LENGTH, at + 2
         if length >= _LENGTH_16:
             if first & _IS_CONTROL:
                 raise FrameError("a control frame is too long")
-            behind += 2 if length == _LENGTH_16 else 8
-            if size < behind:
+            after += 2 if length == _LENGTH_16 else 8
+            if size < after:
                 return None
-            length = _extended_length(data, at + 2, behind)
+            length = _extended_length(data, at + 2, after)
         if not self._masked:
-            return first, length, b"", behind
-        mask = data[behind : behind + 4]
-        return (first, length, mask, behind + 4) if len(mask) == 4 else None
+            return first, length, b"", after
+        mask = data[after : after + 4]
+        return (first, length, mask, after + 4) if len(mask) == 4 else None
 
     def _check_first(self, first: int) -> None:
         if first & _RSV_OTHERS or (first & _RSV1 and not (self._compressible and first & _OPCODE in (TEXT, BINARY))):
-            raise FrameError("a reserved bit is set that nothing was negotiated for")
+            raise FrameError("a reserved bit is set that no negotiated extension uses")
         if first & _OPCODE not in _OPCODES:
             raise FrameError("the opcode is reserved")
         if first & _IS_CONTROL:
             if first < _FIN:
                 raise FrameError("a control frame is fragmented")
         elif (first & _OPCODE == CONTINUATION) is not self._in_message:
-            raise FrameError("a message starts within another, or goes on where there is none")
+            raise FrameError("a message starts within another, or a continuation frame has no message")
 
 
 def _extended_length(data: bytes, start: int, stop: int) -> int:
     length = int.from_bytes(data[start:stop], "big")
     is_long = stop - start == 8
     if length < (0x10000 if is_long else _LENGTH_16):
-        raise FrameError("a length is not in its shortest form")
+        raise FrameError("a payload length is not in its shortest form")
     if length >> 63:
-        raise FrameError("a length is out of range")
+        raise FrameError("a payload length is out of range")
     return length
 
 
 def unmask(data: bytes, mask: bytes, position: int) -> bytes:
-    """Undo the masking of a piece of a payload.
+    """Return a piece of a payload, unmasked. Masking is the same operation.
 
     :param mask: four octets, or ``b""`` for none.
     :param position: octets of the payload before this piece.
@@ -223,22 +217,22 @@ def unmask(data: bytes, mask: bytes, position: int) -> bytes:
     """
     if not mask:
         return data
-    size, turn = len(data), position % 4
-    key = ((mask[turn:] + mask[:turn]) * (size // 4 + 1))[:size]
-    # Python's integers are the fastest exclusive or of the standard library: about a gigabyte a second.
+    size, shift = len(data), position % 4
+    key = ((mask[shift:] + mask[:shift]) * (size // 4 + 1))[:size]
+    # Python's integers are the fastest exclusive-or in the standard library: about a gigabyte per second.
     return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
 
 
 def server_text(text: bytes) -> bytes:
-    """A whole message as a server sends it: one unmasked, uncompressed frame.
+    """Return a complete message as a server sends it: one unmasked, uncompressed frame.
 
-    It is a legal one where compression was negotiated, too, and leaves the compression's state alone.
+    It is also valid if compression was negotiated, and does not change the compression context.
     """
     return _server_frame(TEXT, text)
 
 
 def server_close(code: int, reason: str = "") -> bytes:
-    """A Close frame as a server sends it.
+    """Return a Close frame as a server sends it.
 
     :param reason: at most 123 octets in UTF-8.
     """
@@ -246,7 +240,7 @@ def server_close(code: int, reason: str = "") -> bytes:
 
 
 def close_of(payload: bytes) -> tuple[int, str]:
-    """The code and the reason that the payload of a Close frame gives."""
+    """Return the code and the reason in the payload of a Close frame."""
     if len(payload) < 2:
         return NO_STATUS, ""
     return int.from_bytes(payload[:2], "big"), payload[2:].decode("utf-8", "replace")

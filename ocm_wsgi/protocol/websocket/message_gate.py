@@ -1,11 +1,11 @@
-"""What a client says over a WebSocket: each message waits until somebody has decided about it. Pure; no I/O.
+"""Holds back each WebSocket message of a client until it is admitted. Pure; no I/O.
 
-A message of a client may ask for a turn, so none goes on before it is whole and has been looked at; a refused one is
-left out whole. What passes is passed octet for octet. Control frames pass at once: one that stands between the
-fragments of a message overtakes the fragments before it, which RFC 6455 section 5.4 makes good sense of.
+A client's message may ask for a turn, so none is forwarded before it is complete and was inspected; a refused message
+is dropped as a whole. Whatever is forwarded stays octet for octet the same. Control frames are forwarded immediately: a
+control frame between the fragments of a message overtakes the earlier fragments, which RFC 6455 section 5.4 permits.
 
-This is a lock and not only an observer, so it fails closed: what cannot be understood, and what follows a Close
-frame, goes nowhere.
+The gate enforces access and does not only observe, so it fails closed: octets that cannot be parsed, and those after a
+Close frame, are not forwarded.
 """
 
 from __future__ import annotations
@@ -14,26 +14,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocm_wsgi.protocol.http.content_coding import DecodingError
-from ocm_wsgi.protocol.websocket.creates import ResponseCreate, response_create
+from ocm_wsgi.protocol.responses.request import DECODED_LIMIT_BYTES, ResponseCreate, response_create
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater
 from ocm_wsgi.protocol.websocket.frames import CLOSE, MESSAGE_TOO_BIG, PROTOCOL_ERROR, FrameParser, FrameSlice, unmask
 
-#: The longest message taken, in octets as they come: OpenAI takes no longer ones.
+#: The longest message accepted, in octets as received. OpenAI accepts no longer ones.
 MESSAGE_LIMIT_BYTES = 64 * 1024 * 1024
-#: What a fragment counts for beyond its octets, so that empty ones are not free.
+# Each fragment counts as this many octets more, so that empty ones are not free.
 _FRAGMENT_BYTES = 256
-#: So much of a message is unmasked at once.
+# How much of a message is unmasked at a time.
 _BLOCK_BYTES = 64 * 1024
-#: A message is decompressed no further than this.
-_DECODED_LIMIT_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Violation:
-    """The client broke the protocol, or its message is too long. Nothing more of it goes on.
+    """A client's violation of the protocol or of the length limit. Nothing more from the client is forwarded.
 
-    :ivar close_code: for the Close frame that it should get.
-    :ivar reason: for people; names nothing that the client sent.
+    :ivar close_code: for the Close frame that the client should receive.
+    :ivar reason: human-readable; contains nothing that the client sent.
     """
 
     close_code: int
@@ -42,7 +40,7 @@ class Violation:
 
 @dataclass
 class _Payload:
-    """Where the payload of one frame lies in the held octets."""
+    """The position of a frame's payload in the held octets."""
 
     start: int
     stop: int
@@ -50,10 +48,10 @@ class _Payload:
 
 
 class HeldMessage:
-    """A whole message of a client that nobody has decided about yet.
+    """A client's complete message that waits for admission.
 
-    :ivar octets: its frames as they came.
-    :ivar shares_context: whether later messages cannot be decompressed by who has not seen this one.
+    :ivar octets: its frames as received.
+    :ivar shares_context: whether a receiver needs this message to decompress later ones.
     """
 
     def __init__(self, octets: bytes, payloads: list[_Payload], inflater: Inflater | None) -> None:
@@ -63,10 +61,9 @@ class HeldMessage:
         self._inflater = inflater
 
     def read(self) -> ResponseCreate | None:
-        """Say what it asks for; ``None`` when that is no turn.
+        """Return what the message asks for, or ``None`` if it does not ask for a turn.
 
-        To be called once, before the gate is told the decision. Takes some 20 ms for 5 MiB and may be called on
-        another thread meanwhile.
+        Call once, before the gate's ``forward`` or ``drop``. Takes some 20 ms for 5 MiB; another thread may call it.
         """
         return response_create(self._blocks())
 
@@ -79,7 +76,7 @@ class HeldMessage:
         for block in self._payload():
             for piece in inflater.feed(block, is_last=False):
                 length += len(piece)
-                if length > _DECODED_LIMIT_BYTES:
+                if length > DECODED_LIMIT_BYTES:
                     inflater.skip()
                     raise DecodingError("A message is too large to read.")
                 yield piece
@@ -93,12 +90,12 @@ class HeldMessage:
 
 
 class MessageGate:
-    """Holds back each message of a client until it is decided about.
+    """Holds back each message of a client until it is forwarded or dropped.
 
-    :param deflate: what was negotiated, or ``None``.
-    :param limit: the longest message, in octets as they come; so much can be held.
-    :ivar violation: what the client did that nothing goes on for any more, or ``None``.
-    :ivar is_closed: whether nothing goes on any more because of a Close frame, or of a message that was left out.
+    :param deflate: the negotiated compression, or ``None``.
+    :param limit: the longest message, in octets as received; this much may be held.
+    :ivar violation: the client's violation after which nothing is forwarded, or ``None``.
+    :ivar is_closed: whether nothing more is forwarded because of a Close frame, or of a message that was dropped.
     """
 
     def __init__(self, deflate: DeflateParameters | None, *, limit: int = MESSAGE_LIMIT_BYTES) -> None:
@@ -111,70 +108,70 @@ class MessageGate:
         self._payloads: list[_Payload] = []
         self._is_compressed = False
         self.is_closed = False
-        self._asked: HeldMessage | None = None
-        self._later = b""
+        self._held: HeldMessage | None = None
+        self._buffered = b""
 
     def feed(self, data: bytes) -> list[bytes | HeldMessage]:
-        """Return what may go upstream now, in order. A message, if any, comes last.
+        """Return what to send upstream now, in order. A held message, if any, is the last item.
 
-        After a message nothing goes on before ``forward`` or ``drop``. What is fed until then waits here, so the
-        client should not be read from.
+        After a held message nothing is returned until ``forward`` or ``drop``. Octets fed until then are buffered, so
+        pause reading from the client.
         """
-        if self._asked is not None:
-            self._later += data
+        if self._held is not None:
+            self._buffered += data
             return []
         return [] if self.violation or self.is_closed else self._advance(data)
 
     def _advance(self, data: bytes) -> list[bytes | HeldMessage]:
-        passing: list[bytes | HeldMessage] = []
+        sendable: list[bytes | HeldMessage] = []
         at = 0
         for frame_slice in self._frames.feed(data, one_message=True):
             at = frame_slice.stop
-            self._take(data, frame_slice, passing)
+            self._add(data, frame_slice, sendable)
             if frame_slice.opcode == CLOSE and frame_slice.is_last:
                 self.is_closed = True
-                return passing
-        if passing and isinstance(passing[-1], HeldMessage):
-            self._asked = passing[-1]
-            self._later = data[at:]
-            return passing
+                return sendable
+        if sendable and isinstance(sendable[-1], HeldMessage):
+            self._held = sendable[-1]
+            self._buffered = data[at:]
+            return sendable
         self._partial_head += data[at:]
         if self._frames.violation is not None:
             self._stop(PROTOCOL_ERROR, self._frames.violation)
         elif len(self._octets) + _FRAGMENT_BYTES * len(self._payloads) > self._limit + _FRAGMENT_BYTES:
             self._stop(MESSAGE_TOO_BIG, "the message is too long")
-        return passing
+        return sendable
 
     def forward(self) -> list[bytes | HeldMessage]:
-        """The message may go on. Return what may go upstream now."""
-        asked = self._decided()
-        return [asked.octets, *self._go_on()]
+        """Admit the held message. Return what to send upstream now."""
+        held = self._take_held()
+        return [held.octets, *self._resume()]
 
     def drop(self) -> list[bytes | HeldMessage]:
-        """The message must not go on. Return what may go upstream now.
+        """Discard the held message. Return what to send upstream now.
 
-        That is nothing for ever where later messages could not be understood without it.
+        Returns nothing from then on if later messages depend on the dropped one's compression context.
         """
-        if self._decided().shares_context:
+        if self._take_held().shares_context:
             self.is_closed = True
-        return self._go_on()
+        return self._resume()
 
-    def _decided(self) -> HeldMessage:
-        asked, self._asked = self._asked, None
-        if asked is None:
-            raise RuntimeError("no message waits for a decision")
-        return asked
+    def _take_held(self) -> HeldMessage:
+        held, self._held = self._held, None
+        if held is None:
+            raise RuntimeError("no message is held")
+        return held
 
-    def _go_on(self) -> list[bytes | HeldMessage]:
-        later, self._later = self._later, b""
-        return self.feed(later)
+    def _resume(self) -> list[bytes | HeldMessage]:
+        buffered, self._buffered = self._buffered, b""
+        return self.feed(buffered)
 
-    def _take(self, data: bytes, frame_slice: FrameSlice, passing: list[bytes | HeldMessage]) -> None:
+    def _add(self, data: bytes, frame_slice: FrameSlice, sendable: list[bytes | HeldMessage]) -> None:
         octets = data[frame_slice.start : frame_slice.stop]
         if not frame_slice.position and not frame_slice.start:
             octets, self._partial_head = self._partial_head + octets, b""
         if frame_slice.is_control:
-            passing.append(octets)
+            sendable.append(octets)
             return
         if not self._payloads:
             self._is_compressed = frame_slice.is_compressed
@@ -186,7 +183,7 @@ class MessageGate:
             self._payloads.append(_Payload(len(self._octets) - size, len(self._octets), frame_slice.mask))
         if frame_slice.ends_message:
             inflater = self._inflater if self._is_compressed else None
-            passing.append(HeldMessage(bytes(self._octets), self._payloads, inflater))
+            sendable.append(HeldMessage(bytes(self._octets), self._payloads, inflater))
             self._octets, self._payloads = bytearray(), []
 
     def _stop(self, close_code: int, reason: str) -> None:

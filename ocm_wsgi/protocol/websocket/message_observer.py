@@ -1,12 +1,12 @@
-"""What a server says over a WebSocket, observed in a copy: the few messages that matter. Pure; no I/O.
+"""Observes a server's WebSocket messages, and finds the few that matter to us. Pure; no I/O.
 
-Most messages are pieces of text on their way to the client. What names such a type in its first words is passed over:
-uncompressed, its payload is not touched at all; compressed, it goes through the decompressor only where later
-messages may refer to it, and comes to nothing.
+Most messages carry pieces of text for the client. A message that names such a type at its beginning is skipped: if it
+is uncompressed, its payload is not touched; if it is compressed, it goes through the decompressor only where later
+messages may refer to it, and the result is discarded.
 
-``feed`` says where in the read a message starts and stops, for "recorded before seen": what stands before ``start``
-may be sent at once, what comes from there on must wait until the record of a turn that ends here is safe. Of a
-message in several reads the earlier ones go out when they come: it is no message before its end.
+``feed`` returns where in the read a message starts and stops, for "recorded before seen": the octets before ``start``
+may be sent immediately, those from there on must wait until the record of a turn that ends here is stored. If a message
+spans several reads, the earlier ones are sent as they arrive, since a client ignores an incomplete message.
 """
 
 from __future__ import annotations
@@ -16,27 +16,25 @@ from dataclasses import dataclass
 
 from ocm_wsgi.protocol.http.content_coding import DecodingError
 from ocm_wsgi.protocol.responses.bounded_buffer import BUFFER_LIMIT_BYTES, BoundedBuffer
-from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES
+from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES, type_prefix_pattern
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater
 from ocm_wsgi.protocol.websocket.frames import CLOSE, TEXT, FrameParser, FrameSlice, close_of
 
-#: The types that mean something to us.
-TYPES_OF_INTEREST = frozenset({*TERMINAL_TYPES, "error", "codex.rate_limits"})
-
-#: A length of two octets of its own says at least this, with the frame's head.
+# The smallest size of a frame with a two-octet extended payload length, head included.
 _SHORTEST_EXTENDED = 126 + 4
 
-#: Within so many octets a message must name its type, if that is to spare us keeping it.
-_HEAD_BYTES = 256
+# A message that names its type within this many octets is not buffered if the type does not matter.
+_PREFIX_BYTES = 256
 
-_NAMING = rb'\s*\{\s*"type"\s*:\s*"'
-_FIRST_TYPE = re.compile(_NAMING + rb'([^"\\]*)"')
-_TYPES_OF_INTEREST = frozenset(type_.encode() for type_ in TYPES_OF_INTEREST)
+# The types that matter to us.
+_TYPES_OF_INTEREST = frozenset(type_.encode() for type_ in (*TERMINAL_TYPES, "error", "codex.rate_limits"))
+_TYPE_PREFIX = rb"\s*" + type_prefix_pattern()
+_FIRST_TYPE = re.compile(_TYPE_PREFIX + rb'([^"\\]*)"')
 
-#: The start of an uncompressed text message in one frame, shorter than 64 KiB, that names a type of no interest.
-_OTHER = re.compile(
+# The start of an uncompressed text message in one frame, shorter than 64 KiB, whose type does not matter.
+_IRRELEVANT = re.compile(
     rb"\x81(?:[\x00-\x7d]|\x7e(..))"
-    + _NAMING
+    + _TYPE_PREFIX
     + rb"(?!(?:%s)\")" % b"|".join(map(re.escape, _TYPES_OF_INTEREST))
     + rb'[^"\\]*"',
     re.DOTALL,
@@ -45,15 +43,15 @@ _OTHER = re.compile(
 
 @dataclass(frozen=True)
 class Message:
-    """A text message that may matter, whole.
+    """A complete text message that may matter.
 
-    :ivar kept: its octets, decompressed; only the tail of one that is too large.
-    :ivar type: that its first words name, or ``""`` when they do not.
-    :ivar start: where in the read it starts; 0 when it started in an earlier one.
+    :ivar buffer: its octets, decompressed; only the tail if it is too large.
+    :ivar type: the type that its beginning names, or ``""`` if it names none.
+    :ivar start: where in the read it starts; 0 if it started in an earlier one.
     :ivar stop: where in the read it ends.
     """
 
-    kept: BoundedBuffer
+    buffer: BoundedBuffer
     type: str
     start: int
     stop: int
@@ -63,20 +61,17 @@ class Message:
 class Closing:
     """A Close frame.
 
-    :ivar code: 1005 where the frame gave none.
-    :ivar start: where in the read it starts.
+    :ivar code: 1005 if the frame has none.
     """
 
     code: int
-    reason: str
-    start: int
 
 
 class MessageObserver:
-    """Find what matters in what a server sends.
+    """Finds the messages that matter among those of a server.
 
-    :param deflate: what was negotiated, or ``None``.
-    :param limit: a message is kept up to so many octets.
+    :param deflate: the negotiated compression, or ``None``.
+    :param limit: a message is buffered up to this many octets.
     """
 
     def __init__(self, deflate: DeflateParameters | None, *, limit: int = BUFFER_LIMIT_BYTES) -> None:
@@ -98,9 +93,9 @@ class MessageObserver:
         return self._frames.is_between_messages
 
     def feed(self, data: bytes) -> list[Message | Closing]:
-        """Return what matters and is complete with these octets, in order. Never raises."""
+        """Return the messages that matter and are complete with this read, in order. Never raises."""
         found: list[Message | Closing] = []
-        start = _others_end(data) if self._frames.is_between_messages else 0
+        start = _irrelevant_end(data) if self._frames.is_between_messages else 0
         if start == len(data):
             return found
         for frame_slice in self._frames.feed(data, start=start):
@@ -117,7 +112,7 @@ class MessageObserver:
         self._close_payload += data[frame_slice.payload : frame_slice.stop]
         if not frame_slice.is_last:
             return None
-        return Closing(*close_of(self._close_payload), frame_slice.start)
+        return Closing(close_of(self._close_payload)[0])
 
     def _data(self, data: bytes, frame_slice: FrameSlice) -> Message | None:
         if self._failure is not None:
@@ -151,59 +146,59 @@ class _OpenMessage:
         self._inflater = inflater
         self._type = ""
         self._is_undecided = True
-        # None when the message is passed over.
-        self._kept = BoundedBuffer(limit) if is_text else None
+        # None if the message is skipped.
+        self._buffer = BoundedBuffer(limit) if is_text else None
 
     def add(self, data: bytes, frame_slice: FrameSlice) -> None:
-        """Take what a read holds of the message.
+        """Add the part of the message that a read contains.
 
-        :raises DecodingError: it is not compressed as agreed.
+        :raises DecodingError: the message is not compressed as negotiated.
         """
         inflater = self._inflater
-        if self._kept is None and (inflater is None or not inflater.context_takeover):
+        if self._buffer is None and (inflater is None or not inflater.context_takeover):
             return
         payload = data[frame_slice.payload : frame_slice.stop]
         if inflater is None:
-            self._keep(payload)
+            self._append(payload)
             return
         for piece in inflater.feed(payload, is_last=frame_slice.ends_message):
-            self._keep(piece)
-            if self._kept is None and not inflater.context_takeover:
+            self._append(piece)
+            if self._buffer is None and not inflater.context_takeover:
                 inflater.skip()
                 break
 
     def ended(self, stop: int) -> Message | None:
-        """The message, if it may matter, now that it is whole."""
-        return None if self._kept is None else Message(self._kept, self._type, self.start, stop)
+        """Return the complete message, or ``None`` if it does not matter."""
+        return None if self._buffer is None else Message(self._buffer, self._type, self.start, stop)
 
-    def _keep(self, piece: bytes) -> None:
-        if self._kept is None:
+    def _append(self, piece: bytes) -> None:
+        if self._buffer is None:
             return
-        self._kept.append(piece)
+        self._buffer.append(piece)
         if self._is_undecided:
-            self._decide(bytes(self._kept.octets[:_HEAD_BYTES]))
-        elif self._kept.overflowed and not self._type:
-            self._kept = None
+            self._decide(bytes(self._buffer.octets[:_PREFIX_BYTES]))
+        elif self._buffer.overflowed and not self._type:
+            self._buffer = None
 
     def _decide(self, head: bytes) -> None:
-        named = _FIRST_TYPE.match(head)
-        self._is_undecided = named is None and len(head) < _HEAD_BYTES
-        if named is not None and named[1] in _TYPES_OF_INTEREST:
-            self._type = named[1].decode()
-        elif named is not None:
-            self._kept = None
+        found = _FIRST_TYPE.match(head)
+        self._is_undecided = found is None and len(head) < _PREFIX_BYTES
+        if found is not None and found[1] in _TYPES_OF_INTEREST:
+            self._type = found[1].decode()
+        elif found is not None:
+            self._buffer = None
 
 
-def _others_end(data: bytes) -> int:
-    """Where the messages end that mean nothing to us and are whole: nearly always at the end of the read.
+def _irrelevant_end(data: bytes) -> int:
+    """Return where the complete messages that do not matter end: nearly always at the end of the read.
 
-    What is doubtful is left to the parser.
+    A message that may matter is left to the parser.
 
     :param data: a read that begins with a frame.
     """
     at, size = 0, len(data)
     while at < size:
-        start = _OTHER.match(data, at)
+        start = _IRRELEVANT.match(data, at)
         if start is None:
             break
         extended = start[1]

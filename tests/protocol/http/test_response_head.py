@@ -30,7 +30,7 @@ def test_heads_are_found_in_any_split(size: int) -> None:
             heads.append(head)
     assert [(head.status, head.reason) for head in heads] == [(103, "Early Hints"), (200, "OK")]
     assert heads[1].fields == [("Content-Type", "text/plain"), ("X-Multi", "1"), ("X-Multi", "2")]
-    assert reader.rest == b"body"
+    assert reader.unread == b"body"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ocm_wsgi.demo.sse import EventDecoder
 from ocm_wsgi.protocol.responses.observer import JsonObserver, Observer, observer_for
-from ocm_wsgi.protocol.responses.outcome import event_outcome, observe_message, usage_of
+from ocm_wsgi.protocol.responses.outcome import event_outcome, usage_of
 from ocm_wsgi.protocol.responses.sse_observer import SseObserver
 from ocm_wsgi.protocol.responses.turn import Outcome, Usage
 
@@ -37,7 +37,7 @@ RESPONSE = {
     "service_tier": "default",
     "usage": USAGE,
 }
-COMPLETED = Outcome("completed", Usage(100, 60, 20, 5, 7), "gpt-5.4", "default", "resp_1")
+COMPLETED = Outcome("completed", Usage(100, 60, 20, 5, 7), "gpt-5.4", "default")
 CHAT_USAGE = {
     "prompt_tokens": 10,
     "completion_tokens": 3,
@@ -114,7 +114,7 @@ TERMINAL_EVENTS = [
     ),
     pytest.param(
         event({"type": "response.failed", "response": {"id": "r", "error": {"code": "slow_down"}, "usage": None}}),
-        Outcome("failed", response_id="r", error_code="slow_down"),
+        Outcome("failed", error_code="slow_down"),
         id="failed",
     ),
     pytest.param(event({"type": "response.completed"}), Outcome("completed"), id="no-response"),
@@ -227,7 +227,7 @@ def test_sse_large_other_event_is_not_kept() -> None:
     for _ in range(100):
         observer.feed(b"x" * 65536)
     assert observer._open is not None
-    assert len(observer._open.kept.octets) == 0
+    assert len(observer._open.buffer.octets) == 0
     assert observer.feed(b'"}\n\n' + event(TERMINAL)) == (4, COMPLETED)
 
 
@@ -436,16 +436,14 @@ def test_usage_absent_is_not_zero(usage: object, expected: Usage | None) -> None
     assert usage_of(usage) == expected
 
 
-@pytest.mark.parametrize("encode", [lambda text: text, str.encode], ids=["text", "octets"])
-def test_observe_message(encode: Callable[[str], str | bytes]) -> None:
-    """WebSocket messages end a turn as events do; an error ends it too; nothing else does."""
-    assert observe_message(encode(json.dumps(TERMINAL))) == COMPLETED
+def test_event_outcome() -> None:
+    """A terminal event and an error end a turn, with members in any order; nothing else does."""
+    assert event_outcome(TERMINAL) == COMPLETED
     error = {"type": "error", "status": 429, "error": {"type": "usage_limit_reached"}, "headers": {}}
-    assert observe_message(encode(json.dumps(error))) == Outcome("error", error_code="usage_limit_reached")
-    reordered = {"response": RESPONSE, "type": "response.completed"}
-    assert observe_message(encode(json.dumps(reordered))) == COMPLETED
-    for other in ("", "[1]", '{"type":"response.created","response":{"type":"error"}}', '{"a":{"type":"error"}}'):
-        assert observe_message(encode(other)) is None
+    assert event_outcome(error) == Outcome("error", error_code="usage_limit_reached")
+    assert event_outcome({"response": RESPONSE, "type": "response.completed"}) == COMPLETED
+    for other in (None, [1], {"type": "response.created", "response": {"type": "error"}}, {"a": {"type": "error"}}):
+        assert event_outcome(other) is None
 
 
 def gzip_members(data: bytes) -> bytes:

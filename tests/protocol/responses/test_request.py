@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ocm_wsgi.protocol.responses.request import RequestFacts, _facts, _Scanner, request_facts
 
 BODY = {"model": "gpt-5.4", "input": [{"model": "inner"}], "service_tier": "priority", "stream": True}
-FACTS = RequestFacts("gpt-5.4", "priority", True)
+FACTS = RequestFacts("gpt-5.4", "priority")
 LARGE = 'text with "quotes", \\ and {brackets} \\" ' * 50_000
 
 
@@ -26,7 +26,7 @@ def blocks(body: bytes, size: int = 65536) -> list[bytes]:
     ("body", "facts"),
     [
         (BODY, FACTS),
-        ({"model": "m", "stream": False}, RequestFacts("m", None, False)),
+        ({"model": "m", "stream": False}, RequestFacts("m")),
         ({"model": 3, "service_tier": None, "stream": "yes"}, RequestFacts()),
         ({"model": "line\nend"}, RequestFacts()),
         ({"model": "x" * 300}, RequestFacts()),

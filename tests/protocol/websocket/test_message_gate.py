@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Opcode
 
-from ocm_wsgi.protocol.responses.request import RequestFacts
-from ocm_wsgi.protocol.websocket.creates import ResponseCreate, response_create
+from ocm_wsgi.protocol.responses.request import RequestFacts, ResponseCreate, response_create
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage, MessageGate, Violation
 from tests.websocket_peers import DEFLATES, SPLITS, Peer, Split
 
 CREATE = b'{"type":"response.create","model":"gpt-5.5","service_tier":"priority","stream":true,"input":[]}'
-FACTS = RequestFacts("gpt-5.5", "priority", True)
+FACTS = RequestFacts("gpt-5.5", "priority")
 UNREADABLE = ResponseCreate(RequestFacts())
 
 # A message, and what it asks for; None for what is no turn.
@@ -25,7 +24,7 @@ ASKED = [
     pytest.param(CREATE, ResponseCreate(FACTS), id="create"),
     pytest.param(
         b'{"type":"response.create","model":"m","generate":false,"previous_response_id":"resp_1"}',
-        ResponseCreate(RequestFacts("m"), is_prewarm=True, previous_response_id="resp_1"),
+        ResponseCreate(RequestFacts("m"), is_prewarm=True),
         id="prewarm",
     ),
     pytest.param(b'{"model":"m","type":"response.create"}', ResponseCreate(RequestFacts("m")), id="type-later"),

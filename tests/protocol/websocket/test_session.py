@@ -42,7 +42,7 @@ COMPLETED = said(
     "response.completed",
     response={"id": "resp_1", "model": "gpt-5.5", "usage": {"input_tokens": 5, "output_tokens": 7}},
 )
-DONE = Outcome("completed", usage=Usage(5, 0, 7), model="gpt-5.5", response_id="resp_1")
+DONE = Outcome("completed", usage=Usage(5, 0, 7), model="gpt-5.5")
 
 # What a server says, and how that ends an open turn; None if it does not.
 ENDS = [
