@@ -68,7 +68,7 @@ def test_parse(text: str, limit: Limit, canonical: str) -> None:
         ("٣ USD per day", "is not a limit"),
         ("0 requests per day", "more than 0"),
         ("101% per week", "only 100 percent"),
-        ("1.5 requests per day", "whole numbers"),
+        ("1.5 requests per day", "a whole number"),
     ],
 )
 def test_parse_refuses(text: str, reason: str) -> None:

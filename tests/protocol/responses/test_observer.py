@@ -188,13 +188,13 @@ def test_finish_tells_of_an_error_event() -> None:
 CHAT_STREAMS = [
     pytest.param(
         [event(CHUNK | {"choices": [{}], "usage": None}), event(CHUNK | {"choices": [], "usage": CHAT_USAGE})],
-        Outcome("completed", Usage(10, 4, 3, 2), "gpt-5", "flex", "c1"),
+        Outcome("completed", Usage(10, 4, 3, 2), "gpt-5", "flex"),
         id="include-usage",
     ),
     pytest.param([event(CHUNK | {"choices": [{}]}), b"data: [DONE]\n\n"], Outcome("completed"), id="without-usage"),
     pytest.param(
         [event(CHUNK | {"choices": [{}], "usage": CHAT_USAGE}), b"data:[DONE]\n\n"],
-        Outcome("completed", Usage(10, 4, 3, 2), "gpt-5", "flex", "c1"),
+        Outcome("completed", Usage(10, 4, 3, 2), "gpt-5", "flex"),
         id="usage-with-choices",
     ),
     pytest.param([event({"error": {"code": "x"}})], Outcome("error", error_code="x"), id="error"),
