@@ -11,10 +11,9 @@ from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.config import Config
-from ocm_wsgi.credentials import CredentialSource
+from ocm_wsgi.credentials import CredentialSource, Refresher
 from ocm_wsgi.relay.disconnects import HangupMonitor
 from ocm_wsgi.reporting import prometheus
-from ocm_wsgi.reporting.prometheus import MeteredRefresher
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.tls import contexts
 from ocm_wsgi.upstream.client import Upstream
@@ -48,8 +47,11 @@ class Service:
         credentials = CredentialSource(
             config.credential_path,
             state_path=config.state_path,
-            refresher=MeteredRefresher(
-                auth_base_url=config.auth_base_url, proxy_url=proxy_url, trust=config.certificate
+            refresher=Refresher(
+                auth_base_url=config.auth_base_url,
+                proxy_url=proxy_url,
+                trust=config.certificate,
+                on_outcome=prometheus.count_refresh,
             ),
         )
         database = Database(config.database_url)

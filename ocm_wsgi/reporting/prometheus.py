@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -16,11 +15,9 @@ from prometheus_client.registry import Collector
 from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.ledger import Ledger, RateLimitsSnapshot
 from ocm_wsgi.accounting.queries import Sum
-from ocm_wsgi.credentials import CredentialSource, Refresher
-from ocm_wsgi.credentials.auth_file import Document
+from ocm_wsgi.credentials import CredentialSource
 from ocm_wsgi.credentials.refresh_protocol import RefreshOutcome, Result
 from ocm_wsgi.errors import CredentialError, StateError
-from ocm_wsgi.oauth.refresh import RefreshReason
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.storage.database import Database
@@ -33,16 +30,9 @@ SAMPLE_SECONDS = 5.0
 UNKNOWN_MODEL = "unknown"
 
 
-class MeteredRefresher(Refresher):
-    """Counts what becomes of renewals."""
-
-    def refresh(
-        self, credential_path: Path, *, state_path: Path, document: Document, reason: RefreshReason
-    ) -> RefreshOutcome:
-        """As in ``Refresher``."""
-        outcome = super().refresh(credential_path, state_path=state_path, document=document, reason=reason)
-        counters.count_refresh(outcome.result.value)
-        return outcome
+def count_refresh(outcome: RefreshOutcome) -> None:
+    """Count an attempt to refresh the credential; a callback for ``Refresher``."""
+    counters.count_refresh(outcome.result.value)
 
 
 def start_sampling(ledger: Ledger) -> None:
