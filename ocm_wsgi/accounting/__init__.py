@@ -1,1 +1,1 @@
-"""Each turn, priced and recorded once; sums, history, export."""
+"""Prices each turn and records it once; sums, history and export."""

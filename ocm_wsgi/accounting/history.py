@@ -1,7 +1,7 @@
-"""Turns and events, newest first, a page at a time and without counting all rows. No Flask.
+"""Pages of turns and events, newest first, without counting all rows. No Flask.
 
-A page of turns looks at a bounded number of rows, however rare what is asked for is; it may then hold fewer turns than
-it has room for, and tells where to go on.
+A page of turns examines a bounded number of rows, however few of them match. It may then contain fewer turns than it
+has room for, and names the cursor of the next page.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 
+#: Turns or events of one page.
 PAGE = 50
-#: Rows that one page looks at, at most.
+#: Rows that one page examines, at most.
 MAX_ROWS = 10_000
 #: Turns of one CSV file, at most.
 MAX_CSV_TURNS = 50_000
@@ -30,7 +31,7 @@ _CURSOR = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)~([\w.:-]{1,100})", re.ASCII)
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in the order of turns: what is there and all that is newer is left out."""
+    """A position in the order of turns. A page begins after it: with the next older turn."""
 
     at: float
     id: str
@@ -41,9 +42,10 @@ class Cursor:
 
 @dataclass(frozen=True)
 class TurnFilter:
-    """Which turns.
+    """Conditions that a turn must meet; ``None`` for any.
 
-    :ivar since: Unix seconds; ``until`` as well, and left out.
+    :ivar since: Unix seconds, as is ``until``, which is exclusive.
+    :ivar before: the cursor of the page.
     """
 
     user: str | None = None
@@ -56,9 +58,9 @@ class TurnFilter:
 
 @dataclass(frozen=True)
 class Page:
-    """Some turns.
+    """A page of turns.
 
-    :ivar next: where to go on; ``None`` at the end.
+    :ivar next: the cursor of the next page; ``None`` at the end.
     """
 
     turns: Sequence[Turn]
@@ -67,7 +69,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the audit trail."""
+    """An entry of the audit trail."""
 
     id: int
     at: float
@@ -78,23 +80,23 @@ class Event:
 
 
 def parse_cursor(text: str) -> Cursor | None:
-    """Read a place as a page's address holds it; ``None`` for what is none."""
+    """Return the cursor that a page's URL contains; ``None`` if it is invalid."""
     found = _CURSOR.fullmatch(text)
     return Cursor(float(found[1]), found[2]) if found else None
 
 
 def turns(database: Database, turn_filter: TurnFilter, limit: int = PAGE) -> Page:
-    """Give a page of turns.
+    """Return a page of turns.
 
     :raises StateError: the database cannot be read.
     """
     with database.read() as connection:
-        turn_filter = _skipped(connection, turn_filter)
+        turn_filter = _skip_to_model(connection, turn_filter)
         table = db.turn.c
-        # The user or the status leads to an index, and what is left is looked for in those rows.
-        looked_at = sa.select(db.turn).order_by(table.started_at.desc(), table.id.desc()).limit(MAX_ROWS)
-        looked_at = _within(looked_at, turn_filter)
-        rows = looked_at.subquery()
+        # The user or the status selects an index; the other conditions are checked on the rows found there.
+        examined = sa.select(db.turn).order_by(table.started_at.desc(), table.id.desc()).limit(MAX_ROWS)
+        examined = _within(examined, turn_filter)
+        rows = examined.subquery()
         query = sa.select(rows).order_by(rows.c.started_at.desc(), rows.c.id.desc()).limit(limit + 1)
         if turn_filter.user is not None and turn_filter.status is not None:
             query = query.where(rows.c.status == turn_filter.status)
@@ -113,21 +115,21 @@ def turns(database: Database, turn_filter: TurnFilter, limit: int = PAGE) -> Pag
 
 
 def all_turns(database: Database, turn_filter: TurnFilter) -> Iterator[Turn]:
-    """Give all turns that are turn_filter, up to ``MAX_CSV_TURNS``.
+    """Yield the turns that match, up to ``MAX_CSV_TURNS``.
 
     :raises StateError: the database cannot be read.
     """
-    given, before = 0, turn_filter.before
-    while given < MAX_CSV_TURNS:
+    count, before = 0, turn_filter.before
+    while count < MAX_CSV_TURNS:
         page = turns(database, replace(turn_filter, before=before), 1000)
-        yield from page.turns[: MAX_CSV_TURNS - given]
-        given, before = given + len(page.turns), page.next
+        yield from page.turns[: MAX_CSV_TURNS - count]
+        count, before = count + len(page.turns), page.next
         if before is None:
             return
 
 
 def names(database: Database, since: float, user: str | None = None) -> tuple[list[str], list[str]]:
-    """Give the users and the models of which there are turns, in order.
+    """Return the names of the users and of the models that have turns, sorted.
 
     :raises StateError: the database cannot be read.
     """
@@ -141,7 +143,7 @@ def names(database: Database, since: float, user: str | None = None) -> tuple[li
 
 
 def events(database: Database, before: int | None, limit: int = PAGE) -> tuple[list[Event], int | None]:
-    """Give a page of the audit trail, and the number to go on before; ``None`` at the end.
+    """Return a page of the audit trail, and the ``before`` of the next page; ``None`` at the end.
 
     :raises StateError: the database cannot be read.
     """
@@ -170,8 +172,8 @@ def _within(query: sa.Select[Any], turn_filter: TurnFilter) -> sa.Select[Any]:
     return query
 
 
-def _skipped(connection: sa.Connection, turn_filter: TurnFilter) -> TurnFilter:
-    """Begin at the newest hour that has a turn of the model: the sums know it."""
+def _skip_to_model(connection: sa.Connection, turn_filter: TurnFilter) -> TurnFilter:
+    """Return the filter, narrowed to begin at the newest hour with a turn of its model, which the sums show."""
     if turn_filter.model is None:
         return turn_filter
     hours = db.turn_hour.c

@@ -1,7 +1,7 @@
-"""What a turn cost, at OpenAI's published prices. Pure; no I/O, and no network: the data comes with ``genai-prices``.
+"""Prices turns at OpenAI's published prices. Pure; no I/O, and no network: the data is part of ``genai-prices``.
 
-A model that the data does not know has no price, and is never priced as another. Nor is a price invented: where the
-data has none for a service tier, the model's standard price is taken, and ``Priced.service_tier`` says so.
+A model that the data does not contain has no price; it is never priced as another model. Prices are not guessed either:
+if the data has none for a service tier, the model's standard price applies, and ``Priced.service_tier`` says so.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from genai_prices.types import ModelInfo, TieredPrices
 
 from ocm_wsgi.protocol.responses.turn import Usage
 
-#: Names of the tier that has the standard price. ``scale`` is paid in advance and has no price of its own.
+# Names of the tier with the standard price. ``scale`` is paid in advance and has no price of its own.
 _STANDARD_TIERS = frozenset({"", "auto", "default", "standard", "scale"})
 _PER_TOKEN = frozenset({"input_mtok", "cache_read_mtok", "cache_write_mtok", "output_mtok"})
-#: Searches are paid by the call, and usage does not count them: no cost includes them.
+# Searches are priced per call, and usage does not count them, so no cost includes them.
 _PER_CALL = frozenset({"web_searches_kcount", "storage_searches_kcount"})
 _SNAPSHOT_DATE = re.compile(r"-20\d\d-\d\d-\d\d$")
 
 
 class Override(Protocol):
-    """A model's price as the owner set it: USD per million tokens, whatever the tier and the length."""
+    """A model's price as set by the owner: USD per million tokens, regardless of tier and length."""
 
     @property
     def input(self) -> Decimal: ...
@@ -42,10 +42,10 @@ class Override(Protocol):
 
 @dataclass(frozen=True)
 class Rates:
-    """What applies to one request: USD per million tokens, which is also micro-dollars per token.
+    """The rates of one request: USD per million tokens, which is the same as micro-dollars per token.
 
-    :ivar context_window: the longest input, in tokens, that these rates are for; 0 where prices do not depend on it.
-    :ivar service_tier: whose rates these are: ``default``, unless the data has rates for the tier that was asked for.
+    :ivar context_window: the longest input, in tokens, that these rates apply to; 0 if prices do not depend on it.
+    :ivar service_tier: the tier of these rates: ``default``, unless the data has rates for the requested tier.
     """
 
     input: Decimal
@@ -77,12 +77,12 @@ def price(
     at: datetime,
     overrides: Mapping[str, Override] | None = None,
 ) -> Priced | None:
-    """What a turn cost, or ``None`` for a model without a price.
+    """Return the cost of a turn, or ``None`` for a model without a price.
 
-    :param model: as upstream named it, else as it was asked for. A dated snapshot that is not listed by itself has
-        the price of its model.
-    :param at: when the request was made; without a time zone, in UTC. Prices change by date.
-    :param overrides: by model, of a snapshot or of all of them; they win over the data.
+    :param model: as named by upstream, else as requested. A dated snapshot that is not listed itself has the price of
+        its model.
+    :param at: when the request was made; in UTC if it has no time zone. Prices change by date.
+    :param overrides: prices by model, for one snapshot or for all of them; they take precedence over the data.
     """
     rates = rates_for(model, usage.input_tokens, service_tier, at, overrides)
     if rates is None:
@@ -98,7 +98,7 @@ def price(
 
 
 def load() -> None:
-    """Read the data now: some 100 ms, which would otherwise be the first turn's, and of all that wait beside it."""
+    """Load the data now. It takes some 100 ms, which would otherwise delay the first turn and all others with it."""
     get_snapshot()
 
 
@@ -109,7 +109,7 @@ def rates_for(
     at: datetime,
     overrides: Mapping[str, Override] | None = None,
 ) -> Rates | None:
-    """The rates of a request with so many input tokens, or ``None`` for a model without a price."""
+    """Return the rates of a request with ``input_tokens``, or ``None`` for a model without a price."""
     override = _override(model, overrides) if overrides else None
     if override is not None:
         return Rates(override.input, override.cached_input, override.input, override.output)
@@ -123,38 +123,38 @@ def _override(model: str, overrides: Mapping[str, Override]) -> Override | None:
 
 @dataclass(frozen=True)
 class _Tariff:
-    """What the data has for a model, tier and time; each price for whatever length of input.
+    """The data's prices for a model, tier and time, for inputs of any length.
 
-    :ivar longest: input that the model takes, in tokens.
+    :ivar max_input: the longest input that the model accepts, in tokens.
     """
 
     input: Decimal | TieredPrices
     cached_input: Decimal | TieredPrices
     cache_write: Decimal | TieredPrices
     output: Decimal | TieredPrices
-    longest: int
+    max_input: int
     service_tier: str
 
     def rates(self, input_tokens: int) -> Rates:
-        """What applies to a request with so much input."""
+        """Return the rates of a request with ``input_tokens``."""
         return Rates(
             _rate(self.input, input_tokens),
             _rate(self.cached_input, input_tokens),
             _rate(self.cache_write, input_tokens),
             _rate(self.output, input_tokens),
-            _context_window(self.input, self.longest, input_tokens),
+            _context_window(self.input, self.max_input, input_tokens),
             self.service_tier,
         )
 
 
-# Turns come with the same model and tier again and again.
+# Most turns have one of a few models and tiers.
 @lru_cache(maxsize=1024)
 def _tariff(model: str, tier: str, minute: datetime) -> _Tariff | None:
-    """What the data has for a model of OpenAI's, or ``None`` for one without a price.
+    """Return the prices of a model of OpenAI's, or ``None`` for one without a price.
 
-    So is a model that is priced by more than text tokens: sound and images are not told apart in usage.
+    A model priced by more than text tokens counts as one: usage does not distinguish audio and images.
 
-    :param minute: prices change at whole ones.
+    :param minute: the time, rounded down to the minute; prices change at whole minutes.
     """
     known = _find(model)
     if known is None:
@@ -169,7 +169,7 @@ def _tariff(model: str, tier: str, minute: datetime) -> _Tariff | None:
     cached_price, write_price = prices.cache_read_mtok, prices.cache_write_mtok
     return _Tariff(
         input_price,
-        # What the data prices only as input costs as much as input.
+        # Tokens without a price of their own cost as much as input.
         input_price if cached_price is None else cached_price,
         input_price if write_price is None else write_price,
         output_price,
@@ -180,7 +180,7 @@ def _tariff(model: str, tier: str, minute: datetime) -> _Tariff | None:
 
 @lru_cache(maxsize=1024)
 def _find(model: str) -> ModelInfo | None:
-    """What the data knows of a model. A look-up takes some 50 microseconds."""
+    """Return the data about a model, or ``None``. An uncached lookup takes some 50 microseconds."""
     for name in dict.fromkeys((model, _SNAPSHOT_DATE.sub("", model))):
         try:
             return get_snapshot().find_provider_model(name, None, "openai", None)[1]
@@ -197,13 +197,13 @@ def _has_tier(model: ModelInfo, tier: str, at: datetime) -> bool:
 
 
 def _rate(price: Decimal | TieredPrices, input_tokens: int) -> Decimal:
-    """The length of a request's input decides the rate of all its tokens, output included."""
+    """Return the rate for a length of input, which applies to all tokens of the request, output included."""
     if not isinstance(price, TieredPrices):
         return price
     return next((tier.price for tier in reversed(price.tiers) if input_tokens > tier.start), price.base)
 
 
-def _context_window(price: Decimal | TieredPrices, longest: int, input_tokens: int) -> int:
+def _context_window(price: Decimal | TieredPrices, max_input: int, input_tokens: int) -> int:
     if not isinstance(price, TieredPrices):
         return 0
-    return next((tier.start for tier in price.tiers if input_tokens <= tier.start), longest)
+    return next((tier.start for tier in price.tiers if input_tokens <= tier.start), max_input)

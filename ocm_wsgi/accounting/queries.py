@@ -1,4 +1,4 @@
-"""The ledger's SQL: turns and their sums, written together, and the questions about them.
+"""The ledger's SQL: writing turns together with their sums, and querying both.
 
 Every function takes a connection and leaves transactions to its caller.
 """
@@ -24,7 +24,8 @@ Dimension = Literal["user", "credential", "model", "service_tier", "context_wind
 HOUR_SECONDS = 3600
 DAY_SECONDS = 86_400
 
-#: What was told so long before the last came late, in seconds. Longer: the clock was set back, and this is newer.
+#: A report from upstream that is at most this much older than the last one, in seconds, arrived late and is ignored.
+#: If it is older by more, the clock was set back, and the report is the newer one.
 LATE_SECONDS = 300
 
 _KEY = ("user", "hour", "credential", "model", "service_tier", "context_window", "week_start")
@@ -35,11 +36,12 @@ _COLUMNS = _KEY + _COUNTS
 
 @dataclass(frozen=True)
 class Counts:
-    """Sums over some turns. ``input_tokens`` contain those read from and written to the cache, ``output_tokens``
-    contain the reasoning ones.
+    """Sums over some turns.
 
-    :ivar turns_without_usage: upstream did not say what they used; they add nothing to the tokens.
-    :ivar turns_unpriced: their tokens are counted, but their model has no price; they add nothing to the cost.
+    ``input_tokens`` include those read from and written to the cache, ``output_tokens`` include reasoning.
+
+    :ivar turns_without_usage: turns whose usage upstream did not report; they add nothing to the tokens.
+    :ivar turns_unpriced: turns of a model without a price; their tokens are counted, but they add nothing to the cost.
     """
 
     turns: int = 0
@@ -57,7 +59,7 @@ class Counts:
 class Sum:
     """The counts of one group.
 
-    :ivar group: a value for each dimension asked for: text, or Unix seconds of the start of the hour, day or week
+    :ivar group: a value for each requested dimension: text, or Unix seconds of the start of the hour, day or week
         (``None`` for an unknown week), or the context window in tokens.
     """
 
@@ -66,14 +68,14 @@ class Sum:
 
 
 def store_records(cursor: DriverCursor, records: Iterable[Record]) -> None:
-    """Insert turns that are not there yet, and add just those to the sums."""
+    """Insert turns that are not in the database yet, and add only those to the sums."""
     complete = {record["id"]: record for record in map(completed, records) if record is not None}
     insert = insert_turns(cursor.dialect.name)
     _add_to_sums(cursor, [record for record in complete.values() if cursor.run(insert, record)])
 
 
 def turns_summed(connection: sa.Connection) -> int:
-    """Say how many turns have been added to the sums so far; while that is the same, so are they."""
+    """Return how many turns the sums contain. As long as this number is unchanged, so are the sums."""
     return int(connection.execute(sa.select(_total(db.turn_hour.c.turns))).scalar_one())
 
 
@@ -86,10 +88,10 @@ def sums(
     user: str | None,
     utc_offset_seconds: int,
 ) -> list[Sum]:
-    """See ``Ledger.sums``."""
+    """Return sums over turns; see ``Ledger.sums``."""
     table = db.turn_hour.c
     groups = [_group(dimension, utc_offset_seconds).label(dimension) for dimension in by]
-    # Named apart from the columns, which GROUP BY must mean.
+    # Named differently from the columns, which GROUP BY must refer to.
     totals = [sa.func.coalesce(sa.func.sum(table[name]), 0).label(f"sum_{name}") for name in _COUNTS]
     query = sa.select(*groups, *totals).group_by(*groups).order_by(*groups)
     if since is not None:
@@ -107,49 +109,49 @@ def user_window(connection: sa.Connection, user: str, since: float, until: float
     Takes well below a millisecond, however many turns there are: whole hours come from the sums, and only the two
     ends from the turns. It is quickest where ``until`` is not before ``now``.
     """
-    # Nothing has started later than now, so the hour that is running can be taken as a whole.
+    # No turn has started later than now, so the current hour can be used as a whole.
     end = hour_up(until) if until >= now else hour_down(until)
     first = hour_up(since)
     if first <= end:
         edges = {"since": since, "first": first, "end": end, "until": until}
     else:
         edges = {"since": since, "first": until, "end": until, "until": until}
-    rows = connection.execute(_USER_WINDOW, {"wanted": user, **edges}).all()
+    rows = connection.execute(_USER_WINDOW, {"user_name": user, **edges}).all()
     return Used(*(int(sum(row[index] for row in rows)) for index in range(3)))
 
 
 def delete_old_turns(connection: sa.Connection, before: float, limit: int) -> int:
-    """Delete the oldest turns that started before ``before``, ``limit`` at most, and say how many. Sums stay."""
+    """Delete the oldest turns that started before ``before``, ``limit`` at most, and return how many. Sums stay."""
     table = db.turn.c
     oldest = sa.select(table.id).where(table.started_at < before).order_by(table.started_at).limit(limit)
     return connection.execute(db.turn.delete().where(table.id.in_(oldest))).rowcount
 
 
 def write_rate_limits(connection: sa.Connection, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
-    """Keep a credential's rate limits, unless newer ones are there."""
+    """Store a credential's rate limits, unless newer ones are stored."""
     row = {"credential": credential, "at": at, "rate_limits": dict(rate_limits)}
     connection.execute(upsert_rate_limits(connection.dialect.name), row)
 
 
 def read_rate_limits(connection: sa.Connection, credential: str) -> tuple[Mapping[str, Any], float] | None:
-    """Give a credential's rate limits and when they were seen."""
+    """Return a credential's rate limits and when they were reported."""
     table = db.quota.c
     row = connection.execute(sa.select(table.rate_limits, table.at).where(table.credential == credential)).first()
     return None if row is None else (row.rate_limits, row.at)
 
 
-# Making these statements costs several times what running them does, so each is made once.
+# Building these statements takes several times as long as executing them, so each is built once.
 
 
 @functools.cache
 def insert_turns(dialect_name: str) -> sa.Insert:
-    """Insert turns, and pass over those that are there."""
+    """Return the statement that inserts turns and skips those already stored."""
     return db.insert_for(dialect_name, db.turn).on_conflict_do_nothing(index_elements=["id"])
 
 
 @functools.cache
 def add_sums(dialect_name: str) -> sa.Insert:
-    """Add rows to the rows of the same key."""
+    """Return the statement that adds rows to those of the same key."""
     statement = db.insert_for(dialect_name, db.turn_hour)
     added = {name: db.turn_hour.c[name] + statement.excluded[name] for name in _COUNTS}
     return statement.on_conflict_do_update(index_elements=list(_KEY), set_=added)
@@ -157,7 +159,10 @@ def add_sums(dialect_name: str) -> sa.Insert:
 
 @functools.cache
 def upsert_rate_limits(dialect_name: str) -> sa.Insert:
-    """Insert rate limits, or replace older ones, and those of a time that is yet to come: the clock was set back."""
+    """Return the statement that inserts rate limits, or replaces older ones.
+
+    It also replaces those whose time is in the future, because the clock was set back.
+    """
     statement = db.insert_for(dialect_name, db.quota)
     new = statement.excluded
     return statement.on_conflict_do_update(
@@ -168,12 +173,12 @@ def upsert_rate_limits(dialect_name: str) -> sa.Insert:
 
 
 def hour_down(time: float) -> int:
-    """Give the beginning of the hour that ``time`` falls in."""
+    """Return ``time``, in Unix seconds, rounded down to the hour."""
     return math.floor(time / HOUR_SECONDS) * HOUR_SECONDS
 
 
 def hour_up(time: float) -> int:
-    """Give the first full hour from ``time`` on."""
+    """Return ``time``, in Unix seconds, rounded up to the hour."""
     return math.ceil(time / HOUR_SECONDS) * HOUR_SECONDS
 
 
@@ -182,13 +187,13 @@ def _add_to_sums(cursor: DriverCursor, records: Iterable[Record]) -> None:
     for record in records:
         key, counts = _key(record), _counts(record)
         rows[key] = tuple(map(add, rows[key], counts)) if key in rows else counts
-    # In one order everywhere, so that two writers on PostgreSQL cannot each wait for the other's row.
+    # In the same order everywhere, so that two writers on PostgreSQL cannot deadlock.
     for key in sorted(rows):
         cursor.run(add_sums(cursor.dialect.name), dict(zip(_COLUMNS, key + rows[key], strict=True)))
 
 
 def _key(record: Record) -> tuple[Any, ...]:
-    """Give the values of ``_KEY``."""
+    """Return the values of ``_KEY``."""
     return (
         record["user"],
         hour_down(record["started_at"]),
@@ -201,7 +206,7 @@ def _key(record: Record) -> tuple[Any, ...]:
 
 
 def _counts(record: Record) -> tuple[int, ...]:
-    """Give the values of ``_COUNTS``."""
+    """Return the values of ``_COUNTS``."""
     has_usage, cost = record["input_tokens"] is not None, record["cost_micro_usd"]
     tokens = (record[name] or 0 for name in _TOKENS)
     return 1, int(not has_usage), int(has_usage and cost is None), *tokens, cost or 0
@@ -218,7 +223,7 @@ def _sum(by: Sequence[Dimension], row: tuple[Any, ...]) -> Sum:
     group = dict(zip(by, row, strict=False))
     if group.get("week") == 0:
         group["week"] = None
-    # PostgreSQL sums whole numbers to decimals.
+    # PostgreSQL returns sums of integers as decimals.
     return Sum(group, Counts(*(int(value) for value in row[len(by) :])))
 
 
@@ -226,7 +231,7 @@ def _window_of_turns(since: str, until: str) -> sa.Select[Any]:
     table = db.turn.c
     tokens = sa.func.coalesce(table.input_tokens, 0) + sa.func.coalesce(table.output_tokens, 0)
     return sa.select(sa.func.count(), _total(tokens), _total(table.cost_micro_usd)).where(
-        table.user == sa.bindparam("wanted"),
+        table.user == sa.bindparam("user_name"),
         table.started_at >= sa.bindparam(since, type_=sa.Double),
         table.started_at < sa.bindparam(until, type_=sa.Double),
     )
@@ -236,7 +241,7 @@ def _window_of_hours(since: str, until: str) -> sa.Select[Any]:
     table = db.turn_hour.c
     tokens = table.input_tokens + table.output_tokens
     return sa.select(_total(table.turns), _total(tokens), _total(table.cost_micro_usd)).where(
-        table.user == sa.bindparam("wanted"),
+        table.user == sa.bindparam("user_name"),
         table.hour >= sa.bindparam(since, type_=sa.Double),
         table.hour < sa.bindparam(until, type_=sa.Double),
     )

@@ -1,7 +1,7 @@
-"""The format of sing-box's usage file: reading, adding up and writing it. Pure; no I/O.
+"""Parses, merges and renders sing-box's usage file. Pure; no I/O.
 
 Source: sing-box, service/ocm/service_usage.go, in its form since 1.13 (``context_window``, ``week_start_unix``); older
-files have fewer fields, and ``prompt_tokens`` and ``completion_tokens`` for today's ``input_tokens`` and
+files have fewer fields, and ``prompt_tokens`` and ``completion_tokens`` instead of ``input_tokens`` and
 ``output_tokens``. Costs are cents there and millionths of a dollar here.
 """
 
@@ -15,10 +15,10 @@ from typing import Any
 
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 
-#: What sing-box calls the context window of all turns whose price does not depend on their length.
+#: The context window that sing-box reports for turns whose price does not depend on their length.
 STANDARD_CONTEXT_WINDOW = 272_000
 
-#: sing-box knows these, and counts all others as the default.
+# The tiers that sing-box distinguishes; it counts all others as the default.
 _SERVICE_TIERS = frozenset({"flex", "priority"})
 _DEFAULT_TIER = "default"
 
@@ -27,7 +27,7 @@ _MICRO_PER_CENT = MICRO_PER_USD // 100
 
 @dataclass(frozen=True)
 class Statistics:
-    """What some turns used. Turns whose usage is unknown are not counted, as sing-box does not count them."""
+    """The usage of some turns. As in sing-box, turns whose usage is unknown do not count."""
 
     request_count: int = 0
     input_tokens: int = 0
@@ -41,9 +41,9 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Combination:
-    """What a price depends on, and the week. Make it with ``combination``, which knows the names for it.
+    """What a price depends on, and the week. Create it with ``combination``, which converts to sing-box's names.
 
-    :ivar week_start: Unix seconds, 0 when unknown.
+    :ivar week_start: Unix seconds, 0 if unknown.
     """
 
     model: str
@@ -54,7 +54,7 @@ class Combination:
 
 @dataclass(frozen=True)
 class Entry:
-    """One combination with its sums. ``total`` contains those who are not in ``by_user``, having no name."""
+    """One combination with its sums. ``total`` includes users without a name, who are not in ``by_user``."""
 
     combination: Combination
     total: Statistics
@@ -62,7 +62,7 @@ class Entry:
 
 
 def combination(model: str, service_tier: str, context_window: int, week_start: int | None) -> Combination:
-    """Name a combination as sing-box does."""
+    """Return a combination, named as in sing-box."""
     tier = service_tier.strip().lower()
     return Combination(
         model,
@@ -73,7 +73,7 @@ def combination(model: str, service_tier: str, context_window: int, week_start: 
 
 
 def merged(entries: Iterable[Entry]) -> list[Entry]:
-    """Add up entries of the same combination, in the order in which combinations first appear."""
+    """Return entries with those of the same combination added up, in the order of first appearance."""
     found: dict[Combination, Entry] = {}
     for entry in entries:
         before = found.get(entry.combination)
@@ -91,18 +91,18 @@ def merged(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def parse(text: str | bytes) -> list[Entry]:
-    """Read a usage file of any age.
+    """Parse a usage file of any version of sing-box.
 
-    :raises ValueError: it is not one.
+    :raises ValueError: it is not a usage file.
     """
     document = json.loads(text)
     return merged(_entry(found) for found in _get(_object(document), "combinations", list, []))
 
 
 def render(entries: Iterable[Entry], updated_at: datetime) -> str:
-    """Write a usage file.
+    """Return the text of a usage file.
 
-    :param updated_at: with its time zone, in which weeks are named too.
+    :param updated_at: with a time zone.
     """
     entries = list(entries)
     document = {
@@ -114,7 +114,7 @@ def render(entries: Iterable[Entry], updated_at: datetime) -> str:
 
 
 def week_key(week_start: int) -> str:
-    """Name a week by its start in local time, as in ``2026-03-02 09:00:00 UTC+5:30``."""
+    """Return the name of a week: its start in local time, as in ``2026-03-02 09:00:00 UTC+5:30``."""
     start = datetime.fromtimestamp(week_start).astimezone()
     offset = start.utcoffset() or timedelta(0)
     hours, minutes = divmod(abs(offset) // timedelta(minutes=1), 60)
@@ -179,7 +179,7 @@ def _costs(entries: list[Entry]) -> dict[str, Any]:
                 weeks = by_user_and_week.setdefault(name, {})
                 weeks[week] = weeks.get(week, 0) + statistics.cost_micro_usd
     costs: dict[str, Any] = {"total_usd": _usd(total), "by_user": _all_usd(by_user)}
-    # sing-box leaves these two out when it knows of no week.
+    # sing-box omits these two if no week is known.
     if by_week:
         costs["by_week"] = _all_usd(by_week)
     if by_user_and_week:
@@ -215,6 +215,6 @@ def _all_usd(costs: Mapping[str, int]) -> dict[str, int | float]:
 
 
 def _usd(micro_usd: int) -> int | float:
-    """Round to cents, half of one upwards, and write whole dollars without a fraction, as Go does."""
+    """Return dollars rounded half up to cents, and whole dollars without a fraction, as Go writes them."""
     dollars, cents = divmod((micro_usd + _MICRO_PER_CENT // 2) // _MICRO_PER_CENT, 100)
     return dollars if cents == 0 else (dollars * 100 + cents) / 100

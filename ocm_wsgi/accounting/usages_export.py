@@ -1,7 +1,7 @@
-"""The usage file: a picture of the ledger's sums for those who read sing-box's, written by one of the workers.
+"""Exports the ledger's sums to the usage file, in sing-box's format. One of the workers writes it.
 
-What sing-box, or an earlier installation, had counted is taken over once, as the opening balance, and our own sums go
-on from there. The ledger itself does not contain it.
+An existing file, of sing-box or of an earlier installation, is imported once as the opening balance, and our own sums
+are added to it. The ledger itself does not contain the opening balance.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.files import NewFile
 from ocm_wsgi.storage.per_process import PerProcess
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-#: The file is at most this old while there are turns.
+#: The file is at most this old while there are turns, in seconds.
 INTERVAL_SECONDS = 60.0
 
-#: How long the end of a process waits for another that is writing the file.
+#: How long a process that ends waits for another one that is writing the file, in seconds.
 CLOSE_SECONDS = 5.0
 
-#: Keys of `meta`.
+# Keys of the table ``meta``.
 _OPENING_BALANCE = "opening_balance"
 _WRITTEN = "usage_file"
 
 
 class UsagesExport:
-    """Keeps the usage file up to date. Safe to make before a fork.
+    """Keeps the usage file up to date. Safe to create before a fork.
 
     :param path: ``usages_path``; a symbolic link is followed.
-    :param clock: gives Unix seconds.
+    :param clock: returns Unix seconds.
+    :param interval_seconds: see ``INTERVAL_SECONDS``.
     """
 
     def __init__(
@@ -64,18 +65,18 @@ class UsagesExport:
         self._workers = PerProcess(lambda: _Worker(self.update, interval_seconds))
 
     def start(self) -> None:
-        """Begin to write the file in the background, in this process too. Costs nothing when that is so already."""
+        """Start the thread of this process that updates the file. Does nothing if it is running already."""
         self._workers.get().start()
 
     def close(self) -> None:
-        """Write the file if something has changed, and end."""
+        """End the thread, and write the file if the sums have changed."""
         worker = self._workers.pop()
         if worker is not None:
             worker.close()
         self.update(timeout_seconds=CLOSE_SECONDS)
 
     def update(self, *, timeout_seconds: float = 0.0) -> bool:
-        """Write the file if something has changed, unless another process is at it. Never raises.
+        """Write the file if the sums have changed, unless another process is writing it. Never raises.
 
         :return: whether it was written.
         """
@@ -85,14 +86,15 @@ class UsagesExport:
             return False
         except (StateError, OSError) as exc:
             reason = (exc.detail if isinstance(exc, StateError) else None) or str(exc)
-            logger.warning("The usage file %s was not written: %s", self.path, reason)
+            _log.warning("Cannot write the usage file %s: %s", self.path, reason)
             return False
 
     def write(self, *, only_changes: bool = False, timeout_seconds: float = CLOSE_SECONDS) -> bool:
         """Write the file.
 
-        :return: False when ``only_changes`` was asked for and there were none.
-        :raises StateError: the database cannot be used. The file is as it was.
+        :param only_changes: do nothing if the sums have not changed since the file was written.
+        :return: whether the file was written.
+        :raises StateError: the database cannot be used. The file is unchanged.
         :raises OSError: the file cannot be written, or (``filelock.Timeout``) another process is writing it.
         """
         target = Path(os.path.realpath(self.path))
@@ -110,28 +112,28 @@ class UsagesExport:
             return True
 
     def _opening_balance(self, target: Path) -> list[Entry]:
-        """Give what was counted before us; the first time, by taking over the file that is there."""
+        """Return the opening balance. The first time, it is imported from the existing file."""
         with self._database.read() as connection:
             known = db.get_meta(connection, _OPENING_BALANCE)
             written = db.get_meta(connection, _WRITTEN)
         if known is None:
-            known = self._take_over(target)
+            known = self._import(target)
         elif written is not None and json.loads(written)[0] != str(target) and target.exists():
-            # usages_path has been changed to a file that we did not write and cannot take over a second time.
-            _keep_aside(target, "it was there before usages_path named it, and an opening balance was taken already")
+            # usages_path was changed to the path of a file that we did not write and cannot import a second time.
+            _set_aside(target, "it existed before usages_path named it, and an opening balance was imported already")
         return _loaded(known)
 
-    def _take_over(self, target: Path) -> str:
+    def _import(self, target: Path) -> str:
         try:
             entries = sing_box_usages.parse(target.read_bytes())
-            logger.info("Taking over the usage file %s: %d combinations", target, len(entries))
+            _log.info("Importing the usage file %s: %d combinations", target, len(entries))
         except FileNotFoundError:
             entries = []
         except (ValueError, RecursionError) as exc:
-            _keep_aside(target, f"it is no usage file ({exc})")
+            _set_aside(target, f"it is not a usage file ({exc})")
             entries = []
         with self._database.write() as connection:
-            # Another machine on the same database may have been faster.
+            # Another machine with the same database may have been faster.
             known = db.get_meta(connection, _OPENING_BALANCE)
             if known is None:
                 known = _dumped(entries)
@@ -140,7 +142,7 @@ class UsagesExport:
 
 
 class _Worker:
-    """The thread of one process."""
+    """The thread of one process that updates the file."""
 
     def __init__(self, update: Callable[[], bool], interval_seconds: float) -> None:
         self._update = update
@@ -173,7 +175,7 @@ def _entries(connection: sa.Connection) -> Iterator[Entry]:
         table.cached_tokens,
         table.cost_micro_usd,
     )
-    # As in sing-box, a turn counts when its model and its usage are known.
+    # As in sing-box, a turn counts only if its model and its usage are known.
     query = (
         sa.select(*key, *(sa.func.sum(column) for column in counted))
         .where(table.model != "")
@@ -202,16 +204,16 @@ def _loaded(text: str) -> list[Entry]:
     ]
 
 
-def _keep_aside(path: Path, reason: str) -> None:
+def _set_aside(path: Path, reason: str) -> None:
     number = 1
-    while (kept := path.with_name(f"{path.name}.kept-{number}")).exists():
+    while (aside := path.with_name(f"{path.name}.kept-{number}")).exists():
         number += 1
-    path.rename(kept)
-    logger.error("The usage file %s was moved to %s: %s.", path, kept.name, reason)
+    path.rename(aside)
+    _log.error("The usage file %s was moved to %s: %s.", path, aside.name, reason)
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Put a file there in one step, readable by the same people as the one before, or as sing-box makes it."""
+    """Replace the file atomically, with the permissions of the old one, or else those that sing-box would use."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with NewFile(path, temporary=temporary, mode=0o666, is_exclusive=False) as new:
@@ -220,7 +222,7 @@ def _replace(path: Path, content: bytes) -> None:
             new.write(content)
             new.replace()
     except OSError as exc:
-        # A single file that is mounted (docker -v) cannot be replaced, only written to.
+        # A single file that is a mount point (docker -v) cannot be replaced, only written to.
         if exc.errno != errno.EBUSY:
             raise
         path.write_bytes(content)

@@ -1,7 +1,7 @@
-"""How full upstream says its windows are, as it rises, beside what our own turns had cost by then.
+"""The history of upstream's rate limit windows: the percentage used over time, and what our turns had cost by then.
 
-From this ``shares`` learns what a dollar fills. Rows are written when a percentage has risen or a window has begun:
-some hundred for each window.
+From this, ``shares`` estimates which percentage a dollar uses. A row is written when the percentage has risen or a new
+window has begun: some hundred rows per window.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.per_process import PerProcess
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-#: Ends that differ by less, in seconds, are those of one window: upstream computes them anew for each response.
+#: Reset times that differ by at most this, in seconds, are of the same window: upstream computes them per response.
 SAME_END_SECONDS = 60
 
-#: A fall by more, in percent, means that upstream has begun anew, whatever end it tells.
+#: A fall by at least this, in percentage points, means that upstream has begun a new window, whatever its reset time.
 FALL_PERCENT = 2.0
 
-#: The turn that opens a window has reached us this much before upstream began the window, at most, in seconds.
+#: The turn that opens a window arrived here at most this long before upstream began the window, in seconds.
 OPENING_SECONDS = 10
 
-#: No turn takes longer, in seconds. Those that were under way at a moment are looked for as far back.
+#: No turn takes longer, in seconds. Turns that were in progress at a moment are searched this far back.
 LONGEST_TURN_SECONDS = 3600
 
-#: How many rows are read to learn from: the windows that count, and bounded where upstream tells fractions.
+#: Rows read for an estimate: enough for the windows that matter, and a bound if upstream reports fractions of percent.
 READ_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A window as upstream told of it.
+    """A window as reported by upstream.
 
-    :ivar at: Unix seconds when it was told.
+    :ivar at: Unix seconds when it was reported.
     """
 
     cycle: Cycle
@@ -56,20 +56,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class WindowState:
-    """What admission needs to know of one of upstream's windows.
+    """One of upstream's windows, as admission needs it.
 
-    :ivar latest: as last kept; upstream may have told the same since.
-    :ivar percent_per_usd: see ``shares``.
+    :ivar latest: the last sample stored; later reports were equivalent.
+    :ivar percent_per_usd: see ``shares``; ``None`` if unknown.
     """
 
     latest: Sample
     percent_per_usd: float | None
 
 
-def following(before: Sample | None, period: Period, window: Window, at: float) -> Sample | None:
-    """Give the sample that follows another; ``None`` for one that came too late to matter.
+def next_sample(before: Sample | None, period: Period, window: Window, at: float) -> Sample | None:
+    """Return the sample that a report makes after another one; ``None`` if the report arrived late.
 
-    Recognises whether upstream still speaks of the same window.
+    It recognizes whether the report is about the same window.
     """
     if before is not None and 0 < before.at - at <= LATE_SECONDS:
         return None
@@ -77,13 +77,13 @@ def following(before: Sample | None, period: Period, window: Window, at: float) 
         return Sample(before.cycle, at, window.used_percent)
     start = window.reset_at - LENGTHS[period] - OPENING_SECONDS
     if before is not None:
-        # What was used before upstream began anew is no part of the new window, also when it did so early.
+        # Earlier usage is not part of the new window, even if upstream began it before the old one had ended.
         start = max(start, before.cycle.end if at >= before.cycle.end else int(min(before.at, at)))
     return Sample(Cycle(start, window.reset_at), at, window.used_percent)
 
 
-def is_worth_keeping(before: Sample | None, sample: Sample) -> bool:
-    """Say whether a sample tells what the one kept before does not: a new window, a rise, another whole percent."""
+def is_significant(before: Sample | None, sample: Sample) -> bool:
+    """Return whether a sample differs enough from the last one stored: a new window, a rise, another whole percent."""
     if before is None or sample.cycle != before.cycle:
         return True
     rise = sample.used_percent - before.used_percent
@@ -91,57 +91,57 @@ def is_worth_keeping(before: Sample | None, sample: Sample) -> bool:
 
 
 class WindowHistory:
-    """The history of upstream's windows. Safe to make before a fork and to share between threads."""
+    """Stores and reads samples of upstream's windows. Safe to create before a fork and to share between threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._kept: dict[tuple[str, Period], Sample] = {}
+        self._stored: dict[tuple[str, Period], Sample] = {}
         self._seen_at: dict[tuple[str, Period], float] = {}
-        self._states: dict[str, tuple[int | None, dict[Period, WindowState]]] = {}
-        # Threads do not survive a fork. An executor without work has none.
+        self._state_cache: dict[str, tuple[int | None, dict[Period, WindowState]]] = {}
+        # Per process, because threads do not survive a fork. An executor without work has none.
         self._writers = PerProcess(lambda: ThreadPoolExecutor(max_workers=1))
 
     def note(self, credential: str, rate_limits: RateLimits, at: float) -> None:
-        """Take what the fields of a response said, as soon as they are there. Does not wait and never raises.
+        """Note the rate limits of a response, as soon as its fields have arrived. Does not block and never raises.
 
-        :param at: Unix seconds when they came: the turns that had ended by then are those that upstream had counted.
+        :param at: Unix seconds when they arrived: upstream had counted the turns that had ended by then.
         """
         own = next((limit for limit in rate_limits.limits if limit.id == DEFAULT_LIMIT), None)
         if own is None:
             return
-        for window, usual in ((own.primary, MEASURES[0]), (own.secondary, MEASURES[1])):
+        for window, default in ((own.primary, MEASURES[0]), (own.secondary, MEASURES[1])):
             if window is None or not window.reset_at:
                 continue
-            period = period_of(window.window_minutes) if window.window_minutes else usual
+            period = period_of(window.window_minutes) if window.window_minutes else default
             if period is not None:
                 self._note(credential, period, window, at)
 
     def _note(self, credential: str, period: Period, window: Window, at: float) -> None:
-        kept = self._kept.get((credential, period))
-        sample = following(kept, period, window, at)
+        stored = self._stored.get((credential, period))
+        sample = next_sample(stored, period, window, at)
         if sample is None:
             return
         seen_at = self._seen_at.get((credential, period), 0.0)
         self._seen_at[credential, period] = at
-        if is_worth_keeping(kept, sample):
-            self._kept[credential, period] = sample
-            self._writers.get().submit(self._keep, credential, period, window, at, seen_at)
+        if is_significant(stored, sample):
+            self._stored[credential, period] = sample
+            self._writers.get().submit(self._store, credential, period, window, at, seen_at)
 
     def flush(self) -> None:
-        """Wait until what this process noted is in the database, or has failed."""
+        """Wait until everything that this process has noted is stored, or has failed."""
         self._writers.get().submit(int).result()
 
     def states(self, connection: sa.Connection, credential: str) -> Mapping[Period, WindowState]:
-        """Give what is known of upstream's windows. Costs one small query while nothing has changed."""
+        """Return what is known of upstream's windows. It takes one small query while nothing has changed."""
         newest: int | None = connection.scalar(_NEWEST)
-        known = self._states.get(credential)
-        if known is None or known[0] != newest:
-            known = newest, _states(connection, credential)
-            self._states[credential] = known
-        return known[1]
+        cached = self._state_cache.get(credential)
+        if cached is None or cached[0] != newest:
+            cached = newest, _states(connection, credential)
+            self._state_cache[credential] = cached
+        return cached[1]
 
     def shares(self, credential: str, period: Period) -> tuple[Cycle, Shares] | None:
-        """Share out a window of upstream among its users; ``None`` while upstream has not told of one.
+        """Return each user's share of upstream's current window; ``None`` if upstream has not reported one yet.
 
         :raises StateError: the database cannot be read.
         """
@@ -154,13 +154,13 @@ class WindowHistory:
         first, *earlier = (window.observations for window in windows)
         return cycle, shares.shares(first, costs, earlier)
 
-    def _keep(self, credential: str, period: Period, window: Window, at: float, seen_at: float) -> None:
-        """Write a row, unless another process has written what it would say."""
+    def _store(self, credential: str, period: Period, window: Window, at: float, seen_at: float) -> None:
+        """Write a row, unless another process has written an equivalent one."""
         try:
             with self._database.write() as connection:
                 before = _latest(connection, credential, period)
-                sample = following(before, period, window, at)
-                if sample is None or not is_worth_keeping(before, sample):
+                sample = next_sample(before, period, window, at)
+                if sample is None or not is_significant(before, sample):
                     return
                 start = sample.cycle.start
                 seen_at = max(min(max(seen_at, before.at if before else 0.0), at), start)
@@ -178,11 +178,11 @@ class WindowHistory:
                     },
                 )
         except OcmError as exc:
-            logger.warning("How full upstream's window is could not be kept: %s", exc.detail or exc)
+            _log.warning("Cannot store how much of upstream's window is used: %s", exc.detail or exc)
 
 
 @dataclass(frozen=True)
-class _Window:
+class _WindowSamples:
     latest: Sample
     observations: tuple[Observation, ...]
 
@@ -207,15 +207,15 @@ def _sample(row: sa.RowMapping) -> Sample:
 
 
 def _latest(connection: sa.Connection, credential: str, period: Period) -> Sample | None:
-    wanted = {"credential": credential, "period": period, "rows": 1}
-    row = connection.execute(_ROWS, wanted).mappings().first()
+    parameters = {"credential": credential, "period": period, "rows": 1}
+    row = connection.execute(_ROWS, parameters).mappings().first()
     return None if row is None else _sample(row)
 
 
-def _windows(connection: sa.Connection, credential: str, period: Period) -> list[_Window]:
-    """Give the windows known, newest first."""
-    wanted = {"credential": credential, "period": period, "rows": READ_ROWS}
-    rows = connection.execute(_ROWS, wanted).mappings().all()
+def _windows(connection: sa.Connection, credential: str, period: Period) -> list[_WindowSamples]:
+    """Return the windows with their samples, newest first."""
+    parameters = {"credential": credential, "period": period, "rows": READ_ROWS}
+    rows = connection.execute(_ROWS, parameters).mappings().all()
     windows = []
     for _, group in itertools.groupby(rows, key=lambda row: (row["window_start"], row["window_end"])):
         newest_first = list(group)
@@ -223,7 +223,7 @@ def _windows(connection: sa.Connection, credential: str, period: Period) -> list
             Observation(row["used_percent"], row["cost_micro_usd"], row["cost_before_micro_usd"])
             for row in reversed(newest_first)
         ]
-        windows.append(_Window(_sample(newest_first[0]), tuple(observations)))
+        windows.append(_WindowSamples(_sample(newest_first[0]), tuple(observations)))
     return windows
 
 
@@ -233,19 +233,19 @@ def _states(connection: sa.Connection, credential: str) -> dict[Period, WindowSt
         windows = _windows(connection, credential, period)
         if windows:
             first, *earlier = (window.observations for window in windows)
-            found = shares.shares(first, {}, earlier)
-            states[period] = WindowState(windows[0].latest, found.percent_per_usd)
+            estimate = shares.shares(first, {}, earlier)
+            states[period] = WindowState(windows[0].latest, estimate.percent_per_usd)
     return states
 
 
 def _cost_by(connection: sa.Connection, credential: str, start: int, at: float) -> int:
-    """Give what the turns cost that started in a window and had ended by a moment in it."""
+    """Return the cost of the turns that started in a window and had ended by ``at``, in micro-dollars."""
     total = sum(_costs_by_user(connection, credential, start, at).values())
     return max(total - _cost_since(connection, credential, at, start), 0)
 
 
 def _cost_since(connection: sa.Connection, credential: str, at: float, start: float) -> int:
-    """Give what the turns cost that started at ``start`` or later and ended after ``at``, in micro-dollars."""
+    """Return the cost of the turns that started at ``start`` or later and ended after ``at``, in micro-dollars."""
     table = db.turn.c
     query = sa.select(sa.func.coalesce(sa.func.sum(table.cost_micro_usd), 0)).where(
         table.credential == credential,
@@ -256,7 +256,10 @@ def _cost_since(connection: sa.Connection, credential: str, at: float, start: fl
 
 
 def _costs_by_user(connection: sa.Connection, credential: str, start: float, end: float) -> dict[str, int]:
-    """Add up what turns cost that started within a time: whole hours from the sums, both ends from the turns."""
+    """Return the cost of the turns that started within a time, in micro-dollars.
+
+    Whole hours come from the sums, and only the two ends from the turns.
+    """
     hours, turns = db.turn_hour.c, db.turn.c
     first = min(hour_up(start), end)
     last = max(hour_down(end), first)

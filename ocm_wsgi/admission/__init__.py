@@ -1,1 +1,1 @@
-"""May this user do this now?"""
+"""Decides whether a user may run a turn now."""

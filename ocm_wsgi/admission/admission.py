@@ -1,7 +1,7 @@
-"""May this user do this now? Models, limits, the owner's reserve, and turns at once.
+"""Decides whether a user may run a turn now: allowed models, limits, the owner's reserve, and concurrency.
 
-Asked before a turn is sent to upstream, of what turns that have ended have used: one that is under way when a limit
-is reached is never cut.
+Admission is decided before a turn is sent upstream, by the usage of turns that have ended. A turn in progress is never
+cut because a limit is reached.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ocm_wsgi.config import Config
     from ocm_wsgi.storage.database import Database
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-#: How long a client is asked to wait for a turn of its user to end.
+#: The ``Retry-After`` of a refusal for too many concurrent turns, in seconds.
 CONCURRENCY_RETRY_SECONDS = 5
 
 _LONGEST_MODEL_SHOWN = 60
@@ -42,9 +42,9 @@ _LONGEST_MODEL_SHOWN = 60
 
 @dataclass(frozen=True)
 class Use:
-    """How a limit stands.
+    """How much of a limit is used.
 
-    :ivar used: in the limit's own unit.
+    :ivar used: in the unit of the limit.
     """
 
     limit: Limit
@@ -53,14 +53,15 @@ class Use:
 
     @property
     def is_reached(self) -> bool:
+        """Whether the limit is used up."""
         return self.used >= self.limit.amount
 
 
 class Admission:
-    """Decides about turns. Safe to make before a fork and to share between threads.
+    """Admits or refuses turns. Safe to create before a fork and to share between threads.
 
-    :param window_history: made anew when left out.
-    :param clock: gives Unix seconds.
+    :param window_history: a new one if omitted.
+    :param clock: returns Unix seconds.
     """
 
     def __init__(
@@ -77,15 +78,15 @@ class Admission:
         self._reserves: Mapping[Period, int] = {"5h": config.reserve_5h, "week": config.reserve_weekly}
 
     def admit(self, user: User, model: str | None, *, credential: str = DEFAULT_CREDENTIAL) -> Callable[[], None]:
-        """Let a turn begin, or refuse it.
+        """Admit a turn, or refuse it.
 
-        Looks at the database only for users with limits, and where there is a reserve.
+        The database is queried only for users with limits, and if there is a reserve.
 
-        :param model: that the request names; ``None`` when that could not be told.
-        :return: to be called when the turn ends, however it ends; calling it again does nothing.
+        :param model: the model that the request names; ``None`` if that is unknown.
+        :return: a function to call when the turn ends, however it ends; calling it again does nothing.
         :raises ModelNotAllowed: the user may not use the model.
         :raises UsageLimitReached: one of the user's limits, or the reserve, is reached.
-        :raises TooManyConcurrent: the user has as many turns under way as they may.
+        :raises TooManyConcurrent: the user has as many turns in progress as allowed.
         :raises StateError: the user has limits, and they cannot be checked.
         """
         _require_model(user, model)
@@ -97,13 +98,13 @@ class Admission:
         slot = self._slots.take(user.name, user.max_concurrent)
         if slot is None:
             raise TooManyConcurrent(
-                f"You have {user.max_concurrent} turns under way, as many as you may. Try again when one has ended.",
+                f"You have {user.max_concurrent} turns in progress, the most allowed. Try again when one has ended.",
                 retry_after_seconds=CONCURRENCY_RETRY_SECONDS,
             )
         return slot.release
 
     def uses(self, user: User, *, credential: str = DEFAULT_CREDENTIAL) -> list[Use]:
-        """Say how each limit of a user stands now.
+        """Return how much of each of a user's limits is used now.
 
         :raises StateError: the database cannot be read.
         """
@@ -123,7 +124,7 @@ class Admission:
             if user.limits:
                 message = "Your limits cannot be checked at the moment; try again."
                 raise StateError(message, detail=exc.detail or exc.message, retry_after_seconds=5) from exc
-            logger.warning("The reserve cannot be checked, so it is not kept: %s", exc.detail or exc)
+            _log.warning("Cannot check the reserve, so it is not enforced: %s", exc.detail or exc)
             return
         if reached:
             raise _limit_reached(reached, now)
@@ -159,13 +160,13 @@ def _require_model(user: User, model: str | None) -> None:
         return
     allowed = ", ".join(user.models)
     if model is None:
-        raise ModelNotAllowed(f"The model that the request is for cannot be told; you may use: {allowed}.")
+        raise ModelNotAllowed(f"Cannot determine the model of the request; you may use: {allowed}.")
     shown = model if len(model) <= _LONGEST_MODEL_SHOWN else model[:_LONGEST_MODEL_SHOWN] + "…"
-    raise ModelNotAllowed(f"You may not use the model {shown!r} here; you may use: {allowed}.")
+    raise ModelNotAllowed(f"You may not use the model {shown!r}; you may use: {allowed}.")
 
 
 def is_allowed(model: str, patterns: Iterable[str]) -> bool:
-    """Say whether a model's name fits one of some patterns, as in a shell; case counts."""
+    """Return whether a model's name matches one of some shell patterns. Case matters."""
     return any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
@@ -180,10 +181,10 @@ def _rate(period: Period, states: Mapping[Period, WindowState]) -> float | None:
 
 
 def _limit_reached(reached: Iterable[Use], now: float) -> UsageLimitReached:
-    """Name the limit that holds for longest: before it ends, trying again is no use."""
+    """Return the error for the limit that resets last: retrying before that is pointless."""
     use = max(reached, key=lambda use: use.span.end)
     return UsageLimitReached(
-        f"You have used up your limit of {use.limit}. It starts afresh at {_utc(use.span.end)}.",
+        f"You have used up your limit of {use.limit}. It resets at {_utc(use.span.end)}.",
         advice=f"Your limit here is {use.limit}; ask the owner of the service for more",
         resets_at=use.span.end,
         resets_in_seconds=math.ceil(use.span.end - now),
@@ -192,8 +193,8 @@ def _limit_reached(reached: Iterable[Use], now: float) -> UsageLimitReached:
 
 def _reserved(window: str, end: int, now: float) -> UsageLimitReached:
     return UsageLimitReached(
-        f"What is left of the subscription's {window} is kept for its owner. It starts afresh at {_utc(end)}.",
-        advice=f"What is left of the subscription's {window} is kept for its owner",
+        f"The rest of the subscription's {window} is reserved for its owner. It resets at {_utc(end)}.",
+        advice=f"The rest of the subscription's {window} is reserved for its owner",
         resets_at=end,
         resets_in_seconds=math.ceil(end - now),
     )

@@ -1,1 +1,1 @@
-"""Who may use the service."""
+"""The users of the service, their bearer tokens and their sessions."""

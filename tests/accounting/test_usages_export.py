@@ -62,7 +62,7 @@ def usages_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def snapshot(usages_path: Path, database: Database, clock: Callable[[], float]) -> Iterator[UsagesExport]:
-    """A snapshot that writes when it is told to."""
+    """An export that writes when a test calls it."""
     snapshot = UsagesExport(usages_path, database, clock, interval_seconds=0.01)
     yield snapshot
     snapshot.close()
@@ -168,7 +168,7 @@ def test_take_over_unreadable(snapshot: UsagesExport, usages_path: Path, caplog:
         snapshot.write()
     assert (usages_path.parent / "usages.json.kept-2").read_text() == "half a fi"
     assert combinations(usages_path) == []
-    assert "was moved to usages.json.kept-2: it is no usage file" in caplog.text
+    assert "was moved to usages.json.kept-2: it is not a usage file" in caplog.text
 
 
 def test_write_to_another_path(
@@ -220,7 +220,7 @@ def test_write_without_database(
     with pytest.raises(StateError):
         snapshot.write()
     assert not snapshot.update()
-    assert f"The usage file {usages_path} was not written: file is not a database" in caplog.text
+    assert f"Cannot write the usage file {usages_path}: file is not a database" in caplog.text
     assert json.loads(usages_path.read_text()) == SING_BOX
 
 

@@ -67,8 +67,8 @@ def test_admit_models(shared: Shared) -> None:
     with pytest.raises(ModelNotAllowed) as refused:
         shared.admission.admit(user, "gpt-6-sol")
     assert refused.value.status == 400
-    assert refused.value.message == "You may not use the model 'gpt-6-sol' here; you may use: gpt-5*, o4."
-    with pytest.raises(ModelNotAllowed, match="cannot be told"):
+    assert refused.value.message == "You may not use the model 'gpt-6-sol'; you may use: gpt-5*, o4."
+    with pytest.raises(ModelNotAllowed, match="Cannot determine"):
         shared.admission.admit(user, None)
     with pytest.raises(ModelNotAllowed) as refused:
         shared.admission.admit(user, "x\n" * 10_000)
@@ -101,10 +101,7 @@ def test_limit_text(shared: Shared) -> None:
     error = refusal(shared, limited("1 request per day"))
     assert error is not None
     assert (error.status, error.error_type) == (429, "usage_limit_reached")
-    assert (
-        error.message
-        == "You have used up your limit of 1 request per day. It starts afresh at 2027-01-16 00:00:00 UTC."
-    )
+    assert error.message == "You have used up your limit of 1 request per day. It resets at 2027-01-16 00:00:00 UTC."
     assert error.members == {
         "plan_type": "business",
         "resets_at": MIDNIGHT + DAYS,
@@ -210,7 +207,7 @@ def test_reserve(tmp_path: Path, database: Database, key: str, used_percent: flo
     error = refusal(shared, user)
     assert (error is not None) is refused
     if error is not None:
-        assert "kept for its owner" in error.message
+        assert "reserved for its owner" in error.message
         assert error.members["resets_at"] == end
     shared.clock.now = end
     assert refusal(shared, user) is None
@@ -241,7 +238,7 @@ def test_max_concurrent(shared: Shared) -> None:
     first = shared.admission.admit(user, None)
     other = Shared(shared.folder, shared.database)
     second = other.admission.admit(user, None)
-    with pytest.raises(TooManyConcurrent, match="2 turns under way") as refused:
+    with pytest.raises(TooManyConcurrent, match="2 turns in progress") as refused:
         shared.admission.admit(user, None)
     assert refused.value.status == 429
     assert refused.value.retry_after_seconds == 5
