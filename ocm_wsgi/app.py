@@ -11,7 +11,7 @@ from flask import Flask
 from ocm_wsgi.config import Config, current
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.logs import configure_logging
-from ocm_wsgi.views import access, check_endpoints, dashboard, errors, health, metrics, proxy, status
+from ocm_wsgi.views import check_endpoints, dashboard, errors, health, metrics, proxy, request_log, status
 
 
 class _App(Flask):
@@ -34,7 +34,7 @@ def create_app(config: Config | None = None) -> Flask:
     service = Service.from_config(config)
     app.extensions["ocm"] = service
     atexit.register(service.close)
-    access.init_app(app)
+    request_log.init_app(app)
     errors.init_app(app)
     proxy.init_app(app)
     check_endpoints.init_app(app)

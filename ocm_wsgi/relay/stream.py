@@ -97,6 +97,7 @@ class Stream:
 
     def start(self) -> None:
         """Begin. It may be over when this returns."""
+        self._active_at = self._loop.now
         self._loop.add(self)
         buffered, self._body.buffered = self._body.buffered, b""
         if buffered:

@@ -81,6 +81,7 @@ class Tunnel:
 
     def start(self) -> None:
         """Begin. It may be over when this returns."""
+        self._heard_at = self._loop.now
         self._loop.add(self)
         for option in SOCKET_OPTIONS:
             # An idle socket has no deadline, so the kernel must notice a machine that is gone. None on a Unix socket.

@@ -13,8 +13,7 @@ from typing import Any
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
 
-from ocm_wsgi.views.relayed import HandOver, RelayedBody
-from ocm_wsgi.views.websocket import CAN_TUNNEL, OpenedTunnel
+from ocm_wsgi.relay.handoff import CAN_TUNNEL, OpenedTunnel, RelayedBody
 from ocm_wsgi.wsgi.environ import Environ
 
 #: What a request's body is read in must arrive within this time, block by block.
@@ -29,9 +28,9 @@ class HandedOver(BaseException):
     No ``Exception``, for gunicorn answers those with a 500.
     """
 
-    def __init__(self, relayed: HandOver | OpenedTunnel, response: Any, environ: Environ) -> None:
+    def __init__(self, body: RelayedBody | OpenedTunnel, response: Any, environ: Environ) -> None:
         super().__init__()
-        self.relayed = relayed
+        self.body = body
         self.response = response
         self.environ = environ
 
@@ -114,10 +113,10 @@ class HandingOver:
         if not isinstance(body, RelayedBody | OpenedTunnel):
             return body
         try:
-            relayed = body.hand_over() if isinstance(body, RelayedBody) else body
+            is_taken_over = isinstance(body, OpenedTunnel) or body.take_over()
         except BaseException:
             body.close()
             raise
-        if relayed is None:
-            return body
-        raise HandedOver(relayed, response, environ)
+        if is_taken_over:
+            raise HandedOver(body, response, environ)
+        return body

@@ -18,7 +18,6 @@ import signal
 import socket
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 from gunicorn.workers import gthread
 
 from ocm_wsgi.accounting import pricing
+from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
 from ocm_wsgi.relay.lingering_close import Lingering, reset
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.request_arrival import HEAD_SECONDS, Arrival
@@ -36,9 +36,7 @@ from ocm_wsgi.server.loop_adapters import MethodQueue, Poller
 from ocm_wsgi.server.request_adapters import HandedOver, HandingOver, Head, TimedBody
 from ocm_wsgi.server.thread_pool import ThreadPool
 from ocm_wsgi.upstream.client import SILENCE_TIMEOUT_SECONDS
-from ocm_wsgi.views.relayed import HandOver
-from ocm_wsgi.views.websocket import OpenedTunnel
-from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, Environ, wants_websocket
+from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, wants_websocket
 
 #: What is still open so long before gunicorn would kill the worker is cut, and recorded as cut.
 CUT_MARGIN_SECONDS = 2.0
@@ -55,29 +53,6 @@ _SERVES_ANOTHER: Future[bool] = Future()
 _SERVES_ANOTHER.set_result(True)
 
 _LIMITS = Limits(stall=CLIENT_STALL_SECONDS, silence=SILENCE_TIMEOUT_SECONDS)
-
-
-@dataclass(frozen=True)
-class _Outgoing:
-    """What a thread leaves to the loop: a response whose head is yet to be sent."""
-
-    relayed: HandOver
-    head: bytes
-    response: Any
-    environ: Environ
-    keeps_alive: bool
-    head_waits: bool
-    began: datetime
-
-
-@dataclass(frozen=True)
-class _Switched:
-    """What a thread leaves to the loop: a connection that has become a WebSocket."""
-
-    opened: OpenedTunnel
-    response: Any
-    environ: Environ
-    began: datetime
 
 
 class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -229,9 +204,9 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         try:
             return super().handle(conn)
         except HandedOver as handed:
-            if isinstance(handed.relayed, OpenedTunnel):
-                return self._switch(conn, handed.relayed, handed, began)
-            return self._make_head(conn, handed.relayed, handed, began)
+            if isinstance(handed.body, OpenedTunnel):
+                return self._make_tunnel(conn, handed.body, handed, began)
+            return self._make_stream(conn, handed.body, handed, began)
         finally:
             self.deadlines.pop(conn, None)
 
@@ -243,26 +218,51 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         req.body = TimedBody(req.body, self.deadlines, conn)
         return super().handle_request(req, conn)
 
-    def _make_head(self, conn: Any, relayed: HandOver, handed: HandedOver, began: datetime) -> Any:
-        response = handed.response
+    def _make_stream(self, conn: Any, body: RelayedBody, handed: HandedOver, began: datetime) -> Any:
+        """Return a stream that is ready to be started in the loop, or false if the client left."""
+        response, environ = handed.response, handed.environ
         response.sock = head = Head()
         try:
             response.send_headers()
             keeps_alive = not response.should_close()
         except BaseException as exc:
-            relayed.abandon(CLIENT_LEFT)
+            body.abandon(CLIENT_LEFT)
             if isinstance(exc, OSError):
                 return False
             raise
-        head_waits = wants_websocket(handed.environ)
+        head_waits = wants_websocket(environ)
         if not self.log.access_log_enabled:
             # Only gunicorn's own log would look at these again, and a stream may be open for long.
-            handed.environ.clear()
+            environ.clear()
             response.headers.clear()
-        return _Outgoing(relayed, head.octets, response, handed.environ, keeps_alive, head_waits, began)
 
-    def _switch(self, conn: Any, opened: OpenedTunnel, handed: HandedOver, began: datetime) -> Any:
-        """Send upstream's answer as it is: gunicorn would add fields of its own."""
+        def ended(end: str) -> None:
+            self._streams.discard(stream)
+            response.sent = stream.octets
+            body.log(octets=stream.octets, end=end)
+            self.log.access(response, response.req, environ, datetime.now() - began)
+            self._stream_ended(conn, response, is_whole=not end, keeps_alive=keeps_alive)
+
+        stream = Stream(
+            self.loop,
+            body.raw,
+            conn.sock,
+            head=head.octets,
+            is_chunked=response.chunked,
+            turn=body.turn,
+            limits=_LIMITS,
+            head_waits=head_waits,
+            defer=self.loop.defer,
+            on_end=ended,
+        )
+        return stream
+
+    def _make_tunnel(self, conn: Any, opened: OpenedTunnel, handed: HandedOver, began: datetime) -> Any:
+        """Send upstream's answer as it is, for gunicorn would add fields; return a tunnel that is ready to be started.
+
+        Returns false if the client left.
+        """
+        response, environ = handed.response, handed.environ
         try:
             conn.sock.sendall(opened.answer.head())
         except BaseException as exc:
@@ -270,54 +270,12 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             if isinstance(exc, OSError):
                 return False
             raise
-        return _Switched(opened, handed.response, handed.environ, began)
-
-    def _finish(self, conn: Any, result: Any) -> None:
-        """In the main thread: go on with what a request's thread has come to."""
-        if isinstance(result, _Outgoing):
-            self._start_stream(conn, result)
-        elif isinstance(result, _Switched):
-            self._start_tunnel(conn, result)
-        elif result:
-            self.finish_request(conn, _SERVES_ANOTHER)
-        else:
-            self._close_gracefully(conn)
-
-    def _start_stream(self, conn: Any, outgoing: _Outgoing) -> None:
-        response, relayed = outgoing.response, outgoing.relayed
-
-        def ended(end: str) -> None:
-            self._streams.discard(stream)
-            response.sent = stream.octets
-            relayed.log(octets=stream.octets, end=end)
-            self.log.access(response, response.req, outgoing.environ, datetime.now() - outgoing.began)
-            self._stream_ended(conn, outgoing, is_whole=not end)
-
-        stream = Stream(
-            self.loop,
-            relayed.body,
-            conn.sock,
-            head=outgoing.head,
-            is_chunked=response.chunked,
-            turn=relayed.turn,
-            limits=_LIMITS,
-            head_waits=outgoing.head_waits,
-            defer=self.loop.defer,
-            on_end=ended,
-        )
-        self._streams.add(stream)
-        stream.start()
-        if self._is_cutting:
-            stream.abort("service stopped")
-
-    def _start_tunnel(self, conn: Any, switched: _Switched) -> None:
-        response, opened = switched.response, switched.opened
 
         def ended(end: str) -> None:
             self._tunnels.discard(tunnel)
             response.sent = tunnel.octets
             opened.log(octets=tunnel.octets, end=end)
-            self.log.access(response, response.req, switched.environ, datetime.now() - switched.began)
+            self.log.access(response, response.req, environ, datetime.now() - began)
             self._close_gracefully(conn)
 
         tunnel = Tunnel(
@@ -332,15 +290,30 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             defer=self.loop.defer,
             on_end=ended,
         )
-        self._tunnels.add(tunnel)
-        tunnel.start()
-        if self._is_cutting:
-            tunnel.abort("service stopped")
+        return tunnel
 
-    def _stream_ended(self, conn: Any, outgoing: _Outgoing, *, is_whole: bool) -> None:
-        if is_whole and outgoing.keeps_alive:
+    def _finish(self, conn: Any, result: Any) -> None:
+        """In the main thread: go on with what a request's thread has come to."""
+        if isinstance(result, Stream):
+            self._streams.add(result)
+            self._start(result)
+        elif isinstance(result, Tunnel):
+            self._tunnels.add(result)
+            self._start(result)
+        elif result:
             self.finish_request(conn, _SERVES_ANOTHER)
-        elif is_whole or _is_framed(outgoing.response):
+        else:
+            self._close_gracefully(conn)
+
+    def _start(self, relay: Stream | Tunnel) -> None:
+        relay.start()
+        if self._is_cutting:
+            relay.abort("service stopped")
+
+    def _stream_ended(self, conn: Any, response: Any, *, is_whole: bool, keeps_alive: bool) -> None:
+        if is_whole and keeps_alive:
+            self.finish_request(conn, _SERVES_ANOTHER)
+        elif is_whole or _is_framed(response):
             self._close_gracefully(conn)
         else:
             reset(conn.sock)

@@ -23,7 +23,7 @@ def asking_user(service: Service) -> User:
     fields = client_fields(request.environ)
     refuse_api_key_fields(fields)
     user = ANYONE if service.users.is_open else service.users.authenticate(bearer_token(fields))
-    g.note.user = user.name
+    g.request_log.user = user.name
     return user
 
 

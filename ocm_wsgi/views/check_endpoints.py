@@ -79,7 +79,7 @@ def websocket() -> Response:
     _require_ticket()
     service: Service = current_app.extensions["ocm"]
     target = api_target(API_PREFIX + ENDPOINT)
-    return open_websocket(service, _refuse, target, client_fields(request.environ), g.note)
+    return open_websocket(service, _refuse, target, client_fields(request.environ), g.request_log)
 
 
 def _refuse() -> User:

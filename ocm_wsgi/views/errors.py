@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException
 
 from ocm_wsgi.errors import AuthenticationFailed, NotFound, OcmError
 from ocm_wsgi.protocol.http.bearer import CHALLENGE
-from ocm_wsgi.views.access import RequestNote
+from ocm_wsgi.telemetry.request_log import RequestLog
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _on_defect(exception: Exception) -> Response:
 
 def _noted(response: Response, end: str) -> Response:
     """Say in the request's log line why it ended so."""
-    note: RequestNote | None = g.get("note")
-    if note is not None:
-        note.end = end
+    log: RequestLog | None = g.get("request_log")
+    if log is not None:
+        log.end = end
     return response

@@ -19,13 +19,13 @@ def init_app(app: Flask) -> None:
 
 def show_health() -> Response:
     """Report that the process responds."""
-    g.note.is_quiet = True
+    g.request_log.is_quiet = True
     return uncached(jsonify({"alive": True}))
 
 
 def show_readiness(readiness: Readiness) -> Response:
     """Report whether requests can be served, and if not, why."""
-    g.note.is_quiet = True
+    g.request_log.is_quiet = True
     reasons = readiness.reasons()
     response = jsonify({"ready": not reasons, "reasons": reasons})
     response.status_code = 503 if reasons else 200

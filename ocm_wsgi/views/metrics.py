@@ -23,7 +23,7 @@ def init_app(app: Flask) -> None:
 def show(service: Service, collector: StateCollector) -> Response:
     """Return the metrics of all workers."""
     require_scraper(service)
-    g.note.is_quiet = True
+    g.request_log.is_quiet = True
     prometheus.sample(service.ledger)
     encode, media_type = choose_encoder(request.headers.get("Accept", ""))
     return uncached(Response(encode(counters.registry(collector)), content_type=media_type))
@@ -32,4 +32,4 @@ def show(service: Service, collector: StateCollector) -> Response:
 def _count() -> None:
     if request.path.startswith("/v1/"):
         counters.count_request_start()
-        g.note.on_end = counters.count_request_end
+        g.request_log.on_end.append(counters.count_request_end)

@@ -16,11 +16,11 @@ from ocm_wsgi.protocol.http.targets import ApiTarget, api_target
 from ocm_wsgi.protocol.responses.request import request_facts
 from ocm_wsgi.relay.disconnects import Watch
 from ocm_wsgi.service import Service
+from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import ClientRequest
 from ocm_wsgi.upstream.exchange import Exchange
 from ocm_wsgi.users.user import ANYONE, User
-from ocm_wsgi.views.access import RequestNote
-from ocm_wsgi.views.relayed import RelayedResponse
+from ocm_wsgi.views.responses import RelayedResponse
 from ocm_wsgi.views.websocket import open_websocket
 from ocm_wsgi.wsgi.environ import (
     Environ,
@@ -55,18 +55,18 @@ def relay(rest: str) -> Response:
 
     :param rest: decoded and therefore of no use: the target is taken verbatim from the request line.
     """
-    note: RequestNote = g.note
+    log: RequestLog = g.request_log
     service: Service = current_app.extensions["ocm"]
     environ, method = request.environ, request.method
     fields = client_fields(environ)
     refuse_api_key_fields(fields)
     authenticate = partial(_authenticate, service, fields)
     user = authenticate()
-    note.user = user.name
+    log.user = user.name
     target = api_target(request_target(environ), host=value_of(fields, "host"))
-    note.path = f"/v1/{target.path}"
+    log.path = f"/v1/{target.path}"
     if wants_websocket(environ):
-        return open_websocket(service, authenticate, target, fields, note)
+        return open_websocket(service, authenticate, target, fields, log)
     exchange = Exchange()
     with ExitStack() as undo:
         body = _read_body(environ, limit=service.config.max_body_bytes)
@@ -76,13 +76,13 @@ def relay(rest: str) -> Response:
         with body or nullcontext():
             turn = None
             if body is not None and method == "POST":
-                turn = _turn_request(service, user, target, fields, body, note)
+                turn = _turn_request(service, user, target, fields, body, log)
             if turn is not None:
                 undo.callback(turn.release)
             upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange))
         undo.pop_all()
     open_turn = None if turn is None else service.accounting.answered(turn, upstream.status, upstream.fields)
-    return RelayedResponse(upstream, open_turn, watch, note)
+    return RelayedResponse(upstream, open_turn, watch, log)
 
 
 def _authenticate(service: Service, fields: Fields) -> User:
@@ -90,11 +90,11 @@ def _authenticate(service: Service, fields: Fields) -> User:
 
 
 def _turn_request(
-    service: Service, user: User, target: ApiTarget, fields: Fields, body: Body, note: RequestNote
+    service: Service, user: User, target: ApiTarget, fields: Fields, body: Body, log: RequestLog
 ) -> TurnRequest | None:
     """What is asked for, if it is a turn. Whatever makes upstream work is admitted first, or refused."""
     facts = request_facts(body.blocks(), value_of(fields, "content-encoding") or "")
-    note.model = facts.model or ""
+    log.model = facts.model or ""
     release = service.admission.admit(user, facts.model)
     if not is_turn(target.endpoint):
         release()
@@ -103,9 +103,9 @@ def _turn_request(
         user=user.name,
         endpoint=target.endpoint,
         facts=facts,
-        started_at=time.time() - (time.monotonic() - note.started),
-        started=note.started,
-        request_id=note.request_id,
+        started_at=time.time() - (time.monotonic() - log.started),
+        started=log.started,
+        request_id=log.request_id,
         release=release,
     )
 

@@ -154,7 +154,7 @@ def _identify() -> BaseResponse | None:
     except AuthenticationFailed:
         g.viewer = None
     else:
-        g.note.user = g.viewer.name
+        g.request_log.user = g.viewer.name
     if g.cookie is None:
         visit = request.cookies.get(VISIT_COOKIE, "")
         if not dashboard.sessions.is_ours(visit):
@@ -184,7 +184,7 @@ def _protect(response: Response) -> Response:
 
 
 def _on_error(error: OcmError) -> Response:
-    g.note.end = error.code or error.error_type
+    g.request_log.end = error.code or error.error_type
     if error.detail:
         current_app.logger.warning("%s: %s", error.message, error.detail)
     response = page("error", error.status, error=error)

@@ -1,0 +1,56 @@
+"""Flask's responses around what the relay hands to the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from flask import Response
+
+from ocm_wsgi.accounting.turn_accounting import OpenTurn
+from ocm_wsgi.relay.disconnects import Watch
+from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
+from ocm_wsgi.telemetry.request_log import RequestLog
+from ocm_wsgi.upstream.client import UpstreamResponse
+from ocm_wsgi.wsgi.environ import Environ
+
+
+class LateResponse(Response):
+    """A response whose end is not known when the view returns it. Its sender writes the request's log line."""
+
+
+class RelayedResponse(LateResponse):
+    """Passes upstream's status, fields and body on as they are.
+
+    Werkzeug's own ``__call__`` would invent a media type, rewrite ``Location`` and strip fields of a 304.
+    """
+
+    def __init__(self, upstream: UpstreamResponse, turn: OpenTurn | None, watch: Watch | None, log: RequestLog) -> None:
+        super().__init__(status=upstream.status)
+        self._upstream = upstream
+        self._turn = turn
+        self._watch = watch
+        self._log = log
+
+    def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+        """Answer as a WSGI application."""
+        body = RelayedBody(self._upstream, self._turn, self._watch, self._log, environ)
+        try:
+            start_response(f"{self._upstream.status} {self._upstream.reason}", self._upstream.fields)
+        except BaseException:
+            body.close()
+            raise
+        return body
+
+
+class TunnelResponse(LateResponse):
+    """Hands an opened tunnel to the server."""
+
+    def __init__(self, tunnel: OpenedTunnel) -> None:
+        super().__init__(status=tunnel.answer.status)
+        self._tunnel = tunnel
+
+    def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+        """Answer as a WSGI application; the fields are left to the server, which sends upstream's answer as it is."""
+        answer = self._tunnel.answer
+        start_response(f"{answer.status} {answer.reason}", [])
+        return self._tunnel
