@@ -1,4 +1,4 @@
-"""What all tests share: OpenAI in the form of the simulator, and the real service under gunicorn in front of it."""
+"""Fixtures of all tests: the simulator of OpenAI, and the real service under gunicorn in front of it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 #: A CA that nobody uses.
 CERTIFICATE = Path(__file__).with_name("unused-ca.pem")
 STATE_PROCESS = Path(__file__).with_name("state_process.py")
-# How long an example takes is for the machine to say, and for whatever else it does.
+# How long an example takes depends on the machine and its load.
 settings.register_profile("busy-machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy-machine")
-#: A worker that drains must be done by then, in seconds.
+# The longest time that a worker may take to drain, in seconds.
 STOP_TIMEOUT_SECONDS = 60
 
 ALICE = "sk-ocm-alice-0123456789abcdef"
@@ -47,31 +47,31 @@ class RunningService:
 
     @property
     def pid(self) -> int:
-        """Of gunicorn's master."""
+        """The process ID of gunicorn's master."""
         return self.process.pid
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """The host and port that the service listens on."""
         host, _, port = self.url.rpartition("/")[2].partition(":")
         return host, int(port)
 
     @property
     def credential_path(self) -> Path:
-        """The owner's credential."""
+        """The path of the owner's credential."""
         return self.folder / "auth.json"
 
     @property
     def state_path(self) -> Path:
-        """Where it keeps its state."""
+        """The state folder."""
         return self.folder / "state"
 
     def log_text(self) -> str:
-        """All that it has logged so far."""
+        """Return the log so far."""
         return (self.folder / "service.log").read_text()
 
     def stop(self) -> int:
-        """End it as systemd would, and return its exit status."""
+        """Stop the service as systemd would, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_TIMEOUT_SECONDS)
 
@@ -81,7 +81,7 @@ ServiceFactory = Callable[..., RunningService]
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees this machine's own configuration, credential or proxies."""
+    """Hide this machine's own configuration, credential and proxies from tests."""
     for name in list(os.environ):
         if name.startswith(("OCM_", "CODEX_", "OPENAI_", "GUNICORN_", "FLASK_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -92,13 +92,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def state_path(tmp_path: Path) -> Path:
-    """A folder that does not exist yet."""
+    """Return the path of a folder that does not exist yet."""
     return tmp_path / "state"
 
 
 @pytest.fixture
 def database(state_path: Path) -> Iterator[Database]:
-    """A database that does not exist yet."""
+    """Return a database whose file does not exist yet."""
     database = Database(f"sqlite:///{state_path}/ocm.sqlite3")
     yield database
     database.close()
@@ -142,14 +142,14 @@ def process(state_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
-    """OpenAI, over real sockets on loopback."""
+    """Start the simulator of OpenAI, on real sockets on loopback."""
     with Simulator() as running:
         yield running
 
 
 @pytest.fixture
 def service(simulator: Simulator, tmp_path: Path) -> Iterator[ServiceFactory]:
-    """A factory of running services; see :func:`start_service` for what it takes."""
+    """Return a factory of running services; see :class:`start_service` for its parameters."""
     with ExitStack() as running:
 
         def start(**options: Any) -> RunningService:
@@ -162,12 +162,12 @@ def service(simulator: Simulator, tmp_path: Path) -> Iterator[ServiceFactory]:
 class start_service:
     """Start ``gunicorn wsgi:app`` in front of a simulator.
 
-    :param credential: content of ``auth.json``; a fresh ChatGPT credential when left out, no file when ``None``.
+    :param credential: content of ``auth.json``; a fresh ChatGPT credential if omitted, no file if ``None``.
     :param users: name to bearer token; ``{}`` for none, which means no authentication.
-    :param user_entries: the users as the configuration has them, instead.
-    :param arguments: for gunicorn, before the application.
-    :param environment: on top of a clean one.
-    :param config: more keys of the configuration.
+    :param user_entries: the entries of the users in the configuration, instead of ``users``.
+    :param arguments: of gunicorn, before the application.
+    :param environment: additional environment variables.
+    :param config: additional keys of the configuration.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class start_service:
             **config,
         }
         (folder / "ocm.json").write_text(json.dumps(entry))
-        # The test opens the socket, so its port is known, nobody else can take it, and no request comes too early.
+        # The test opens the socket, so the port is known, no other process can take it, and no request is too early.
         with (
             socket.create_server(("127.0.0.1", 0), backlog=512) as listener,
             (folder / "service.log").open("wb") as log,
@@ -216,7 +216,7 @@ class start_service:
                     "PATH": os.environ["PATH"],
                     "HOME": os.environ["HOME"],
                     "OCM_CONFIG": str(folder / "ocm.json"),
-                    # One certificate instead of the 140 that each process would load.
+                    # One certificate instead of the 140 that each process would otherwise load.
                     "SSL_CERT_FILE": str(CERTIFICATE),
                     "WEB_CONCURRENCY": str(workers),
                     **(environment or {}),

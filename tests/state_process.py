@@ -26,23 +26,23 @@ from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.schema import get_meta
 
 THREADS = 4
-#: So many turns are tortured at least.
+# The least number of turns that `torture` records.
 LEAST = 100
 
 
 def open_database(state_path: Path) -> Database:
-    """The database that the tests use too."""
+    """Return the database that the tests use."""
     return Database(f"sqlite:///{state_path}/ocm.sqlite3")
 
 
 def open_ledger(state_path: Path, *, reserve_bytes: int = 1 << 16) -> Ledger:
-    """The ledger that the tests use too; it looks for what the dead left more often than a real one."""
+    """Return the ledger that the tests use. It looks for journals of dead processes more often than a real one."""
     spool = Spool(state_path / "spool", reserve_bytes=reserve_bytes)
     return Ledger(open_database(state_path), spool, retention_days=10_000, chore_seconds=0.2)
 
 
 def turn(user: str) -> Turn:
-    """A turn with random numbers."""
+    """Return a turn with random numbers."""
     usage = Usage(random.randrange(1000), 0, random.randrange(100)) if random.random() < 0.9 else None
     model = random.choice(["gpt-5", "gpt-5-codex"])
     started_at = time.time() - random.randrange(10_000)
@@ -68,7 +68,7 @@ def turn(user: str) -> Turn:
 
 
 def in_threads(work: Callable[[], None]) -> None:
-    """Run ``work`` in some threads at once."""
+    """Run ``work`` in several threads at the same time."""
     threads = [threading.Thread(target=work) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
@@ -77,7 +77,7 @@ def in_threads(work: Callable[[], None]) -> None:
 
 
 def record(state_path: Path, count: str, user: str) -> None:
-    """Record turns from several threads, and print where they went."""
+    """Record turns from several threads, and print where they were stored."""
     ledger = open_ledger(state_path)
 
     def work() -> None:
@@ -90,7 +90,7 @@ def record(state_path: Path, count: str, user: str) -> None:
 
 
 def create(state_path: Path, count: str) -> None:
-    """Use the database for the first time in many processes at once, and print how many could."""
+    """Use the database for the first time in many processes at the same time, and print how many succeeded."""
 
     def work() -> None:
         database = open_database(state_path)
@@ -101,8 +101,8 @@ def create(state_path: Path, count: str) -> None:
     print(_together(int(count), work), flush=True)
 
 
-def take_over(state_path: Path, count: str, path: str) -> None:
-    """Write the usage file for the first time in many processes at once, and print how many could."""
+def import_usages(state_path: Path, count: str, path: str) -> None:
+    """Write the usage file for the first time in many processes at the same time, and print how many succeeded."""
 
     def work() -> None:
         UsagesExport(Path(path), open_database(state_path)).write(timeout_seconds=30)
@@ -135,10 +135,10 @@ def hold(state_path: Path) -> None:
 
 
 def torture(state_path: Path, seconds: str, holds: str) -> None:
-    """Kill recording processes at random moments, again and again, and print the turns that were called safe.
+    """Kill recording processes at random moments, again and again, and print the turns that were reported durable.
 
     With ``holds``, the database is locked half of the time, so that many of them die while they use the spool. It takes
-    so many seconds, or longer where a busy machine has not recorded much by then.
+    ``seconds``, or longer if a busy machine has not recorded enough by then.
     """
     ends_at = time.monotonic() + float(seconds)
     reading, writing = os.pipe()
@@ -173,7 +173,7 @@ def _fork(state_path: Path, reading: int, writing: int) -> int:
             while True:
                 made = turn(f"user-{os.getpid() % 3}")
                 if ledger.record(made, timeout_seconds=0.05) != "memory":
-                    # One write of a pipe's atomic size: killed before or after, never within.
+                    # A single write to a pipe is atomic: the process is killed before or after it, never within.
                     os.write(writing, f"{made.id}\n".encode())
 
         in_threads(work)
@@ -201,7 +201,7 @@ def _hold_half_of_the_time(state_path: Path, ends_at: float) -> None:
 
 
 def inherit(state_path: Path) -> None:
-    """Record into the spool, as the database is none; fork; let the child record too, and die before it."""
+    """Record into the spool, as the database is invalid; fork; let the child record too; die before the child."""
     state_path.mkdir()
     (state_path / "ocm.sqlite3").write_bytes(b"no database" * 100)
     ledger = open_ledger(state_path)
@@ -217,7 +217,7 @@ def inherit(state_path: Path) -> None:
 
 
 def fill(state_path: Path) -> None:
-    """Record on a file system of its own that fills up; die there; free it; print what was safe and where it was."""
+    """Record until the file system is full, and die; free space; print which records were stored, and where."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", str(state_path)], check=True)
     filler = state_path / "filler"
     reading, writing = os.pipe()
@@ -226,15 +226,15 @@ def fill(state_path: Path) -> None:
         _record_until_full(state_path, filler, writing)
     os.close(writing)
     with os.fdopen(reading) as lines:
-        told = [line.split() for line in lines]
+        reports = [line.split() for line in lines]
     os.waitpid(pid, 0)
     filler.unlink()
     ledger = open_ledger(state_path)
     _settle(ledger, state_path)
-    kept = {made.id for made in history.all_turns(open_database(state_path), history.TurnFilter())}
-    for identity, place, seconds in told:
-        print(place, identity in kept, seconds)
-    print("sum", len(kept), ledger.sums()[0].counts.turns)
+    stored = {made.id for made in history.all_turns(open_database(state_path), history.TurnFilter())}
+    for identity, place, seconds in reports:
+        print(place, identity in stored, seconds)
+    print("sum", len(stored), ledger.sums()[0].counts.turns)
     ledger.close()
 
 
@@ -273,16 +273,17 @@ def _settle(ledger: Ledger, state_path: Path) -> None:
 
 
 def settle(state_path: Path) -> None:
-    """Bring all that the dead left into the database."""
+    """Write all journals of dead processes to the database."""
     ledger = open_ledger(state_path)
     _settle(ledger, state_path)
     ledger.close()
 
 
 if __name__ == "__main__":
-    # What a failing database is reported with is tested elsewhere; here it would bury a failure's own output.
+    # Log messages are tested elsewhere; here they would bury the output of a failing test.
     logging.disable(logging.CRITICAL)
     commands = {
-        function.__name__: function for function in (record, create, take_over, hold, torture, inherit, fill, settle)
+        function.__name__: function
+        for function in (record, create, import_usages, hold, torture, inherit, fill, settle)
     }
     commands[sys.argv[2]](Path(sys.argv[1]), *sys.argv[3:])

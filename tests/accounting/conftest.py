@@ -14,15 +14,15 @@ from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
 
-#: 2026-03-02 09:00:00 UTC, the beginning of an hour.
-NOON = 1_772_442_000.0
+# 2026-03-02 09:00:00 UTC, the beginning of an hour.
+START = 1_772_442_000.0
 
 
 class Clock:
-    """Time that passes when told to."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
-        self.now = NOON
+        self.now = START
 
     def __call__(self) -> float:
         return self.now
@@ -30,13 +30,13 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock at the beginning of an hour."""
+    """Return a clock at the beginning of an hour."""
     return Clock()
 
 
 @pytest.fixture
 def ledger(database: Database, state_path: Path, clock: Clock) -> Iterator[Ledger]:
-    """An empty ledger."""
+    """Create an empty ledger."""
     ledger = Ledger(database, Spool(state_path / "spool", reserve_bytes=1 << 14), clock)
     yield ledger
     ledger.close()
@@ -44,13 +44,13 @@ def ledger(database: Database, state_path: Path, clock: Clock) -> Iterator[Ledge
 
 @pytest.fixture
 def make_turn() -> Callable[..., Turn]:
-    """Make a turn of 100 input and 10 output tokens for 1,500 micro-dollars; each has its own identifier."""
+    """Return a factory of turns with 100 input and 10 output tokens for 1,500 micro-dollars, each with its own ID."""
     numbers = itertools.count()
 
     def make(**changes: object) -> Turn:
         values: dict[str, object] = {
             "id": f"turn-{next(numbers)}",
-            "started_at": NOON,
+            "started_at": START,
             "user": "alice",
             "credential": DEFAULT_CREDENTIAL,
             "model": "gpt-5",

@@ -1,4 +1,4 @@
-"""PostgreSQL in place of SQLite: the same promises, through a real server."""
+"""PostgreSQL in place of SQLite: the same guarantees, with a real server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MakeTurn = Callable[..., Turn]
 
 
 class Clock(Protocol):
-    """Time that passes when told to."""
+    """A clock that a test sets."""
 
     now: float
 
@@ -47,7 +47,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         on_path = shutil.which("initdb")
-        # Debian keeps them out of the way.
+        # Debian does not put them on the path.
         self._programs = Path(on_path).parent if on_path else max(Path("/usr/lib/postgresql").glob("*/bin"))
         self._folder = folder
         # It refuses to run as root.
@@ -56,7 +56,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Of an empty database."""
+        """The URL of a new, empty database."""
         name = f"test_{time.monotonic_ns()}"
         engine = sa.create_engine(self._url("postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
@@ -65,12 +65,12 @@ class Server:
         return self._url(name)
 
     def start(self) -> None:
-        """Return when it takes connections."""
+        """Start the server, and wait until it accepts connections."""
         options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off -c max_connections=200"
         self._run("pg_ctl", "start", "--wait", "--silent", f"--log={self._folder}/log", "--options", options)
 
     def stop(self) -> None:
-        """End it at once, connections and all."""
+        """Stop the server immediately, without waiting for connections."""
         self._run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate")
 
     def _url(self, name: str) -> str:
@@ -87,8 +87,8 @@ def _is_root() -> bool:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A running server."""
-    # Not below pytest's own folders, into which another user cannot look.
+    """Start a server."""
+    # Not below pytest's own folders, which another user cannot read.
     folder = Path(tempfile.mkdtemp(prefix="ocm-postgresql-"))
     try:
         if _is_root():
@@ -103,16 +103,16 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def database(server: Server) -> Iterator[Database]:
-    """A database that holds nothing yet."""
+    """Create an empty database."""
     database = Database(server.url)
     yield database
     database.close()
 
 
 def turns(database: Database) -> Counter[str]:
-    """How many turns there are, by user; the sums must agree."""
+    """Return the number of turns by user, after checking that the sums agree."""
     with database.read() as connection:
-        # Else each query would see what has been committed by its own beginning.
+        # Otherwise, each query would see all that was committed before it began.
         connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         query = sa.select(db.turn.c.user, sa.func.count()).group_by(db.turn.c.user)
         counted = Counter({row[0]: row[1] for row in connection.execute(query)})
@@ -122,7 +122,7 @@ def turns(database: Database) -> Counter[str]:
 
 
 def test_record(ledger: Ledger, database: Database, clock: Clock, make_turn: MakeTurn) -> None:
-    """A turn is there as it was, and once, however often it is recorded."""
+    """A turn is stored unchanged, and once, however often it is recorded."""
     turn = make_turn(user="é", week_start=None, error_code="no\N{NULL}te")
     assert [ledger.record(turn) for _ in range(3)] == ["database"] * 3
     (found,) = history.turns(database, history.TurnFilter()).turns
@@ -135,7 +135,7 @@ def test_record(ledger: Ledger, database: Database, clock: Clock, make_turn: Mak
 
 
 def test_record_from_many_threads(ledger: Ledger, database: Database, make_turn: MakeTurn, tmp_path: Path) -> None:
-    """Two writers that meet at the same sums wait for each other, and lose nothing."""
+    """Two writers that update the same sums wait for each other, and lose nothing."""
     second = Ledger(database, Spool(tmp_path / "spool", reserve_bytes=1 << 14))
     with ThreadPoolExecutor(16) as pool:
         made = [make_turn(user=f"user-{number % 3}") for number in range(300)]
@@ -145,8 +145,8 @@ def test_record_from_many_threads(ledger: Ledger, database: Database, make_turn:
     assert turns(database) == {"user-0": 100, "user-1": 100, "user-2": 100}
 
 
-def test_schema_made_by_many_at_once(server: Server) -> None:
-    """Workers that start together make the tables once."""
+def test_schema_created_concurrently(server: Server) -> None:
+    """Workers that start at the same time create the tables once."""
     url = server.url
     start = threading.Barrier(8)
 
@@ -167,22 +167,22 @@ def test_schema_made_by_many_at_once(server: Server) -> None:
 
 
 def test_pages(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
-    """What the dashboard and admission ask is answered."""
+    """The queries of the dashboard and of admission work."""
     for number in range(3):
         ledger.record(make_turn(id=f"t{number}", model=f"gpt-{number}"))
-    wanted = history.TurnFilter(model="gpt-1")
-    assert [turn.id for turn in history.turns(database, wanted).turns] == ["t1"]
+    turn_filter = history.TurnFilter(model="gpt-1")
+    assert [turn.id for turn in history.turns(database, turn_filter).turns] == ["t1"]
     assert history.names(database, 0) == (["alice"], ["gpt-0", "gpt-1", "gpt-2"])
-    quota = WindowHistory(database)
-    quota.note(DEFAULT_CREDENTIAL, RateLimits((Limit("codex", Window(5.0, 300, 2_000_000_000)),)), time.time())
-    quota.flush()
-    assert quota.shares(DEFAULT_CREDENTIAL, "5h") is not None
+    window_history = WindowHistory(database)
+    window_history.note(DEFAULT_CREDENTIAL, RateLimits((Limit("codex", Window(5.0, 300, 2_000_000_000)),)), time.time())
+    window_history.flush()
+    assert window_history.shares(DEFAULT_CREDENTIAL, "5h") is not None
     with database.read() as connection:
-        assert list(quota.states(connection, DEFAULT_CREDENTIAL)) == ["5h"]
+        assert list(window_history.states(connection, DEFAULT_CREDENTIAL)) == ["5h"]
 
 
 def test_rate_limits(database: Database) -> None:
-    """The newest that any worker has seen are kept."""
+    """The newest rate limits that any worker has seen are stored."""
     for at in (1.0, 3.0, 2.0):
         with database.write() as connection:
             queries.write_rate_limits(connection, DEFAULT_CREDENTIAL, {"seen": at}, at)
@@ -191,7 +191,7 @@ def test_rate_limits(database: Database) -> None:
 
 
 def test_users(database: Database) -> None:
-    """A user who is added is known by the token, until the user is removed."""
+    """A user is found by the token from being added until being removed."""
     directory, accounts = UserDirectory((), database), Accounts((), database)
     token = accounts.add(User("carol", admin=True), actor="cli")
     assert directory.authenticate(token).name == "carol"
@@ -199,8 +199,8 @@ def test_users(database: Database) -> None:
     assert accounts.all() == []
 
 
-def test_the_service_when_the_server_goes_and_comes(server: Server, service: ServiceFactory) -> None:
-    """Turns go on without the server. Their records wait on disk, and are written once when it is back."""
+def test_service_while_the_server_is_down(server: Server, service: ServiceFactory) -> None:
+    """Turns continue without the server. Their records are spooled to disk, and written once when it is back."""
     url = server.url
     running = service(workers=2, database_url=url)
     assert [post(running).status_code for _ in range(4)] == [200] * 4

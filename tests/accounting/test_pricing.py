@@ -24,7 +24,7 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Set:
-    """An owner's price, in the shape of the configuration's."""
+    """A price set by the owner, shaped as in the configuration."""
 
     input: Decimal
     cached_input: Decimal
@@ -58,7 +58,7 @@ OVERRIDE = Set(Decimal("1"), Decimal("0.1"), Decimal("2"))
     ],
 )
 def test_price(model: str, tier: str | None, usage: Usage, expected: Priced) -> None:
-    """Each part of usage has its rate, by model, tier and length."""
+    """Each kind of token has its rate, by model, tier and length."""
     assert price(model, usage, tier, NOW, {}) == expected
 
 
@@ -67,12 +67,12 @@ def test_price(model: str, tier: str | None, usage: Usage, expected: Priced) -> 
     ["", "gpt", "gpt-7", "gpt-5.4-pico", "codex-auto-review", "claude-opus-4-5", "gpt-5.3-codex-spark", "gpt-audio"],
 )
 def test_price_of_an_unknown_model_is_none(model: str) -> None:
-    """A model that the data does not price is not priced as another."""
+    """A model without a price in the data is not priced as another one."""
     assert price(model, Usage(1, 0, 1), None, NOW) is None
 
 
 def test_price_follows_the_date() -> None:
-    """A turn has the price of its day, in UTC."""
+    """A turn has the price of its date, in UTC."""
     usage = Usage(MILLION, 0, 0)
     change = datetime(2026, 8, 21, tzinfo=timezone.utc)
     before, after = (price("gpt-5.6-sol", usage, None, at) for at in (change - timedelta(seconds=1), change))
@@ -84,8 +84,8 @@ def test_price_follows_the_date() -> None:
 
 
 @pytest.mark.parametrize("model", ["mine", "gpt-5.4", "gpt-5.4-2026-03-05"])
-def test_override_wins(model: str) -> None:
-    """The owner's price holds for the model and its snapshots, known or not, whatever tier and length."""
+def test_override_has_precedence(model: str) -> None:
+    """The owner's price applies to the model and its snapshots, known or not, regardless of tier and length."""
     overrides = {"mine": OVERRIDE, "gpt-5.4": OVERRIDE}
     usage = Usage(300_000, 100_000, 10, 0, 50_000)
     assert price(model, usage, "priority", NOW, overrides) == Priced(210_020, 0, "default")
@@ -93,7 +93,7 @@ def test_override_wins(model: str) -> None:
 
 
 def test_override_of_a_snapshot_is_its_own() -> None:
-    """A price set for one snapshot is not that of the model."""
+    """A price set for one snapshot does not apply to the model."""
     overrides = {"gpt-5-2025-08-07": OVERRIDE}
     assert rates_for("gpt-5-2025-08-07", 1, None, NOW, overrides) == Rates(
         Decimal("1"), Decimal("0.1"), Decimal("1"), Decimal("2")
@@ -103,7 +103,7 @@ def test_override_of_a_snapshot_is_its_own() -> None:
 
 @given(st.text(max_size=20), st.text(max_size=10))
 def test_price_survives_any_name(model: str, tier: str) -> None:
-    """Whatever a client calls a model or a tier, pricing does not fail."""
+    """No name of a model or a tier makes pricing fail."""
     priced = price(model, Usage(1, 0, 1), tier, NOW)
     assert priced is None or priced.cost_micro_usd >= 0
 
@@ -134,7 +134,7 @@ def test_price_is_quick() -> None:
 
 
 def test_page_is_what_the_code_says() -> None:
-    """docs/prices.md is what its script writes; with other price data, still every price of sing-box is on it."""
+    """docs/prices.md is the output of its script; with other price data, it still lists every price of sing-box."""
     script = runpy.run_path(str(ROOT / "scripts" / "prices_page.py"))
     written = (ROOT / "docs" / "prices.md").read_text()
     if f"genai-prices {version('genai-prices')} " in written:

@@ -48,7 +48,7 @@ batches = st.lists(st.lists(turns, max_size=10), max_size=5)
 
 
 def counts_of(turn: Turn) -> Counts:
-    """What one turn adds."""
+    """Return what one turn adds to the sums."""
     usage = turn.usage or Usage(0, 0, 0)
     tokens: tuple[int, int, int, int] = astuple(usage)
     unpriced = int(turn.usage is not None and turn.cost_micro_usd is None)
@@ -56,12 +56,12 @@ def counts_of(turn: Turn) -> Counts:
 
 
 def total(found: list[Turn]) -> Counts:
-    """Sums as one would make them by hand."""
+    """Return the sums over some turns, computed independently."""
     return Counts(*map(sum, zip(*(astuple(counts_of(turn)) for turn in found), strict=True))) if found else Counts()
 
 
 def group_of(turn: Turn, dimension: Dimension) -> str | int | None:
-    """Which group a turn belongs to."""
+    """Return the group that a turn belongs to."""
     if dimension == "week":
         return turn.week_start
     if dimension in ("hour", "day"):
@@ -71,15 +71,17 @@ def group_of(turn: Turn, dimension: Dimension) -> str | int | None:
 
 
 def stored(path: Path, batches: list[list[Turn]]) -> tuple[Database, list[Turn]]:
-    """Store batches in a new database; give the turns that count: of each identifier, the one that came first, or,
-    within a batch, last."""
+    """Store batches in a new database, and return it with the turns that count.
+
+    Of each identifier, that is the turn of the first batch, and within a batch the last.
+    """
     database = Database(f"sqlite:///{path}/ocm.sqlite3")
-    kept: dict[str, Turn] = {}
+    counted: dict[str, Turn] = {}
     for batch in batches:
         with database.write_directly() as direct:
             queries.store_records(direct, map(record_of, batch))
-        kept = {**{turn.id: turn for turn in batch}, **kept}
-    return database, list(kept.values())
+        counted = {**{turn.id: turn for turn in batch}, **counted}
+    return database, list(counted.values())
 
 
 @settings(max_examples=40, deadline=None)
@@ -87,13 +89,13 @@ def stored(path: Path, batches: list[list[Turn]]) -> tuple[Database, list[Turn]]
 def test_sums_model(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[Turn]], by: tuple[Dimension, ...]
 ) -> None:
-    """Whatever comes in whatever batches, twice or not: each group's sums are those of its turns."""
-    database, kept = stored(tmp_path_factory.mktemp("sums"), batches)
+    """For any turns in any batches, repeated or not, each group's sums are those of its turns."""
+    database, counted = stored(tmp_path_factory.mktemp("sums"), batches)
     with database.read() as connection:
         found = queries.sums(connection, None, None, by, user=None, utc_offset_seconds=0)
     database.close()
     groups: dict[tuple[str | int | None, ...], list[Turn]] = {} if by else {(): []}
-    for turn in kept:
+    for turn in counted:
         groups.setdefault(tuple(group_of(turn, dimension) for dimension in by), []).append(turn)
     assert Counter((tuple(each.group[name] for name in by), each.counts) for each in found) == Counter(
         (group, total(members)) for group, members in groups.items()
@@ -110,20 +112,20 @@ def test_user_window_model(
     length: int,
     is_past: bool,
 ) -> None:
-    """Between any two moments, a user's window holds the turns that started there, to the second."""
+    """Between any two moments, a user's window counts exactly the turns that started there."""
     since, until = START + hour * HOUR_SECONDS + offset, START + hour * HOUR_SECONDS + offset + length
     if not is_past:
         batches = [[turn for turn in batch if turn.started_at < until] for batch in batches]
-    database, kept = stored(tmp_path_factory.mktemp("window"), batches)
+    database, counted = stored(tmp_path_factory.mktemp("window"), batches)
     now = until + DAY_SECONDS if is_past else until
     with database.read() as connection:
         window = queries.user_window(connection, "alice", since, until, now=now)
     database.close()
-    counts = total([turn for turn in kept if turn.user == "alice" and since <= turn.started_at < until])
+    counts = total([turn for turn in counted if turn.user == "alice" and since <= turn.started_at < until])
     assert window == Used(counts.turns, counts.input_tokens + counts.output_tokens, counts.cost_micro_usd)
 
 
-def test_sums_are_of_turns_that_are_new(database: Database, make_turn: Callable[..., Turn]) -> None:
+def test_sums_of_repeated_turns(database: Database, make_turn: Callable[..., Turn]) -> None:
     """A batch that was stored before adds nothing to the sums."""
     batch = [record_of(make_turn()) for _ in range(3)]
     summed = []
@@ -136,7 +138,7 @@ def test_sums_are_of_turns_that_are_new(database: Database, make_turn: Callable[
 
 
 def test_store_something_else(database: Database, make_turn: Callable[..., Turn]) -> None:
-    """A line of the spool that is no turn does not stop those beside it."""
+    """A record that is not a turn does not prevent others from being stored."""
     with database.write_directly() as direct:
         queries.store_records(direct, [{}, {"id": 5}, record_of(make_turn())])
     with database.read() as connection:

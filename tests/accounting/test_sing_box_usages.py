@@ -20,20 +20,20 @@ UPDATED_AT = datetime(2026, 3, 4, 5, 6, 7, 800_000, timezone(timedelta(hours=2))
 
 @pytest.fixture
 def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Local time can be set with TZ, as for a whole process."""
+    """Let a test set the local time zone with ``TZ``."""
     yield monkeypatch
     monkeypatch.undo()
     time.tzset()
 
 
 def entry(cost: int, user: str, *, week: int | None = WEEK, tier: str = "default") -> Entry:
-    """An entry of one user."""
+    """Return an entry of one user."""
     statistics = Statistics(1, 100, 10, 40, cost)
     return Entry(combination("gpt-5", tier, 0, week), statistics, {user: statistics} if user else {})
 
 
 def test_render(zone: pytest.MonkeyPatch) -> None:
-    """The whole file, to the field: names, nesting, what is left out, rounding, order and indentation."""
+    """The whole file is as sing-box writes it: names, nesting, omitted fields, rounding, order and indentation."""
     zone.setenv("TZ", "UTC0")
     time.tzset()
     sums = {"request_count": 1, "input_tokens": 100, "output_tokens": 10, "cached_tokens": 40}
@@ -71,7 +71,7 @@ def test_render(zone: pytest.MonkeyPatch) -> None:
 
 
 def test_render_nothing() -> None:
-    """With no turns there are empty collections, and no weeks."""
+    """Without turns, collections are empty, and weeks are omitted."""
     document = json.loads(render([], UPDATED_AT.astimezone(timezone.utc)))
     assert document == {
         "last_updated": "2026-03-04T03:06:07.800000Z",
@@ -106,7 +106,7 @@ def test_week_key(zone: pytest.MonkeyPatch, zone_name: str, key: str) -> None:
     ],
 )
 def test_combination(tier: str, window: int, week: int | None, expected: tuple[str, int, int]) -> None:
-    """Tiers and windows get the names that sing-box has for them."""
+    """Tiers and windows are named as in sing-box."""
     found = combination("gpt-5", tier, window, week)
     assert (found.service_tier, found.context_window, found.week_start) == expected
 
@@ -138,7 +138,7 @@ SUMS: dict[str, Any] = {"request_count": 2, "prompt_tokens": 30, "completion_tok
     ],
 )
 def test_parse(combinations: object, expected: list[Entry]) -> None:
-    """Files of every age are read."""
+    """Files of all versions can be parsed."""
     assert parse(json.dumps({"last_updated": "2025-12-01T00:00:00Z", "combinations": combinations})) == expected
 
 
@@ -158,7 +158,7 @@ def test_parse(combinations: object, expected: list[Entry]) -> None:
     ],
 )
 def test_parse_something_else(text: str) -> None:
-    """What is no usage file is refused, not half understood."""
+    """Anything but a usage file is rejected."""
     with pytest.raises(ValueError, match=r"."):
         parse(text)
 
@@ -177,5 +177,5 @@ entries = st.builds(Entry, combinations, statistics, st.dictionaries(st.sampled_
 
 @given(st.lists(entries))
 def test_render_and_parse(found: list[Entry]) -> None:
-    """What was written is read back the same, but for fractions of a cent."""
+    """A rendered file is parsed back unchanged, except for fractions of a cent."""
     assert parse(render(merged(found), UPDATED_AT)) == merged(found)

@@ -19,20 +19,20 @@ RECORDS: list[Record] = [{"id": f"turn-{number}", "text": "ü" * number} for num
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    """A spool that does not exist yet."""
+    """Return a spool whose folder does not exist yet."""
     return Spool(tmp_path / "spool", reserve_bytes=1 << 12)
 
 
 @pytest.fixture
 def journals(spool: Spool) -> Iterator[Journals]:
-    """The journals of a process."""
+    """Return the journals of this process."""
     journals = Journals(spool)
     yield journals
     journals.close()
 
 
 def drained(journals: Journals) -> list[Record]:
-    """Read and finish all there is."""
+    """Read and finish all records, and return them."""
     found: list[Record] = []
     while journals.has_records:
         found += journals.read()
@@ -41,7 +41,7 @@ def drained(journals: Journals) -> list[Record]:
 
 
 def leave_behind(spool: Spool, data: bytes) -> Path:
-    """Write a journal as a process that has died would leave it."""
+    """Write a journal as a dead process would leave it."""
     spool.path.mkdir(exist_ok=True)
     path = spool.path / "1-dead.journal"
     path.write_bytes(data)
@@ -49,7 +49,7 @@ def leave_behind(spool: Spool, data: bytes) -> Path:
 
 
 def test_journals_own(journals: Journals) -> None:
-    """What is appended is read back, once it is finished not again, and more can follow."""
+    """Records are read back until they are finished, and more can follow."""
     journals.require_own().append(RECORDS[:3])
     journals.require_own().append(RECORDS[3:])
     assert journals.own_count == 5
@@ -62,7 +62,7 @@ def test_journals_own(journals: Journals) -> None:
 
 
 def test_journals_appended_while_read(journals: Journals) -> None:
-    """What comes between reading and finishing is not forgotten."""
+    """Records appended between reading and finishing are not discarded."""
     journals.require_own().append(RECORDS[:2])
     assert journals.read() == tuple(RECORDS[:2])
     journals.require_own().append(RECORDS[2:])
@@ -71,7 +71,7 @@ def test_journals_appended_while_read(journals: Journals) -> None:
 
 
 def test_journals_chunks(journals: Journals) -> None:
-    """A large journal is read in pieces that end between records."""
+    """A large journal is read in chunks that end between records."""
     records: list[Record] = [{"id": str(number), "text": "x" * 1000} for number in range(3 * CHUNK_BYTES // 1000)]
     journals.require_own().append(records)
     assert 0 < len(journals.read()) < len(records)
@@ -79,7 +79,7 @@ def test_journals_chunks(journals: Journals) -> None:
 
 
 def test_journal_is_left_with_records_only(spool: Spool, journals: Journals) -> None:
-    """A journal with records outlives its process, an empty one does not."""
+    """A journal with records outlives its process; an empty one does not."""
     journals.require_own()
     journals.close()
     assert list(spool.path.iterdir()) == []
@@ -89,7 +89,7 @@ def test_journal_is_left_with_records_only(spool: Spool, journals: Journals) -> 
 
 
 def test_adopt_dead(spool: Spool, journals: Journals) -> None:
-    """The journal of the dead is read, and removed when it is finished."""
+    """The journal of a dead process is read, and removed once it is finished."""
     other = Journals(spool)
     other.require_own().append(RECORDS)
     other.close()
@@ -99,13 +99,13 @@ def test_adopt_dead(spool: Spool, journals: Journals) -> None:
 
 
 def test_adopt_living(spool: Spool, journals: Journals) -> None:
-    """The journal of a living process is left alone, also while another is adopting."""
+    """The journal of a living process is not adopted, not even while another one is."""
     journals.require_own().append(RECORDS)
     assert spool.adopt() == []
 
 
 def test_adopt_once(spool: Spool, journals: Journals) -> None:
-    """Only one adopts a journal."""
+    """Only one process adopts a journal."""
     leave_behind(spool, b'\n{"id":"1"}\n')
     journals.adopt()
     assert spool.adopt() == []
@@ -126,7 +126,7 @@ def test_adopt_once(spool: Spool, journals: Journals) -> None:
     ],
 )
 def test_adopt_damaged(spool: Spool, journals: Journals, data: bytes, found: list[str]) -> None:
-    """Whole lines are found whatever stands between them."""
+    """Complete lines are found, whatever is between them."""
     path = leave_behind(spool, data)
     journals.adopt()
     assert [record["id"] for record in drained(journals)] == found
@@ -134,7 +134,7 @@ def test_adopt_damaged(spool: Spool, journals: Journals, data: bytes, found: lis
 
 
 def test_torn_line_is_logged(spool: Spool, journals: Journals, caplog: pytest.LogCaptureFixture) -> None:
-    """A torn line is mentioned, without what is in it."""
+    """A torn line is logged, without its content."""
     leave_behind(spool, b'\n{"id":"1"')
     journals.adopt()
     with caplog.at_level(logging.WARNING):
@@ -143,7 +143,7 @@ def test_torn_line_is_logged(spool: Spool, journals: Journals, caplog: pytest.Lo
 
 
 def test_append_failure(spool: Spool, journals: Journals, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that the disk refuses half-way leaves what was there, and the next one takes its place."""
+    """After a write that failed half-way, earlier records are intact, and the next write overwrites it."""
     journal = journals.require_own()
     journal.append(RECORDS[:1])
     pwrite = os.pwrite
@@ -166,7 +166,7 @@ def test_append_failure(spool: Spool, journals: Journals, monkeypatch: pytest.Mo
 
 
 def test_create_unfinished(spool: Spool, journals: Journals) -> None:
-    """What was left by a process that died while it was creating a journal is removed in time, not at once."""
+    """Files of a process that died while creating a journal are removed, but not immediately."""
     spool.path.mkdir()
     old, young = spool.path / "1-a.new", spool.path / "1-b.new"
     old.touch()
@@ -177,7 +177,7 @@ def test_create_unfinished(spool: Spool, journals: Journals) -> None:
 
 
 def test_fork(process: Callable[..., Popen[str]], state_path: Path) -> None:
-    """A journal whose owner has died is adopted even while a child, forked with it open, lives and records."""
+    """A journal is adopted after its owner's death, even while a child forked with it open lives and records."""
     child = process("inherit")
     assert child.stdout is not None
     assert child.stdout.readline() == "spool\n"

@@ -12,13 +12,13 @@ from ocm_wsgi.protocol.responses.turn import Turn, Usage
 
 @pytest.mark.parametrize("usage", [None, Usage(1, 2, 3, 4, 5), Usage(0, 0, 0)])
 def test_record_of_round_trip(make_turn: Callable[..., Turn], usage: Usage | None) -> None:
-    """A turn comes back as it was; no usage is not zero usage."""
+    """A turn is restored unchanged; unknown usage is not zero usage."""
     turn = make_turn(usage=usage, week_start=1_772_000_000, started_at=1.25)
     assert turn_of(record_of(turn)) == turn
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "expected"),
     [
         pytest.param("gpt-5", "gpt-5", id="plain"),
         pytest.param("ü", "ü", id="not-ascii"),
@@ -27,19 +27,19 @@ def test_record_of_round_trip(make_turn: Callable[..., Turn], usage: Usage | Non
         pytest.param("a\0b", "ab", id="nul"),
     ],
 )
-def test_record_of_hostile_text(make_turn: Callable[..., Turn], text: str, kept: str) -> None:
-    """No name that a client made up can make a record large, or one that the database refuses."""
-    assert record_of(make_turn(model=text))["model"] == kept
+def test_record_of_hostile_text(make_turn: Callable[..., Turn], text: str, expected: str) -> None:
+    """No name that a client chooses can make a record large, or one that the database refuses."""
+    assert record_of(make_turn(model=text))["model"] == expected
 
 
-@pytest.mark.parametrize(("number", "kept"), [(-1, 0), (0, 0), (10**30, MAX_NUMBER)])
-def test_record_of_hostile_number(make_turn: Callable[..., Turn], number: int, kept: int) -> None:
-    """Numbers stay within what can be stored and added up."""
-    assert record_of(make_turn(usage=Usage(number, 0, 0)))["input_tokens"] == kept
+@pytest.mark.parametrize(("number", "expected"), [(-1, 0), (0, 0), (10**30, MAX_NUMBER)])
+def test_record_of_hostile_number(make_turn: Callable[..., Turn], number: int, expected: int) -> None:
+    """Numbers are limited to those that can be stored and added up."""
+    assert record_of(make_turn(usage=Usage(number, 0, 0)))["input_tokens"] == expected
 
 
 def test_completed_of_another_release() -> None:
-    """A record of an older release gets what it lacks, one of a newer loses what is unknown here."""
+    """Fields that an older release lacks get defaults, and unknown fields of a newer one are dropped."""
     record = completed({"id": "1", "started_at": 5.0, "input_tokens": 7, "colour": "red"})
     assert record is not None
     assert turn_of(record).usage == Usage(7, 0, 0)
@@ -47,7 +47,7 @@ def test_completed_of_another_release() -> None:
 
 
 def test_completed_without_values(make_turn: Callable[..., Turn]) -> None:
-    """What must not be missing is not, whoever forgot it."""
+    """Required fields without a value get defaults."""
     record = completed(record_of(make_turn(model=None, week_start=None)))
     assert record is not None
     assert (record["model"], record["week_start"]) == ("", None)
@@ -55,5 +55,5 @@ def test_completed_without_values(make_turn: Callable[..., Turn]) -> None:
 
 @pytest.mark.parametrize("record", [{}, {"id": 5, "started_at": 1.0}, {"id": "1"}, {"id": "1", "started_at": "now"}])
 def test_completed_of_something_else(record: dict[str, object]) -> None:
-    """What is no record of a turn is told apart."""
+    """Anything but the record of a turn is rejected."""
     assert completed(record) is None

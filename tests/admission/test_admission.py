@@ -1,4 +1,4 @@
-"""Admission: models, limits at the edges of their windows, the reserve, and turns at once."""
+"""Admission: models, limits at the edges of their windows, the reserve, and concurrent turns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ocm_wsgi.users.user import ANYONE, User
 from tests.quota.subscription import HOURS, START, Shared
 
 DAYS = 24 * HOURS
-#: The beginning of the day of ``START``, in UTC.
+# The beginning of the day of ``START``, in UTC.
 MIDNIGHT = START - START % DAYS
 
 
@@ -56,7 +56,7 @@ def refusal(shared: Shared, user: User) -> UsageLimitReached | None:
     ],
 )
 def test_is_allowed(model: str, patterns: tuple[str, ...], allowed: bool) -> None:
-    """Patterns are those of a shell, for the whole name."""
+    """Patterns are shell patterns, which must match the whole name."""
     assert is_allowed(model, patterns) is allowed
 
 
@@ -86,7 +86,7 @@ def test_admit_models(shared: Shared) -> None:
     ],
 )
 def test_limit_reached(shared: Shared, limit: str, turn: dict[str, float], another: dict[str, float]) -> None:
-    """The request is refused that finds the whole amount used, and none before it; nobody else is."""
+    """A request is refused once the whole amount is used, and not before; other users' are not."""
     user = limited(limit)
     shared.record("alice", **turn)  # type: ignore[arg-type]
     assert refusal(shared, user) is None
@@ -96,7 +96,7 @@ def test_limit_reached(shared: Shared, limit: str, turn: dict[str, float], anoth
 
 
 def test_limit_text(shared: Shared) -> None:
-    """The refusal says which limit, until when, and gives Codex what it makes its sentence of."""
+    """The refusal names the limit and when it resets, and has what Codex needs for its own message."""
     shared.record("alice")
     error = refusal(shared, limited("1 request per day"))
     assert error is not None
@@ -112,7 +112,7 @@ def test_limit_text(shared: Shared) -> None:
 
 
 def test_limit_of_longest(shared: Shared) -> None:
-    """Of several limits that are reached, the one that ends last is told."""
+    """If several limits are reached, the refusal names the one that resets last."""
     shared.record("alice")
     error = refusal(shared, limited("1 request per day", "1 request per month", "1 request per 5h"))
     assert error is not None
@@ -121,13 +121,13 @@ def test_limit_of_longest(shared: Shared) -> None:
 
 @pytest.mark.parametrize(("ago", "counts"), [(START - MIDNIGHT, True), (START - MIDNIGHT + 1, False)])
 def test_limit_counts_from_the_edge(shared: Shared, ago: float, counts: bool) -> None:
-    """What the window already holds counts from its first second on, also for a limit that was added today."""
+    """Usage counts from the first second of the window, also for a limit that was added today."""
     shared.record("alice", ago=ago)
     assert (refusal(shared, limited("1 request per day")) is not None) is counts
 
 
 def test_limit_ends_with_the_second(shared: Shared) -> None:
-    """A limit holds until the last second of its window, and no longer."""
+    """A limit applies until the last second of its window, and no longer."""
     user = limited("1 request per day")
     shared.record("alice")
     shared.clock.now = MIDNIGHT + DAYS - 0.001
@@ -138,7 +138,7 @@ def test_limit_ends_with_the_second(shared: Shared) -> None:
 
 @pytest.mark.parametrize("period", ["5h", "week"])
 def test_limit_follows_upstream(shared: Shared, period: str) -> None:
-    """Limits per 5 hours and per week end when upstream says that its window does."""
+    """Limits per 5 hours and per week reset when upstream's window does."""
     user, end = limited(f"1 request per {period}"), START + 4321
     shared.tell(five_hours=(1.0, end), week=(1.0, end))
     shared.record("alice")
@@ -151,12 +151,12 @@ def test_limit_follows_upstream(shared: Shared, period: str) -> None:
 
 
 def test_limit_of_percent(shared: Shared) -> None:
-    """A percentage of the week is what the user's cost has filled of it."""
+    """A percentage of the week is the part of it that the user's cost has used."""
     user, end = limited("10% per week"), START + 3 * DAYS
     bob = User("bob", limits=limited("50% per day", "50% per 5h").limits)
     shared.tell(week=(0.0, end))
     for percent in range(1, 41):
-        # A dollar fills half a percent: alice takes a quarter of what is used.
+        # A dollar uses half a percent, and alice has a quarter of the usage.
         shared.clock.now += 60
         shared.record("alice", cost_usd=0.5)
         shared.record("bob", cost_usd=1.5)
@@ -171,7 +171,7 @@ def test_limit_of_percent(shared: Shared) -> None:
 
 
 def test_percent_after_rollover(shared: Shared) -> None:
-    """When upstream's week is over a percentage starts afresh, before and after upstream tells of the new one."""
+    """When upstream's week is over, a percentage resets, before and after upstream reports the new week."""
     user, end = limited("10% per week"), START + 1000
     shared.tell(week=(0.0, end))
     shared.record("alice", cost_usd=5)
@@ -200,7 +200,7 @@ def test_percent_after_rollover(shared: Shared) -> None:
 )
 @pytest.mark.parametrize("key", ["OCM_RESERVE_5H", "OCM_RESERVE_WEEKLY"])
 def test_reserve(tmp_path: Path, database: Database, key: str, used_percent: float, user: User, refused: bool) -> None:
-    """The last percents of a window are for admins, until upstream's window ends."""
+    """The last percents of a window are reserved for admins, until upstream's window ends."""
     shared, end = Shared(tmp_path, database, {key: "15"}), START + 1000
     assert refusal(shared, user) is None
     shared.tell(**{"five_hours" if key.endswith("5H") else "week": (used_percent, end)})
@@ -214,7 +214,7 @@ def test_reserve(tmp_path: Path, database: Database, key: str, used_percent: flo
 
 
 def test_reserve_of_fractions(tmp_path: Path, database: Database) -> None:
-    """A rise across the reserve counts however small it is."""
+    """A rise into the reserve counts, however small it is."""
     shared = Shared(tmp_path, database, {"OCM_RESERVE_WEEKLY": "15"})
     shared.tell(week=(84.95, START + 1000))
     assert refusal(shared, User("alice")) is None
@@ -223,7 +223,7 @@ def test_reserve_of_fractions(tmp_path: Path, database: Database) -> None:
 
 
 def test_admit_without_state(tmp_path: Path) -> None:
-    """When the state cannot be read, limited users are refused for now, and others are not."""
+    """While the state cannot be read, users with limits are refused, and others are not."""
     shared = Shared(tmp_path, Database("sqlite:////dev/null/ocm.db"), {"OCM_RESERVE_5H": "15"})
     with pytest.raises(StateError, match="limits cannot be checked") as refused:
         shared.admission.admit(limited("1 request per day"), "gpt-5.5")
@@ -233,7 +233,7 @@ def test_admit_without_state(tmp_path: Path) -> None:
 
 
 def test_max_concurrent(shared: Shared) -> None:
-    """As many turns as allowed at once, counted across instances; one that has ended makes room."""
+    """Concurrent turns are limited across instances; one that has ended makes room."""
     user = User("alice", max_concurrent=2)
     first = shared.admission.admit(user, None)
     other = Shared(shared.folder, shared.database)
@@ -250,7 +250,7 @@ def test_max_concurrent(shared: Shared) -> None:
 
 
 def test_max_concurrent_without_state(tmp_path: Path) -> None:
-    """Where turns cannot be counted, users whose turns are limited are refused for now."""
+    """While turns cannot be counted, users whose concurrency is limited are refused."""
     (tmp_path / "slots").write_text("in the way")
     with pytest.raises(StateError, match="cannot be counted"):
         Slots(tmp_path / "slots").take("alice", 1)
@@ -267,7 +267,7 @@ sys.stdin.read()
 
 
 def test_slots_survive_kill(tmp_path: Path) -> None:
-    """A slot is held by a process, whatever the user's name, and free again when that is killed."""
+    """A slot is held by a process, whatever the user's name, and is free again when the process is killed."""
     command = [sys.executable, "-c", _HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -282,7 +282,7 @@ def test_slots_survive_kill(tmp_path: Path) -> None:
 
 
 def test_admit_cost(shared: Shared) -> None:
-    """With four limits the check computes far less than a person would notice, whatever the ledger holds."""
+    """With four limits, a check takes far less CPU time than anyone would notice, however large the ledger is."""
     for number in range(300):
         shared.record("alice", cost_usd=0.01, ago=number * 100)
     shared.tell(five_hours=(3.0, START + 1000), week=(2.0, START + 1000))
@@ -303,7 +303,7 @@ OWNERS = {
 
 @pytest.mark.parametrize("owner", OWNERS.values(), ids=OWNERS.keys())
 def test_shares_through_windows(shared: Shared, owner: object) -> None:
-    """With windows that fill and roll over, each one's percentage is right within a point, from the real ledger."""
+    """As windows fill and roll over, each user's percentage is correct within one point, with the real ledger."""
     random_ = random.Random(3)
     assert callable(owner)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Users, models and limits as clients meet them: through real gunicorn with several workers."""
+"""Users, models and limits as clients see them: through real gunicorn with several workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.forkserver import COVERAGE_VARIABLES
 
 
 def take_turn(running: RunningService, token: str = ALICE, model: str = "gpt-5.5", **fields: str) -> requests.Response:
-    """One streamed turn of a user."""
+    """Run one streamed turn of a user."""
     with requests.Session() as session:
         session.trust_env = False
         return session.post(
@@ -29,7 +29,7 @@ def take_turn(running: RunningService, token: str = ALICE, model: str = "gpt-5.5
 
 
 def flask_ocm(running: RunningService, *arguments: str) -> str:
-    """Run a command of the owner's against the running service; return what it prints."""
+    """Run one of the owner's commands against the running service, and return its output."""
     return subprocess.run(
         [sys.executable, "-m", "flask", "ocm", *arguments],
         cwd=REPOSITORY,
@@ -42,12 +42,12 @@ def flask_ocm(running: RunningService, *arguments: str) -> str:
 
 
 def users(**limited: object) -> list[dict[str, object]]:
-    """Alice as the test wants her, and Bob without limits."""
+    """Return Alice with some limits, and Bob without any."""
     return [{"name": "alice", "token": ALICE, **limited}, {"name": "bob", "token": BOB}]
 
 
 def test_a_model_that_is_not_allowed(service: ServiceFactory) -> None:
-    """400 with one sentence that names the model and what is allowed; others are not concerned."""
+    """It gets a 400 with one sentence that names the model and those allowed; other users are not affected."""
     running = service(user_entries=users(models=["gpt-5.4*"]))
     answer = take_turn(running)
     assert answer.status_code == 400
@@ -60,7 +60,7 @@ def test_a_model_that_is_not_allowed(service: ServiceFactory) -> None:
 
 
 def test_a_limit_that_is_reached(service: ServiceFactory) -> None:
-    """The request after the last one allowed gets a 429 that Codex takes for final, in every worker."""
+    """The request after the last one allowed gets a 429 that Codex does not retry, from every worker."""
     running = service(workers=3, user_entries=users(limits=[{"per": "month", "requests": 5}]))
     assert [take_turn(running).status_code for _ in range(5)] == [200] * 5
     for _ in range(6):
@@ -75,7 +75,7 @@ def test_a_limit_that_is_reached(service: ServiceFactory) -> None:
 
 
 def test_the_reserve_is_the_owners(service: ServiceFactory, simulator: Simulator) -> None:
-    """When what is left of the subscription is the reserve, only admins are served."""
+    """When only the reserve of the subscription is left, only admins are served."""
     entries = [{"name": "alice", "token": ALICE}, {"name": "bob", "token": BOB, "admin": True}]
     running = service(workers=1, user_entries=entries, reserve_weekly=20)
     reset_at = int(time.time()) + 86400
@@ -84,14 +84,14 @@ def test_the_reserve_is_the_owners(service: ServiceFactory, simulator: Simulator
     assert take_turn(running).status_code == 200
     deadline = time.monotonic() + 30
     while (answer := take_turn(running)).status_code == 200 and time.monotonic() < deadline:
-        pass  # What upstream said is in the database a moment after it was said.
+        pass  # What upstream reported reaches the database a moment later.
     assert answer.status_code == 429
     assert answer.json()["error"]["resets_at"] == reset_at
     assert take_turn(running, BOB).status_code == 200
 
 
-def test_turns_at_once_are_counted_across_workers(service: ServiceFactory) -> None:
-    """With two turns under way the third is refused; when one ends there is room again."""
+def test_concurrent_turns_are_counted_across_workers(service: ServiceFactory) -> None:
+    """With two turns in progress, the third is refused; when one ends, there is room again."""
     running = service(workers=3, user_entries=users(max_concurrent=2))
     gate = running.simulator.gate().after(1)
     running.simulator.plan(Plan(gate=gate), times=2)
@@ -108,7 +108,7 @@ def test_turns_at_once_are_counted_across_workers(service: ServiceFactory) -> No
 
 
 def test_users_change_while_the_service_runs(service: ServiceFactory) -> None:
-    """A user added, changed, given another token or removed is so for every worker at its next request."""
+    """Adding, changing and removing a user and rotating a token take effect in every worker at the next request."""
     running = service(workers=4, users={"owner": BOB})
 
     def outcomes(token: str) -> set[int]:
@@ -129,8 +129,8 @@ def test_users_change_while_the_service_runs(service: ServiceFactory) -> None:
     assert found == []
 
 
-def test_no_client_token_stands_on_disk(service: ServiceFactory) -> None:
-    """Neither state nor log holds a token in clear, of users in the database or in the configuration."""
+def test_no_client_token_is_on_disk(service: ServiceFactory) -> None:
+    """Neither the state nor the log contains a token in clear, of users in the database or in the configuration."""
     running = service(workers=2, arguments=("--log-level", "debug"))
     carol = json.loads(flask_ocm(running, "add-user", "carol", "--json"))["bearer_token"]
     for token in (ALICE, BOB, carol, carol + "x"):
@@ -145,7 +145,7 @@ def test_no_client_token_stands_on_disk(service: ServiceFactory) -> None:
 
 @pytest.mark.parametrize("limited", [True, False])
 def test_a_database_that_cannot_be_read(service: ServiceFactory, limited: bool) -> None:
-    """Limits that cannot be checked fail closed for who has them, open for who has none; turns are kept on disk."""
+    """If limits cannot be checked, users with limits are refused and others are served; turns are kept on disk."""
     limits = {"limits": [{"per": "day", "requests": 100}]} if limited else {}
     running = service(workers=1, user_entries=users(**limits))
     assert take_turn(running).status_code == 200

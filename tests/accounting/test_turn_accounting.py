@@ -27,20 +27,20 @@ from tests.conftest import ALICE, BOB, RunningService, ServiceFactory, start_ser
 
 TOKENS = {"alice": ALICE, "bob": BOB}
 MODELS = ["gpt-5.5", "gpt-5.4-mini", "a-model-nobody-knows"]
-#: So many workers are killed, one after another.
+# How many workers are killed, one after another.
 KILLS = 25
 COUNTS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 
 @contextlib.contextmanager
 def reading(state_path: Path) -> Iterator[sa.Connection]:
-    """Read the state database, as any process on the machine can."""
+    """Read the state database as another process on the machine would."""
     with contextlib.closing(Database(f"sqlite:///{state_path / 'ocm.db'}")) as database, database.read() as connection:
         yield connection
 
 
 def sums(running: RunningService) -> Counter[tuple[str, ...]]:
-    """Token sums of the ledger by user, model and tier."""
+    """Return the ledger's token sums by user, model and tier."""
     names = ["user", "model", "service_tier"]
     columns = [db.turn_hour.c[name] for name in names]
     counts = [sa.func.sum(db.turn_hour.c[name]) for name in COUNTS]
@@ -55,7 +55,7 @@ def sums(running: RunningService) -> Counter[tuple[str, ...]]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """One service with four workers, signed in with an API key: it has every kind of response."""
+    """Start a service with four workers and an API key, which allows every kind of response."""
     folder = tmp_path_factory.mktemp("accounting") / "service"
     with Simulator() as simulator:
         credential = {"auth_mode": "apikey", "OPENAI_API_KEY": simulator.api_key()}
@@ -64,7 +64,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 
 def usages() -> st.SearchStrategy[dict[str, int]]:
-    """Token counts as upstream may say them: parts never exceed their whole."""
+    """Return token counts as upstream may report them: parts never exceed their total."""
     count = st.integers(0, 300_000)
     return st.tuples(count, count, count, count).map(
         lambda drawn: {
@@ -92,7 +92,7 @@ REQUESTS = st.fixed_dictionaries(
 
 
 def ask(running: RunningService, wish: dict[str, object]) -> None:
-    """Make one request, and take whatever comes."""
+    """Make one request, and accept any response."""
     is_chat = str(wish["kind"]).startswith("chat")
     is_stream = str(wish["kind"]).endswith("stream")
     plan = {
@@ -124,7 +124,7 @@ def ask(running: RunningService, wish: dict[str, object]) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wishes=st.lists(REQUESTS, min_size=1, max_size=8))
 def test_the_ledger_agrees_with_upstream(running: RunningService, wishes: list[dict[str, object]]) -> None:
-    """Over SSE, JSON, chat and cut streams the sums equal the simulator's, by user, model and tier."""
+    """Over SSE, JSON, chat and cut streams, the sums equal the simulator's, by user, model and tier."""
     running.simulator.clear()
     before = sums(running)
     threads = [threading.Thread(target=ask, args=(running, wish)) for wish in wishes]
@@ -144,7 +144,7 @@ def test_the_ledger_agrees_with_upstream(running: RunningService, wishes: list[d
 
 
 class Load:
-    """Clients that take one streamed turn after another, and remember which of them they saw end.
+    """Clients that run one streamed turn after another, and note those whose end they received.
 
     :ivar ended: what upstream called the turns of which a client has the terminal event.
     """
@@ -167,7 +167,7 @@ class Load:
 
     def _take_turns(self) -> None:
         while not self._is_over.is_set():
-            # A connection that a killed worker held, or one that nobody accepts yet, is the client's daily life.
+            # Connections of a killed worker, and ones that are not accepted yet, are expected here.
             with contextlib.suppress(requests.RequestException), requests.Session() as session:
                 session.trust_env = False
                 self._take_turn(session)
@@ -184,14 +184,14 @@ class Load:
 
 
 def recorded(state_path: Path) -> Counter[str]:
-    """How often each turn that was completed is in the ledger."""
+    """Return how often each completed turn is in the ledger."""
     query = sa.select(db.turn.c.request_id).where(db.turn.c.status == "completed")
     with reading(state_path) as connection:
         return Counter(connection.scalars(query))
 
 
 def test_no_turn_is_lost_or_doubled_by_kill(service: ServiceFactory) -> None:
-    """While workers are killed at random, every turn whose end a client saw is recorded, and recorded once."""
+    """While workers are killed at random, every turn whose end a client received is recorded exactly once."""
     running = service(workers=4)
     chooser = random.Random(9)
     with Load(running, clients=12) as load:
@@ -200,14 +200,14 @@ def test_no_turn_is_lost_or_doubled_by_kill(service: ServiceFactory) -> None:
             assert running.simulator.wait_for(lambda ended=ended: len(load.ended) > ended + 40, timeout=60)  # type: ignore[misc]
             os.kill(chooser.choice(workers_of(running)), signal.SIGKILL)
     assert running.stop() == 0
-    # A record that waited in the spool of a dead worker is taken up by the next one that starts.
+    # Records in the spool of a dead worker are written by the next one that starts.
     service(workers=1, state_path=str(running.state_path))
     wait_until_recorded(load, running.state_path)
     assert max(recorded(running.state_path).values()) == 1
 
 
 def workers_of(running: RunningService) -> list[int]:
-    """The worker processes of the moment; there is at least one."""
+    """Return the current worker processes; there is at least one."""
     while True:
         text = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text()
         if workers := [int(pid) for pid in text.split()]:
@@ -216,7 +216,7 @@ def workers_of(running: RunningService) -> list[int]:
 
 @contextlib.contextmanager
 def small_file_system(folder: Path, mebibytes: int) -> Iterator[None]:
-    """A file system of its own that is soon full."""
+    """Mount a small file system, which is soon full."""
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", folder], check=True)
     try:
@@ -226,7 +226,7 @@ def small_file_system(folder: Path, mebibytes: int) -> Iterator[None]:
 
 
 def test_no_turn_is_lost_when_the_disk_is_full(service: ServiceFactory, tmp_path: Path) -> None:
-    """Turns go on while the state directory is full, and are in the ledger, once, when there is room again."""
+    """Turns continue while the state directory is full, and are in the ledger exactly once when there is room again."""
     state = tmp_path / "small"
     with small_file_system(state, 8):
         running = service(workers=2, state_path=str(state))
@@ -241,19 +241,19 @@ def test_no_turn_is_lost_when_the_disk_is_full(service: ServiceFactory, tmp_path
             free_at = len(load.ended)
             assert running.simulator.wait_for(lambda: len(load.ended) > free_at + 60, timeout=60)
         assert running.stop() == 0
-        # What waits on disk when a service ends is written by the next one.
+        # Records left on disk when a service ends are written by the next one.
         service(workers=1, state_path=str(state))
         wait_until_recorded(load, state)
 
 
 def unrecorded(load: Load, state_path: Path) -> list[str]:
-    """Turns that a client saw end and that are not in the ledger exactly once."""
+    """Return the turns whose end a client received and that are not in the ledger exactly once."""
     found = recorded(state_path)
     return [turn for turn in load.ended if found[turn] != 1]
 
 
 def wait_until_recorded(load: Load, state_path: Path) -> None:
-    """Wait for the turns that a client saw end to be in the ledger, each once."""
+    """Wait until every turn whose end a client received is in the ledger exactly once."""
     deadline = time.monotonic() + 30
     while missing := unrecorded(load, state_path):
         assert time.monotonic() < deadline, missing
@@ -261,7 +261,7 @@ def wait_until_recorded(load: Load, state_path: Path) -> None:
 
 
 def test_the_usage_file_is_written_at_the_end(service: ServiceFactory, tmp_path: Path) -> None:
-    """sing-box's statistics file holds the turns of all workers when the service has ended, added to what it held."""
+    """When the service has ended, the usage file contains the turns of all workers, added to its earlier content."""
     path = tmp_path / "usages.json"
     earlier = {"request_count": 2, "prompt_tokens": 10, "completion_tokens": 4, "cached_tokens": 1}
     path.write_text(json.dumps({"combinations": [{"model": "gpt-5", "total": earlier, "by_user": {"alice": earlier}}]}))
