@@ -1,4 +1,4 @@
-"""The alert rules, the Grafana dashboard and the documentation name the metrics that there are."""
+"""The alert rules, the Grafana dashboard and the documentation use existing metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METRIC = re.compile(r"\bocm_[a-z0-9_]+")
 
 @pytest.fixture(scope="module")
 def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Every name that a sample of a running service has, and the names of its labels."""
+    """The names of all samples of a running service, each with the names of its labels."""
     folder = tmp_path_factory.mktemp("names") / "service"
     users = [{"name": "alice", "token": ALICE, "admin": True}]
     with (
@@ -50,7 +50,7 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
 
 
 def expressions(value: Any) -> Iterator[str]:
-    """All queries of a dashboard or of rules, wherever they stand."""
+    """Yield all queries of a dashboard or of rules, at any depth."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if key in ("expr", "query") and isinstance(inner, str):
@@ -68,22 +68,22 @@ QUERIES = [
 ]
 
 
-def test_there_are_queries() -> None:
-    """Both files have some, so that the next tests look at something."""
+def test_queries_exist() -> None:
+    """Both files have queries, so that the next tests are not empty."""
     assert len([query for query in QUERIES if METRIC.search(query)]) > 30
 
 
 @pytest.mark.parametrize("query", [query for query in QUERIES if METRIC.search(query)])
-def test_queries_name_metrics_and_labels_that_there_are(families: dict[str, set[str]], query: str) -> None:
-    """No panel and no alert asks for what is never there."""
+def test_queries_use_existing_metrics_and_labels(families: dict[str, set[str]], query: str) -> None:
+    """No panel and no alert queries a metric or label that does not exist."""
     assert set(METRIC.findall(query)) <= families.keys()
     for name, selector in re.findall(r"\b(ocm_[a-z0-9_]+)\{([^}]*)\}", query):
-        asked = set(re.findall(r"([a-z_]+)\s*(?:=~|!~|!=|=)", selector))
-        assert asked <= families[name] | {"job", "instance"}, name
+        used = set(re.findall(r"([a-z_]+)\s*(?:=~|!~|!=|=)", selector))
+        assert used <= families[name] | {"job", "instance"}, name
 
 
-def test_every_metric_is_documented_and_no_other(families: dict[str, set[str]]) -> None:
-    """The table of docs/monitoring.md has each metric with its labels."""
+def test_exactly_the_existing_metrics_are_documented(families: dict[str, set[str]]) -> None:
+    """The tables of docs/monitoring.md have each metric with its labels."""
     rows = re.findall(r"^\| `(ocm_[a-z0-9_]+)` \| (.*?) \|", MONITORING.read_text(encoding="utf-8"), re.MULTILINE)
     documented = {name: set(re.findall(r"`([a-z]+)`", labels)) for name, labels in rows}
     parts = ("_bucket", "_sum", "_count")
@@ -93,7 +93,7 @@ def test_every_metric_is_documented_and_no_other(families: dict[str, set[str]]) 
 
 
 def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
-    """Prometheus reads the rules, and they fire when they should."""
+    """Prometheus accepts the rules, and they fire when they should."""
     shutil.copy(RULES, tmp_path)
     shutil.copy(Path(__file__).with_name("rules.yml"), tmp_path)
     for command in (["check", "rules", RULES.name], ["test", "rules", "rules.yml"]):
@@ -101,8 +101,8 @@ def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_dashboards_panels_are_apart() -> None:
-    """Panels have their own numbers and do not lie over one another."""
+def test_dashboard_panels_do_not_overlap() -> None:
+    """Panels have distinct IDs and do not overlap."""
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()

@@ -1,4 +1,4 @@
-"""What Prometheus is told: exact after any death, of every worker, for those who may know."""
+"""Metrics: exact after killed workers, the same from every worker, and only for those with access."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def get(running: RunningService, target: str, token: str | None = ADMIN, **fields: str) -> requests.Response:
-    """One request, with nothing of the machine's own configuration."""
+    """Send a request that ignores the machine's proxy and netrc settings."""
     with requests.Session() as session:
         session.trust_env = False
         headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **fields}
@@ -39,7 +39,7 @@ def get(running: RunningService, target: str, token: str | None = ADMIN, **field
 
 
 def take_turn(running: RunningService, token: str = ALICE, **body: object) -> requests.Response:
-    """One turn of a user."""
+    """Send a turn of a user."""
     with requests.Session() as session:
         session.trust_env = False
         headers = {"Authorization": f"Bearer {token}"}
@@ -47,7 +47,7 @@ def take_turn(running: RunningService, token: str = ALICE, **body: object) -> re
 
 
 def scrape(running: RunningService, token: str | None = ADMIN) -> Samples:
-    """All samples, by name and labels."""
+    """Return all samples, by name and labels."""
     answer = get(running, "/metrics", token)
     assert answer.status_code == 200, answer.text
     return {
@@ -58,12 +58,12 @@ def scrape(running: RunningService, token: str | None = ADMIN) -> Samples:
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
-    """One sample's value, 0 where there is none."""
+    """Return a sample's value, or 0 if there is none."""
     return samples.get((name, frozenset(labels.items())), 0.0)
 
 
 def eventually(running: RunningService, condition: Callable[[Samples], bool]) -> Samples:
-    """Scrape until the condition holds: what a worker counts is there a moment after its client was served."""
+    """Scrape until the condition holds: a worker counts a request shortly after its client was served."""
     deadline = time.monotonic() + 20
     while True:
         samples = scrape(running)
@@ -73,22 +73,22 @@ def eventually(running: RunningService, condition: Callable[[Samples], bool]) ->
 
 
 def workers_of(running: RunningService) -> list[int]:
-    """The processes of the workers."""
+    """Return the process IDs of the workers."""
     return [int(pid) for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
 
 
 def ended(count: int) -> Callable[[Samples], bool]:
-    """Whether so many requests have ended."""
+    """Return a condition: ``count`` requests have ended."""
     return lambda samples: value(samples, "ocm_responses_total", status="200") == count
 
 
 def test_turns_tokens_and_cost(service: ServiceFactory) -> None:
-    """What was used is shown by user and model, with the histograms of the turns beside it."""
+    """Usage is shown by user and model, along with the histograms of the turns."""
     running = service(user_entries=USERS)
     for token in (ALICE, ALICE, BOB):
         assert take_turn(running, token).status_code == 200
     eventually(running, ended(3))
-    # What upstream told of its windows is in the database within about a second.
+    # Upstream's windows are in the database within about a second.
     weekly = {"limit": "codex", "window": "secondary"}
     samples = eventually(running, lambda found: value(found, "ocm_rate_limit_used_percent", **weekly) == 34)
     alice = {"user": "alice", "model": "gpt-5.5"}
@@ -103,8 +103,8 @@ def test_turns_tokens_and_cost(service: ServiceFactory) -> None:
     assert value(samples, "ocm_credential_usable") == value(samples, "ocm_state_up") == 1
 
 
-def test_a_model_that_nobody_has_heard_of(service: ServiceFactory) -> None:
-    """The names of models that clients make up are no labels."""
+def test_unknown_models_are_no_labels(service: ServiceFactory) -> None:
+    """Model names that clients make up do not become labels."""
     running = service(user_entries=USERS, workers=1)
     for number in range(3):
         running.simulator.plan(Plan(status=400))
@@ -114,8 +114,8 @@ def test_a_model_that_nobody_has_heard_of(service: ServiceFactory) -> None:
     eventually(running, lambda found: value(found, "ocm_turns_total", user="alice", model="unknown") == 3)
 
 
-def test_after_every_worker_was_killed(service: ServiceFactory) -> None:
-    """Killed workers' counts stay, what they had under way is gone, and so it is after the service was restarted."""
+def test_counts_survive_killed_workers(service: ServiceFactory) -> None:
+    """Killed workers' counts remain, their open streams do not, and new workers continue the counts."""
     running = service(user_entries=USERS)
     for _ in range(4):
         take_turn(running)
@@ -140,8 +140,8 @@ def test_after_every_worker_was_killed(service: ServiceFactory) -> None:
     assert value(eventually(running, ended(5)), "ocm_turns_total", user="alice", model="gpt-5.5") == 5
 
 
-def test_who_may_read_them(service: ServiceFactory) -> None:
-    """Admins and the scraper may; a user, a stranger and nobody may not, and are told no number."""
+def test_metrics_access(service: ServiceFactory) -> None:
+    """Admins and the scraper have access; users, unknown tokens and requests without a token get no numbers."""
     running = service(user_entries=USERS, workers=1, metrics_token=SCRAPER)
     for token, status in ((ADMIN, 200), (SCRAPER, 200), (ALICE, 403), ("nobodys", 401), (None, 401)):
         answer = get(running, "/metrics", token)
@@ -152,8 +152,8 @@ def test_who_may_read_them(service: ServiceFactory) -> None:
     assert get(running, "/ocm/v1/status", SCRAPER).status_code == 401
 
 
-def test_promtool_accepts_them(service: ServiceFactory) -> None:
-    """Prometheus itself finds nothing to remark, in either of its formats."""
+def test_promtool_accepts_the_metrics(service: ServiceFactory) -> None:
+    """promtool has no complaints, and the OpenMetrics format is served on request."""
     running = service(user_entries=USERS, workers=1)
     take_turn(running)
     text = get(running, "/metrics").content
@@ -164,8 +164,8 @@ def test_promtool_accepts_them(service: ServiceFactory) -> None:
     assert modern.text.endswith("# EOF\n")
 
 
-def test_after_the_service_was_started_anew(service: ServiceFactory) -> None:
-    """What the ledger knows goes on where it was."""
+def test_counts_continue_after_a_restart(service: ServiceFactory) -> None:
+    """The ledger's counts continue where they were."""
     before = service(user_entries=USERS)
     take_turn(before)
     assert before.stop() == 0
@@ -187,8 +187,8 @@ def test_refreshes_are_counted(service: ServiceFactory, simulator: Simulator) ->
     assert counts == {"refreshed": 1, "refused": 0, "failed": 0}
 
 
-def test_a_folder_that_somebody_removed(service: ServiceFactory) -> None:
-    """The scrape goes on with what the ledger knows, and a worker that comes later counts again."""
+def test_a_removed_metrics_folder(service: ServiceFactory) -> None:
+    """Scrapes still show the ledger's counts, and a worker that starts later counts again."""
     running = service(user_entries=USERS, workers=1)
     take_turn(running)
     eventually(running, ended(1))
@@ -203,8 +203,8 @@ def test_a_folder_that_somebody_removed(service: ServiceFactory) -> None:
     shutil.rmtree(folder)
 
 
-def test_a_database_that_is_gone(service: ServiceFactory) -> None:
-    """The scrape works without it and says so; the records that wait are counted."""
+def test_a_missing_database(service: ServiceFactory) -> None:
+    """The scrape works without it and reports it; the spooled records are counted."""
     running = service(user_entries=USERS, workers=1)
     take_turn(running)
     eventually(running, ended(1))

@@ -1,4 +1,4 @@
-"""Where a running service keeps the files of its metrics."""
+"""Finds the metrics folder of a running service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.conftest import RunningService
 
 
 def folder_of(running: RunningService) -> Path:
-    """The folder for metrics that a running master holds."""
+    """Return the metrics folder that a running master holds open."""
     requests.get(f"{running.url}/ocm/healthz", timeout=20).close()
     opened = set()
     for link in Path(f"/proc/{running.pid}/fd").iterdir():

@@ -1,4 +1,4 @@
-"""What is under way: requests and the turns of WebSockets, of all worker processes."""
+"""Requests and WebSocket turns in progress, of all worker processes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.relay.test_live import poll
 from tests.relay.test_tunnel import ask, hear, say, through
 
 
-def test_turns_under_way(service: ServiceFactory) -> None:
-    """Whoever has a turn under way is shown with its model, over HTTP and WebSocket; idle sockets are not."""
+def test_turns_in_progress(service: ServiceFactory) -> None:
+    """Turns in progress are shown with user and model, over HTTP and WebSocket; idle WebSockets are not."""
     running = service(workers=2)
     live = LiveRequests(running.state_path / "live")
     gates = [running.simulator.gate().after(2) for _ in range(2)]
@@ -39,8 +39,8 @@ def test_turns_under_way(service: ServiceFactory) -> None:
         poll(lambda: live.all() == [])
 
 
-def test_what_was_left_behind_fades(tmp_path: Path) -> None:
-    """What a killed process had under way is forgotten when nobody has written it for a while."""
+def test_requests_of_a_killed_process_expire(tmp_path: Path) -> None:
+    """The file of a killed process is removed once it is stale."""
     live = LiveRequests(tmp_path)
     live.track(TrackedTurn("alice", "/v1/responses", "gpt-5.5", 0.0))
     poll(lambda: bool(live.all()))
@@ -54,8 +54,8 @@ def test_what_was_left_behind_fades(tmp_path: Path) -> None:
     assert not dead.exists()
 
 
-def test_what_another_release_wrote(tmp_path: Path) -> None:
-    """During a reload workers of two releases share the folder: what cannot be read is passed over."""
+def test_files_of_another_release_are_skipped(tmp_path: Path) -> None:
+    """During a reload workers of two releases share the folder; unreadable files are skipped."""
     live = LiveRequests(tmp_path)
     live.track(TrackedTurn("alice", "/v1/responses", "gpt-5.5", 0.0))
     (tmp_path / "1.json").write_text('[["bob", "/v1/responses", 1.0, "gpt-5.5", "more"]]')

@@ -1,4 +1,4 @@
-"""What a line of the log says, how it looks, and that none shows what looks like a secret."""
+"""Log lines: content, format, and that none shows anything that looks like a secret."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LINE = RequestLine("alice", "POST", "/v1/responses", 200, 5123, 1.2345, "req-cli
 
 
 def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
-    """A record as a logger makes it."""
+    """Return a record as a logger creates it."""
     made = logging.LogRecord("ocm_wsgi.x", logging.ERROR, __file__, 1, message, args, None)
     vars(made).update(extra)
     return made
@@ -64,7 +64,7 @@ def test_redacted(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize("formatter", [RedactingFormatter("%(message)s"), JsonFormatter()])
 def test_formatters_redact_arguments_and_tracebacks(formatter: logging.Formatter) -> None:
-    """A secret is masked wherever in the line it stands."""
+    """A secret is masked anywhere in the line."""
     failed = record("got %s", "Bearer abcdefghijk")
     try:
         raise ValueError("sk-proj-0123456789")
@@ -76,16 +76,16 @@ def test_formatters_redact_arguments_and_tracebacks(formatter: logging.Formatter
     assert "0123456789" not in line
 
 
-def test_a_turns_line_as_text() -> None:
-    """Who, what, how it ended, how long it took, what it used, and under which names."""
+def test_turn_line_as_text() -> None:
+    """The line has user, request, outcome, duration, usage and IDs."""
     assert LINE.text() == (
         "alice POST /v1/responses 200 5123 B 1.234 s first 0.312 s gpt-5.5 completed 1234+56 tokens"
         " id=req-client upstream_id=req-up"
     )
 
 
-def test_a_turns_line_as_json() -> None:
-    """The same as members, with what is unknown left out."""
+def test_turn_line_as_json() -> None:
+    """The same as JSON members, without unknown ones."""
     members = json.loads(JsonFormatter().format(record("", request_line=LINE)))
     assert members.pop("time").endswith("+00:00")
     assert members.pop("process")
@@ -113,15 +113,15 @@ def test_a_turns_line_as_json() -> None:
     }
 
 
-def test_a_line_of_nobody() -> None:
-    """Where nobody is known there is a dash, and nothing is said of a turn."""
+def test_line_without_a_user() -> None:
+    """An unknown user is a dash, and a request that is no turn has no turn's fields."""
     line = RequestLine("", "GET", "/v1/models", 401, 12, 0.5, end="invalid_bearer_token")
     assert line.text() == "- GET /v1/models 401 12 B 0.500 s (invalid_bearer_token)"
 
 
 @given(user=st.text(), path=st.text(), end=st.text(), request_id=st.text())
-def test_no_text_of_a_client_makes_another_line(user: str, path: str, end: str, request_id: str) -> None:
-    """Whatever a client puts into names, one request is one line, and its words stay words."""
+def test_client_text_cannot_forge_a_line(user: str, path: str, end: str, request_id: str) -> None:
+    """Whatever a client puts into names, one request is one line, with the words in their places."""
     line = RequestLine(user, "GET", path, 200, 1, 1.0, request_id, end=end)
     text = line.text()
     assert text.isprintable()
@@ -131,8 +131,8 @@ def test_no_text_of_a_client_makes_another_line(user: str, path: str, end: str, 
 
 
 @given(st.text(alphabet=st.sampled_from(['"', "\\", "\n", "\x01", "ü", "\U0001f600", "\ud800", "a"]), max_size=40))
-def test_lines_fit_into_a_pipe(unit: str) -> None:
-    """However long a text is and whatever it holds, its line is short enough to be written in one piece."""
+def test_lines_fit_into_an_atomic_pipe_write(unit: str) -> None:
+    """Whatever a text's length and content, its line is short enough for an atomic write."""
     long = record("%s", unit * 1000)
     for formatter in (RedactingFormatter("%(message)s"), JsonFormatter()):
         assert len(formatter.format(long).encode()) < LINE_BYTES
@@ -140,15 +140,15 @@ def test_lines_fit_into_a_pipe(unit: str) -> None:
 
 
 def test_a_shortened_line_keeps_both_ends() -> None:
-    """Of what is too long, the beginning and the end are shown."""
+    """A line that is too long keeps its start and its end."""
     line = RedactingFormatter("%(message)s").format(record("%s", "first " + "x" * 9000 + " last"))
     assert line.startswith("first ")
     assert line.endswith(" last")
 
 
-def test_json_lines_of_the_whole_service(service: ServiceFactory) -> None:
-    """With ``log_format`` every line is a JSON object: gunicorn's, ours, and one for each request, with the id that
-    upstream got."""
+def test_all_lines_are_json(service: ServiceFactory) -> None:
+    """With ``log_format`` every line is a JSON object: gunicorn's, ours, and one per request, with the ID that upstream
+    received."""
     running = service(workers=1, log_format="json")
     fields = {"Authorization": f"Bearer {ALICE}", "X-Client-Request-Id": "req-of-client"}
     body = {"model": "gpt-5.5", "stream": True, "input": "hi"}
@@ -158,7 +158,7 @@ def test_json_lines_of_the_whole_service(service: ServiceFactory) -> None:
     assert running.stop() == 0
     lines: list[dict[str, Any]] = [json.loads(line) for line in running.log_text().splitlines()]
     assert {"gunicorn.error", "ocm_wsgi.access"} <= {line["logger"] for line in lines}
-    # A turn's line is written when it is over, and its client may know that a moment earlier: the order is free.
+    # A turn's line is written after it has ended, and its client may see that slightly earlier: the order varies.
     access = [line for line in lines if line["logger"] == "ocm_wsgi.access"]
     turn, refused = sorted(access, key=lambda line: int(line["status"]))
     assert (turn["user"], turn["status"], turn["model"], turn["input_tokens"]) == ("alice", 200, "gpt-5.5", 1234)
@@ -167,8 +167,8 @@ def test_json_lines_of_the_whole_service(service: ServiceFactory) -> None:
     assert "user" not in refused
 
 
-def test_gunicorns_own_access_log(service: ServiceFactory) -> None:
-    """Where it is asked for it knows the fields of a streamed turn's request and response."""
+def test_gunicorn_access_log(service: ServiceFactory) -> None:
+    """If enabled, it has the fields of a streamed turn's request and response."""
     form = "own line %(r)s %({x-asked}i)s %({x-codex-plan-type}o)s"
     running = service(workers=1, arguments=("--access-logfile", "-", "--access-logformat", form))
     fields = {"Authorization": f"Bearer {ALICE}", "X-Asked": "by-alice"}

@@ -1,4 +1,4 @@
-"""The folder that the processes of one gunicorn share: there from the start, its own, and gone at the end."""
+"""The metrics folder of one gunicorn: created at its start, not shared with others, and removed at its end."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ for _ in range(100):
     mark_process_dead(child)
 families = {family.name: family for family in counters.registry().collect()}
 (ended,) = families["ocm_responses"].samples
-(under_way,) = families["ocm_open_streams"].samples
-print(ended.value, under_way.value)
+(in_progress,) = families["ocm_open_streams"].samples
+print(ended.value, in_progress.value)
 """
 
 
 def prepared(folder: Path, *, named: Path | None = None, is_tidy: bool = False) -> subprocess.Popen[str]:
-    """A master that has prepared its folder; it ends when its standard input does."""
+    """Start a master that prepares its folder; it ends when its standard input is closed."""
     environment = {"PATH": os.environ["PATH"]} | ({"PROMETHEUS_MULTIPROC_DIR": str(named)} if named else {})
     return subprocess.Popen(
         [sys.executable, "-c", _PREPARE, str(folder), *(["tidy"] if is_tidy else [])],
@@ -57,19 +57,19 @@ def prepared(folder: Path, *, named: Path | None = None, is_tidy: bool = False) 
     )
 
 
-def told(master: subprocess.Popen[str]) -> Path:
-    """The folder that a master says it has."""
+def reported_folder(master: subprocess.Popen[str]) -> Path:
+    """Read the folder that a master prints."""
     assert master.stdout is not None
     return Path(master.stdout.readline().strip())
 
 
-def grow_old(folder: Path) -> None:
-    """Let a folder look an hour old."""
+def make_old(folder: Path) -> None:
+    """Make a folder look an hour old."""
     os.utime(folder, (time.time() - 3600,) * 2)
 
 
-def test_each_master_has_its_own_and_takes_it_along(service: ServiceFactory) -> None:
-    """Two services on one machine do not count together, and leave nothing behind."""
+def test_each_master_has_its_own_folder_and_removes_it(service: ServiceFactory) -> None:
+    """Two services on one machine count separately, and leave nothing behind."""
     first, second = service(), service()
     one, other = folder_of(first), folder_of(second)
     assert one != other
@@ -79,35 +79,35 @@ def test_each_master_has_its_own_and_takes_it_along(service: ServiceFactory) -> 
     assert other.exists()
 
 
-def test_what_killed_masters_left_is_swept(tmp_path: Path) -> None:
-    """A folder goes when nobody holds it any more; that of a living master, old as it may be, stays."""
+def test_folders_of_killed_masters_are_swept(tmp_path: Path) -> None:
+    """A folder is removed once no process holds it; that of a running master stays, however old it is."""
     with prepared(tmp_path) as killed, prepared(tmp_path) as living:
-        left, held = told(killed), told(living)
+        left, held = reported_folder(killed), reported_folder(living)
         killed.kill()
         killed.wait()
         for folder in (left, held):
-            grow_old(folder)
+            make_old(folder)
         with prepared(tmp_path, named=left, is_tidy=True) as successor:
-            own = told(successor)
+            own = reported_folder(successor)
             assert own not in (left, held)
             assert {folder.name for folder in tmp_path.glob("ocm-*")} == {own.name, held.name}
         assert {folder.name for folder in tmp_path.glob("ocm-*")} == {held.name}
 
 
-def test_a_folder_that_the_operator_named_is_emptied_and_kept(tmp_path: Path) -> None:
-    """The counts of an earlier service in it are dropped, other files are not."""
+def test_a_folder_named_by_the_operator_is_emptied_and_kept(tmp_path: Path) -> None:
+    """The counts of an earlier service are removed from it, other files are not."""
     named = tmp_path / "named"
     named.mkdir()
     (named / "counter_1.db").write_bytes(b"old")
     (named / "README").write_text("mine")
     with prepared(tmp_path, named=named, is_tidy=True) as master:
-        assert told(master) == named
+        assert reported_folder(master) == named
         assert [file.name for file in named.iterdir()] == ["README"]
     assert not list(tmp_path.glob("ocm-*"))
 
 
 def test_a_hundred_dead_workers(tmp_path: Path) -> None:
-    """What they counted adds up, and what they had under way does not."""
+    """Their counts add up, their open streams do not."""
     done = subprocess.run(
         [sys.executable, "-c", _DEAD],
         cwd=REPOSITORY,

@@ -1,4 +1,4 @@
-"""What those who watch over the process are told."""
+"""Health checks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.conftest import ALICE, RunningService, ServiceFactory
 
 
 def get(running: RunningService, target: str) -> requests.Response:
-    """One request without a token."""
+    """Send a request without a token."""
     with requests.Session() as session:
         session.trust_env = False
         return session.get(running.url + target, timeout=20)
 
 
 def readiness(running: RunningService, *, ready: bool) -> list[str]:
-    """Wait for an answer of this kind, which holds for a second; give its reasons."""
+    """Wait until the service is ready, or not ready, and return the reasons. A result is cached for a second."""
     deadline = time.monotonic() + 20
     while True:
         answer = get(running, "/ocm/readyz")
@@ -33,8 +33,8 @@ def readiness(running: RunningService, *, ready: bool) -> list[str]:
         assert time.monotonic() < deadline, answer.text
 
 
-def test_ready_when_all_is_there(service: ServiceFactory) -> None:
-    """Alive and ready, for everyone, and without a line in the log."""
+def test_ready(service: ServiceFactory) -> None:
+    """Alive and ready, without a token and without a log line."""
     running = service(workers=1)
     assert get(running, "/ocm/healthz").json() == {"alive": True}
     assert readiness(running, ready=True) == []
@@ -43,7 +43,7 @@ def test_ready_when_all_is_there(service: ServiceFactory) -> None:
     assert "readyz" not in running.log_text()
 
 
-def test_the_credential_comes_and_goes(service: ServiceFactory, simulator: Simulator) -> None:
+def test_readiness_follows_the_credential(service: ServiceFactory, simulator: Simulator) -> None:
     """Not ready without a credential, with a sentence for the owner; ready as soon as there is one."""
     running = service(workers=1, credential=None)
     (reason,) = readiness(running, ready=False)
@@ -55,8 +55,8 @@ def test_the_credential_comes_and_goes(service: ServiceFactory, simulator: Simul
     readiness(running, ready=True)
 
 
-def test_a_token_that_has_expired_is_no_reason(service: ServiceFactory, simulator: Simulator) -> None:
-    """What the next request will renew is fine, and being looked at renews nothing; a refusal is a reason."""
+def test_an_expired_token_is_ready(service: ServiceFactory, simulator: Simulator) -> None:
+    """A token that the next request can refresh is ready, and the check refreshes nothing; a refused refresh is not."""
     running = service(workers=1, credential=simulator.credential(expires_in=-60))
     readiness(running, ready=True)
     assert simulator.refreshes == []
@@ -69,8 +69,8 @@ def test_a_token_that_has_expired_is_no_reason(service: ServiceFactory, simulato
 
 
 @pytest.mark.parametrize("kind", ["locked", "read-only folder in its place"])
-def test_a_database_that_cannot_be_written(service: ServiceFactory, kind: str) -> None:
-    """Not ready while records could not be kept, and ready again when they can."""
+def test_an_unwritable_database_is_not_ready(service: ServiceFactory, kind: str) -> None:
+    """Not ready while records cannot be written, and ready again when they can."""
     running = service(workers=1)
     readiness(running, ready=True)
     database = running.state_path / "ocm.db"

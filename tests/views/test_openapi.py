@@ -1,4 +1,4 @@
-"""docs/openapi.yaml held against the service, both ways."""
+"""Compares docs/openapi.yaml with the service, both ways."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TARGETS = [
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service that was used, with a limit of upstream's besides the usual ones."""
+    """A service with some usage, and a failed turn of an unknown model."""
     folder = tmp_path_factory.mktemp("openapi") / "service"
     with Simulator() as simulator, start_service(simulator, folder, user_entries=USERS, workers=1) as started:
         for token in (ALICE, BOB):
@@ -51,7 +51,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 
 def send(running: RunningService, target: str, token: str | None, **options: Any) -> requests.Response:
-    """One request, with nothing of the machine's own configuration."""
+    """Send a request that ignores the machine's proxy and netrc settings."""
     with requests.Session() as session:
         session.trust_env = False
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -60,7 +60,7 @@ def send(running: RunningService, target: str, token: str | None, **options: Any
 
 
 def require_documented(answer: requests.Response) -> None:
-    """Hold a request and its response against the document."""
+    """Validate a request and its response against the document."""
     request = RequestsOpenAPIRequest(answer.request)
     if answer.status_code == 200:
         OPEN_API.validate_request(request)
@@ -69,13 +69,13 @@ def require_documented(answer: requests.Response) -> None:
 
 @pytest.mark.parametrize("who", TOKENS)
 @pytest.mark.parametrize("target", TARGETS)
-def test_answers_are_as_documented(running: RunningService, target: str, who: str) -> None:
-    """Whoever asks, each answer has a documented status, the fields and exactly the members that the document names."""
+def test_responses_are_as_documented(running: RunningService, target: str, who: str) -> None:
+    """For every user, each response has a documented status, the fields and exactly the documented members."""
     require_documented(send(running, target, TOKENS[who]))
 
 
 def test_other_statuses_are_as_documented(running: RunningService) -> None:
-    """So are the refusals, and the answers while the owner is signed out."""
+    """So are the errors, and the responses while there is no credential."""
     refused = send(running, "/ocm/v1/usage?by=colour", ALICE)
     assert refused.status_code == 400
     require_documented(refused)
@@ -89,16 +89,16 @@ def test_other_statuses_are_as_documented(running: RunningService) -> None:
     running.credential_path.write_text(content)
 
 
-def test_a_member_too_many_is_noticed(running: RunningService) -> None:
-    """The document is strict: an answer with a member that it does not name would fail."""
+def test_undocumented_members_are_noticed(running: RunningService) -> None:
+    """The document is strict: a response with an undocumented member fails."""
     answer = send(running, "/ocm/healthz", None)
     answer._content = b'{"alive": true, "since": 1}'
     with pytest.raises(InvalidData):
         require_documented(answer)
 
 
-def test_every_path_is_documented_and_no_other(tmp_path: Path) -> None:
-    """The JSON faces that the application has are those of the document."""
+def test_exactly_the_documented_paths_exist(tmp_path: Path) -> None:
+    """The application's JSON endpoints are those of the document."""
     app = create_app(load(environ={"HOME": str(tmp_path)}, cwd=tmp_path))
     ours = {"status", "usage", "codex_usage", "metrics", "healthz", "readyz"}
     assert {str(rule) for rule in app.url_map.iter_rules() if rule.endpoint in ours} == set(CONTENT["paths"])

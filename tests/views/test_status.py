@@ -1,4 +1,4 @@
-"""How things stand and what was used, as users, admins and strangers are told."""
+"""Status and usage, as users, admins and strangers see them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CODEX_PATHS = ("/api/codex/usage", "/backend-api/wham/usage")
 
 
 def get(running: RunningService, target: str, token: str | None = ADMIN, **parameters: Any) -> requests.Response:
-    """One request, with nothing of the machine's own configuration."""
+    """Send a request that ignores the machine's proxy and netrc settings."""
     with requests.Session() as session:
         session.trust_env = False
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -40,12 +40,12 @@ def get(running: RunningService, target: str, token: str | None = ADMIN, **param
 
 
 def timeless(answer: requests.Response) -> str:
-    """What an answer says, but for the seconds until a reset: they pass between two questions."""
+    """Return a response's text without the seconds until a reset, which differ between two requests."""
     return re.sub(r'(?<="reset_after_seconds":)\d+', "some", answer.text)
 
 
 def take_turn(running: RunningService, token: str) -> None:
-    """One turn of a user."""
+    """Send a turn of a user."""
     with requests.Session() as session:
         session.trust_env = False
         headers = {"Authorization": f"Bearer {token}"}
@@ -55,12 +55,12 @@ def take_turn(running: RunningService, token: str) -> None:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service in which alice took two turns, and bob one."""
+    """A service with two turns of alice and one of bob."""
     folder = tmp_path_factory.mktemp("status") / "service"
     with Simulator() as simulator, start_service(simulator, folder, user_entries=USERS, workers=1) as started:
         for token in (ALICE, ALICE, BOB):
             take_turn(started, token)
-        # What upstream said of its windows is in the database a moment after it was said.
+        # Upstream's windows are written to the database shortly after they were reported.
         deadline = time.monotonic() + 20
         while len(get(started, "/ocm/v1/status").json()["service"]["windows"]) < 2:
             assert time.monotonic() < deadline
@@ -68,7 +68,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 
 def test_status_of_a_user(running: RunningService) -> None:
-    """A user is told of their own limits, and of nothing else."""
+    """A user sees their own limits, and nothing else."""
     answer = get(running, "/ocm/v1/status", ALICE)
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
@@ -91,7 +91,7 @@ def test_status_of_a_user(running: RunningService) -> None:
 
 
 def test_status_of_an_admin(running: RunningService) -> None:
-    """An admin is told how the service and the subscription stand."""
+    """An admin sees the status of the service and the subscription."""
     service = get(running, "/ocm/v1/status").json()["service"]
     assert [user["name"] for user in service["users"]] == ["alice", "bob-the-second", "root"]
     assert {limit["used"] for limit in service["users"][0]["limits"] if limit["unit"] == "requests"} == {2}
@@ -106,7 +106,7 @@ def test_status_of_an_admin(running: RunningService) -> None:
 
 
 def test_usage_of_a_user(running: RunningService) -> None:
-    """A user is told of their own turns, however they ask."""
+    """A user sees their own turns, whatever the query."""
     for parameters in ({}, {"user": "alice"}, {"by": "user,model"}, {"since": int(time.time()) - 7200}):
         answer = get(running, "/ocm/v1/usage", ALICE, **parameters).json()
         (row,) = answer["rows"]
@@ -116,8 +116,8 @@ def test_usage_of_a_user(running: RunningService) -> None:
         assert row.get("user", "alice") == "alice"
 
 
-def test_usage_of_all(running: RunningService) -> None:
-    """An admin is told of everybody, or of whom they name."""
+def test_usage_of_all_users(running: RunningService) -> None:
+    """An admin sees the usage of all users, or of the one they name."""
     rows = get(running, "/ocm/v1/usage", by="user").json()["rows"]
     assert {row["user"]: row["turns"] for row in rows} == {"alice": 2, "bob-the-second": 1}
     answer = get(running, "/ocm/v1/usage", user="bob-the-second", by="day,model").json()
@@ -142,8 +142,8 @@ def test_usage_of_all(running: RunningService) -> None:
         {"limit": "5"},
     ],
 )
-def test_a_question_that_cannot_be_answered(running: RunningService, parameters: dict[str, Any]) -> None:
-    """400 with one sentence that says what can be asked."""
+def test_invalid_usage_query(running: RunningService, parameters: dict[str, Any]) -> None:
+    """400 with one sentence that says what is supported."""
     answer = get(running, "/ocm/v1/usage", **parameters)
     assert answer.status_code == 400
     assert answer.json()["error"].keys() == {"type", "code", "message"}
@@ -151,7 +151,7 @@ def test_a_question_that_cannot_be_answered(running: RunningService, parameters:
 
 @pytest.mark.parametrize("path", CODEX_PATHS)
 def test_codex_usage_of_a_user(running: RunningService, path: str) -> None:
-    """To Codex a user's own fullest limits are the windows, and the plan is none of theirs."""
+    """Codex sees a user's fullest limits as the windows, and not the real plan."""
     answer = get(running, path, ALICE).json()
     assert answer["plan_type"] == "business"
     rate_limit = answer["rate_limit"]
@@ -169,7 +169,7 @@ def test_codex_usage_of_a_user(running: RunningService, path: str) -> None:
 
 @pytest.mark.parametrize("path", CODEX_PATHS)
 def test_codex_usage_of_an_admin(running: RunningService, path: str) -> None:
-    """To Codex the subscription's windows are an admin's."""
+    """Codex sees the subscription's windows for an admin."""
     answer = get(running, path).json()
     assert answer["plan_type"] == "plus"
     windows = answer["rate_limit"]["primary_window"], answer["rate_limit"]["secondary_window"]
@@ -179,7 +179,7 @@ def test_codex_usage_of_an_admin(running: RunningService, path: str) -> None:
 
 
 def test_codex_usage_when_a_limit_is_reached(service: ServiceFactory) -> None:
-    """It says what the 429 would say."""
+    """The response agrees with the 429."""
     entries = [{"name": "alice", "token": ALICE, "limits": [{"per": "day", "requests": 1}]}]
     running = service(workers=1, user_entries=entries)
     take_turn(running, ALICE)
@@ -199,8 +199,8 @@ def test_codex_usage_when_a_limit_is_reached(service: ServiceFactory) -> None:
         max_size=3,
     ),
 )
-def test_a_user_never_sees_another(running: RunningService, path: str, parameters: dict[str, str]) -> None:
-    """Whatever alice asks, nothing tells her of bob, nor of the subscription; another's name is like nobody's."""
+def test_users_never_see_each_other(running: RunningService, path: str, parameters: dict[str, str]) -> None:
+    """Whatever alice requests, nothing reveals bob or the subscription; naming him is like naming nobody."""
     answer = get(running, path, ALICE, **parameters)
     assert answer.status_code in (200, 400, 403)
     assert "bob" not in answer.text
@@ -213,16 +213,16 @@ def test_a_user_never_sees_another(running: RunningService, path: str, parameter
 
 
 @pytest.mark.parametrize("path", ["/ocm/v1/status", "/ocm/v1/usage", *CODEX_PATHS])
-def test_strangers_are_told_nothing(running: RunningService, path: str) -> None:
-    """Without a token of ours there is a challenge and no more."""
+def test_strangers_see_nothing(running: RunningService, path: str) -> None:
+    """Without a valid token there is a challenge and nothing else."""
     for token in (None, "sk-ocm-of-nobody-0123456789"):
         answer = get(running, path, token)
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="ocm"'
 
 
-def test_without_users_all_is_open(service: ServiceFactory) -> None:
-    """Where the API asks for no token, nothing here does."""
+def test_open_without_users(service: ServiceFactory) -> None:
+    """If the API requires no token, neither do these endpoints."""
     running = service(users={}, workers=1)
     assert get(running, "/ocm/v1/status", None).json()["service"]["credential"]["usable"]
     assert get(running, "/ocm/v1/usage", None).status_code == 200
@@ -231,8 +231,8 @@ def test_without_users_all_is_open(service: ServiceFactory) -> None:
     assert (answer["plan_type"], answer["rate_limit"]["primary_window"]) == ("plus", None)
 
 
-def test_the_credentials_problem_in_plain_words(service: ServiceFactory) -> None:
-    """Admins are told what is wrong with the credential, without its path or content."""
+def test_credential_problem_is_readable(service: ServiceFactory) -> None:
+    """Admins see what is wrong with the credential, without its path or content."""
     running = service(credential=None, user_entries=USERS, workers=1)
     credential = get(running, "/ocm/v1/status").json()["service"]["credential"]
     assert not credential["usable"]

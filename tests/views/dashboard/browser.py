@@ -1,4 +1,4 @@
-"""Chromium without a screen, as tests and screenshots drive it."""
+"""Headless Chromium for tests and screenshots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 def chromium(
     profile: Path, *, width: int = 1400, height: int = 900, scripts: bool = True
 ) -> Iterator[webdriver.Chrome]:
-    """Start it, with a profile of its own.
+    """Start Chromium with its own profile.
 
     :param scripts: whether pages may run JavaScript.
     """
@@ -46,7 +46,7 @@ def log_of(driver: webdriver.Chrome, name: str) -> list[dict[str, Any]]:
 
 
 def requested(driver: webdriver.Chrome) -> list[str]:
-    """Give the addresses that pages have asked for since the last call."""
+    """Return the URLs that pages have requested since the last call."""
     messages = [json.loads(entry["message"])["message"] for entry in log_of(driver, "performance")]
     return [
         message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"

@@ -1,4 +1,4 @@
-"""A month of use by twelve people, the same each time but for when it ends: for tests and for screenshots."""
+"""A reproducible month of usage by twelve users, for tests and for screenshots."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STATUSES: tuple[TurnStatus, ...] = ("completed",) * 24 + ("incomplete", "failed
 
 
 def seed(state_path: Path, *, days: int = 30, now: float | None = None) -> None:
-    """Write users, turns, upstream's windows and the audit trail of a month."""
+    """Write a month of users, turns, upstream's windows and audit events."""
     now = time.time() if now is None else now
     database = Database(f"sqlite:///{state_path / 'ocm.db'}")
     dice = random.Random(7)

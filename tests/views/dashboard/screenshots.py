@@ -1,4 +1,4 @@
-"""Pictures of the real dashboard. Run by ``scripts/screenshots``."""
+"""Takes screenshots of the dashboard. Run by ``scripts/screenshots``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.views.dashboard.month import seed
 
 OWNER = "sk-ocm-root-0123456789abcdef"
 PAGES = {"overview": "", "turns": "turns", "users": "users", "user": "users/alice", "mine": "mine", "audit": "audit"}
-#: Those that are in the documentation; the others are for looking at.
+#: The pages shown in the documentation; the others are for review.
 SHOWN = ("overview", "users")
 
 
 def main(folder: Path, *, everything: bool) -> None:
-    """Take the pictures, into a folder."""
+    """Save the screenshots in a folder."""
     os.environ.setdefault("HOME", "/")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name, Simulator() as simulator:
@@ -37,9 +37,9 @@ def main(folder: Path, *, everything: bool) -> None:
 
 
 def take(url: str, folder: Path, profile: Path, pages: dict[str, str], token: str | None, *, full: bool) -> None:
-    """Take each page in both widths and both schemes.
+    """Take a screenshot of each page in both widths and both colour schemes.
 
-    :param full: the whole page instead of what fits on a screen.
+    :param full: whether to capture the whole page instead of one screen.
     """
     with chromium(profile) as driver:
         if token:

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, in front of the real service."""
+"""The dashboard in a real browser, with a real service."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ DEADLINE_SECONDS = 60
 
 
 def press(driver: webdriver.Chrome, text: str) -> None:
-    """Press a button or follow a link by what is written on it."""
+    """Press a button or follow a link, found by its text."""
     path = f"//*[(self::button or self::a) and normalize-space()='{text}']"
-    until(lambda: bool(driver.find_elements(By.XPATH, path)))  # The page may just be coming.
+    until(lambda: bool(driver.find_elements(By.XPATH, path)))  # The page may still be loading.
     driver.find_element(By.XPATH, path).click()
 
 
 def text(driver: webdriver.Chrome, selector: str = "main") -> str:
-    """What is to be read."""
+    """Return the visible text."""
     try:
         return driver.find_element(By.CSS_SELECTOR, selector).text
     except (NoSuchElementException, StaleElementReferenceException):
-        return ""  # The page is just being replaced by the next.
+        return ""  # The page is being replaced by the next one.
     except WebDriverException as exc:
         if "does not belong to the document" not in str(exc.msg):
             raise
-        return ""  # The same, in the words of ChromeDriver's own inspector.
+        return ""  # The same, as reported by ChromeDriver's inspector.
 
 
 def sign_in(driver: webdriver.Chrome, running: RunningService, token: str) -> None:
-    """Sign in on the page that asks for it."""
+    """Sign in on the sign-in page."""
     driver.get(f"{running.url}/ocm/")
     driver.find_element(By.NAME, "bearer_token").send_keys(token)
     press(driver, "Sign in")
@@ -53,7 +53,7 @@ def sign_in(driver: webdriver.Chrome, running: RunningService, token: str) -> No
 
 
 def take_turn(base_url: str, token: str) -> int:
-    """Take a turn as a client does, and return the status."""
+    """Send a turn as a client does, and return the status."""
     with requests.Session() as session:
         session.trust_env = False
         turn = {"model": "gpt-5.5", "stream": True, "input": "hi"}
@@ -61,23 +61,23 @@ def take_turn(base_url: str, token: str) -> int:
         return session.post(f"{base_url}/responses", json=turn, headers=headers, timeout=20).status_code
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait until something is so, for as long as is bearable."""
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds, for at most ``DEADLINE_SECONDS``."""
     end = time.monotonic() + DEADLINE_SECONDS
-    while not is_so():
+    while not condition():
         assert time.monotonic() < end
 
 
 def require_quiet(driver: webdriver.Chrome, running: RunningService) -> None:
-    """Nothing was complained of, and nothing asked of others. A browser's own inner pages are not of this service."""
+    """Require an empty console log and no requests to other hosts. The browser's internal pages are ignored."""
     assert [entry["message"] for entry in log_of(driver, "browser")] == []
     origins = {urlsplit(url).netloc for url in requested(driver) if url.startswith(("http", "ws"))}
     assert origins == {urlsplit(running.url).netloc}
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with-scripts", "without-scripts"])
-def test_from_a_new_user_to_their_end(service: ServiceFactory, tmp_path: Path, scripts: bool) -> None:
-    """An owner adds a user, who takes a turn, is limited, refused and removed, and is signed out at once."""
+def test_life_of_a_user(service: ServiceFactory, tmp_path: Path, scripts: bool) -> None:
+    """An owner adds a user, who sends a turn, is limited, refused and removed, and is signed out immediately."""
     running = service(user_entries=USERS)
     with (
         chromium(tmp_path / "owner", scripts=scripts) as owner,
@@ -129,7 +129,7 @@ def test_from_a_new_user_to_their_end(service: ServiceFactory, tmp_path: Path, s
 
 
 def test_live_streams(service: ServiceFactory, tmp_path: Path) -> None:
-    """A stream that is under way is shown without a reload, and is gone when it has ended."""
+    """An open stream appears without a reload, and disappears when it has ended."""
     running = service(user_entries=USERS)
     with chromium(tmp_path / "owner") as owner, requests.Session() as session:
         sign_in(owner, running, ROOT)
@@ -148,7 +148,7 @@ def test_live_streams(service: ServiceFactory, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [1400, 390])
 def test_accessibility(service: ServiceFactory, tmp_path: Path, width: int) -> None:
-    """axe finds nothing serious on any page, in the light and in the dark, and nothing is wider than the screen."""
+    """axe finds nothing serious on any page, in light and dark mode, and no page is wider than the screen."""
     running = service(user_entries=USERS)
     with chromium(tmp_path / "owner") as driver:
         driver.get(f"{running.url}/ocm/sign-in")
@@ -167,7 +167,7 @@ def test_accessibility(service: ServiceFactory, tmp_path: Path, width: int) -> N
 
 
 def require_accessible(driver: webdriver.Chrome, page: str) -> None:
-    """Ask axe, and look at the width."""
+    """Require that axe finds no violation, and that the page is not too wide."""
     wide = driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
     assert wide <= 0, page
     driver.execute_script(AXE.read_text())

@@ -1,4 +1,4 @@
-"""The dashboard's pages as browsers ask for them, of the real service."""
+"""The dashboard's pages, requested from a real service."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FORM_TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
 
 
 class Browser:
-    """Keeps cookies and fills in forms, and nothing else."""
+    """A minimal browser: keeps cookies and fills in forms."""
 
     def __init__(self, url: str, fields: dict[str, str] | None = None) -> None:
         self.url = f"{url}/ocm/"
@@ -50,7 +50,7 @@ class Browser:
         return self.session.get(urljoin(self.url, page), params=parameters, timeout=20)
 
     def post(self, page: str, on: str, **fields: str) -> requests.Response:
-        """Send the form that another page holds."""
+        """Submit the form of another page."""
         found = _FORM_TOKEN.search(self.get(on).text)
         assert found
         return self.session.post(urljoin(self.url, page), {"form_token": found[1], **fields}, timeout=20)
@@ -61,7 +61,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service with a month of twelve users behind it."""
+    """A service with a month of usage by twelve users."""
     folder = tmp_path_factory.mktemp("dashboard") / "service"
     with Simulator() as simulator, start_service(simulator, folder, user_entries=USERS) as started:
         with Browser(started.url) as anyone:
@@ -71,8 +71,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_ask_who_comes(running: RunningService, page: str) -> None:
-    """Nobody sees a page before signing in; the way to the sign-in is relative, as a proxy may put a path before it."""
+def test_pages_require_sign_in(running: RunningService, page: str) -> None:
+    """Pages redirect to the sign-in, by a relative URL, because a proxy may add a path prefix."""
     with Browser(running.url) as stranger:
         answer = stranger.session.get(stranger.url + page, allow_redirects=False, timeout=20)
         assert answer.status_code == 303
@@ -82,7 +82,7 @@ def test_pages_ask_who_comes(running: RunningService, page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_for_an_admin(running: RunningService, page: str) -> None:
-    """Every page is there, small, quick, kept nowhere, and runs or loads nothing but its own files."""
+    """Every page exists, is small, is not cached, and loads only its own files."""
     with Browser(running.url) as root:
         assert root.sign_in(ROOT).status_code == 200
         answer = root.get(page)
@@ -98,7 +98,7 @@ def test_pages_for_an_admin(running: RunningService, page: str) -> None:
 
 
 def test_cookie(running: RunningService) -> None:
-    """The cookie is out of reach of scripts and of other sites, and goes over TLS only where TLS was used."""
+    """Scripts and other sites cannot use the cookie, and it is ``Secure`` if TLS was used."""
     for fields, is_secure in (({}, False), ({"X-Forwarded-Proto": "https"}, True)):
         with Browser(running.url, fields) as zed:
             form = zed.get("sign-in")
@@ -122,8 +122,8 @@ def test_cookie(running: RunningService) -> None:
             assert ZED not in cookie
 
 
-def test_form_from_elsewhere(running: RunningService) -> None:
-    """A form without the token of this browser changes nothing, whoever is signed in."""
+def test_forged_form(running: RunningService) -> None:
+    """A form without this browser's form token changes nothing, whoever is signed in."""
     with Browser(running.url) as root, Browser(running.url) as other:
         root.sign_in(ROOT)
         foreign = _FORM_TOKEN.search(other.get("sign-in").text)
@@ -137,8 +137,8 @@ def test_form_from_elsewhere(running: RunningService) -> None:
 
 
 @pytest.mark.parametrize("page", FOR_ADMINS)
-def test_pages_that_are_for_admins(running: RunningService, page: str) -> None:
-    """Who is no admin is refused in the same words whether what they ask for exists or not."""
+def test_admin_pages_refuse_other_users(running: RunningService, page: str) -> None:
+    """A user who is not an admin gets the same refusal whether the page's subject exists or not."""
     with Browser(running.url) as zed:
         zed.sign_in(ZED)
         answer = zed.get(page)
@@ -147,8 +147,8 @@ def test_pages_that_are_for_admins(running: RunningService, page: str) -> None:
         assert not any(name in answer.text for name in NAMES)
 
 
-def test_nobody_sees_another(running: RunningService) -> None:
-    """Whatever ids and filters a user tries, no page names another user or the owner's quota."""
+def test_pages_show_only_the_viewer(running: RunningService) -> None:
+    """Whatever IDs and filters a user tries, no page shows another user or the owner's quota."""
     texts = st.one_of(st.sampled_from([*NAMES, "root", "zed", "gpt-5.5", "completed", "error"]), st.text(max_size=8))
     keys = st.sampled_from(["user", "model", "status", "since", "until", "before", "name"])
     places = st.builds(lambda at, id_: f"{at}~{id_}", st.integers(0, 2**33), st.sampled_from(["turn-ff", "z"]))
@@ -172,7 +172,7 @@ def test_nobody_sees_another(running: RunningService) -> None:
 
 
 def test_turns_by_page(running: RunningService) -> None:
-    """Following the pages gives each turn once, as the file does."""
+    """Following the pages shows each turn once, as the CSV file does."""
     with Browser(running.url) as root:
         root.sign_in(ROOT)
         wanted = {"user": "judy", "model": "gpt-5.5"}
@@ -215,7 +215,7 @@ def test_revocation(running: RunningService, change: str) -> None:
 
 
 def test_sign_out(running: RunningService) -> None:
-    """Who signs out is out, and the trail has it."""
+    """Signing out ends the session, and is in the audit trail."""
     with Browser(running.url) as zed, Browser(running.url) as root:
         zed.sign_in(ZED)
         assert zed.post("sign-out", "mine").url.endswith("/sign-in")
@@ -225,7 +225,7 @@ def test_sign_out(running: RunningService) -> None:
 
 
 def test_throttle(service: ServiceFactory) -> None:
-    """After some failures nobody from that address gets in, with the right token neither; others do."""
+    """After some failures nobody can sign in from that address, even with a valid token; from others they can."""
     running = service()
     with Browser(running.url, {"X-Forwarded-For": "192.0.2.1"}) as guest:
         for number in range(MAX_FAILURES_PER_ADDRESS):
@@ -263,8 +263,8 @@ def test_open_service(service: ServiceFactory) -> None:
         pytest.param(60, 1, "Just started", None, id="early"),
     ],
 )
-def test_gauge_words(used: float, passed: float, words: str, lasts: float | None) -> None:
-    """A gauge says in plain words how use compares with time, and how long it will last."""
+def test_gauge_summary(used: float, passed: float, words: str, lasts: float | None) -> None:
+    """A gauge says in plain words how usage compares with time, and how long the window will last."""
     found = gauge("week", Cycle(0, 100), used, 0.0, passed)
     assert found.summary == words
     assert found.lasts_until == pytest.approx(lasts) if lasts else found.lasts_until is None
