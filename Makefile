@@ -1,9 +1,9 @@
-# Everything sets itself up: on a fresh Debian machine with python3, make, git and root, any target can be the first.
+# Every target installs what it needs: on a fresh Debian machine with python3, make, git and root, run any of them first.
 
-# The Python that .venv is made with, 3.10 or newer; found by scripts/create-venv when empty.
+# The Python for .venv, 3.10 or newer; if empty, scripts/create-venv looks for one.
 PYTHON =
 VENV = .venv
-# Without setuptools' remark that an editable installation is one.
+# Suppresses setuptools' warning about editable installations.
 PIP = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip --disable-pip-version-check
 CODEX = .cache/codex
 AXE = .cache/axe
@@ -17,22 +17,22 @@ ARGS =
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo      Try it: no credential, no network, ends with Ctrl-C'
-	@echo 'make install   Build .venv with all that is needed to run and develop'
-	@echo "make test      Run all tests, also with the real Codex and nginx (ARGS='-k name' chooses some)"
+	@echo 'make demo      Try it without a credential or a network, until Ctrl-C'
+	@echo 'make install   Create .venv with everything needed to run and develop'
+	@echo "make test      Run all tests, including those with the real Codex and nginx (ARGS='-k name' selects some)"
 	@echo 'make coverage  Run the tests under coverage, and fail below what was reached'
-	@echo 'make prove     Take each defence against faults out, in a copy, and see its test fail'
+	@echo 'make prove     Remove each defence against faults, in a copy, and check that its test fails'
 	@echo 'make check     Check format, lint and types'
-	@echo 'make format    Format the code and mend what lint can'
+	@echo 'make format    Format the code and fix lint errors where possible'
 	@echo 'make bench     Measure the relay'
-	@echo 'make soak      Let mixed clients, faults and reloads at it for ten minutes, and look for leaks'
-	@echo 'make docs      Build the site of docs/ in build/site'
+	@echo 'make soak      Run mixed clients, faults and reloads for ten minutes, and check for leaks'
+	@echo 'make docs      Build the documentation in build/site'
 	@echo 'make screenshots'
-	@echo '               Picture the dashboard anew, into docs/images/'
+	@echo '               Recreate the pictures of the dashboard in docs/images/'
 
 install: $(VENV)/with-dev
 
-# The extras of development, where they are, hold those of the demo.
+# The development extra, if installed, includes the demo's.
 demo: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-demo)
 	@$(VENV)/bin/flask ocm demo
 
@@ -48,7 +48,7 @@ coverage: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed
 	@$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report
 
-# Minutes: some hundred tests, each in a copy of the tree of its own.
+# Takes minutes: about a hundred tests, each in its own copy of the tree.
 prove: $(VENV)/with-dev $(CODEX)/installed
 	@scripts/debian-packages nginx
 	$(VENV)/bin/python -m tests.faults.prove $(ARGS)
@@ -76,14 +76,14 @@ docs: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-docs)
 screenshots: $(VENV)/with-dev
 	@scripts/screenshots
 
-# One stamp for each extra of setup.cfg.
+# One stamp file for each extra in setup.cfg.
 $(VENV)/with-%: setup.cfg pyproject.toml
 	@scripts/create-venv $(VENV) $(PYTHON)
 	@echo 'Installing the Python packages ($*) into $(VENV) ...'
 	@$(PIP) install --quiet --editable '.[$*]'
 	@touch $@
 
-# package.json is where the version of Codex is pinned. No lock file: it would name the registry of whoever wrote it.
+# package.json pins the version of Codex. There is no lock file, as it would contain its author's registry.
 $(CODEX)/installed: tests/clients/package.json
 	@scripts/debian-packages nodejs npm
 	@echo 'Installing the Codex client into $(CODEX) ...'
@@ -91,7 +91,7 @@ $(CODEX)/installed: tests/clients/package.json
 	@npm install --prefix $(CODEX) --ignore-scripts --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
 	@touch $@
 
-# What looks for barriers in the dashboard's pages.
+# The accessibility checker for the dashboard's pages.
 $(AXE)/installed: tests/views/dashboard/package.json
 	@scripts/debian-packages nodejs npm
 	@echo 'Installing axe-core into $(AXE) ...'
