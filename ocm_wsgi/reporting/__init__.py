@@ -1,1 +1,1 @@
-"""What pages, JSON and Prometheus show, as data."""
+"""The data behind the dashboard, the JSON endpoints and the Prometheus metrics."""

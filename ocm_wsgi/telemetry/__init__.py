@@ -1,1 +1,1 @@
-"""The log, counters, and the requests that are under way."""
+"""Logging, counters, and the requests in progress."""

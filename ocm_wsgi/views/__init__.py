@@ -1,1 +1,1 @@
-"""The HTTP faces: thin Flask views over the modules that do the work."""
+"""Flask: thin views over the packages that do the work."""
