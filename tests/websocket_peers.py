@@ -1,4 +1,4 @@
-"""The peers that WebSocket tests speak with: the ``websockets`` package makes the frames, here they are cut up."""
+"""WebSocket peers for tests: the ``websockets`` package makes the frames, and this module splits them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
 
 
 class Peer:
-    """One side of a WebSocket, sending.
+    """The sending side of a WebSocket.
 
-    :param deflate: what was negotiated, or ``None``.
-    :param is_client: whether it masks.
+    :param deflate: the negotiated compression, or ``None``.
+    :param is_client: whether frames are masked.
     """
 
     def __init__(self, deflate: DeflateParameters | None = None, *, is_client: bool = False) -> None:
@@ -25,16 +25,16 @@ class Peer:
         self._extensions = [] if deflate is None else [_extension(deflate, is_client)]
 
     def frame(self, opcode: Opcode, data: bytes, *, fin: bool = True, compress: bool = True) -> bytes:
-        """One frame; compressed where that was negotiated."""
+        """Return one frame, compressed if that was negotiated."""
         extensions = self._extensions if compress else []
         return Frame(opcode, data, fin).serialize(mask=self._is_client, extensions=extensions)
 
     def text(self, data: bytes, *, compress: bool = True) -> bytes:
-        """A message in one frame."""
+        """Return a message in one frame."""
         return self.frame(Opcode.TEXT, data, compress=compress)
 
     def fragments(self, pieces: Sequence[bytes]) -> list[bytes]:
-        """The frames of a message in several."""
+        """Return the frames of a fragmented message."""
         opcodes = [Opcode.TEXT, *[Opcode.CONT] * (len(pieces) - 1)]
         return [
             self.frame(opcode, piece, fin=number == len(pieces))
@@ -50,7 +50,7 @@ def _extension(deflate: DeflateParameters, is_client: bool) -> PerMessageDeflate
 
 
 def pieces_of(data: bytes, seed: int, *, most: int) -> Iterator[bytes]:
-    """Cut up: into pieces of up to ``most`` octets, some of them empty."""
+    """Yield pieces of up to ``most`` octets, some of them empty."""
     choose = random.Random(seed)
     at = 0
     while at < len(data):
@@ -61,7 +61,7 @@ def pieces_of(data: bytes, seed: int, *, most: int) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Split:
-    """A way to cut octets up."""
+    """A reproducible way to split octets."""
 
     seed: int
     most: int

@@ -140,7 +140,7 @@ def test_limit_ends_with_the_second(shared: Shared) -> None:
 def test_limit_follows_upstream(shared: Shared, period: str) -> None:
     """Limits per 5 hours and per week reset when upstream's window does."""
     user, end = limited(f"1 request per {period}"), START + 4321
-    shared.tell(five_hours=(1.0, end), week=(1.0, end))
+    shared.note_windows(five_hours=(1.0, end), week=(1.0, end))
     shared.record("alice")
     shared.clock.now = end - 1
     error = refusal(shared, user)
@@ -154,14 +154,14 @@ def test_limit_of_percent(shared: Shared) -> None:
     """A percentage of the week is the part of it that the user's cost has used."""
     user, end = limited("10% per week"), START + 3 * DAYS
     bob = User("bob", limits=limited("50% per day", "50% per 5h").limits)
-    shared.tell(week=(0.0, end))
+    shared.note_windows(week=(0.0, end))
     for percent in range(1, 41):
         # A dollar uses half a percent, and alice has a quarter of the usage.
         shared.clock.now += 60
         shared.record("alice", cost_usd=0.5)
         shared.record("bob", cost_usd=1.5)
         shared.clock.now += 1
-        shared.tell(week=(float(percent), end))
+        shared.note_windows(week=(float(percent), end))
         assert (refusal(shared, user) is not None) is (percent >= 40)
         assert refusal(shared, bob) is None
     found = shared.window_history.shares(DEFAULT_CREDENTIAL, "week")
@@ -173,16 +173,16 @@ def test_limit_of_percent(shared: Shared) -> None:
 def test_percent_after_rollover(shared: Shared) -> None:
     """When upstream's week is over, a percentage resets, before and after upstream reports the new week."""
     user, end = limited("10% per week"), START + 1000
-    shared.tell(week=(0.0, end))
+    shared.note_windows(week=(0.0, end))
     shared.record("alice", cost_usd=5)
     shared.clock.now += 1
-    shared.tell(week=(50.0, end))
+    shared.note_windows(week=(50.0, end))
     assert refusal(shared, user) is not None
     shared.clock.now = end
     assert refusal(shared, user) is None
     shared.record("alice", cost_usd=0.5)
     shared.clock.now += 10
-    shared.tell(week=(5.0, end + 7 * DAYS))
+    shared.note_windows(week=(5.0, end + 7 * DAYS))
     assert refusal(shared, user) is None
     assert float(shared.admission.uses(user)[0].used) == pytest.approx(5)
     shared.record("alice", cost_usd=0.7)
@@ -203,7 +203,7 @@ def test_reserve(tmp_path: Path, database: Database, key: str, used_percent: flo
     """The last percents of a window are reserved for admins, until upstream's window ends."""
     shared, end = Shared(tmp_path, database, {key: "15"}), START + 1000
     assert refusal(shared, user) is None
-    shared.tell(**{"five_hours" if key.endswith("5H") else "week": (used_percent, end)})
+    shared.note_windows(**{"five_hours" if key.endswith("5H") else "week": (used_percent, end)})
     error = refusal(shared, user)
     assert (error is not None) is refused
     if error is not None:
@@ -216,9 +216,9 @@ def test_reserve(tmp_path: Path, database: Database, key: str, used_percent: flo
 def test_reserve_of_fractions(tmp_path: Path, database: Database) -> None:
     """A rise into the reserve counts, however small it is."""
     shared = Shared(tmp_path, database, {"OCM_RESERVE_WEEKLY": "15"})
-    shared.tell(week=(84.95, START + 1000))
+    shared.note_windows(week=(84.95, START + 1000))
     assert refusal(shared, User("alice")) is None
-    shared.tell(week=(85.0, START + 1000))
+    shared.note_windows(week=(85.0, START + 1000))
     assert refusal(shared, User("alice")) is not None
 
 
@@ -285,7 +285,7 @@ def test_admit_cost(shared: Shared) -> None:
     """With four limits, a check takes far less CPU time than anyone would notice, however large the ledger is."""
     for number in range(300):
         shared.record("alice", cost_usd=0.01, ago=number * 100)
-    shared.tell(five_hours=(3.0, START + 1000), week=(2.0, START + 1000))
+    shared.note_windows(five_hours=(3.0, START + 1000), week=(2.0, START + 1000))
     user = limited("99% per week", "99 USD per month", "99% per 5h", "9M tokens per day")
     times = []
     for _ in range(200):
@@ -311,7 +311,7 @@ def test_shares_through_windows(shared: Shared, owner: object) -> None:
         outside, end = 0.0, int(shared.clock.now) + 5 * HOURS
         while (used := outside + sum(true.values())) < 95:
             shared.clock.now += 60
-            shared.tell(five_hours=(float(int(used)), end + random_.choice((-1, 0, 1))))
+            shared.note_windows(five_hours=(float(int(used)), end + random_.choice((-1, 0, 1))))
             user = random_.choices(list(true), (6, 3, 1))[0]
             percent = random_.uniform(0.3, 2)
             shared.clock.now += 20

@@ -1,4 +1,4 @@
-"""A subscription that is used through the service and past it, with the real ledger, quota history and admission."""
+"""A subscription that is used through the service and outside it, with the real ledger, history and admission."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Clock:
 
 @dataclass
 class Shared:
-    """The service's side: its state in a folder, and a clock that stands still until moved."""
+    """The service's side: its state in a folder, and a clock that only tests advance."""
 
     folder: Path
     database: Database
@@ -50,7 +50,7 @@ class Shared:
     def record(
         self, user: str, *, cost_usd: float = 0.0, tokens: int = 0, ago: float = 0.0, duration: float = 0.0
     ) -> None:
-        """Put a turn into the ledger that started ``ago`` seconds before now."""
+        """Record a turn that started ``ago`` seconds before now."""
         turn = Turn(
             id=f"turn-{next(_numbers)}",
             started_at=self.clock.now - ago,
@@ -71,8 +71,8 @@ class Shared:
         with self.database.write_directly() as direct:
             queries.store_records(direct, [record_of(turn)])
 
-    def tell(self, *, five_hours: tuple[float, int] | None = None, week: tuple[float, int] | None = None) -> None:
-        """Let a response tell how full upstream's windows are: percent, and Unix seconds of the end."""
+    def note_windows(self, *, five_hours: tuple[float, int] | None = None, week: tuple[float, int] | None = None) -> None:
+        """Note upstream's windows as a response reports them: percent, and Unix seconds of the end."""
         primary = None if five_hours is None else Window(five_hours[0], 300, five_hours[1])
         secondary = None if week is None else Window(week[0], WEEK_MINUTES, week[1])
         self.window_history.note(DEFAULT_CREDENTIAL, RateLimits((Limit("codex", primary, secondary),)), self.clock.now)

@@ -1,4 +1,4 @@
-"""Limits as text, the windows they hold in, and what counts."""
+"""Limits as text, their windows, and what counts towards them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def at(text: str) -> int:
     ],
 )
 def test_parse(text: str, limit: Limit, canonical: str) -> None:
-    """A limit is read as it is spoken, and written in one form that reads back."""
+    """A limit is parsed in many spellings, and formatted in one that can be parsed again."""
     assert parse(text) == limit
     assert str(limit) == canonical
     assert parse(canonical) == limit
@@ -72,13 +72,13 @@ def test_parse(text: str, limit: Limit, canonical: str) -> None:
     ],
 )
 def test_parse_refuses(text: str, reason: str) -> None:
-    """What is no limit is refused with a sentence that says why."""
+    """An invalid limit is refused with a sentence that says why."""
     with pytest.raises(ValueError, match=reason):
         parse(text)
 
 
 def test_from_config() -> None:
-    """Each measure of a configured limit is a limit of its own."""
+    """Each measure of a configured limit becomes a separate limit."""
     configured = ConfiguredLimit.model_validate({"per": "week", "percent": Decimal(30), "requests": 100})
     assert from_config([configured]) == (
         Limit(Decimal(100), "requests", "week"),
@@ -110,7 +110,7 @@ WEEK = Cycle(at("2026-11-18T09:00:01"), at("2026-11-25T09:00:01"))
     ],
 )
 def test_span(period: Period, now: str, cycle: Cycle | None, start: str, end: str) -> None:
-    """Windows begin and end to the second; those of upstream follow its cycle."""
+    """Windows have exact bounds; those of upstream follow its cycle."""
     found = span(period, at(now), cycle)
     assert (found.start, found.end) == (at(start), at(end))
 
@@ -122,7 +122,7 @@ def test_span(period: Period, now: str, cycle: Cycle | None, start: str, end: st
     | st.builds(lambda start, length: Cycle(start, start + length), st.integers(0, 4 * 10**9), st.integers(1, 10**6)),
 )
 def test_span_contains_now(period: Period, now: float, cycle: Cycle | None) -> None:
-    """Every moment lies in its window, and the moment a window ends lies in another, which begins there."""
+    """Every time is in its window, and the end of a window is in the next, which begins there."""
     found = span(period, now, cycle)
     assert found.start <= now < found.end
     after = span(period, found.end, cycle)
@@ -132,7 +132,7 @@ def test_span_contains_now(period: Period, now: float, cycle: Cycle | None) -> N
 
 @given(st.sampled_from(["5h", "week"]), st.integers(10**9, 2 * 10**9), st.floats(0, 10**7))
 def test_span_follows_cycle(period: Period, start: int, later: float) -> None:
-    """Where upstream's cycle is known, every window begins a whole number of lengths from it."""
+    """If upstream's cycle is known, every window begins a whole number of lengths from it."""
     length = LENGTHS[period]
     found = span(period, start + later, Cycle(start, start + length))
     assert found.end - found.start == length
@@ -150,7 +150,7 @@ def test_span_follows_cycle(period: Period, start: int, later: float) -> None:
     ],
 )
 def test_used(limit: str, percent_per_usd: float | None, expected: Decimal) -> None:
-    """Each unit counts its own; a percentage is the cost at the rate known."""
+    """Each unit counts its own measure; a percentage is the cost times the known rate."""
     assert used(parse(limit), Used(3, 700, 2_500_000), percent_per_usd) == expected
 
 
@@ -158,5 +158,5 @@ def test_used(limit: str, percent_per_usd: float | None, expected: Decimal) -> N
     ("minutes", "period"), [(300, "5h"), (299, "5h"), (10080, "week"), (10079, "week"), (1440, None), (0, None)]
 )
 def test_period_of(minutes: int, period: Period | None) -> None:
-    """Upstream's windows are known by their length."""
+    """Upstream's windows are identified by their length."""
     assert period_of(minutes) == period

@@ -26,10 +26,10 @@ ROUNDINGS: dict[str, Rounding] = {
 
 @dataclass
 class Subscription:
-    """A window upstream as it really is, and what the service sees of it: a percentage before each of its turns.
+    """Upstream's actual window, and what the service sees of it: a percentage before each of its turns.
 
-    :ivar rate: percent per dollar, which nobody tells the service.
-    :ivar late: lets upstream count every other turn only after the next has begun; ``None``: all at once.
+    :ivar rate: percent per dollar, which the service does not know.
+    :ivar late: if not ``None``, upstream counts every other turn only after the next has begun, else all immediately.
     """
 
     rate: float
@@ -53,7 +53,7 @@ class Subscription:
         return {user: self.cost(user) for user in USERS}
 
     def turn(self, user: str, percent: float) -> None:
-        """Take a turn through the service: upstream's fields come first, the cost is recorded at its end."""
+        """Make a turn through the service: upstream's fields come first, the cost is recorded at its end."""
         cost = sum(self.costs.values())
         is_late = self.late is not None and self.late.random() < 0.5
         shown = self.rounding(self.used_before if is_late else self.used)
@@ -69,9 +69,9 @@ def fill(
     random_: random.Random,
     turn_percent: float,
     owner: Callable[[random.Random], float],
-    judge: Callable[[Subscription], None],
+    check: Callable[[Subscription], None],
 ) -> None:
-    """Use the window up, judging after each turn."""
+    """Use up the window, checking after each turn."""
     while True:
         subscription.outside += owner(random_)
         (user,) = random_.choices(list(USERS), list(USERS.values()))
@@ -79,7 +79,7 @@ def fill(
         if subscription.used + percent > 100:
             return
         subscription.turn(user, percent)
-        judge(subscription)
+        check(subscription)
 
 
 def silent(_: random.Random) -> float:
@@ -95,7 +95,7 @@ def always(random_: random.Random) -> float:
 
 
 def error(subscription: Subscription, found: Shares) -> float:
-    """The largest difference between a user's found percentage and the true one."""
+    """Return the largest difference between a user's estimated percentage and the true one."""
     return max(abs(found.percents[user] - subscription.percents[user]) for user in USERS)
 
 
@@ -112,23 +112,22 @@ def error(subscription: Subscription, found: Shares) -> float:
 def test_shares_three_users(
     rounding: Rounding, turn_percent: float, owners: Sequence[Callable[[random.Random], float]]
 ) -> None:
-    """Each one's percent is right within a point, in every window, also when the owner uses it past us.
+    """Each user's percentage is correct within one point, in every window, even with use outside by the owner.
 
-    In the first window of all from the moment when our own turns have made up a quarter of it: nothing is known
-    before.
+    In the first window this holds once our own turns have used a quarter of it; before that too little is known.
     """
     random_ = random.Random(1)
     earlier: list[list[Observation]] = []
     errors: list[float] = []
 
-    def judge(now: Subscription) -> None:
+    def check(now: Subscription) -> None:
         is_settled = earlier or sum(now.percents.values()) > 25
         if is_settled and random_.random() < turn_percent / 4:
             errors.append(error(now, shares(now.seen, now.costs, earlier)))
 
     for owner in owners:
         subscription = Subscription(3.0, rounding)
-        fill(subscription, random_, turn_percent, owner, judge)
+        fill(subscription, random_, turn_percent, owner, check)
         earlier.insert(0, subscription.seen)
     assert len(errors) > 20
     assert max(errors) < 1.0
@@ -136,36 +135,36 @@ def test_shares_three_users(
 
 @pytest.mark.parametrize(("owner", "most"), [(silent, 1.0), (in_bursts, 3.0)], ids=["nobody-past-us", "bursts"])
 def test_shares_counted_late(owner: Callable[[random.Random], float], most: float) -> None:
-    """Where upstream counts every other turn only after the next has begun, percentages stay near the truth."""
+    """If upstream counts every other turn only after the next has begun, percentages stay near the truth."""
     random_ = random.Random(5)
     earlier: list[list[Observation]] = []
     errors: list[float] = []
 
-    def judge(now: Subscription) -> None:
+    def check(now: Subscription) -> None:
         if sum(now.percents.values()) > 25 and random_.random() < 0.2:
             errors.append(error(now, shares(now.seen, now.costs, earlier)))
 
     for _ in range(2):
         subscription = Subscription(3.0, math.floor, late=random_)
-        fill(subscription, random_, 0.4, owner, judge)
+        fill(subscription, random_, 0.4, owner, check)
         earlier.insert(0, subscription.seen)
     assert len(errors) > 20
     assert max(errors) < most
 
 
 def test_shares_before_any_turn() -> None:
-    """What the subscription holds when our first turn comes was used past us."""
+    """Use of the subscription before our first turn is outside use."""
     found = shares([Observation(37.0, 0, 0)], {})
     assert found == Shares(37.0, None, 37.0, {})
 
 
 def test_shares_without_observation() -> None:
-    """While upstream has told nothing, nobody is charged anything."""
+    """Until upstream reports its windows, nobody is charged."""
     assert shares([], {"alice": 5_000_000}) == Shares(0.0, None, 0.0, {"alice": 0.0})
 
 
 def test_shares_new_window() -> None:
-    """In a window of which upstream has told nothing yet, what an earlier one taught is used."""
+    """In a window that upstream has not reported yet, the rate of an earlier one is used."""
     earlier = [Observation(float(percent), percent * 500_000, (percent - 1) * 500_000) for percent in range(1, 60)]
     found = shares([], {"alice": 5_000_000}, [earlier])
     assert found.percents["alice"] == pytest.approx(10, abs=0.4)
@@ -177,7 +176,7 @@ def test_shares_new_window() -> None:
     st.dictionaries(st.sampled_from(["alice", "bob"]), st.integers(0, 10**9)),
 )
 def test_shares_add_up(steps: list[tuple[float, int]], costs: dict[str, int]) -> None:
-    """Whatever was seen, no share is negative, and shares and what was used past us make up the whole."""
+    """With any observations no share is negative, and shares and outside use make up the total."""
     observations = []
     percent, cost = 0.0, 0
     for rise, more in steps:

@@ -1,4 +1,4 @@
-"""Finding the bearer token of a request."""
+"""Extraction of the bearer token from a request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ocm_wsgi.protocol.http.bearer import bearer_token, refuse_api_key_fields
     "value", ["Bearer abc-DEF_1.2~3+4/5==", "bearer abc-DEF_1.2~3+4/5==", "BEARER  abc-DEF_1.2~3+4/5== "]
 )
 def test_bearer_token_is_found(value: str) -> None:
-    """The scheme is matched in any case; the token is taken as it is."""
+    """The scheme is case-insensitive; the token is returned unchanged."""
     assert bearer_token([("Accept", "x"), ("AUTHORIZATION", value)]) == "abc-DEF_1.2~3+4/5=="
 
 
@@ -31,13 +31,13 @@ def test_bearer_token_is_found(value: str) -> None:
     ],
 )
 def test_bearer_token_missing_or_malformed(fields: list[tuple[str, str]]) -> None:
-    """Nothing, two of them, another scheme or a malformed one: not authenticated."""
+    """A missing, repeated or malformed token, or another scheme, is not authenticated."""
     with pytest.raises(AuthenticationFailed):
         bearer_token(fields)
 
 
 @pytest.mark.parametrize("name", ["X-Api-Key", "api-key"])
 def test_api_key_fields_are_refused(name: str) -> None:
-    """A token in the wrong field is answered with where it belongs."""
+    """A token in the wrong field is refused with a message that names the right one."""
     with pytest.raises(BadRequest, match="Authorization: Bearer"):
         refuse_api_key_fields([(name, "x")])

@@ -1,4 +1,4 @@
-"""Field rules: what is bound to one hop, one account or one address goes no further."""
+"""Field rules: fields bound to one hop, one account or one address are not forwarded."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ocm_wsgi.protocol.http.fields import (
     Host Content-Length Forwarded Via X-Real-IP X-Forwarded-For X-Forwarded-Proto X-Forwarded-Anything True-Client-IP
     CF-Connecting-IP CF-Ray CDN-Loop X-Client-IP""".split(),
 )
-def test_request_field_is_kept_back(name: str) -> None:
-    """Fields of one hop, one account or one address do not go upstream, in whatever case."""
+def test_request_field_is_dropped(name: str) -> None:
+    """Fields bound to one hop, one account or one address do not go upstream, in any case."""
     for spelling in (name, name.upper(), name.lower()):
         assert forwardable_request_fields([(spelling, "x"), ("Accept", "y")]) == [("accept", "y")]
 
@@ -35,20 +35,20 @@ def test_request_field_is_kept_back(name: str) -> None:
     originator user-agent accept accept-encoding content-type content-encoding openai-beta openai-organization
     x-client-request-id sec-websocket-key x-stainless-lang""".split(),
 )
-def test_request_field_passes(name: str) -> None:
-    """All others pass, an underscore staying an underscore."""
+def test_request_field_is_forwarded(name: str) -> None:
+    """All other fields are forwarded; an underscore stays an underscore."""
     assert forwardable_request_fields([(name.upper(), "Value")]) == [(name, "Value")]
 
 
-def test_connection_options_are_kept_back() -> None:
-    """What Connection names is for this hop only."""
+def test_connection_options_are_dropped() -> None:
+    """Fields named in Connection are for this hop only."""
     fields = [("Connection", "close, X-Hop ,x-other"), ("x-hop", "1"), ("X-Other", "2"), ("X-Kept", "3")]
     assert forwardable_request_fields(fields) == [("x-kept", "3")]
     assert forwardable_response_fields(fields) == [("X-Kept", "3")]
 
 
 def test_duplicates_keep_their_order() -> None:
-    """Repeated fields stay apart and in order."""
+    """Repeated fields stay separate and in order."""
     fields = [("x-a", "1"), ("x-b", "2"), ("x-a", "3")]
     assert forwardable_request_fields(fields) == fields
     assert forwardable_response_fields(fields) == fields
@@ -57,7 +57,7 @@ def test_duplicates_keep_their_order() -> None:
 
 
 def test_upstream_fields_are_complete_and_nothing_more() -> None:
-    """Host, the client's fields, the owner's account and the length of the body; nothing of a library's."""
+    """Host, the client's fields, the owner's account and the body's length, without fields added by a library."""
     fields = upstream_request_fields(
         [("ACCEPT", "a/b"), ("AUTHORIZATION", "Bearer theirs")],
         host="chatgpt.com",
@@ -75,7 +75,7 @@ def test_upstream_fields_are_complete_and_nothing_more() -> None:
 
 
 def test_overrides_replace_all_fields_of_their_name() -> None:
-    """The configuration's headers win, over the client's fields and the account's."""
+    """The configuration's headers override the client's fields and the account's."""
     fields = upstream_request_fields(
         [("user-agent", "theirs"), ("X-Multi", "1"), ("x-multi", "2")],
         host="h",
@@ -97,7 +97,7 @@ def test_overrides_replace_all_fields_of_their_name() -> None:
     """Set-Cookie Set-Cookie2 X-Accel-Redirect X-Accel-Buffering x-accel-expires Connection Keep-Alive
     Transfer-Encoding Upgrade Trailer Proxy-Authenticate""".split(),
 )
-def test_response_field_is_kept_back(name: str) -> None:
+def test_response_field_is_dropped(name: str) -> None:
     """Cookies, nginx's internal fields and those of one hop do not reach the client."""
     assert forwardable_response_fields([(name, "x"), ("ETag", '"y"')]) == [("ETag", '"y"')]
 
@@ -107,12 +107,12 @@ def test_response_field_is_kept_back(name: str) -> None:
     """Content-Type Content-Encoding Content-Length Location Retry-After ETag x-codex-primary-used-percent
     openai-model x-request-id cf-ray Date Server X-Models-Etag www-authenticate""".split(),
 )
-def test_response_field_passes(name: str) -> None:
-    """All others pass as they are, in their own case."""
+def test_response_field_is_forwarded(name: str) -> None:
+    """All other fields are forwarded unchanged, in their original case."""
     assert forwardable_response_fields([(name, "Value")]) == [(name, "Value")]
 
 
-def test_content_length_beside_chunks_is_void() -> None:
+def test_content_length_with_transfer_encoding_is_dropped() -> None:
     """Transfer-Encoding overrides Content-Length (RFC 9112 section 6.3)."""
     assert forwardable_response_fields([("Content-Length", "5"), ("Transfer-Encoding", "chunked")]) == []
 
@@ -122,12 +122,12 @@ def test_content_length_beside_chunks_is_void() -> None:
     [("a\tb", "a\tb"), ("a\xe4", "a\xe4"), ("a\r\nb", None), ("a\n b", None), ("a\x00b", None), ("a\x7fb", None)],
 )
 def test_response_value_cannot_break_out(value: str, sent: str | None) -> None:
-    """A value that no server could send is left out."""
+    """A field with a value that no server could send is dropped."""
     assert forwardable_response_fields([("x-a", value)]) == ([] if sent is None else [("x-a", sent)])
 
 
 def test_response_name_must_be_a_token() -> None:
-    """A field whose name is none is left out."""
+    """A field with an invalid name is dropped."""
     assert forwardable_response_fields([("", "x"), ("a b", "x"), ("a:b", "x"), ("ok", "x")]) == [("ok", "x")]
 
 
@@ -137,7 +137,7 @@ FIELDS = st.lists(st.tuples(NAMES | st.sampled_from(["Cookie", "Connection", "X-
 
 @given(FIELDS)
 def test_forwarding_twice_changes_nothing(fields: list[tuple[str, str]]) -> None:
-    """What passed once passes again: nothing is left that should have been kept back."""
+    """Forwarded fields are forwarded again: none is left that should have been dropped."""
     once = forwardable_request_fields(fields)
     assert forwardable_request_fields(once) == once
     answered = forwardable_response_fields(fields)
@@ -146,7 +146,7 @@ def test_forwarding_twice_changes_nothing(fields: list[tuple[str, str]]) -> None
 
 @given(FIELDS)
 def test_the_client_cannot_choose_the_account(fields: list[tuple[str, str]]) -> None:
-    """Whatever a client sends, upstream sees one authorization, and it is the owner's."""
+    """For any fields of a client, upstream sees exactly one authorization, the owner's."""
     sent = upstream_request_fields(
         fields, host="h", account=[("authorization", "Bearer owner")], content_length=3, overrides={}
     )

@@ -1,4 +1,4 @@
-"""Framing is undone and redone to the octet, however the reads fall."""
+"""Framing is decoded and encoded exactly, in any split of reads."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
-    """The octets in reads that end at these places."""
+    """Return the octets in reads that end at these positions."""
     ends = sorted({cut % (len(data) + 1) for cut in cuts} | {len(data)})
     return [data[start:end] for start, end in zip([0, *ends], ends, strict=False) if start < end]
 
 
 @given(pieces=PIECES, cuts=st.lists(st.integers(0, 10_000)), trailer=st.sampled_from([b"", b"X-A: b\r\n"]))
-def test_a_chunked_body_is_what_was_chunked(pieces: list[bytes], cuts: list[int], trailer: bytes) -> None:
-    """Any body in any chunks, read in any pieces, comes out whole, and its end is known."""
+def test_chunked_body_round_trip(pieces: list[bytes], cuts: list[int], trailer: bytes) -> None:
+    """A body in any chunks and any reads is decoded completely, and its end is detected."""
     wire = b"".join(map(chunk, pieces)) + b"0\r\n" + trailer + b"\r\n"
     framing = Chunked()
     received = b"".join(framing.feed(read) for read in split(wire, cuts))
@@ -29,8 +29,8 @@ def test_a_chunked_body_is_what_was_chunked(pieces: list[bytes], cuts: list[int]
 
 
 @given(pieces=PIECES, cuts=st.lists(st.integers(0, 10_000)), trailer=st.sampled_from([b"", b"X-A: b\r\n"]))
-def test_a_read_that_is_one_chunk_is_known(pieces: list[bytes], cuts: list[int], trailer: bytes) -> None:
-    """A read is said to be one chunk when it was at the beginning of one and is what would be sent, and only then."""
+def test_single_chunk_is_detected(pieces: list[bytes], cuts: list[int], trailer: bytes) -> None:
+    """A read is reported as one chunk only if it starts at a chunk's beginning and equals what would be sent."""
     wire = b"".join(map(chunk, pieces)) + b"0\r\n" + trailer + b"\r\n"
     starts = {len(b"".join(map(chunk, pieces[:i]))) for i in range(len(pieces))}
     framing, at = Chunked(), 0
@@ -44,8 +44,8 @@ def test_a_read_that_is_one_chunk_is_known(pieces: list[bytes], cuts: list[int],
     "wire",
     [b"A\r\n0123456789\r\n", b"0a\r\n0123456789\r\n", b"a;b\r\n0123456789\r\n", b"a \r\n0123456789\r\n", LAST_CHUNK],
 )
-def test_what_would_be_sent_otherwise_is_not_sent_as_it_came(wire: bytes) -> None:
-    """Other ways to write a chunk, and the last one."""
+def test_other_notation_is_not_a_single_chunk(wire: bytes) -> None:
+    """Chunks in other notations, and the last chunk, are not reported as one chunk."""
     framing = Chunked()
     assert framing.feed(wire) in (b"0123456789", b"")
     assert not framing.was_single_chunk
@@ -60,7 +60,7 @@ def test_what_would_be_sent_otherwise_is_not_sent_as_it_came(wire: bytes) -> Non
     ],
 )
 def test_extensions_are_dropped(wire: bytes, body: bytes) -> None:
-    """What a chunk's line says beyond its size is for this connection only."""
+    """Chunk extensions are for this connection only."""
     framing = Chunked()
     assert framing.feed(wire) == body
     assert framing.close()
@@ -81,15 +81,15 @@ def test_extensions_are_dropped(wire: bytes, body: bytes) -> None:
         b"0\r\n" + b"X: y\r\n" * 20_000,
     ],
 )
-def test_what_is_no_chunk_is_refused(wire: bytes) -> None:
-    """A size that is none, data beyond its size, and lines without end are errors."""
+def test_invalid_chunk_is_refused(wire: bytes) -> None:
+    """Invalid sizes, data beyond the size and endless lines are errors."""
     with pytest.raises(FramingError):
         Chunked().feed(wire)
 
 
 @pytest.mark.parametrize("wire", [b"3\r\nabcx\r\n", b"3\r\nabcde", b"2\r\nab\r\n1\r\nc\r\nzz\r\n"])
-def test_what_came_before_is_not_lost(wire: bytes) -> None:
-    """The error carries the body's octets that the same piece began with."""
+def test_error_carries_decoded_octets(wire: bytes) -> None:
+    """The error carries the body's octets that came before it in the same piece."""
     with pytest.raises(FramingError) as raised:
         Chunked().feed(wire)
     assert raised.value.decoded == b"abc"
@@ -108,10 +108,10 @@ def test_what_came_before_is_not_lost(wire: bytes) -> None:
         (True, 5, LAST_CHUNK, b"", True, False),
     ],
 )
-def test_where_a_body_ends(
+def test_end_of_body(
     is_chunked: bool, length: int | None, wire: bytes, body: bytes, is_whole: bool, has_excess: bool
 ) -> None:
-    """Every framing knows its end, whether the connection's end is one, and what came behind it."""
+    """Every framing detects its end, whether the connection's end is valid, and excess octets."""
     framing = framing_for(is_chunked=is_chunked, length=length)
     received = framing.feed(wire)
     assert (received, framing.has_excess, framing.close()) == (body, has_excess, is_whole)

@@ -1,4 +1,4 @@
-"""Heads of responses: read strictly, in any split."""
+"""Response heads are parsed strictly, in any split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Multi: 1\r\nX-Multi: 2
 
 
 def read(octets: bytes) -> ResponseHead:
-    """The head at the beginning of these octets."""
+    """Return the head at the beginning of these octets."""
     reader = HeadReader()
     reader.feed(octets)
     head = reader.next_head()
@@ -20,7 +20,7 @@ def read(octets: bytes) -> ResponseHead:
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_heads_are_found_in_any_split(size: int) -> None:
-    """Two heads, one after the other, come out the same however they arrive, and what follows them is left."""
+    """Two consecutive heads are parsed the same in any split, and the octets after them stay unread."""
     octets = b"HTTP/1.1 103 Early Hints\r\n\r\n" + HEAD + b"body"
     reader = HeadReader()
     heads: list[ResponseHead] = []
@@ -47,11 +47,11 @@ def test_heads_are_found_in_any_split(size: int) -> None:
     ],
 )
 def test_field_line(line: bytes, field: tuple[str, str]) -> None:
-    """Space around a value and before the colon goes; folded lines are unfolded; octets stay octets."""
+    """Whitespace around a value and before the colon is removed; folded lines are unfolded; octets are kept."""
     assert read(b"HTTP/1.1 200 OK\r\n" + line + b"\r\nB: x\r\n\r\n").fields == [field, ("B", "x")]
 
 
-def test_line_feeds_end_lines_too() -> None:
+def test_bare_line_feeds() -> None:
     """A lone line feed ends a line, as RFC 9112 section 2.2 allows."""
     assert read(b"HTTP/1.1 204\nA: b\n\n").fields == [("A", "b")]
 
@@ -72,8 +72,8 @@ def test_line_feeds_end_lines_too() -> None:
         pytest.param(b"HTTP/1.1 200 OK\r\nA: " + b"b" * HEAD_LIMIT_BYTES + b"\r\n\r\n", id="too-long"),
     ],
 )
-def test_what_is_no_head(octets: bytes) -> None:
-    """It is refused as soon as that can be told, not waited for to end."""
+def test_invalid_head_is_refused_early(octets: bytes) -> None:
+    """An invalid head is refused as soon as possible, before its end."""
     with pytest.raises(HeadError):
         read(octets)
 
@@ -93,7 +93,7 @@ def test_what_is_no_head(octets: bytes) -> None:
     ],
 )
 def test_framing(method: str, status: int, lines: bytes, framing: tuple[bool, int | None]) -> None:
-    """Where the body ends follows RFC 9112 section 6.3."""
+    """The body's length follows RFC 9112 section 6.3."""
     assert read(b"HTTP/1.1 %d X\r\n%b\r\n" % (status, lines)).framing(method) == framing
 
 
@@ -112,8 +112,8 @@ def test_framing(method: str, status: int, lines: bytes, framing: tuple[bool, in
         b"Transfer-Encoding: identity\r\n",
     ],
 )
-def test_framing_that_is_not_clear(lines: bytes) -> None:
-    """A length that others might read otherwise, and a coding that nobody would undo, are refused."""
+def test_ambiguous_framing_is_refused(lines: bytes) -> None:
+    """An ambiguous length and an unknown coding are refused."""
     with pytest.raises(HeadError):
         read(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n").framing("GET")
 
@@ -129,5 +129,5 @@ def test_framing_that_is_not_clear(lines: bytes) -> None:
     ],
 )
 def test_keeps_alive(octets: bytes, keeps_alive: bool) -> None:
-    """A connection is used again where both say so, and it still speaks HTTP."""
+    """A connection is reused if both sides permit it and it still speaks HTTP."""
     assert read(octets).keeps_alive is keeps_alive

@@ -1,4 +1,4 @@
-"""The target guard: what stays below the base path passes octet for octet, everything else is refused."""
+"""Target validation: targets below the base path pass octet for octet, all others are refused."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_api_target_refuses_dot_segments(dots: str, slash: str, shape: str) -> N
         "/v1/a%25b",
     ],
 )
-def test_api_target_refuses_what_parsers_read_differently(target: str) -> None:
+def test_api_target_refuses_ambiguous_targets(target: str) -> None:
     """Doubled slashes, backslashes, control characters, broken and double encodings are refused."""
     with pytest.raises(UnsafeTarget):
         api_target(target)
@@ -97,26 +97,26 @@ def test_api_target_refuses_what_parsers_read_differently(target: str) -> None:
     "target",
     ["/", "/v1", "/v1/", "/v1?x", "/v2/responses", "/V1/responses", "/%76%31/x", "//v1/x", "*", "", "v1/x", "x:80"],
 )
-def test_api_target_serves_nothing_elsewhere(target: str) -> None:
+def test_api_target_outside_the_api(target: str) -> None:
     """Outside /v1/ there is nothing."""
     with pytest.raises(NotFound):
         api_target(target)
 
 
-def test_api_target_takes_absolute_form_to_itself() -> None:
-    """Absolute-form is reduced to its path when it names the host that the Host field names."""
+def test_api_target_accepts_absolute_form_of_this_server() -> None:
+    """Absolute-form is reduced to its path if it names the same host as the Host field."""
     assert api_target("http://OCM.example:8080/v1/models?x", host="ocm.example:8080").below("") == "/models?x"
 
 
 @pytest.mark.parametrize("host", ["ocm.example", None, ""])
-def test_api_target_refuses_absolute_form_to_elsewhere(host: str | None) -> None:
+def test_api_target_refuses_absolute_form_of_another_server(host: str | None) -> None:
     """Absolute-form that names another server is refused."""
     with pytest.raises(UnsafeTarget):
         api_target("http://evil.example/v1/models", host=host)
 
 
 def resolved(path: str) -> list[str]:
-    """What the most lenient origin server might make of a path: decoded till it stays, slashes of all kinds, dots."""
+    """Return the segments a most lenient origin server might see: fully decoded, any slashes, dots resolved."""
     while (decoded := unquote(path, errors="replace")) != path:
         path = decoded
     kept: list[str] = []
@@ -154,7 +154,7 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES | st.text(max_size=3), max_size=12).map("".join))
 def test_api_target_never_leaves_the_base_path(rest: str) -> None:
-    """Whatever passes resolves to a path below the base, on any server."""
+    """Every valid target resolves to a path below the base, on any server."""
     try:
         target = api_target("/v1/" + rest)
     except OcmError:
@@ -181,11 +181,11 @@ def test_api_target_never_leaves_the_base_path(rest: str) -> None:
     ],
 )
 def test_origin_parse(url: str, authority: str, base_path: str) -> None:
-    """The authority leaves out the scheme's own port; the base path ends without a slash."""
+    """The authority omits the scheme's default port; the base path has no trailing slash."""
     origin = Origin.parse(url)
     assert (origin.authority, origin.base_path) == (authority, base_path)
 
 
 def test_endpoint_is_decoded() -> None:
-    """An endpoint is recognised however it is encoded."""
+    """An endpoint is recognised in any encoding."""
     assert api_target("/v1/chat/%63ompletions/").endpoint == "chat/completions"

@@ -1,4 +1,4 @@
-"""The observers of responses: what ends a turn, what it used, and what must wait for its record."""
+"""Response observers: the end of a turn, its usage, and the octets that must wait for its record."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ TRAPS = [
 
 
 def run(observer: Observer, pieces: Iterable[bytes]) -> tuple[Outcome, int | None]:
-    """The outcome, and how many octets were free to go when it came; ``None`` if it came only at the end."""
+    """Return the outcome, and how many octets could be sent by then; ``None`` if it came only at the end."""
     passed = 0
     for piece in pieces:
         sendable, outcome = observer.feed(piece)
@@ -129,7 +129,7 @@ TERMINAL_EVENTS = [
 @pytest.mark.parametrize(("terminal", "expected"), TERMINAL_EVENTS)
 @pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf", b"".join(TRAPS)], ids=["alone", "bom", "after-traps"])
 def test_sse_outcome_in_one_piece(terminal: bytes, expected: Outcome, prefix: bytes) -> None:
-    """Everything before the terminal event may be sent; the event itself and what follows must wait."""
+    """Everything before the terminal event may be sent; the event and what follows must wait."""
     stream = prefix + terminal + b"data: [DONE]\n\n"
     outcome, passed = run(SseObserver(), [stream])
     assert outcome == expected
@@ -140,7 +140,7 @@ def test_sse_outcome_in_one_piece(terminal: bytes, expected: Outcome, prefix: by
 
 @pytest.mark.parametrize(("terminal", "expected"), TERMINAL_EVENTS)
 def test_sse_outcome_byte_by_byte(terminal: bytes, expected: Outcome) -> None:
-    """One byte at a time, exactly the octet that completes the event is held back."""
+    """Octet by octet, exactly the one that completes the event is held back."""
     stream = b"".join(TRAPS) + terminal
     outcome, passed = run(SseObserver(), bytewise(stream))
     assert outcome == expected
@@ -149,7 +149,7 @@ def test_sse_outcome_byte_by_byte(terminal: bytes, expected: Outcome) -> None:
 
 
 def test_sse_outcome_comes_once() -> None:
-    """After the outcome everything may be sent, and finish repeats it."""
+    """After the outcome everything may be sent, and ``finish`` repeats it."""
     observer = SseObserver()
     assert observer.feed(event(TERMINAL)) == (0, COMPLETED)
     assert observer.feed(event(TERMINAL)) == (len(event(TERMINAL)), None)
@@ -157,7 +157,7 @@ def test_sse_outcome_comes_once() -> None:
 
 
 def test_sse_holds_back_only_the_completing_read() -> None:
-    """Earlier pieces of a terminal event go out as they come."""
+    """Earlier pieces of a terminal event are sent as they arrive."""
     observer = SseObserver()
     stream = delta() + event(TERMINAL)
     cut = len(stream) - 10
@@ -168,18 +168,18 @@ def test_sse_holds_back_only_the_completing_read() -> None:
 @pytest.mark.parametrize("trap", TRAPS)
 @pytest.mark.parametrize("split", [lambda stream: [stream], bytewise], ids=["whole", "bytewise"])
 def test_sse_unrelated_events_end_nothing(trap: bytes, split: Callable[[bytes], Iterable[bytes]]) -> None:
-    """An event that only speaks of terminal events is none, and the stream counts as cut."""
+    """An event that only mentions terminal events is not terminal, and the stream counts as cut."""
     assert run(SseObserver(), split(trap * 3)) == (Outcome("cut"), None)
 
 
-def test_finish_tells_what_an_unfinished_terminal_event_used() -> None:
-    """A terminal event without its blank line was cut, yet its usage is known."""
+def test_finish_reports_usage_of_an_incomplete_terminal_event() -> None:
+    """A terminal event without its blank line was cut, but its usage is known."""
     assert run(SseObserver(), [delta() + event(TERMINAL)[:-1]]) == (replace(COMPLETED, status="cut"), None)
     assert run(SseObserver(), [delta() + event(TERMINAL)[:-9]]) == (Outcome("cut"), None)
 
 
-def test_finish_tells_of_an_error_event() -> None:
-    """An ``error`` event ends nothing by itself, and explains a stream that stops after it."""
+def test_finish_reports_an_error_event() -> None:
+    """An ``error`` event does not end a turn, but explains a stream that stops after it."""
     error = event({"type": "error", "code": "server_error", "message": "x", "sequence_number": 2})
     assert run(SseObserver(), [delta(), error]) == (Outcome("error", error_code="server_error"), None)
     assert run(SseObserver(), bytewise(error + event(TERMINAL)))[0] == COMPLETED
@@ -204,7 +204,7 @@ CHAT_STREAMS = [
 @pytest.mark.parametrize(("events", "expected"), CHAT_STREAMS)
 @pytest.mark.parametrize("split", [lambda stream: [stream], bytewise], ids=["whole", "bytewise"])
 def test_chat_outcome(events: list[bytes], expected: Outcome, split: Callable[[bytes], Iterable[bytes]]) -> None:
-    """A chat stream ends with its usage chunk, an error or ``[DONE]``, and not with text that mentions them."""
+    """A chat stream ends with its usage chunk, an error or ``[DONE]``, not with text that mentions them."""
     text = 'data: [DONE] "usage": {"prompt_tokens": 1} {"error": 1}'
     talk = event(CHUNK | {"choices": [{"delta": {"content": text}}], "usage": None})
     outcome, passed = run(SseObserver(chat=True), split(talk + b"".join(events)))
@@ -214,14 +214,14 @@ def test_chat_outcome(events: list[bytes], expected: Outcome, split: Callable[[b
 
 
 def test_chat_cut_keeps_usage() -> None:
-    """A chat stream that stops before its end was cut; usage that it told is kept."""
+    """A chat stream that stops before its end was cut; its usage so far is kept."""
     stream = event(CHUNK | {"choices": [{}], "usage": CHAT_USAGE})
     outcome, passed = run(SseObserver(chat=True), [stream])
     assert (outcome.status, outcome.usage, passed) == ("cut", Usage(10, 4, 3, 2), None)
 
 
-def test_sse_large_other_event_is_not_kept() -> None:
-    """An event that names another type is passed over without keeping any of it."""
+def test_sse_large_other_event_is_not_buffered() -> None:
+    """An event that names another type is skipped without buffering any of it."""
     observer = SseObserver()
     observer.feed(b'data: {"type":"response.output_item.done","item":"')
     for _ in range(100):
@@ -232,7 +232,7 @@ def test_sse_large_other_event_is_not_kept() -> None:
 
 
 def test_sse_large_events_before_the_terminal_one() -> None:
-    """Large events of other types in one read are jumped over, one by one, and the terminal one behind them is seen."""
+    """Large events of other types in one read are skipped, and the terminal one after them is found."""
     large = [delta("z" * size) for size in (3000, 5000, 100, 9000)]
     stream = b"".join(large)
     assert run(SseObserver(), [stream + event(TERMINAL)]) == (COMPLETED, len(stream))
@@ -241,14 +241,14 @@ def test_sse_large_events_before_the_terminal_one() -> None:
 
 @pytest.mark.parametrize("size", [1 << 20, 8 << 20])
 def test_sse_large_terminal_event_in_small_reads(size: int) -> None:
-    """A terminal event of megabytes is read whole, wherever it is cut."""
+    """A terminal event of megabytes is read completely, in any split."""
     big = event({"type": "response.completed", "response": RESPONSE | {"output": "y" * size}})
     outcome, _ = run(SseObserver(), (big[at : at + 65536] for at in range(0, len(big), 65536)))
     assert outcome == COMPLETED
 
 
 def test_sse_terminal_event_beyond_the_limit_is_read_from_its_tail() -> None:
-    """Beyond the limit the type at the beginning and the usage in the tail still count, in bounded memory."""
+    """Beyond the limit, the type at the beginning and the usage in the tail are read in bounded memory."""
     big = event({"type": "response.completed", "response": {"output": "y" * 3_000_000, **RESPONSE}})
     observer = SseObserver(limit=2000)
     outcome, _ = run(observer, (big[at : at + 65536] for at in range(0, len(big), 65536)))
@@ -256,7 +256,7 @@ def test_sse_terminal_event_beyond_the_limit_is_read_from_its_tail() -> None:
 
 
 def test_sse_unnamed_event_beyond_the_limit_is_dropped() -> None:
-    """An event too large to keep that does not name its type first is passed over, and the next is seen."""
+    """An event too large to buffer that does not name its type first is skipped, and the next one is found."""
     big = event({"x": "y" * 5000, "type": "response.completed"})
     assert run(SseObserver(limit=2000), itertools.chain(bytewise(big), [event(TERMINAL)])) == (COMPLETED, len(big))
 
@@ -286,7 +286,7 @@ line_ends = st.sampled_from(["\n", "\r\n", "\r"])
 
 @st.composite
 def streams(draw: st.DrawFn, events: st.SearchStrategy[Any]) -> bytes:
-    """A stream of events in any legal dress: line ends, comments, names, spaces, several data lines."""
+    """Draw a stream of events in any valid syntax: line ends, comments, names, spaces, several data lines."""
     end = draw(line_ends)
     stream = draw(st.sampled_from(["", "\ufeff"]))
     for data in draw(st.lists(events, max_size=4)):
@@ -302,7 +302,7 @@ def split_at(stream: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def decoded_outcome(stream: bytes) -> Outcome | None:
-    """What a client that decodes and parses every event would see first."""
+    """Return the first outcome that a client which decodes and parses every event would see."""
     outcomes = (event_outcome(parse(item.data)) for item in EventDecoder().feed(stream))
     return next((outcome for outcome in outcomes if outcome is not None and outcome.status != "error"), None)
 
@@ -316,7 +316,7 @@ def parse(text: str) -> Any:
 
 @given(streams(json_values | terminals), st.lists(st.integers(0, 10**4), max_size=6))
 def test_sse_any_split_of_any_stream(stream: bytes, cuts: list[int]) -> None:
-    """The observer sees what a full decoder sees, and nothing a client could take for the end goes out before."""
+    """The observer sees what a full decoder sees, and no end of a turn is sent before that."""
     expected = decoded_outcome(stream)
     for pieces in ([stream], split_at(stream, cuts), bytewise(stream)):
         outcome, passed = run(SseObserver(), pieces)
@@ -331,7 +331,7 @@ def test_sse_any_split_of_any_stream(stream: bytes, cuts: list[int]) -> None:
 
 @given(streams(json_values), st.lists(st.integers(0, 10**4), max_size=6))
 def test_chat_any_split_of_any_stream(noise: bytes, cuts: list[int]) -> None:
-    """A chat stream gives one outcome however it is split, and [DONE] never goes out before it."""
+    """A chat stream has the same outcome in any split, and [DONE] is never sent before it."""
     stream = noise + event(CHUNK | {"choices": [{"delta": {"content": "[DONE]"}}]}) + b"data: [DONE]\n\n"
     outcomes = {
         run(SseObserver(chat=True), pieces)[0] for pieces in ([stream], split_at(stream, cuts), bytewise(stream))
@@ -385,21 +385,21 @@ JSON_BODIES = [
 
 @pytest.mark.parametrize(("status", "body", "expected"), JSON_BODIES)
 def test_json_outcome(status: int, body: object, expected: Outcome) -> None:
-    """A JSON body tells its outcome at its end, in one piece and byte by byte."""
+    """A JSON body has its outcome at its end, in one piece and octet by octet."""
     raw = json.dumps(body).encode()
     for pieces in ([raw], bytewise(raw)):
         assert run(JsonObserver(status=status), pieces) == (expected, None)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"\xff", b"[" * 100_000])
-def test_json_observer_survives_what_is_not_json(body: bytes) -> None:
-    """A body that is no JSON has no usage, and an error status stays an error."""
+def test_json_observer_with_invalid_json(body: bytes) -> None:
+    """A body that is not JSON has no usage, and an error status stays an error."""
     assert run(JsonObserver(), [body])[0] == Outcome("completed")
     assert run(JsonObserver(status=502), [body])[0] == Outcome("error")
 
 
 def test_json_observer_cut() -> None:
-    """A body that broke off was cut; what it had told by then is known."""
+    """A body that broke off was cut; its contents until then are used."""
     observer = JsonObserver()
     observer.feed(b'{"usage"')
     assert observer.finish(whole=False) == Outcome("cut")
@@ -409,7 +409,7 @@ def test_json_observer_cut() -> None:
 
 
 def test_json_observer_beyond_the_limit_reads_the_tail() -> None:
-    """Of a body too large to keep, the usage in its tail counts."""
+    """For a body too large to buffer, the usage in its tail is read."""
     observer = JsonObserver(limit=1000)
     for piece in (b'{"output":"', *[b"x" * 65536] * 20, b'","usage":' + json.dumps(USAGE).encode() + b"}"):
         observer.feed(piece)
@@ -432,12 +432,12 @@ def test_json_observer_beyond_the_limit_reads_the_tail() -> None:
     ],
 )
 def test_usage_absent_is_not_zero(usage: object, expected: Usage | None) -> None:
-    """Usage that is absent, null, empty or malformed is none; zero is zero."""
+    """Usage that is absent, null, empty or malformed is ``None``; zero is zero."""
     assert usage_of(usage) == expected
 
 
 def test_event_outcome() -> None:
-    """A terminal event and an error end a turn, with members in any order; nothing else does."""
+    """A terminal event and an error have an outcome, with members in any order; other events have none."""
     assert event_outcome(TERMINAL) == COMPLETED
     error = {"type": "error", "status": 429, "error": {"type": "usage_limit_reached"}, "headers": {}}
     assert event_outcome(error) == Outcome("error", error_code="usage_limit_reached")
@@ -467,7 +467,7 @@ CODINGS = [
 
 @pytest.mark.parametrize(("coding", "compress"), CODINGS)
 def test_encoded_stream_is_observed(coding: str, compress: Callable[[bytes], bytes]) -> None:
-    """Of an encoded stream a decoded copy is observed; what completes the terminal event waits."""
+    """A decoded copy of an encoded stream is observed; the read that completes the terminal event waits."""
     raw = compress(b"".join(TRAPS) * 20 + event(TERMINAL))
     for pieces in ([raw], bytewise(raw), split_at(raw, [50, 99, 200])):
         observer = observer_for(
@@ -483,14 +483,14 @@ def test_encoded_stream_is_observed(coding: str, compress: Callable[[bytes], byt
 
 @pytest.mark.parametrize(("coding", "compress"), CODINGS)
 def test_encoded_json_is_observed(coding: str, compress: Callable[[bytes], bytes]) -> None:
-    """Of an encoded JSON body a decoded copy is read."""
+    """A decoded copy of an encoded JSON body is read."""
     observer = observer_for(status=200, media_type="application/json; charset=utf-8", content_encoding=coding)
     assert run(observer, bytewise(compress(json.dumps(RESPONSE).encode()))) == (COMPLETED, None)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd", "br", "gzip, zstd"])
 def test_undecodable_copy_means_no_usage(coding: str) -> None:
-    """A body that cannot be decoded is relayed all the same, and its turn has no usage."""
+    """A body that cannot be decoded is still relayed, and its turn has no usage."""
     observer = observer_for(status=200, media_type="text/event-stream", content_encoding=coding)
     assert run(observer, [b"not", b" encoded" * 50, b"x"]) == (Outcome("completed"), None)
     assert observer.finish(whole=False) == Outcome("cut")
@@ -498,8 +498,8 @@ def test_undecodable_copy_means_no_usage(coding: str) -> None:
     assert run(refused, [b"\x78\x9cbroken"]) == (Outcome("error"), None)
 
 
-def test_encoded_bomb_is_followed_in_bounded_pieces() -> None:
-    """A copy that explodes when decoded is read in bounded pieces, and what ends the turn is still seen."""
+def test_decompression_bomb_is_observed_in_bounded_pieces() -> None:
+    """A decompression bomb is read in bounded pieces, and the end of the turn is still found."""
     bomb = gzip.compress(b'data: {"type":"x"}' + b"\n" * (64 << 20) + event(TERMINAL))
     observer = observer_for(status=200, media_type="text/event-stream", content_encoding="gzip")
     assert run(observer, [bomb]) == (COMPLETED, 0)
@@ -520,5 +520,5 @@ def test_encoded_bomb_is_followed_in_bounded_pieces() -> None:
     ],
 )
 def test_observer_for_chooses(status: int, media_type: str, path: str, body: bytes, expected: Outcome) -> None:
-    """Status, media type and path decide how a body is read."""
+    """Status, media type and path determine the observer."""
     assert run(observer_for(status=status, media_type=media_type, path=path), [body])[0] == expected

@@ -1,4 +1,4 @@
-"""JSON of upstream and of clients is read as the standard library reads it, if faster."""
+"""JSON from upstream and clients is parsed as by the standard library, only faster."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _VALUES = st.recursive(
 
 
 @given(value=_VALUES, is_ascii=st.booleans())
-def test_any_value_is_read(value: object, is_ascii: bool) -> None:
-    """What json writes is read back."""
+def test_parse_json_round_trip(value: object, is_ascii: bool) -> None:
+    """Everything that json writes can be parsed."""
     assert parse_json(json.dumps(value, ensure_ascii=is_ascii)) == value
 
 
 @given(text=st.text(alphabet='{}[]",:\\ud8f0123456789eE+-.tnrulfasNI \n\t\x00\x1f'))
-def test_what_is_no_json_is_nothing(text: str) -> None:
-    """Whatever else comes is read as json reads it, or is nothing."""
+def test_parse_json_agrees_with_json(text: str) -> None:
+    """Other text is parsed as by json, or the result is ``None``."""
     try:
         expected = json.loads(text)
     except ValueError:
@@ -48,5 +48,5 @@ def test_what_is_no_json_is_nothing(text: str) -> None:
     ],
 )
 def test_parse_json(data: bytes | bytearray, value: object) -> None:
-    """Names that come twice, half a surrogate, bad UTF-8, large numbers, deep nesting and what is no JSON."""
+    """Repeated names, lone surrogates, invalid UTF-8, large numbers, deep nesting and invalid JSON."""
     assert parse_json(data) == value

@@ -35,7 +35,7 @@ CODEX = Limit("codex", Window(12.5, 300, 1790000000), Window(40.0, 10080, 179050
 
 
 def test_from_fields_reads_the_subscription() -> None:
-    """Both windows of the family ``codex`` are read, whatever the case of the names."""
+    """Both windows of the family ``codex`` are read, with names in any case."""
     limits = from_fields(FIELDS)
     assert limits == RateLimits((CODEX,))
     assert limits.primary == Window(12.5, 300, 1790000000)
@@ -43,7 +43,7 @@ def test_from_fields_reads_the_subscription() -> None:
 
 
 def test_from_fields_discovers_other_limits() -> None:
-    """Another family is found by its fields, named, and current when it is the active one."""
+    """Another family is found by its fields, with its name, and is current if it is the active one."""
     limits = from_fields([*FIELDS, *OTHER_FIELDS])
     assert limits is not None
     other = Limit("codex-bengalfox", None, Window(7.0, 10080, 1791000000), "Spark")
@@ -52,8 +52,8 @@ def test_from_fields_discovers_other_limits() -> None:
     assert limits.primary is None
 
 
-def test_from_fields_reads_credits_and_what_was_reached() -> None:
-    """Credits, plan and the kind of refusal are read without any window."""
+def test_from_fields_reads_credits_and_reached_type() -> None:
+    """Credits, plan and the kind of limit reached are read without any window."""
     fields = {
         "x-codex-credits-has-credits": "True",
         "x-codex-credits-unlimited": "0",
@@ -77,13 +77,13 @@ def test_from_fields_reads_credits_and_what_was_reached() -> None:
     ],
 )
 def test_from_fields_without_limits_is_none(fields: list[tuple[str, str]]) -> None:
-    """Fields that say nothing of limits, or nothing that can be read, give nothing."""
+    """Fields that are not about limits, or are malformed, have no rate limits."""
     assert from_fields(fields) is None
 
 
 @pytest.mark.parametrize(("value", "number"), [("", 0), ("x", 0), ("1e300", 0), ("-5", 0), ("inf", 0), ("60.0", 60)])
 def test_from_fields_malformed_integers_are_zero(value: str, number: int) -> None:
-    """A window whose length cannot be read has none, and no start."""
+    """A window with an invalid length has length 0 and no start."""
     limits = from_fields([("x-codex-primary-used-percent", "1"), ("x-codex-primary-window-minutes", value)])
     assert limits is not None
     assert limits.primary == Window(1.0, number, 0)
@@ -126,12 +126,12 @@ def test_from_message_names_its_limit() -> None:
     ["", "x codex.rate_limits", '["codex.rate_limits"]', '{"type":"response.created","a":"codex.rate_limits"}'],
 )
 def test_from_message_ignores_other_messages(text: str) -> None:
-    """What only speaks of rate limits is none."""
+    """A message that only mentions rate limits has none."""
     assert from_message(text) is None
 
 
 def test_from_message_survives_any_shape() -> None:
-    """A message with other types in its places gives what can be read."""
+    """A message with unexpected types is read as far as possible."""
     message = '{"type":"codex.rate_limits","rate_limits":[1],"credits":"x","plan_type":3,"metered_limit_name":{}}'
     assert from_message(message) == RateLimits((Limit("codex"),), "codex")
 
@@ -141,7 +141,7 @@ def test_from_message_survives_any_shape() -> None:
     [
         pytest.param(FIELDS, 1790500000 - 604800, id="codex"),
         pytest.param([*FIELDS, *OTHER_FIELDS], 1791000000 - 604800, id="active"),
-        pytest.param([*FIELDS, ("x-codex-active-limit", "nobody")], 1790500000 - 604800, id="active-is-not-told"),
+        pytest.param([*FIELDS, ("x-codex-active-limit", "nobody")], 1790500000 - 604800, id="active-is-not-described"),
         pytest.param([*FIELDS, ("x-codex-active-limit", " CODEX ")], 1790500000 - 604800, id="active-is-codex"),
         pytest.param(FIELDS[:5], None, id="no-reset"),
         pytest.param([("x-codex-secondary-window-minutes", "0"), FIELDS[5]], None, id="zero-window"),
@@ -150,5 +150,5 @@ def test_from_message_survives_any_shape() -> None:
     ],
 )
 def test_week_start_follows_the_secondary_window(fields: list[tuple[str, str]], start: int | None) -> None:
-    """The week starts a window's length before its reset, if both are known."""
+    """The week starts one window length before its reset, if both are known."""
     assert read_fields(fields)[1] == start

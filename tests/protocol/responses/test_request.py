@@ -1,4 +1,4 @@
-"""What a request asks for, from bodies of every size and shape."""
+"""The facts in a request's body, of every size and shape."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def blocks(body: bytes, size: int = 65536) -> list[bytes]:
 )
 @pytest.mark.parametrize("padding", ["", LARGE], ids=["parsed", "scanned"])
 def test_request_facts(body: Any, facts: RequestFacts, padding: str) -> None:
-    """Model, tier and streaming are found in small and large bodies, also behind megabytes of input."""
+    """Model and tier are found in small and large bodies, even after megabytes of input."""
     if padding and isinstance(body, dict):
         body = {"input": [{"text": padding}, [], {}]} | body
     assert request_facts(blocks(json.dumps(body).encode())) == facts
@@ -45,7 +45,7 @@ def test_request_facts(body: Any, facts: RequestFacts, padding: str) -> None:
 
 @pytest.mark.parametrize("padding", ["", LARGE], ids=["parsed", "scanned"])
 def test_request_facts_last_member_counts(padding: str) -> None:
-    """Of a member that comes twice the last counts, and a key may be written with escapes."""
+    """The last of repeated members counts, and keys may contain escapes."""
     body = f'{{"model":"a","input":{json.dumps(padding)},"mod\\u0065l" : "b"}}'.encode()
     assert request_facts(blocks(body)).model == "b"
 
@@ -53,7 +53,7 @@ def test_request_facts_last_member_counts(padding: str) -> None:
 @pytest.mark.parametrize("coding", ["zstd", "gzip"])
 @pytest.mark.parametrize("padding", ["", LARGE], ids=["parsed", "scanned"])
 def test_request_facts_of_encoded_bodies(coding: str, padding: str) -> None:
-    """Encoded bodies are decoded to be read."""
+    """Encoded bodies are decoded."""
     raw = json.dumps({"input": padding} | BODY).encode()
     body = zstandard.compress(raw) if coding == "zstd" else gzip.compress(raw, mtime=0)
     assert request_facts(blocks(body, 1000), coding) == FACTS
@@ -72,18 +72,18 @@ def test_request_facts_of_encoded_bodies(coding: str, padding: str) -> None:
     ],
 )
 def test_request_facts_of_unreadable_bodies(body: bytes, coding: str) -> None:
-    """A body that cannot be read says nothing, and fails nothing."""
+    """A body that cannot be read has no facts and raises no error."""
     assert request_facts(blocks(body), coding) == RequestFacts()
 
 
 def test_request_facts_gives_up_on_a_body_made_of_brackets() -> None:
-    """A body that would take long to scan says nothing."""
+    """A body that would take too long to scan has no facts."""
     body = b'{"model":"m","x":' + b"[" * 1_500_000
     assert request_facts(blocks(body)) == RequestFacts()
 
 
 def test_request_facts_gives_up_on_a_bomb() -> None:
-    """A body that explodes when decoded is not followed to its end."""
+    """A decompression bomb is not decoded to its end."""
     bomb = gzip.compress(b'{"model":"m","x":"' + b"x" * (130 << 20) + b'"}', 1)
     assert request_facts(blocks(bomb), "gzip") == RequestFacts()
 
@@ -100,7 +100,7 @@ members = st.dictionaries(
 
 @given(members, st.sampled_from([None, 1]), st.booleans(), st.integers(1, 40))
 def test_scanner_agrees_with_a_parser(body: dict[str, Any], indent: int | None, ascii_only: bool, size: int) -> None:
-    """The scanner finds what a JSON parser finds, however the body is written and cut."""
+    """The scanner finds what a JSON parser finds, in any formatting and split."""
     scanner = _Scanner()
     for block in blocks(json.dumps(body, indent=indent, ensure_ascii=ascii_only).encode(), size):
         scanner.feed(block)

@@ -1,4 +1,4 @@
-"""permessage-deflate: what was negotiated (RFC 7692 section 7.1), and messages decompressed in bounded pieces."""
+"""permessage-deflate: negotiated parameters (RFC 7692 section 7.1), and decompression in bounded pieces."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ NOT_UNDERSTOOD = [
 
 @pytest.mark.parametrize(("value", "parameters"), NEGOTIATED)
 def test_negotiated_reads_the_parameters(value: str | None, parameters: DeflateParameters | None) -> None:
-    """What was agreed upon is read as RFC 7692 writes it."""
+    """Negotiated parameters are parsed in every form that RFC 7692 allows."""
     assert negotiated(value) == parameters
 
 
 @pytest.mark.parametrize("value", NOT_UNDERSTOOD)
-def test_negotiated_refuses_what_it_cannot_read_frames_with(value: str) -> None:
-    """Other extensions and parameters out of their range are refused."""
+def test_negotiated_refuses_unsupported_extensions(value: str) -> None:
+    """Other extensions and parameters out of range are refused."""
     with pytest.raises(UnsupportedExtensions):
         negotiated(value)
 
@@ -63,8 +63,8 @@ def compressed(text: bytes, level: int = -1) -> bytes:
 
 
 @pytest.mark.parametrize("context_takeover", [False, True])
-def test_feed_holds_little_of_a_bomb(context_takeover: bool) -> None:
-    """A message that grows a thousandfold comes in small pieces, whole."""
+def test_feed_limits_a_decompression_bomb(context_takeover: bool) -> None:
+    """A message that expands a thousandfold is decompressed in small pieces, completely."""
     bomb = compressed(bytes(64 * 1024 * 1024), level=9)
     inflater = Inflater(15, context_takeover=context_takeover)
     tracemalloc.start()
@@ -76,8 +76,8 @@ def test_feed_holds_little_of_a_bomb(context_takeover: bool) -> None:
 
 
 @pytest.mark.parametrize("size", [65535, 65536, 65537, 131072])
-def test_feed_gives_all_at_the_bound_of_a_piece(size: int) -> None:
-    """Nothing is left inside where a message ends exactly with a piece."""
+def test_feed_at_the_boundary_of_a_piece(size: int) -> None:
+    """No data is left in the inflater if a message ends exactly with a piece."""
     inflater = Inflater(15, context_takeover=True)
     for text in (b"a" * size, b"b" * size):
         stream = zlib.compressobj(wbits=-15)
@@ -92,8 +92,8 @@ def test_feed_gives_all_at_the_bound_of_a_piece(size: int) -> None:
         pytest.param(zlib.compress(b"text", wbits=-15), id="final-block"),
     ],
 )
-def test_feed_never_recovers_from_what_it_cannot_read(data: bytes) -> None:
-    """After one message that cannot be decompressed no other is."""
+def test_feed_never_recovers_from_an_error(data: bytes) -> None:
+    """After a message that cannot be decompressed, no other can be."""
     inflater = Inflater(15, context_takeover=True)
     with pytest.raises(DecodingError):
         list(inflater.feed(data, is_last=True))
@@ -101,16 +101,16 @@ def test_feed_never_recovers_from_what_it_cannot_read(data: bytes) -> None:
         list(inflater.feed(compressed(b"text"), is_last=True))
 
 
-def test_skip_leaves_a_message_out() -> None:
-    """Where each message starts afresh the rest of one can be left out, and the next is read."""
+def test_skip_without_context_takeover() -> None:
+    """Without context takeover the rest of a message can be skipped, and the next one is read."""
     inflater = Inflater(15, context_takeover=False)
     for _ in inflater.feed(compressed(b"one" * 100)[:20], is_last=False):
         inflater.skip()
     assert b"".join(inflater.feed(compressed(b"two"), is_last=True)) == b"two"
 
 
-def test_skip_breaks_what_takes_over() -> None:
-    """Where messages refer to earlier ones, leaving one out makes the rest unreadable, and that is said."""
+def test_skip_with_context_takeover() -> None:
+    """With context takeover, skipping a message makes later ones unreadable, which is reported."""
     inflater = Inflater(15, context_takeover=True)
     inflater.skip()
     with pytest.raises(DecodingError):

@@ -1,4 +1,4 @@
-"""Frames of a WebSocket, found in any split, against RFC 6455 and the ``websockets`` package."""
+"""WebSocket frames in any split, checked against RFC 6455 and the ``websockets`` package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.websocket_peers import SPLITS, Peer, Split
 
 MASK = b"\x0a\x0b\x0c\x0d"
 
-# What breaks the protocol: who sends it, whether compression was negotiated, the octets.
+# Protocol violations: whether the client sends it, whether compression was negotiated, the octets.
 VIOLATIONS = [
     pytest.param(False, False, b"\x81\x85" + MASK + b"hello", id="masked-by-the-server"),
     pytest.param(True, False, b"\x81\x05hello", id="not-masked-by-the-client"),
@@ -37,7 +37,7 @@ VIOLATIONS = [
 
 
 def payloads(parser: FrameParser, reads: list[bytes]) -> list[tuple[int, bytes]]:
-    """First octet and payload of each frame; checks on the way that the offsets cover what was read."""
+    """Return first octet and payload of each frame; assert that the offsets cover all reads."""
     found: list[tuple[int, bytes]] = []
     payload = b""
     for data in reads:
@@ -58,7 +58,7 @@ def payloads(parser: FrameParser, reads: list[bytes]) -> list[tuple[int, bytes]]
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70000])
 @pytest.mark.parametrize("most", [None, 9000, 1])
 def test_feed_finds_a_frame_of_any_length(is_client: bool, size: int, most: int | None) -> None:
-    """Each form of the length is understood, in one piece, in many and octet by octet."""
+    """Each form of the length is parsed, in one piece, in many and octet by octet."""
     text = bytes(number % 251 for number in range(size))
     data = Peer(is_client=is_client).frame(Opcode.BINARY, text)
     reads = [data] if most is None else Split(size, most).of(data)
@@ -78,7 +78,7 @@ FRAMES = st.lists(
 def test_feed_finds_the_same_frames_in_any_split(
     frames: list[tuple[Opcode, bytes]], is_client: bool, split: Split
 ) -> None:
-    """However a stream is cut up, the same frames are found."""
+    """The same frames are found in any split of a stream."""
     peer = Peer(is_client=is_client)
     data = b"".join(peer.frame(opcode, payload) for opcode, payload in frames)
     parser = FrameParser(masked=is_client, compressible=False)
@@ -88,7 +88,7 @@ def test_feed_finds_the_same_frames_in_any_split(
 @pytest.mark.parametrize(("masked", "compressible", "data"), VIOLATIONS)
 @pytest.mark.parametrize("is_split", [False, True], ids=["whole", "octets"])
 def test_feed_gives_up_at_a_violation(masked: bool, compressible: bool, data: bytes, is_split: bool) -> None:
-    """What breaks the protocol ends the search, and nothing raises; frames before it were found."""
+    """A protocol violation ends the parsing without an exception; earlier frames were found."""
     parser = FrameParser(masked=masked, compressible=compressible)
     good = Peer(is_client=masked).text(b"good")
     octets = good + data
@@ -99,8 +99,8 @@ def test_feed_gives_up_at_a_violation(masked: bool, compressible: bool, data: by
     assert parser.feed(good) == []
 
 
-def test_feed_stops_behind_a_message_when_told() -> None:
-    """Control frames may come before the message and within it; what follows it is left to another call."""
+def test_feed_one_message() -> None:
+    """Control frames may come before and within the message; the octets after it are left to another call."""
     peer = Peer(is_client=True)
     first, second = peer.fragments([b"a", b"b"])
     ping = peer.frame(Opcode.PING, b"")
@@ -113,7 +113,7 @@ def test_feed_stops_behind_a_message_when_told() -> None:
 
 
 def test_is_between_messages_is_false_within_frames_and_messages() -> None:
-    """Nothing may be put into a frame, its head, or between the fragments of a message; anywhere else it may."""
+    """No frame may be inserted into a frame, its head, or a fragmented message; anywhere else one may."""
     first, second = Peer().fragments([b"one", b"two"])
     parser = FrameParser(masked=False, compressible=False)
     seen = []
@@ -125,14 +125,14 @@ def test_is_between_messages_is_false_within_frames_and_messages() -> None:
 
 @given(st.binary(max_size=200), st.binary(min_size=4, max_size=4), st.integers(0, 200))
 def test_unmask_undoes_the_mask_at_any_position(data: bytes, mask: bytes, position: int) -> None:
-    """Each octet is combined with the octet of the key that its position in the payload says."""
+    """Each octet is combined with the key's octet for its position in the payload."""
     expected = bytes(octet ^ mask[(position + at) % 4] for at, octet in enumerate(data))
     assert unmask(data, mask, position) == expected
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
-def test_server_text_is_understood_by_a_client(size: int) -> None:
-    """A frame of ours is one that another implementation takes, and so is our Close frame."""
+def test_server_text_is_accepted_by_a_client(size: int) -> None:
+    """Another implementation accepts our text and Close frames."""
     client = ClientProtocol(parse_uri("ws://localhost/"), state=State.OPEN)
     client.receive_data(server_text(b"x" * size) + server_close(1008, "refused"))
     text, close = client.events_received()
@@ -147,5 +147,5 @@ def test_server_text_is_understood_by_a_client(size: int) -> None:
     [(b"", (1005, "")), (b"\x03\xe8", (1000, "")), (b"\x03\xf0no", (1008, "no")), (b"\x03\xf0\xff", (1008, "\ufffd"))],
 )
 def test_close_of_reads_code_and_reason(payload: bytes, close: tuple[int, str]) -> None:
-    """Code and reason are told; a frame without them has 1005, and a broken reason is no failure."""
+    """Code and reason are returned; a frame without them has 1005, and an invalid reason is no error."""
     assert close_of(payload) == close

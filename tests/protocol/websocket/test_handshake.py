@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket: what passes, what is refused, how upstream's answer is read."""
+"""The opening handshake of a WebSocket: relayed and refused requests, and upstream's response."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ HANDSHAKE = [
 
 
 def accepting(*more: tuple[str, str]) -> HandshakeResponse:
-    """An answer of upstream that accepts."""
+    """Return a response of upstream that accepts the handshake."""
     return HandshakeResponse(
         101, "Switching Protocols", [("Upgrade", "WebSocket"), ("Connection", "Upgrade"), *more], b""
     )
 
 
 def replaced(name: str, value: str | None) -> Fields:
-    """The handshake with one field changed, added or, for ``None``, missing."""
+    """Return the handshake with one field changed, added or, for ``None``, removed."""
     fields = [field for field in HANDSHAKE if field[0] != name]
     return fields if value is None else [*fields, (name, value)]
 
 
-def test_require_opening_handshake_takes_a_valid_one() -> None:
-    """The handshake of Codex passes, and so does one in another spelling."""
+def test_require_opening_handshake_accepts_a_valid_one() -> None:
+    """The handshake of Codex is accepted, and so is one with other spelling."""
     require_opening_handshake("GET", "HTTP/1.1", "responses", HANDSHAKE)
     for name, value in (("Upgrade", "h2c, WebSocket"), ("Connection", "UPGRADE"), ("Content-Length", "0")):
         require_opening_handshake("GET", "HTTP/1.1", "responses", replaced(name, value))
@@ -51,7 +51,7 @@ def test_require_opening_handshake_takes_a_valid_one() -> None:
     [("POST", "HTTP/1.1", "responses"), ("GET", "HTTP/1.0", "responses"), ("GET", "HTTP/1.1", "realtime")],
 )
 def test_require_opening_handshake_refuses_other_requests(method: str, version: str, endpoint: str) -> None:
-    """Only GET over HTTP/1.1 at the one endpoint can become a WebSocket; elsewhere Codex is sent to HTTP."""
+    """Only GET over HTTP/1.1 at the one endpoint can become a WebSocket; for others Codex falls back to HTTP."""
     with pytest.raises(BadRequest if endpoint == "responses" else UpgradeUnavailable):
         require_opening_handshake(method, version, endpoint, HANDSHAKE)
 
@@ -72,7 +72,7 @@ def test_require_opening_handshake_refuses_other_requests(method: str, version: 
     ],
 )
 def test_require_opening_handshake_refuses_broken_ones(name: str, value: str | None, error: type[OcmError]) -> None:
-    """Each part that RFC 6455 section 4.2.1 asks for is required."""
+    """Every part that RFC 6455 section 4.2.1 demands is required."""
     with pytest.raises(error) as raised:
         require_opening_handshake("GET", "HTTP/1.1", "responses", replaced(name, value))
     fields = {"Sec-WebSocket-Version": "13"} if name == "Sec-WebSocket-Version" else {}
@@ -80,7 +80,7 @@ def test_require_opening_handshake_refuses_broken_ones(name: str, value: str | N
 
 
 def test_upgrade_request_fields_replace_the_account_and_keep_the_handshake() -> None:
-    """The owner's account goes upstream and not the client's; the fields of the handshake are the client's."""
+    """The owner's account goes upstream, not the client's; the handshake's fields are the client's."""
     client = [
         *HANDSHAKE,
         ("Authorization", "Bearer sk-ocm-alice"),
@@ -106,17 +106,19 @@ def test_upgrade_request_fields_replace_the_account_and_keep_the_handshake() -> 
 
 
 def test_upgrade_request_fields_ask_for_a_websocket_only() -> None:
-    """What else a client would like to switch to does not reach upstream."""
+    """Other protocols offered by a client do not reach upstream."""
     fields = upgrade_request_fields(replaced("Upgrade", "h2c, websocket"), host="h", account=[], overrides={})
     assert [value for name, value in fields if name == "upgrade"] == ["websocket"]
 
 
-def test_handshake_is_made_through_the_proxy() -> None:
-    """A client and a server that only see what goes through here agree, down to the compression."""
+def test_handshake_through_the_proxy() -> None:
+    """A client and a server connected through the proxy agree, including the compression."""
     client = ClientProtocol(parse_uri("ws://proxy/v1/responses"), extensions=[ClientPerMessageDeflateFactory()])
-    asked = [*client.connect().headers.raw_items(), ("Authorization", "Bearer sk-ocm-alice")]
-    require_opening_handshake("GET", "HTTP/1.1", "responses", asked)
-    fields = upgrade_request_fields(asked, host="upstream", account=[("authorization", "Bearer owner")], overrides={})
+    requested = [*client.connect().headers.raw_items(), ("Authorization", "Bearer sk-ocm-alice")]
+    require_opening_handshake("GET", "HTTP/1.1", "responses", requested)
+    fields = upgrade_request_fields(
+        requested, host="upstream", account=[("authorization", "Bearer owner")], overrides={}
+    )
     extension = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_max_window_bits=11)
     server = ServerProtocol(extensions=[extension])
     lines = ["GET /backend-api/codex/responses?x=1 HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
@@ -138,8 +140,8 @@ def test_handshake_is_made_through_the_proxy() -> None:
     assert passed.headers["x-request-id"] == "req_1"
 
 
-def test_answer_passes_all_fields_but_the_forbidden_ones() -> None:
-    """Codex needs upstream's fields; nobody needs upstream's cookies or instructions to nginx."""
+def test_response_forwards_all_fields_but_the_forbidden_ones() -> None:
+    """Upstream's fields reach Codex, except cookies and instructions to nginx."""
     answer = accepting(
         ("openai-model", "gpt-5.5"),
         ("x-codex-primary-used-percent", "5"),
@@ -160,21 +162,21 @@ def test_answer_passes_all_fields_but_the_forbidden_ones() -> None:
 
 
 def test_deflate_refuses_extensions_that_cannot_be_read() -> None:
-    """Where frames could not be read turns could not be counted, so such a socket is not opened."""
+    """A socket whose frames could not be read, and turns not be accounted, is not opened."""
     with pytest.raises(UpstreamError):
         accepting(("Sec-WebSocket-Extensions", "x-other")).deflate()
 
 
 @pytest.mark.parametrize("value", ["h2c", "websocket2", ""])
 def test_require_websocket_refuses_other_protocols(value: str) -> None:
-    """What upstream switches to must be what the client asked for."""
+    """Upstream must switch to the protocol that the client requested."""
     with pytest.raises(UpstreamError):
         HandshakeResponse(101, "Switching Protocols", [("Upgrade", value)], b"").require_websocket()
     accepting().require_websocket()
 
 
 @pytest.mark.parametrize("field", [("a", "b\r\nc: d"), ("a\nb", "c"), ("a", "b\0")])
-def test_head_is_not_split(field: tuple[str, str]) -> None:
-    """No field can bring another one along: it is unfolded or left out."""
+def test_head_is_safe_from_injection(field: tuple[str, str]) -> None:
+    """No field can inject another one: it is unfolded or dropped."""
     added = set(accepting(field).head().split(b"\r\n")) - set(accepting().head().split(b"\r\n"))
     assert added <= {b"a: b c: d"}

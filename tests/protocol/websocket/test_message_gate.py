@@ -1,4 +1,4 @@
-"""What a client says over a WebSocket: each message waits, passes octet for octet, or is left out whole."""
+"""Messages of a WebSocket client: each is held, then forwarded octet for octet or dropped completely."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CREATE = b'{"type":"response.create","model":"gpt-5.5","service_tier":"priority"
 FACTS = RequestFacts("gpt-5.5", "priority")
 UNREADABLE = ResponseCreate(RequestFacts())
 
-# A message, and what it asks for; None for what is no turn.
-ASKED = [
+# A message, and what it asks for; None if it asks for no turn.
+ASKS = [
     pytest.param(CREATE, ResponseCreate(FACTS), id="create"),
     pytest.param(
         b'{"type":"response.create","model":"m","generate":false,"previous_response_id":"resp_1"}',
@@ -39,36 +39,38 @@ ASKED = [
 
 
 def large(model: str) -> bytes:
-    """A message of 5 MiB, with its model at the end."""
+    """Return a message of 5 MiB with its model at the end."""
     return json.dumps({"type": "response.create", "input": "abcde" * (1 << 20), "model": model}).encode()
 
 
-def passed(gate: MessageGate, reads: list[bytes], *, out: frozenset[int] = frozenset()) -> tuple[bytes, list[object]]:
-    """What goes upstream when all messages but some pass, and what the messages asked for."""
+def decide_all(
+    gate: MessageGate, reads: list[bytes], *, dropped: frozenset[int] = frozenset()
+) -> tuple[bytes, list[object]]:
+    """Return what goes upstream if all messages but some are forwarded, and what the messages ask for."""
     upstream = b""
-    asked: list[object] = []
+    asks: list[object] = []
     for data in reads:
-        going = gate.feed(data)
-        while going:
-            item = going.pop(0)
+        sendable = gate.feed(data)
+        while sendable:
+            item = sendable.pop(0)
             if isinstance(item, bytes):
                 upstream += item
                 continue
-            assert going == []
-            asked.append(item.read())
-            going = gate.drop() if len(asked) - 1 in out else gate.forward()
-    return upstream, asked
+            assert sendable == []
+            asks.append(item.read())
+            sendable = gate.drop() if len(asks) - 1 in dropped else gate.forward()
+    return upstream, asks
 
 
 @pytest.mark.parametrize("deflate", [None, DeflateParameters(), DeflateParameters(client_no_context_takeover=True)])
-@pytest.mark.parametrize(("text", "asked"), ASKED)
-def test_read_says_what_a_message_asks_for(
-    deflate: DeflateParameters | None, text: bytes, asked: ResponseCreate | None
+@pytest.mark.parametrize(("text", "asks"), ASKS)
+def test_read_returns_what_a_message_asks_for(
+    deflate: DeflateParameters | None, text: bytes, asks: ResponseCreate | None
 ) -> None:
-    """Model, tier and the kind of turn are read; what cannot be read counts as a turn of an unknown model."""
+    """Model, tier and kind of turn are read; an unreadable message counts as a turn of an unknown model."""
     data = Peer(deflate, is_client=True).text(text)
     for reads in ([data], [data[at : at + 1] for at in range(len(data))]):
-        assert passed(MessageGate(deflate), reads) == (data, [asked])
+        assert decide_all(MessageGate(deflate), reads) == (data, [asks])
 
 
 @given(
@@ -78,31 +80,31 @@ def test_read_says_what_a_message_asks_for(
     st.sets(st.integers(0, 5)),
     st.data(),
 )
-def test_feed_passes_and_leaves_out_whole_messages(
-    said: list[bytes], deflate: DeflateParameters | None, split: Split, out: set[int], data: st.DataObject
+def test_feed_forwards_and_drops_complete_messages(
+    texts: list[bytes], deflate: DeflateParameters | None, split: Split, dropped: set[int], data: st.DataObject
 ) -> None:
-    """However a stream is cut up: what passes is the octets of the messages that pass, and nothing of the others."""
+    """In any split of a stream, exactly the octets of the forwarded messages go upstream."""
     context_takeover = deflate is not None and not deflate.client_no_context_takeover
     peer = Peer(deflate, is_client=True)
     stream = expected = b""
     is_closed = False
-    for number, text in enumerate(said):
+    for number, text in enumerate(texts):
         cut = data.draw(st.integers(0, len(text)))
         frames = b"".join(peer.fragments([text[:cut], text[cut:]]))
         ping = peer.frame(Opcode.PING, b"ping")
         stream += ping + frames
-        expected += b"" if is_closed else ping + (b"" if number in out else frames)
-        is_closed = is_closed or (context_takeover and number in out)
+        expected += b"" if is_closed else ping + (b"" if number in dropped else frames)
+        is_closed = is_closed or (context_takeover and number in dropped)
     gate = MessageGate(deflate)
-    upstream, asked = passed(gate, split.of(stream), out=frozenset(out))
+    upstream, asks = decide_all(gate, split.of(stream), dropped=frozenset(dropped))
     assert upstream == expected
     assert gate.is_closed is is_closed
-    expected_asks = [None if b'"x"' in text else ResponseCreate(FACTS) for text in said]
-    assert asked == expected_asks[: len(asked)]
+    expected_asks = [None if b'"x"' in text else ResponseCreate(FACTS) for text in texts]
+    assert asks == expected_asks[: len(asks)]
 
 
-def test_feed_holds_all_of_a_message_until_it_is_decided() -> None:
-    """Nothing of a message goes on before it is whole, nothing behind it before it is decided about."""
+def test_feed_holds_a_message_until_it_is_admitted() -> None:
+    """No part of a message is forwarded before it is complete, and nothing after it before its admission."""
     peer = Peer(is_client=True)
     first, second = peer.text(CREATE), peer.text(b'{"type":"x"}')
     gate = MessageGate(None)
@@ -117,8 +119,8 @@ def test_feed_holds_all_of_a_message_until_it_is_decided() -> None:
     assert gate.forward() == [second]
 
 
-def test_feed_passes_control_frames_at_once() -> None:
-    """A ping within a fragmented message does not wait for its end."""
+def test_feed_forwards_control_frames_immediately() -> None:
+    """A ping within a fragmented message is forwarded before the message's end."""
     peer = Peer(is_client=True)
     first, second = peer.fragments([CREATE[:20], CREATE[20:]])
     ping = peer.frame(Opcode.PING, b"now")
@@ -130,8 +132,8 @@ def test_feed_passes_control_frames_at_once() -> None:
     assert held.read() == ResponseCreate(FACTS)
 
 
-def test_feed_passes_nothing_behind_a_close_frame() -> None:
-    """A Close frame goes on, and what comes behind it does not: not even the rest of a message."""
+def test_feed_forwards_nothing_after_a_close_frame() -> None:
+    """A Close frame is forwarded, but nothing after it, not even the rest of a message."""
     peer = Peer(is_client=True)
     first, second = peer.fragments([CREATE[:20], CREATE[20:]])
     close = peer.frame(Opcode.CLOSE, b"\x03\xe8")
@@ -142,7 +144,7 @@ def test_feed_passes_nothing_behind_a_close_frame() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "stop"),
+    ("data", "close_code"),
     [
         pytest.param(b"\x81\x02{}", 1002, id="not-masked"),
         pytest.param(b"\xc1\x80abcd", 1002, id="compressed-without-having-been-negotiated"),
@@ -150,51 +152,51 @@ def test_feed_passes_nothing_behind_a_close_frame() -> None:
         pytest.param(b"\x02\x80abcd" + b"\x00\x80abcd" * 100, 1009, id="too-many-fragments"),
     ],
 )
-def test_feed_stops_for_good(data: bytes, stop: int) -> None:
-    """A client that breaks the protocol, or says too much at once, gets no octet through any more."""
+def test_feed_stops_at_a_violation(data: bytes, close_code: int) -> None:
+    """After a protocol violation or a message that is too long, nothing more is forwarded."""
     gate = MessageGate(None, limit=4096)
     assert gate.feed(data) == []
     assert isinstance(gate.violation, Violation)
-    assert gate.violation.close_code == stop
+    assert gate.violation.close_code == close_code
     assert gate.feed(Peer(is_client=True).text(CREATE)) == []
 
 
 @given(st.lists(st.binary(max_size=60), max_size=10))
-def test_feed_takes_any_octets(reads: list[bytes]) -> None:
-    """Nothing that a client sends raises."""
-    passed(MessageGate(DeflateParameters()), reads)
+def test_feed_accepts_any_octets(reads: list[bytes]) -> None:
+    """No octets from a client raise an exception."""
+    decide_all(MessageGate(DeflateParameters()), reads)
 
 
 @pytest.mark.parametrize("deflate", [None, DeflateParameters(), DeflateParameters(client_no_context_takeover=True)])
-def test_read_understands_large_messages(deflate: DeflateParameters | None) -> None:
-    """The model of a message of megabytes is found wherever it stands, and the next message is read, too."""
+def test_read_large_messages(deflate: DeflateParameters | None) -> None:
+    """The model of a message of megabytes is found at any position, and the next message is read, too."""
     peer = Peer(deflate, is_client=True)
     data = peer.text(large("gpt-5.5")) + peer.text(CREATE)
-    assert passed(MessageGate(deflate), [data]) == (
+    assert decide_all(MessageGate(deflate), [data]) == (
         data,
         [ResponseCreate(RequestFacts("gpt-5.5")), ResponseCreate(FACTS)],
     )
 
 
-def test_read_goes_on_behind_a_message_that_it_gave_up() -> None:
-    """A message made to take for ever is given up, yet decompressed to its end, and the next one is read."""
+def test_read_continues_after_a_message_that_was_given_up() -> None:
+    """A message that takes too long to scan is given up but fully decompressed, and the next one is read."""
     deflate = DeflateParameters()
     peer = Peer(deflate, is_client=True)
     data = peer.text(b"[" * (3 << 20)) + peer.text(CREATE)
-    assert passed(MessageGate(deflate), [data])[1] == [UNREADABLE, ResponseCreate(FACTS)]
+    assert decide_all(MessageGate(deflate), [data])[1] == [UNREADABLE, ResponseCreate(FACTS)]
 
 
-def test_read_bounds_a_bomb() -> None:
-    """A message that decompresses to more than anybody may say is not read, nor is what comes behind it."""
+def test_read_limits_a_decompression_bomb() -> None:
+    """A message that decompresses beyond the limit is not read, nor are later ones."""
     deflate = DeflateParameters()
     peer = Peer(deflate, is_client=True)
     data = peer.text(b'{"model":"m","x":"' + b"a" * (130 << 20) + b'"}') + peer.text(CREATE)
-    assert passed(MessageGate(deflate), [data])[1] == [UNREADABLE, UNREADABLE]
+    assert decide_all(MessageGate(deflate), [data])[1] == [UNREADABLE, UNREADABLE]
 
 
 @pytest.mark.parametrize("size", [10, 2 << 20])
-def test_read_takes_a_broken_end_for_a_turn(size: int) -> None:
-    """A message that cannot be decompressed to its end may ask for a turn, whatever its start says."""
+def test_read_treats_a_broken_end_as_a_turn(size: int) -> None:
+    """A message that cannot be fully decompressed may ask for a turn, regardless of its beginning."""
     text = json.dumps({"type": "x", "y": "z" * size}).encode()
     stream = zlib.compressobj(wbits=-15)
     data = stream.compress(text) + stream.flush(zlib.Z_SYNC_FLUSH) + b"\xff\xff\xff"
@@ -205,13 +207,13 @@ def test_read_takes_a_broken_end_for_a_turn(size: int) -> None:
     assert held.read() == UNREADABLE
 
 
-def test_decisions_without_a_message_are_defects() -> None:
-    """Who decides about nothing has lost count."""
-    for decide in (MessageGate(None).forward, MessageGate(None).drop):
+def test_forward_or_drop_without_a_message() -> None:
+    """Forwarding or dropping without a held message is an error of the caller."""
+    for decision in (MessageGate(None).forward, MessageGate(None).drop):
         with pytest.raises(RuntimeError):
-            decide()
+            decision()
 
 
 def test_response_create_reads_blocks_of_any_size() -> None:
-    """How the text comes does not matter."""
+    """The size of the blocks does not matter."""
     assert response_create(CREATE[at : at + 1] for at in range(len(CREATE))) == ResponseCreate(FACTS)

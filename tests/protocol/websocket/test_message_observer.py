@@ -1,4 +1,4 @@
-"""What a server says over a WebSocket: what matters is found, wherever it is cut, and the rest costs little."""
+"""Messages of a WebSocket server: those that matter are found in any split, others cost little."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DELTA = b'{"type":"response.output_text.delta","delta":"some text"}'
 COMPLETED = b'{"type":"response.completed","response":{"id":"resp_1"}}'
 LIMITS = b'{"type":"codex.rate_limits","rate_limits":{}}'
 
-# A message, and the type that its first words name if it is one that may matter, else None.
+# A message, and the type that its beginning names if the message may matter, else None.
 MESSAGES = [
     pytest.param(DELTA, None, id="delta"),
     pytest.param(b'{"type":"response.created","response":{"type":"response.completed"}}', None, id="speaks-of-another"),
@@ -44,7 +44,7 @@ MESSAGES = [
 def test_feed_finds_what_may_matter(
     deflate: DeflateParameters | None, text: bytes, type_: str | None, is_split: bool
 ) -> None:
-    """A message that names another type in its first words is passed over, any other is given whole."""
+    """A message that names another type at its beginning is skipped; any other is returned completely."""
     data = Peer(deflate).text(text)
     observer = MessageObserver(deflate)
     reads = [data[at : at + 1] for at in range(len(data))] if is_split else [data]
@@ -64,14 +64,14 @@ SAID = st.lists(
 
 
 @given(SAID, DEFLATES, SPLITS, st.data())
-def test_feed_finds_the_same_however_it_is_cut(
-    said: list[bytes], deflate: DeflateParameters | None, split: Split, data: st.DataObject
+def test_feed_finds_the_same_in_any_split(
+    texts: list[bytes], deflate: DeflateParameters | None, split: Split, data: st.DataObject
 ) -> None:
-    """Fragments, control frames between them, compression of any kind and any split change nothing."""
+    """Fragments, control frames between them, any compression and any split make no difference."""
     peer = Peer(deflate)
     stream = b""
     ends: dict[int, bytes] = {}
-    for text in said:
+    for text in texts:
         cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=3)))
         frames = peer.fragments([text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)])
         stream += peer.frame(Opcode.PING, b"ping").join(frames)
@@ -89,23 +89,23 @@ def test_feed_finds_the_same_however_it_is_cut(
     assert observer.is_between_messages
 
 
-def test_feed_keeps_to_the_ends_of_messages() -> None:
-    """A first string that is never closed does not reach into the next message."""
+def test_feed_respects_the_ends_of_messages() -> None:
+    """An unterminated first string does not extend into the next message."""
     (event,) = MessageObserver(None).feed(Peer().text(b'{"type":"x') + Peer().text(DELTA) + Peer().text(COMPLETED))[1:]
     assert isinstance(event, Message)
     assert event.type == "response.completed"
 
 
-def test_feed_leaves_no_violation_unseen() -> None:
-    """A length that is not in its shortest form is one also where the message is passed over."""
+def test_feed_detects_violations_in_skipped_messages() -> None:
+    """A length that is not in its shortest form is a violation even in a skipped message."""
     observer = MessageObserver(None)
     text = DELTA
     assert observer.feed(b"\x81\x7e" + len(text).to_bytes(2, "big") + text) == []
     assert observer.failure is not None
 
 
-def test_feed_looks_for_frames_where_they_begin() -> None:
-    """What looks like a frame within a message is none."""
+def test_feed_ignores_frames_within_messages() -> None:
+    """Data within a message that looks like a frame is ignored."""
     observer = MessageObserver(None)
     before, inner, behind = b'{"x":"', Peer().text(DELTA), b'","type":"error"}'
     message = Peer().text(before + inner + behind)
@@ -116,8 +116,8 @@ def test_feed_looks_for_frames_where_they_begin() -> None:
     assert bytes(event.buffer.octets) == before + inner + behind
 
 
-def test_feed_waits_for_the_end_of_what_it_passes_over() -> None:
-    """A message that is passed over may come in several reads; the next one begins behind its end."""
+def test_feed_skips_a_message_in_several_reads() -> None:
+    """A skipped message may span several reads; the next one begins after its end."""
     observer = MessageObserver(None)
     stream = Peer().text(DELTA) + Peer().text(COMPLETED)
     (event,) = [event for read in (stream[:52], stream[52:]) for event in observer.feed(read)]
@@ -126,16 +126,16 @@ def test_feed_waits_for_the_end_of_what_it_passes_over() -> None:
 
 
 @pytest.mark.parametrize("size", [125, 126, 200, 65535, 65536, 70_000])
-def test_feed_passes_over_messages_of_any_length(size: int) -> None:
-    """Where one that is passed over ends the next one begins, however its length is written."""
+def test_feed_skips_messages_of_any_length(size: int) -> None:
+    """The next message begins where a skipped one ends, for every form of its length."""
     delta = Peer().text(DELTA[:-2].ljust(size - 2, b"x") + b'"}')
     (event,) = MessageObserver(None).feed(2 * delta + Peer().text(COMPLETED) + delta)
     assert isinstance(event, Message)
     assert (event.type, event.start) == ("response.completed", 2 * len(delta))
 
 
-def test_feed_says_where_a_message_starts_in_the_read() -> None:
-    """What stands before a message may be sent; of one that started in an earlier read nothing of this one may."""
+def test_feed_returns_where_a_message_starts() -> None:
+    """Octets before a message may be sent; if it started in an earlier read, none of this read may."""
     observer = MessageObserver(None)
     delta, completed = Peer().text(DELTA), Peer().text(COMPLETED)
     (event,) = observer.feed(delta + completed + delta)
@@ -147,8 +147,8 @@ def test_feed_says_where_a_message_starts_in_the_read() -> None:
     assert (event.start, event.stop) == (0, 1)
 
 
-def test_feed_counts_a_fragmented_message_from_its_first_frame_in_the_read() -> None:
-    """A message starts with its first fragment, whatever stands between that and the last."""
+def test_feed_returns_where_a_fragmented_message_starts() -> None:
+    """A message starts with its first fragment, whatever comes between that and the last."""
     ping = Peer().frame(Opcode.PING, b"")
     first, second = Peer().fragments([COMPLETED[:10], COMPLETED[10:]])
     (event,) = MessageObserver(None).feed(ping + first + ping + second)
@@ -157,8 +157,8 @@ def test_feed_counts_a_fragmented_message_from_its_first_frame_in_the_read() -> 
 
 
 @pytest.mark.parametrize("is_split", [False, True], ids=["whole", "octets"])
-def test_feed_tells_of_a_close_frame(is_split: bool) -> None:
-    """Code and reason of a Close frame are told, at its place."""
+def test_feed_returns_a_close_frame(is_split: bool) -> None:
+    """The code of a Close frame is returned in order."""
     data = Peer().text(DELTA) + server_close(1001, "going")
     reads = [data[at : at + 1] for at in range(len(data))] if is_split else [data]
     observer = MessageObserver(None)
@@ -166,8 +166,8 @@ def test_feed_tells_of_a_close_frame(is_split: bool) -> None:
     assert found == [Closing(1001)]
 
 
-def test_feed_passes_binary_messages_over() -> None:
-    """A binary message is none of ours, but the compression goes on behind it."""
+def test_feed_skips_binary_messages() -> None:
+    """A binary message is skipped, but its compression context is kept."""
     deflate = DeflateParameters()
     peer = Peer(deflate)
     observer = MessageObserver(deflate)
@@ -184,8 +184,8 @@ def test_feed_passes_binary_messages_over() -> None:
         pytest.param(b"\x83\x00", id="violation"),
     ],
 )
-def test_feed_is_lost_behind_what_it_cannot_read(bad: bytes) -> None:
-    """What came before is told all the same, nothing raises, and nothing is found any more."""
+def test_feed_finds_nothing_after_an_error(bad: bytes) -> None:
+    """Earlier messages are returned, no exception is raised, and no later message is found."""
     deflate = DeflateParameters()
     observer = MessageObserver(deflate)
     peer = Peer(deflate)
@@ -196,16 +196,16 @@ def test_feed_is_lost_behind_what_it_cannot_read(bad: bytes) -> None:
 
 
 @given(st.lists(st.binary(max_size=60), max_size=10), st.booleans())
-def test_feed_takes_any_octets(reads: list[bytes], is_compressed: bool) -> None:
-    """Nothing that a server sends raises into the tunnel."""
+def test_feed_accepts_any_octets(reads: list[bytes], is_compressed: bool) -> None:
+    """No octets from a server raise an exception."""
     observer = MessageObserver(DeflateParameters() if is_compressed else None)
     for data in reads:
         observer.feed(data)
 
 
 @pytest.mark.parametrize("deflate", [None, DeflateParameters(), DeflateParameters(server_no_context_takeover=True)])
-def test_feed_keeps_nothing_of_large_messages_of_other_types(deflate: DeflateParameters | None) -> None:
-    """A large message that ends no turn is not held, compressed or not."""
+def test_feed_does_not_buffer_large_messages_of_other_types(deflate: DeflateParameters | None) -> None:
+    """A large message that ends no turn is not buffered, compressed or not."""
     text = json.dumps({"type": "response.output_item.done", "item": "x" * (8 << 20)}, separators=(",", ":")).encode()
     stream = Peer(deflate).text(text) + Peer(deflate).text(DELTA)
     observer = MessageObserver(deflate)
@@ -223,8 +223,8 @@ def test_feed_keeps_nothing_of_large_messages_of_other_types(deflate: DeflatePar
     [(COMPLETED[:-1] + b',"x":"%s"}', "response.completed"), (b'{"x":"%s"}', None), (b"%s", None)],
     ids=["terminal", "type-unknown", "no-json"],
 )
-def test_feed_bounds_what_is_kept(text: bytes, type_: str | None) -> None:
-    """Of a message beyond the limit the tail is kept if it names its type first, else nothing."""
+def test_feed_limits_its_buffer(text: bytes, type_: str | None) -> None:
+    """The tail of a message beyond the limit is buffered if it names its type first, else nothing."""
     deflate = DeflateParameters()
     observer = MessageObserver(deflate, limit=1 << 20)
     bomb = Peer(deflate).text(text.replace(b"%s", b"x" * (32 << 20)))

@@ -1,4 +1,4 @@
-"""What happens on a WebSocket: turns open and end in order, limits are told, refusals take the right moment."""
+"""WebSocket sessions: turns open and end in order, limits are reported, refusals come between messages."""
 
 from __future__ import annotations
 
@@ -31,58 +31,58 @@ from tests.websocket_peers import DEFLATES, SPLITS, Peer, Split
 REFUSAL = ModelNotAllowed("You may not use this model here.")
 
 
-def said(type_: str, **members: object) -> bytes:
-    """A message's text."""
+def event_text(type_: str, **members: object) -> bytes:
+    """Return a message's text."""
     return json.dumps({"type": type_, **members}, separators=(",", ":")).encode()
 
 
-CREATE = said("response.create", model="gpt-5.5")
-DELTA = said("response.output_text.delta", delta="text")
-COMPLETED = said(
+CREATE = event_text("response.create", model="gpt-5.5")
+DELTA = event_text("response.output_text.delta", delta="text")
+COMPLETED = event_text(
     "response.completed",
     response={"id": "resp_1", "model": "gpt-5.5", "usage": {"input_tokens": 5, "output_tokens": 7}},
 )
 DONE = Outcome("completed", usage=Usage(5, 0, 7), model="gpt-5.5")
 
-# What a server says, and how that ends an open turn; None if it does not.
+# A server message, and how it ends an open turn; None if it does not.
 ENDS = [
     pytest.param(COMPLETED, TurnEnded("turn", DONE), id="completed"),
     pytest.param(
-        said("response.incomplete", response={"incomplete_details": {"reason": "max_output_tokens"}}),
+        event_text("response.incomplete", response={"incomplete_details": {"reason": "max_output_tokens"}}),
         TurnEnded("turn", Outcome("incomplete", error_code="max_output_tokens")),
         id="incomplete",
     ),
     pytest.param(
-        said("response.failed", response={"error": {"code": "server_is_overloaded"}}),
+        event_text("response.failed", response={"error": {"code": "server_is_overloaded"}}),
         TurnEnded("turn", Outcome("failed", error_code="server_is_overloaded")),
         id="failed",
     ),
     pytest.param(
-        said("error", status=429, error={"code": "usage_limit_reached"}),
+        event_text("error", status=429, error={"code": "usage_limit_reached"}),
         TurnEnded("turn", Outcome("error", error_code="usage_limit_reached"), 429),
         id="error-with-a-status",
     ),
     pytest.param(
-        said("error", status_code=500, error={"type": "server_error"}),
+        event_text("error", status_code=500, error={"type": "server_error"}),
         TurnEnded("turn", Outcome("error", error_code="server_error"), 500),
         id="error-with-a-status-by-its-other-name",
     ),
     pytest.param(
-        said("error", error={"code": "previous_response_not_found"}),
+        event_text("error", error={"code": "previous_response_not_found"}),
         TurnEnded("turn", Outcome("error", error_code="previous_response_not_found"), 400),
         id="error-with-a-code-that-is-known",
     ),
-    pytest.param(said("error", error={"code": "odd"}), None, id="error-without-a-status"),
-    pytest.param(said("error", status="429"), None, id="error-with-no-good-status"),
+    pytest.param(event_text("error", error={"code": "odd"}), None, id="error-without-a-status"),
+    pytest.param(event_text("error", status="429"), None, id="error-with-no-good-status"),
     pytest.param(DELTA, None, id="delta"),
-    pytest.param(said("response.output_text.done", text="response.completed"), None, id="speaks-of-an-end"),
+    pytest.param(event_text("response.output_text.done", text="response.completed"), None, id="mentions-an-end"),
     pytest.param(b'{"response":{"type":"response.completed"},"x":1}', None, id="end-within-another"),
     pytest.param(b"no JSON", None, id="no-json"),
 ]
 
 
 def opened(deflate: DeflateParameters | None = None, turns: tuple[str, ...] = ("turn",)) -> WebSocketSession[str]:
-    """A session in which some turns are open."""
+    """Return a session with some open turns."""
     session: WebSocketSession[str] = WebSocketSession(deflate)
     peer = Peer(deflate, is_client=True)
     for turn in turns:
@@ -95,7 +95,7 @@ def opened(deflate: DeflateParameters | None = None, turns: tuple[str, ...] = ("
 
 @pytest.mark.parametrize(("text", "end"), ENDS)
 def test_from_server_ends_the_open_turn(text: bytes, end: TurnEnded[str] | None) -> None:
-    """What ends a turn is told between what may be sent before and what must wait for the record."""
+    """The end of a turn comes between what may be sent before and what must wait for the record."""
     session = opened()
     before, message, behind = Peer().text(DELTA), Peer().text(text), Peer().text(DELTA)
     items = session.from_server(before + message + behind)
@@ -104,9 +104,9 @@ def test_from_server_ends_the_open_turn(text: bytes, end: TurnEnded[str] | None)
 
 
 def test_from_server_ends_turns_in_the_order_they_opened() -> None:
-    """Two turns that end in one read are two ends, each before its own message."""
+    """Two turns that end in one read have two ends, each before its own message."""
     session = opened(turns=("first", "second"))
-    failed = said("response.failed", response={})
+    failed = event_text("response.failed", response={})
     assert session.from_server(Peer().text(COMPLETED) + Peer().text(failed)) == [
         TurnEnded("first", DONE),
         Peer().text(COMPLETED),
@@ -118,7 +118,7 @@ def test_from_server_ends_turns_in_the_order_they_opened() -> None:
 
 @given(DEFLATES, SPLITS)
 def test_from_server_changes_no_octet(deflate: DeflateParameters | None, split: Split) -> None:
-    """However it is cut: all octets pass in order, and the end is told before the read that makes it whole."""
+    """In any split all octets pass in order, and the end comes before the read that completes its message."""
     peer = Peer(deflate)
     stream = b"".join(peer.text(text) for text in (DELTA, DELTA * 50, COMPLETED))
     end, stream = len(stream), stream + peer.text(DELTA)
@@ -136,44 +136,44 @@ def test_from_server_changes_no_octet(deflate: DeflateParameters | None, split: 
     assert passed == stream
 
 
-def test_from_server_tells_of_limits() -> None:
-    """Both the message about limits and the fields of an error say how full the windows are."""
+def test_from_server_reports_limits() -> None:
+    """A message about limits and the fields of an error both report the windows' use."""
     session = opened()
     window = {"used_percent": 42, "window_minutes": 300, "reset_at": 1000}
-    limits = Peer().text(said("codex.rate_limits", plan_type="pro", rate_limits={"primary": window}))
-    told, octets = session.from_server(limits)
-    assert isinstance(told, LimitsReceived)
-    assert told.limits.primary is not None
-    assert (told.limits.primary.used_percent, told.limits.plan_type) == (42.0, "pro")
+    limits = Peer().text(event_text("codex.rate_limits", plan_type="pro", rate_limits={"primary": window}))
+    report, octets = session.from_server(limits)
+    assert isinstance(report, LimitsReceived)
+    assert report.limits.primary is not None
+    assert (report.limits.primary.used_percent, report.limits.plan_type) == (42.0, "pro")
     assert octets == limits
     fields = {"x-codex-primary-used-percent": "99.5", "x-codex-primary-window-minutes": 300, "x": None}
-    told, ended, _ = session.from_server(Peer().text(said("error", status=429, headers=fields)))
-    assert isinstance(told, LimitsReceived)
-    assert told.limits.primary is not None
-    assert (told.limits.primary.used_percent, told.limits.primary.window_minutes) == (99.5, 300)
+    report, ended, _ = session.from_server(Peer().text(event_text("error", status=429, headers=fields)))
+    assert isinstance(report, LimitsReceived)
+    assert report.limits.primary is not None
+    assert (report.limits.primary.used_percent, report.limits.primary.window_minutes) == (99.5, 300)
     assert isinstance(ended, TurnEnded)
 
 
-def test_from_server_tells_of_usage_that_nobody_asked_for() -> None:
-    """Tokens are counted even where no message is known to have asked for them; anything else is not a turn."""
+def test_from_server_reports_unexpected_usage() -> None:
+    """Usage is recorded even if no known message asked for it; anything else is not a turn."""
     session: WebSocketSession[str] = WebSocketSession(None)
     assert session.from_server(Peer().text(COMPLETED))[0] == TurnEnded(None, DONE)
-    for text in (said("response.completed", response={}), said("error", status=400)):
+    for text in (event_text("response.completed", response={}), event_text("error", status=400)):
         assert session.from_server(Peer().text(text)) == [Peer().text(text)]
 
 
-def test_from_server_knows_the_end_of_a_message_too_large() -> None:
-    """Of a terminal message beyond all bounds the type and the usage are known."""
+def test_from_server_with_an_oversized_terminal_message() -> None:
+    """The type and the usage of an oversized terminal message are known."""
     session = opened(DeflateParameters())
     text = COMPLETED.replace(b'"id"', b'"x":"' + b"x" * (65 << 20) + b'","id"')
     ended = session.from_server(Peer(DeflateParameters()).text(text))[0]
     assert ended == TurnEnded("turn", Outcome("completed", usage=Usage(5, 0, 7)))
 
 
-def test_end_cuts_what_is_open() -> None:
-    """The end of the connection ends all turns; one that had an error is told with it."""
+def test_end_cuts_open_turns() -> None:
+    """The end of the connection ends all turns; one with an error has it as its outcome."""
     session = opened(turns=("first", "second"))
-    session.from_server(Peer().text(said("error", error={"code": "odd"})) + server_close(1011))
+    session.from_server(Peer().text(event_text("error", error={"code": "odd"})) + server_close(1011))
     assert session.close_code == 1011
     assert session.end() == [
         TurnEnded("first", Outcome("error", error_code="odd")),
@@ -182,10 +182,10 @@ def test_end_cuts_what_is_open() -> None:
     assert session.end() == []
 
 
-def test_let_pass_opens_no_turn_for_other_messages() -> None:
-    """A message that asks for no turn passes and leaves nothing open."""
+def test_forward_opens_no_turn_for_other_messages() -> None:
+    """A message that asks for no turn is forwarded and opens none."""
     session: WebSocketSession[str] = WebSocketSession(None)
-    data = Peer(is_client=True).text(said("response.processed"))
+    data = Peer(is_client=True).text(event_text("response.processed"))
     (held,) = session.from_client(data)
     assert isinstance(held, HeldMessage)
     assert held.read() is None
@@ -193,8 +193,8 @@ def test_let_pass_opens_no_turn_for_other_messages() -> None:
     assert not session.has_open_turn
 
 
-def test_lost_conversation_goes_on() -> None:
-    """Where upstream is not understood any more its octets pass, and the turn is cut at the end."""
+def test_unreadable_upstream_is_still_relayed() -> None:
+    """If upstream can no longer be parsed its octets are still relayed, and the turn counts as cut."""
     session = opened()
     noise = b"\xff" * 10 + Peer().text(COMPLETED)
     assert session.from_server(noise) == [noise]
@@ -243,7 +243,7 @@ ERRORS = [
 
 
 def received(data: bytes, deflate: DeflateParameters | None = None) -> ClientProtocol:
-    """A client that was sent these octets."""
+    """Return a client that has received these octets."""
     client = ClientProtocol(parse_uri("ws://localhost/"), state=State.OPEN)
     client.extensions = [] if deflate is None else [PerMessageDeflate(False, False, 15, 15)]
     client.receive_data(data)
@@ -259,15 +259,15 @@ def test_refusal_message_is_an_error_of_openai(
     content: dict[str, object],
     fields: dict[str, str],
 ) -> None:
-    """The client gets status, error and fields as over HTTP, compressed or not; the detail stays here."""
+    """The client receives status, error and fields as over HTTP, compressed or not, without the detail."""
     (frame,) = received(refusal_message(error), deflate).events_received()
     assert isinstance(frame, Frame)
     assert json.loads(bytes(frame.data)) == {"type": "error", "status": status, "error": content, "headers": fields}
 
 
 @pytest.mark.parametrize("deflate", [None, DeflateParameters(client_no_context_takeover=True)])
-def test_refuse_swallows_one_message(deflate: DeflateParameters | None) -> None:
-    """A refused message goes nowhere, the client is told, and the next message is like any other."""
+def test_refuse_drops_one_message(deflate: DeflateParameters | None) -> None:
+    """A refused message is dropped, the client receives the error, and the next message is handled normally."""
     session: WebSocketSession[str] = WebSocketSession(deflate)
     peer = Peer(deflate, is_client=True)
     first, second, ping = peer.text(CREATE), peer.text(CREATE), peer.frame(Opcode.PING, b"")
@@ -281,8 +281,8 @@ def test_refuse_swallows_one_message(deflate: DeflateParameters | None) -> None:
     assert not session.should_close
 
 
-def test_refuse_ends_a_conversation_that_could_not_go_on() -> None:
-    """Where later messages are compressed with the refused one's help, the client is told and sent away."""
+def test_refuse_closes_a_session_with_context_takeover() -> None:
+    """If later messages depend on the refused one's compression, the error is followed by a Close frame."""
     deflate = DeflateParameters()
     session: WebSocketSession[str] = WebSocketSession(deflate)
     peer = Peer(deflate, is_client=True)
@@ -295,7 +295,7 @@ def test_refuse_ends_a_conversation_that_could_not_go_on() -> None:
 
 
 def test_refuse_does_not_cut_a_turn() -> None:
-    """A turn that is under way ends whole before a session ends for a refusal."""
+    """A turn in progress is completed before a session is closed after a refusal."""
     deflate = DeflateParameters()
     session = opened(deflate)
     session.from_client(Peer(deflate, is_client=True).text(CREATE))
@@ -307,8 +307,8 @@ def test_refuse_does_not_cut_a_turn() -> None:
     assert session.should_close
 
 
-def test_own_waits_for_the_end_of_a_message() -> None:
-    """Nothing of ours gets into a frame or between the fragments of a message."""
+def test_data_to_send_waits_for_the_end_of_a_message() -> None:
+    """None of our frames is inserted into a frame or between the fragments of a message."""
     session: WebSocketSession[str] = WebSocketSession(None)
     first, second = Peer().fragments([DELTA[:10], DELTA[10:]])
     session.from_server(first + second[:1])
@@ -321,8 +321,8 @@ def test_own_waits_for_the_end_of_a_message() -> None:
     assert session.data_to_send() == refusal_message(REFUSAL)
 
 
-def test_own_says_nothing_behind_a_close_frame() -> None:
-    """When upstream has taken its leave nothing may follow."""
+def test_data_to_send_is_empty_after_a_close_frame() -> None:
+    """After upstream's Close frame nothing is sent."""
     session: WebSocketSession[str] = WebSocketSession(None)
     session.from_server(server_close(1000))
     session.from_client(Peer(is_client=True).text(CREATE))
@@ -330,8 +330,8 @@ def test_own_says_nothing_behind_a_close_frame() -> None:
     assert session.data_to_send() == b""
 
 
-def test_leave_waits_for_the_open_turn() -> None:
-    """At a reload a session ends between two turns."""
+def test_close_when_idle_waits_for_the_open_turn() -> None:
+    """At a reload a session is closed between two turns."""
     session = opened()
     session.close_when_idle()
     assert session.data_to_send() == b""
@@ -340,23 +340,25 @@ def test_leave_waits_for_the_open_turn() -> None:
     assert session.should_close
 
 
-def in_a_message(session: WebSocketSession[str]) -> None:
+def start_a_message(session: WebSocketSession[str]) -> None:
     session.from_server(Peer().text(DELTA)[:5])
 
 
-def nothing(session: WebSocketSession[str]) -> None:
+def do_nothing(session: WebSocketSession[str]) -> None:
     pass
 
 
 @pytest.mark.parametrize(
-    ("before", "own"), [(nothing, server_close(1002, "the opcode is reserved")), (in_a_message, b"")]
+    ("prepare", "frames"), [(do_nothing, server_close(1002, "the opcode is reserved")), (start_a_message, b"")]
 )
-def test_violation_of_the_client_ends_all_at_once(before: Callable[[WebSocketSession[str]], None], own: bytes) -> None:
-    """Who breaks the protocol is sent away, with a Close frame if there is room for one, and its turn is cut."""
+def test_violation_closes_the_session_immediately(
+    prepare: Callable[[WebSocketSession[str]], None], frames: bytes
+) -> None:
+    """A violation closes the session, with a Close frame if one can be inserted, and its turn is cut."""
     session = opened()
-    before(session)
+    prepare(session)
     assert session.from_client(b"\x83\x80") == []
     assert session.violation is not None
-    assert session.data_to_send() == own
+    assert session.data_to_send() == frames
     assert session.should_close
     assert session.end() == [TurnEnded("turn", Outcome("cut"))]
