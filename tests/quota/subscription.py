@@ -71,7 +71,9 @@ class Shared:
         with self.database.write_directly() as direct:
             queries.store_records(direct, [record_of(turn)])
 
-    def note_windows(self, *, five_hours: tuple[float, int] | None = None, week: tuple[float, int] | None = None) -> None:
+    def note_windows(
+        self, *, five_hours: tuple[float, int] | None = None, week: tuple[float, int] | None = None
+    ) -> None:
         """Note upstream's windows as a response reports them: percent, and Unix seconds of the end."""
         primary = None if five_hours is None else Window(five_hours[0], 300, five_hours[1])
         secondary = None if week is None else Window(week[0], WEEK_MINUTES, week[1])
