@@ -2,6 +2,10 @@
 
 Such a server sets :data:`CAN_TUNNEL` in the environ. If the application returns a :class:`RelayedBody`, the server
 takes it over and moves the raw body; an :class:`OpenedTunnel` it must take over. Any other server iterates as usual.
+
+Between upstream's socket and the client's, a response passes through eight objects: ``ResponseHead``, ``RawResponse``,
+``requests.Response``, ``UpstreamResponse``, ``RelayedResponse``, :class:`RelayedBody`, the server's ``HandedOver`` and
+``Stream``.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from ocm_wsgi.relay.disconnects import Watch
 from ocm_wsgi.relay.websocket_turns import SocketTurn, SocketTurns
 from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import UpstreamResponse
-from ocm_wsgi.upstream.response import RawBody
+from ocm_wsgi.upstream.response import RawResponse
 from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, Environ, client_socket, reset
 
 #: Set in the environ by a server that takes responses and tunnels over.
@@ -34,7 +38,7 @@ class RelayedBody:
     :ivar raw: upstream's body on the wire, once the server has taken the response over.
     """
 
-    raw: RawBody
+    raw: RawResponse
 
     def __init__(
         self,
@@ -85,7 +89,7 @@ class RelayedBody:
         :return: false if the server must iterate as usual.
         :raises OSError: upstream's connection has just broken.
         """
-        raw = None if self._upstream.exchange.aborted else self._upstream.raw_body()
+        raw = None if self._upstream.exchange.aborted else self._upstream.detach()
         if raw is None:
             return False
         if self._watch is not None:
@@ -125,7 +129,7 @@ class OpenedTunnel:
     """
 
     answer: HandshakeResponse
-    upstream: RawBody
+    upstream: RawResponse
     session: WebSocketSession[SocketTurn]
     turns: SocketTurns
     request_log: RequestLog

@@ -20,7 +20,7 @@ CLIENT_STALLED = "client stalled"
 
 
 class UpstreamBody(Protocol):
-    """A response's body on the wire; ``upstream.response.RawBody`` is one."""
+    """A response's body on the wire; ``upstream.response.RawResponse`` is one."""
 
     socket: socket.socket
     buffered: bytes

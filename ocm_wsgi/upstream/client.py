@@ -29,7 +29,7 @@ from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse, upgrade_req
 from ocm_wsgi.upstream.adapter import UpstreamAdapter, upstream_request
 from ocm_wsgi.upstream.connections import StaleConnection
 from ocm_wsgi.upstream.exchange import Aborted, Exchange, RequestHead
-from ocm_wsgi.upstream.response import BLOCK_SIZE, RawBody, RawResponse
+from ocm_wsgi.upstream.response import BLOCK_SIZE, RawResponse
 from ocm_wsgi.wsgi.request_body import Body
 
 _log = logging.getLogger(__name__)
@@ -94,12 +94,12 @@ class UpstreamResponse:
         except (requests.RequestException, HTTPError, OSError) as exc:
             raise UpstreamCut("Upstream's response ended before its end.", detail=_reason(exc)) from exc
 
-    def raw_body(self) -> RawBody | None:
-        """Hand out the body as it is on the wire, in place of :meth:`pieces`; ``None`` where that cannot be had.
+    def detach(self) -> RawResponse | None:
+        """Return the response as an event loop moves it, in place of :meth:`pieces`, or ``None`` if it cannot be had.
 
-        Whoever takes it closes it; this response is then of no further use.
+        The caller closes it; this object is then of no further use.
         """
-        return None if self.is_bodiless else self._raw.raw_body()
+        return None if self.is_bodiless or not self._raw.detach() else self._raw
 
     def handshake_response(self, rest: bytes) -> HandshakeResponse:
         """This response as the answer to an opening handshake.

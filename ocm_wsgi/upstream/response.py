@@ -27,6 +27,9 @@ class RawResponse:
     :param connection: one of urllib3's.
     :param rest: what came behind the head.
     :ivar status: of the final response.
+    :ivar socket: non-blocking once :meth:`detach` has succeeded.
+    :ivar buffered: octets of the body that were read with the head.
+    :ivar length: of the body in octets; ``None`` for a chunked body, and for one that ends with the connection.
     :ivar headers: empty: urllib3 looks for a ``Retry-After`` there, which is the client's business.
     """
 
@@ -37,9 +40,11 @@ class RawResponse:
         self.field_lines: Fields = head.fields
         self.version_string = "HTTP/1.1" if head.is_http_1_1 else "HTTP/1.0"
         self.headers: dict[str, str] = {}
-        self.is_chunked, self.length_remaining = head.framing(method)
-        self._rest = rest
-        self._can_stay = head.keeps_alive and (self.is_chunked or self.length_remaining is not None)
+        self.is_chunked, self.length = head.framing(method)
+        self.length_remaining = self.length  # for a debug line of urllib3
+        self.socket: Any = connection.sock
+        self.buffered = rest
+        self._can_stay = head.keeps_alive and (self.is_chunked or self.length is not None)
         # urllib3's pool sets these two; the connection is ours until it is given back.
         self._connection = connection
         self._pool: Any = None
@@ -52,16 +57,15 @@ class RawResponse:
 
         :raises ProtocolError: the body ended before its end, or makes no sense.
         """
-        connection_socket = self._connection.sock
-        framing = framing_for(is_chunked=self.is_chunked, length=self.length_remaining)
-        data = self._take_rest()
+        framing = framing_for(is_chunked=self.is_chunked, length=self.length)
+        data, self.buffered = self.buffered, b""
         try:
             while True:
                 if data and (piece := framing.feed(data)):
                     yield piece
                 if framing.has_ended:
                     break
-                data = connection_socket.recv(BLOCK_SIZE)
+                data = self.socket.recv(BLOCK_SIZE)
                 if not data and not framing.close():
                     raise ProtocolError("the response ended before its end")
         except FramingError as exc:
@@ -74,13 +78,9 @@ class RawResponse:
             else:
                 self.close()
 
-    def _take_rest(self) -> bytes:
-        rest, self._rest = self._rest, b""
-        return rest
-
     def give_back(self) -> None:
         """The body was read to its end: the connection may serve another request."""
-        if not self._can_stay or self._rest:
+        if not self._can_stay or self.buffered:
             self.close()
         else:
             self._release()
@@ -96,32 +96,15 @@ class RawResponse:
         if connection is not None:
             self._pool._put_conn(connection)
 
-    def raw_body(self) -> RawBody | None:
-        """Hand out the body as it is on the wire, of which nothing has been read yet, in place of :meth:`stream`.
+    def detach(self) -> bool:
+        """Make the response one whose body an event loop moves, in place of :meth:`stream`; nothing may have been read.
 
-        The fields are gone then; whoever wants them has taken them.
+        The fields are dropped; the caller has taken those that it needs.
 
-        :return: ``None`` where the connection is none that one could wait for (TLS within TLS).
+        :return: false if the connection is not one that can be polled (TLS within TLS).
         """
-        connection_socket = None if self._connection is None else self._connection.sock
-        if not isinstance(connection_socket, socket.socket):
-            return None
-        connection_socket.setblocking(False)
+        if self._connection is None or not isinstance(self.socket, socket.socket):
+            return False
+        self.socket.setblocking(False)
         self.field_lines = []  # The body may be open for long.
-        return RawBody(self, connection_socket, self._take_rest())
-
-
-class RawBody:
-    """A response's body on the wire, for who waits for many at once. Its socket does not block.
-
-    :ivar buffered: octets that were read off the socket already.
-    :ivar length: in octets; ``None`` for a chunked body, and for one that the connection's end ends.
-    """
-
-    def __init__(self, response: RawResponse, connection_socket: socket.socket, buffered: bytes) -> None:
-        self.socket = connection_socket
-        self.buffered = buffered
-        self.is_chunked = response.is_chunked
-        self.length = response.length_remaining
-        self.give_back = response.give_back
-        self.close = response.close
+        return True

@@ -19,7 +19,7 @@ from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
 from ocm_wsgi.upstream.exchange import Exchange
-from ocm_wsgi.upstream.response import RawBody
+from ocm_wsgi.upstream.response import RawResponse
 from ocm_wsgi.users.user import User
 from ocm_wsgi.views.responses import RelayedResponse, TunnelResponse
 from ocm_wsgi.wsgi.environ import client_socket
@@ -81,9 +81,9 @@ def _opened(
     return OpenedTunnel(answer, body, WebSocketSession(answer.deflate()), turns, log)
 
 
-def _switched(upstream: UpstreamResponse) -> tuple[HandshakeResponse, RawBody]:
+def _switched(upstream: UpstreamResponse) -> tuple[HandshakeResponse, RawResponse]:
     upstream.handshake_response(b"").require_websocket()
-    body = upstream.raw_body()
+    body = upstream.detach()
     if body is None:
         raise UpgradeUnavailable(_UNAVAILABLE)
     return upstream.handshake_response(body.buffered), body
