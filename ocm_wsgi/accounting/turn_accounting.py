@@ -82,7 +82,7 @@ class Accounting:
         self._window_history = window_history
         self._usages_export = usages_export
 
-    def answered(self, request: TurnRequest, status: int, fields: Iterable[tuple[str, str]]) -> OpenTurn:
+    def open(self, request: TurnRequest, status: int, fields: Iterable[tuple[str, str]]) -> OpenTurn:
         """Open a turn when upstream's response has begun. The open turn calls the request's ``release``."""
         fields = list(fields)
         media_type = value_of(fields, "content-type") or ""
@@ -94,7 +94,7 @@ class Accounting:
         )
         limits, week_start = rate_limits.read_fields(fields)
         if limits is not None:
-            self.note(limits)
+            self.note_rate_limits(limits)
         transport: Transport = "sse" if "event-stream" in media_type else "json"
         request_id = value_of(fields, "x-request-id") or request.request_id
         return OpenTurn(
@@ -107,18 +107,18 @@ class Accounting:
             request_id=request_id[:MAX_REQUEST_ID_LENGTH],
         )
 
-    def note(self, limits: RateLimits) -> None:
+    def note_rate_limits(self, limits: RateLimits) -> None:
         """Note the rate limits that upstream has reported."""
         now = time.time()
         self._ledger.note_rate_limits(DEFAULT_CREDENTIAL, _as_json(limits), now)
         self._window_history.note(DEFAULT_CREDENTIAL, limits, now)
 
-    def record(self, open_turn: TurnUnderWay, outcome: Outcome) -> None:
+    def record(self, open_turn: TurnInProgress, outcome: Outcome) -> None:
         """Record a turn, and wait until that is durable, which takes about a second at most."""
         self._ledger.record(self._turn(open_turn, outcome))
         self._start_usages_export()
 
-    def record_async(self, open_turn: TurnUnderWay, outcome: Outcome, on_recorded: OnRecorded) -> None:
+    def record_async(self, open_turn: TurnInProgress, outcome: Outcome, on_recorded: OnRecorded) -> None:
         """Record a turn without waiting, and call ``on_recorded`` once, from another thread."""
         self._ledger.record_async(self._turn(open_turn, outcome), on_recorded)
         self._start_usages_export()
@@ -127,7 +127,7 @@ class Accounting:
         if self._usages_export is not None:
             self._usages_export.start()
 
-    def _turn(self, open_turn: TurnUnderWay, outcome: Outcome) -> Turn:
+    def _turn(self, open_turn: TurnInProgress, outcome: Outcome) -> Turn:
         request = open_turn.request
         model = outcome.model or request.facts.model or ""
         tier = outcome.service_tier or request.facts.service_tier or "default"
@@ -147,7 +147,7 @@ class Accounting:
             transport=open_turn.transport,
             status=outcome.status,
             http_status=open_turn.status,
-            first_byte_ms=_milliseconds(open_turn.answered - request.started),
+            first_byte_ms=_milliseconds(open_turn.response_started - request.started),
             duration_ms=_milliseconds(time.monotonic() - request.started),
             request_id=open_turn.request_id,
             error_code=outcome.error_code or "",
@@ -155,11 +155,11 @@ class Accounting:
         return turn
 
 
-class TurnUnderWay:
+class TurnInProgress:
     """A turn that upstream is processing.
 
     :ivar turn: as it is recorded, once that is known.
-    :ivar answered: when the response began, on the monotonic clock.
+    :ivar response_started: when the response began, on the monotonic clock.
     """
 
     def __init__(
@@ -173,10 +173,10 @@ class TurnUnderWay:
         self.week_start = week_start
         self.request_id = request_id
         self.turn: Turn | None = None
-        self.answered = time.monotonic()
+        self.response_started = time.monotonic()
 
 
-class OpenTurn(TurnUnderWay):
+class OpenTurn(TurnInProgress):
     """A turn whose response is being relayed. For one thread at a time.
 
     The end of the response is withheld until the turn is recorded durably. The end of a stream is its terminal event,

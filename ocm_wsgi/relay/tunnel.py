@@ -232,7 +232,7 @@ class Tunnel:
     def _from_upstream(self, data: bytes) -> None:
         self._heard_at = self._loop.now
         if self._unanswered is not None:
-            self._unanswered.answered = self._loop.now
+            self._unanswered.response_started = self._loop.now
             self._unanswered = None
         happened = self._session.from_server(data)
         if len(happened) == 1 and happened[0] is data:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from ocm_wsgi.accounting.recorder import Durability
-from ocm_wsgi.accounting.turn_accounting import Accounting, TurnRequest, TurnUnderWay, nothing_to_release
+from ocm_wsgi.accounting.turn_accounting import Accounting, TurnInProgress, TurnRequest, nothing_to_release
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
@@ -18,7 +18,7 @@ from ocm_wsgi.telemetry.live_requests import TrackedTurn, Tracker
 from ocm_wsgi.users.user import User
 
 
-class SocketTurn(TurnUnderWay):
+class SocketTurn(TurnInProgress):
     """A turn that was asked for over a WebSocket.
 
     :param on_end: called when it is no more under way.
@@ -88,7 +88,7 @@ class SocketTurns:
         """Take note of what upstream said of its windows."""
         if limits.week_start is not None:
             self._week_start = limits.week_start
-        self._accounting.note(limits)
+        self._accounting.note_rate_limits(limits)
 
     def ended(self, end: TurnEnded[SocketTurn], told: Callable[[], None]) -> bool:
         """Record a turn and let go of its slot, without waiting.

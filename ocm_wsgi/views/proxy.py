@@ -81,7 +81,7 @@ def relay(rest: str) -> Response:
                 undo.callback(turn.release)
             upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange))
         undo.pop_all()
-    open_turn = None if turn is None else service.accounting.answered(turn, upstream.status, upstream.fields)
+    open_turn = None if turn is None else service.accounting.open(turn, upstream.status, upstream.fields)
     return RelayedResponse(upstream, open_turn, watch, log)
 
 

@@ -48,7 +48,7 @@ def open_websocket(
         upstream = service.upstream.open(ClientRequest("GET", target, fields, None, exchange, is_upgrade=True))
         limits, week_start = rate_limits.read_fields(upstream.fields)
         if limits is not None:
-            service.accounting.note(limits)
+            service.accounting.note_rate_limits(limits)
         if not upstream.handshake_response(b"").is_accepted:
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, log)
