@@ -1,1 +1,1 @@
-"""What the service costs, measured beside nginx on the same machine: ``python -m benchmarks`` (docs/benchmarks.md)."""
+"""Benchmarks of the service, compared with nginx on the same machine: ``python -m benchmarks`` (docs/benchmarks.md)."""

@@ -1,4 +1,4 @@
-"""The certificate of the benchmark's upstream."""
+"""The certificate of the benchmarks' upstream."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import trustme
 
-#: The name that it is for, beside the address.
+#: The host name in the certificate, besides the address.
 CERTIFICATE_NAME = "localhost"
 ADDRESS = "127.0.0.1"
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Files of a certificate that was made for one run.
+    """The files of a certificate created for one run.
 
-    :ivar authority: whom to trust, to trust it.
+    :ivar authority: the authority that issued it, to be trusted by clients.
     """
 
     chain: Path
@@ -25,7 +25,7 @@ class Certificate:
 
 
 def write_certificate(folder: Path, *names: str) -> Certificate:
-    """Make a certificate, with an authority of its own, in ``folder``; for further names, too."""
+    """Create a certificate and its authority in ``folder``, for further names too."""
     certificate = Certificate(folder / "chain.pem", folder / "key.pem", folder / "authority.pem")
     authority = trustme.CA()
     leaf = authority.issue_cert(CERTIFICATE_NAME, ADDRESS, *names)

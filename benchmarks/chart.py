@@ -1,4 +1,4 @@
-"""Measurements as an SVG plot: grouped bars, readable on a light and on a dark page."""
+"""Plots measurements as SVG: grouped bars, readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks import chatmock, litellm, nginx, service
 from benchmarks.measures import Measurement
 from benchmarks.report import Section
 
-# Of each section that is shown: figures and what they are called.
+# The figures shown of each section, with their titles.
 _PANELS = {
     "streams": (
         ("cpu_us_per_event", "CPU per event, µs"),
@@ -33,12 +33,12 @@ _COLOURS = {
 _STYLE = "text{font:12px system-ui,sans-serif;fill:#808080}.title{font-size:15px}.value{font-size:10px}"
 # In pixels.
 _PANEL_WIDTH, _PANEL_HEIGHT, _MARGIN, _HEAD = 400, 180, 40, 60
-_PANELS_A_ROW = 2
+_PANELS_PER_ROW = 2
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """One figure of all servers and sizes, its top left corner at ``left`` and ``top``."""
+    """The bars of one figure for all servers and sizes, with the top left corner at ``left`` and ``top``."""
 
     section: Section
     left: int
@@ -76,11 +76,11 @@ class _Panel:
 
 
 def chart(sections: Sequence[Section]) -> str:
-    """Return the plot of those sections that have one."""
+    """Return a plot of all sections that are shown."""
     panels = [(section, *panel) for section in sections for panel in _PANELS.get(section.name, ())]
-    rows = -(-len(panels) // _PANELS_A_ROW)
+    rows = -(-len(panels) // _PANELS_PER_ROW)
     title = sections[0].title
-    width = _MARGIN + _PANELS_A_ROW * (_PANEL_WIDTH + _MARGIN)
+    width = _MARGIN + _PANELS_PER_ROW * (_PANEL_WIDTH + _MARGIN)
     height = _HEAD + rows * (_PANEL_HEIGHT + 2 * _MARGIN)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">',
@@ -90,7 +90,7 @@ def chart(sections: Sequence[Section]) -> str:
         *_legend(sections[0]),
     ]
     for index, (section, name, title) in enumerate(panels):
-        row, column = divmod(index, _PANELS_A_ROW)
+        row, column = divmod(index, _PANELS_PER_ROW)
         left = _MARGIN + column * (_PANEL_WIDTH + _MARGIN)
         top = _HEAD + _MARGIN + row * (_PANEL_HEIGHT + 2 * _MARGIN)
         lines += _Panel(section, left, top, name, title).draw()

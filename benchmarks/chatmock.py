@@ -1,4 +1,4 @@
-"""ChatMock, as it is started by its users: ``chatmock serve``, one process with a thread for each request."""
+"""ChatMock, started as its users would: ``chatmock serve``, one process with a thread per request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from benchmarks.others import Kind
 from benchmarks.servers import Upstream
 from benchmarks.service import owner_credential
 
-#: Its upstream, which is a constant in its source: it is asked for by way of a proxy, and always with TLS.
+#: Its upstream, hard-coded in its source: requests are redirected by a proxy, and always use TLS.
 HOST = "chatgpt.com"
 
 
 def _prepare(behind: Upstream, folder: Path) -> Mapping[str, str]:
-    """Write a credential; its requests go to upstream's tunnels."""
+    """Write a credential, and direct its requests to upstream's tunnels."""
     assert behind.tunnels is not None
     (folder / "auth.json").write_text(json.dumps(owner_credential()))
     return {
@@ -28,7 +28,7 @@ def _prepare(behind: Upstream, folder: Path) -> Mapping[str, str]:
 KIND = Kind(
     name="chatmock",
     title="ChatMock",
-    # Upstream here has no list of models.
+    # The benchmarks' upstream has no list of models.
     arguments=("serve", "--no-model-sync"),
     prepare=_prepare,
     started="Running on",

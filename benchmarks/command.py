@@ -22,7 +22,7 @@ _PROGRAM = click.Path(path_type=Path, exists=True, dir_okay=False, executable=Tr
 
 
 def _counts(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Read numbers separated by commas."""
+    """Parse numbers separated by commas."""
     if value is None:
         return None
     try:
@@ -30,7 +30,7 @@ def _counts(_context: click.Context, _option: click.Parameter, value: str | None
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a list of whole numbers, such as 1,50,200.") from None
     if not all(1 <= count <= _MAX_STREAMS for count in counts) or len(set(counts)) < len(counts):
-        raise click.BadParameter(f"{value!r}: each has to be from 1 to {_MAX_STREAMS:,}, and none twice.")
+        raise click.BadParameter(f"{value!r}: each number must be from 1 to {_MAX_STREAMS:,}, without duplicates.")
     return counts
 
 
@@ -39,31 +39,33 @@ def _counts(_context: click.Context, _option: click.Parameter, value: str | None
     "--streams",
     metavar="N,N,...",
     callback=_counts,
-    help="How many SSE streams at once, one load each [1,50,200; quick: 1,20].",
+    help="Numbers of concurrent SSE streams, one load each [1,50,200; quick: 1,20].",
 )
 @click.option(
     "--sockets",
     metavar="N,N,...",
     callback=_counts,
-    help="How many WebSockets at once, one load each [50,200; quick: 20].",
+    help="Numbers of concurrent WebSockets, one load each [50,200; quick: 20].",
 )
 @click.option(
     "--only",
     type=click.Choice(["streams", "sockets", "turns"]),
     multiple=True,
-    help="Measure only this; may be given more than once.",
+    help="Measure only this. Can be repeated.",
 )
-@click.option("--events", type=click.IntRange(1, wire.MAX_EVENTS), help="Events of a turn [300; quick: 30].")
-@click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Events a second of a turn [33].", default=33.0)
-@click.option("--rounds", type=click.IntRange(1), help="Measure so often and take medians [1].", default=1)
-@click.option("--tls", is_flag=True, help="Let upstream speak TLS.")
+@click.option("--events", type=click.IntRange(1, wire.MAX_EVENTS), help="Events per turn [300; quick: 30].")
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Events per second of a turn [33].", default=33.0)
+@click.option("--rounds", type=click.IntRange(1), help="Repeat the measurements and take medians [1].", default=1)
+@click.option("--tls", is_flag=True, help="Use TLS to upstream.")
 @click.option(
     "--chatmock", "chatmock_path", metavar="PATH", type=_PROGRAM, help="ChatMock's command [the one on PATH]."
 )
 @click.option("--litellm", "litellm_path", metavar="PATH", type=_PROGRAM, help="LiteLLM's command [the one on PATH].")
-@click.option("--quick", is_flag=True, help="End within 20 seconds; to see that it works.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures there.")
-@click.option("--svg", "svg_path", type=click.Path(path_type=Path, dir_okay=False), help="Write a plot there.")
+@click.option("--quick", is_flag=True, help="Finish within 20 seconds, to check that it works.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
+)
+@click.option("--svg", "svg_path", type=click.Path(path_type=Path, dir_okay=False), help="Write a plot to this file.")
 def main(
     streams: tuple[int, ...] | None,
     sockets: tuple[int, ...] | None,
@@ -78,19 +80,19 @@ def main(
     json_path: Path | None,
     svg_path: Path | None,
 ) -> None:
-    """Measure the service beside nginx and beside upstream direct, on this machine.
+    """Measure the service on this machine, compared with nginx and with direct requests to upstream.
 
-    So are ChatMock and LiteLLM where they are installed, but not with WebSockets, and in a quick run only if named.
-    Each wants a virtual environment of its own (pip install chatmock, pip install 'litellm[proxy]'), because what they
-    depend on is not what the service depends on; then put its command on PATH, or name it with the option. ChatMock
-    knows one address of upstream, with TLS, and is measured with TLS in any case.
+    ChatMock and LiteLLM are measured too if they are installed, but not with WebSockets, and in a quick run only if
+    named. Their dependencies conflict with the service's, so install each in a separate virtual environment
+    (pip install chatmock, pip install 'litellm[proxy]') and put its command on PATH, or pass it with the option.
+    ChatMock supports one upstream address only, with TLS, and is always measured with TLS.
 
-    CPU is that of all processes of a server; latency is that of each event, from when upstream sends it until a
-    client has it. The last line of each load is the service as a multiple of nginx. How to read the rest:
-    docs/benchmarks.md.
+    CPU is that of all processes of a server; latency is measured for each event, from upstream's sending until its
+    receipt by a client. The last line of each load shows the service as a multiple of nginx. docs/benchmarks.md
+    explains the rest.
     """
     named = {chatmock.KIND: chatmock_path, litellm.KIND: litellm_path}
-    # They take longer to start than a quick run may last.
+    # They take longer to start than a quick run.
     found = {kind: path or (None if quick else installed(kind)) for kind, path in named.items()}
     absent = [kind.title for kind, program in found.items() if program is None]
     parts = only or ("streams", "sockets", "turns")
@@ -112,18 +114,18 @@ def main(
         described = machine.describe(chosen.others)
         click.echo(", ".join(f"{name} {value}" for name, value in described.items()))
         if absent:
-            click.echo(f"not measured: {', '.join(absent)} (--help says more)")
+            click.echo(f"not measured: {', '.join(absent)} (see --help)")
         with tempfile.TemporaryDirectory(prefix="ocm-benchmarks-") as folder:
             sections = plan.run(chosen, Path(folder))
     except ServerFailed as exc:
         raise click.ClickException(str(exc)) from exc
     except KeyboardInterrupt:
-        click.echo("Interrupted; nothing is left running.", err=True)
+        click.echo("Interrupted; all processes were stopped.", err=True)
         raise SystemExit(_INTERRUPTED) from None
-    _tell(described, sections, json_path, svg_path)
+    _print(described, sections, json_path, svg_path)
 
 
-def _tell(
+def _print(
     described: dict[str, str], sections: list[report.Section], json_path: Path | None, svg_path: Path | None
 ) -> None:
     for section in sections:
@@ -137,13 +139,13 @@ def _tell(
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # Once: a second would stop what the first has begun, and leave servers running.
+    # Ignore further signals, which would interrupt the cleanup and leave servers running.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _allow_many_connections() -> None:
-    """Raise the limit of open files to what this user may have; the processes that we start inherit it."""
+    """Raise the limit of open files to the maximum for this user; child processes inherit it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,4 +1,4 @@
-"""The event loop of the processes that make and take the load."""
+"""The event loop of the load generator's and upstream's processes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def has_uvloop() -> bool:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end on the fastest loop that is there."""
-    # A collection would stop every stream at once, and be taken for the server's latency. These processes are short.
+    """Run a coroutine on the fastest event loop available."""
+    # Garbage collection would pause all streams together and appear as the server's latency. The processes are
+    # short-lived.
     gc.disable()
     if has_uvloop():
         importlib.import_module("uvloop").run(main)

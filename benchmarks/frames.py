@@ -1,7 +1,7 @@
-"""What observing a WebSocket costs: ``python -m benchmarks.frames``.
+"""The cost of observing a WebSocket: ``python -m benchmarks.frames``.
 
-CPU time per message, by size and compression, for what a server says (one message a read, as deltas come) and for
-what a client says (one ``response.create``, until it is read and let pass).
+CPU time per message, by size and compression, for messages from the server (one per read, as deltas arrive) and from
+the client (one ``response.create``, until it has been read and forwarded).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _RSV1 = 0x40
 
 
 def message(type_: str, size: int) -> bytes:
-    """A message of exactly ``size`` octets, of hexadecimal text, which compresses to a good half."""
+    """Return a message of exactly ``size`` bytes of hexadecimal text, which compresses to just over half."""
     head, tail = f'{{"type":"{type_}","model":"gpt-5.5","delta":"'.encode(), b'"}'
     room = size - len(head) - len(tail)
     return head + os.urandom(room // 2).hex().encode().ljust(room) + tail
 
 
 def frame(text: bytes, deflate: DeflateParameters | None, *, masked: bool) -> bytes:
-    """One frame with one message, the first of its connection or one that refers to none."""
+    """Return a frame with one message, without references to earlier messages."""
     payload = text
     if deflate is not None:
         stream = zlib.compressobj(wbits=-15)
@@ -46,7 +46,7 @@ def frame(text: bytes, deflate: DeflateParameters | None, *, masked: bool) -> by
 
 
 def from_server(data: bytes, deflate: DeflateParameters | None, repeat: int) -> float:
-    """CPU time of ``repeat`` messages that end no turn."""
+    """Return the CPU time of ``repeat`` messages that do not end a turn."""
     session: WebSocketSession[object] = WebSocketSession(deflate)
     reads = [data[start : start + READ_SIZE] for start in range(0, len(data), READ_SIZE)]
     start = time.process_time()
@@ -57,7 +57,7 @@ def from_server(data: bytes, deflate: DeflateParameters | None, repeat: int) -> 
 
 
 def from_client(data: bytes, deflate: DeflateParameters | None, repeat: int) -> float:
-    """CPU time of ``repeat`` messages that ask for a turn."""
+    """Return the CPU time of ``repeat`` messages that request a turn."""
     reads = [data[start : start + READ_SIZE] for start in range(0, len(data), READ_SIZE)]
     spent = 0.0
     for _ in range(repeat):
@@ -74,7 +74,7 @@ def from_client(data: bytes, deflate: DeflateParameters | None, repeat: int) -> 
 
 def main() -> None:
     """Print the table."""
-    print(f"{'from':>8} {'message':>9} {'compression':>12} {'on the wire':>12} {'per message':>13} {'per octet':>11}")
+    print(f"{'from':>8} {'message':>9} {'compression':>12} {'on the wire':>12} {'per message':>13} {'per byte':>11}")
     rows = (
         (
             "server",

@@ -1,4 +1,4 @@
-"""LiteLLM's proxy with a ChatGPT subscription as its one model, a master key, and no database."""
+"""LiteLLM's proxy with a ChatGPT subscription as its only model, a master key, and no database."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def _prepare(behind: Upstream, folder: Path) -> Mapping[str, str]:
         "model_list": [{"model_name": wire.MODEL, "litellm_params": {"model": f"chatgpt/{wire.MODEL}"}}],
         "general_settings": {"master_key": BEARER_TOKEN},
     }
-    (folder / _CONFIGURATION).write_text(json.dumps(configuration))  # JSON is YAML, too.
+    (folder / _CONFIGURATION).write_text(json.dumps(configuration))  # JSON is valid YAML
     return {
         "CHATGPT_TOKEN_DIR": str(folder),
         "CHATGPT_API_BASE": f"{behind.scheme}://{behind.authority}{wire.UPSTREAM_PATH.rpartition('/')[0]}",
-        # It would fetch prices from GitHub at its start.
+        # By default it fetches prices from GitHub at startup.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         **({"SSL_VERIFY": str(behind.certificate.authority)} if behind.certificate else {}),
     }

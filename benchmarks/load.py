@@ -1,4 +1,4 @@
-"""The load generator: plays a scenario against a target, in processes of its own."""
+"""The load generator: runs a scenario against a target, in separate processes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from benchmarks.tally import Progress, Tally
 
 _PROCESSES = multiprocessing.get_context("spawn")
 _REPORT_INTERVAL_SECONDS = 0.1
-#: More than one process can drive would be late by the generator's own fault.
+#: More streams than one process can handle would be delayed by the generator itself.
 STREAMS_PER_PROCESS = 500
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where clients connect to.
+    """The server that clients connect to.
 
-    :ivar path: of the Responses endpoint.
-    :ivar authority: a file that says whom to trust, where clients themselves speak TLS.
-    :ivar rewrites: it writes responses anew.
+    :ivar path: the path of the Responses endpoint.
+    :ivar authority: the file with the authority to trust, if clients themselves use TLS.
+    :ivar rewrites: whether the server rewrites responses.
     """
 
     address: tuple[str, int]
@@ -42,7 +42,7 @@ class Target:
     rewrites: bool = False
 
     def request(self, query: str, body: bytes) -> bytes:
-        """Return the octets of a POST, with the fields that Codex sends."""
+        """Return the bytes of a POST request, with the fields that Codex sends."""
         fields = {
             "Accept": "text/event-stream",
             "Content-Type": "application/json",
@@ -51,7 +51,7 @@ class Target:
         return self._head("POST", query, fields) + body
 
     def handshake(self, query: str) -> bytes:
-        """Return the octets of an opening handshake, with the fields that Codex sends. It offers no compression."""
+        """Return the bytes of an opening handshake with the fields that Codex sends, without compression."""
         fields = {
             "Connection": "Upgrade",
             "Upgrade": "websocket",
@@ -62,7 +62,7 @@ class Target:
 
     def _head(self, method: str, query: str, fields: Mapping[str, object]) -> bytes:
         host, port = self.address
-        every = {
+        all_fields = {
             "Host": f"{host}:{port}",
             "Authorization": f"Bearer {self.bearer_token}",
             "User-Agent": "codex_cli_rs/0.169.0",
@@ -70,18 +70,18 @@ class Target:
             "session-id": "019b76da-a800-7000-8000-000000000000",
             **fields,
         }
-        lines = [f"{method} {self.path}{query} HTTP/1.1", *(f"{name}: {value}" for name, value in every.items())]
+        lines = [f"{method} {self.path}{query} HTTP/1.1", *(f"{name}: {value}" for name, value in all_fields.items())]
         return "\r\n".join([*lines, "", ""]).encode()
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Streams that run at once.
+    """Concurrent streams.
 
-    :ivar starts: when each begins, in seconds from the start.
-    :ivar events: of each, the terminal one not counted.
-    :ivar rate: of each, in events a second.
-    :ivar time_limit: in seconds; those that are still open then have failed.
+    :ivar starts: the start time of each, in seconds.
+    :ivar events: the number of events of each, without the terminal one.
+    :ivar rate: the rate of each, in events per second.
+    :ivar time_limit: in seconds; streams still open then have failed.
     """
 
     starts: Sequence[float]
@@ -90,22 +90,22 @@ class Streams:
     time_limit: float
 
     def shares(self) -> list[Streams]:
-        """Return what each process is to do; of the same class."""
+        """Split the streams among processes; return scenarios of the same class."""
         count = -(-len(self.starts) // STREAMS_PER_PROCESS)
         return [replace(self, starts=self.starts[i::count]) for i in range(count)]
 
     def clients(self, target: Target, tally: Tally) -> list[tuple[float, Client]]:
-        """Return the clients and when each begins."""
+        """Return the clients with the start time of each."""
         query = wire.stream_query(self.events, self.rate)
         request = target.request(query, wire.stream_body(query))
         return [(start, StreamClient(request, tally, self.events, rewritten=target.rewrites)) for start in self.starts]
 
 
 class Sockets(Streams):
-    """WebSockets that are open at once, with one turn each, of as many messages."""
+    """Concurrent WebSockets, each with one turn of as many messages."""
 
     def clients(self, target: Target, tally: Tally) -> list[tuple[float, Client]]:
-        """Return the clients and when each begins."""
+        """Return the clients with the start time of each."""
         handshake = target.handshake(wire.stream_query(self.events, self.rate))
         return [(start, SocketClient(handshake, tally, self.events)) for start in self.starts]
 
@@ -114,8 +114,8 @@ class Sockets(Streams):
 class Turns:
     """Small turns, not streamed, one after another over each connection.
 
-    :ivar duration: in seconds; none begins later.
-    :ivar time_limit: in seconds; those that have no answer then have failed.
+    :ivar duration: in seconds; no turn begins later.
+    :ivar time_limit: in seconds; turns without a response by then have failed.
     """
 
     connections: int
@@ -123,11 +123,11 @@ class Turns:
     time_limit: float
 
     def shares(self) -> list[Turns]:
-        """Return what each process is to do."""
+        """Return the scenario of the only process."""
         return [self]
 
     def clients(self, target: Target, tally: Tally) -> list[tuple[float, Client]]:
-        """Return the clients and when each begins."""
+        """Return the clients with the start time of each."""
         request = target.request("", wire.turn_body())
         until = time.monotonic() + self.duration
         return [(0.0, TurnClient(request, tally, until, rewritten=target.rewrites)) for _ in range(self.connections)]
@@ -137,9 +137,9 @@ Scenario: TypeAlias = Streams | Turns
 
 
 class Load:
-    """A scenario that is being played. A context: its processes end with it.
+    """A running scenario, as a context manager that stops its processes.
 
-    :ivar tally: what was seen, once :meth:`progress` has come to its end.
+    :ivar tally: the results, complete once :meth:`progress` has ended.
     """
 
     def __init__(self, target: Target, scenario: Scenario) -> None:
@@ -166,9 +166,9 @@ class Load:
             reports.close()
 
     def progress(self) -> Iterator[Progress]:
-        """Yield what all have seen, several times a second, until the scenario has been played.
+        """Yield the total progress, several times a second, until the scenario has ended.
 
-        :raises EOFError: the generator itself broke; its traceback is on standard error.
+        :raises EOFError: the generator itself failed; its traceback is on standard error.
         """
         playing = set(self._reports)
         while playing:
@@ -184,7 +184,7 @@ class Load:
 
 
 def _play(target: Target, scenario: Scenario, reports: Connection) -> None:
-    """Play one process's share: send its :class:`Progress` ten times a second and its :class:`Tally` at the end."""
+    """Run one process's share. Sends its :class:`Progress` ten times a second and its :class:`Tally` at the end."""
     eventloop.run(_run(target, scenario, reports))
 
 
@@ -202,7 +202,7 @@ async def _run(target: Target, scenario: Scenario, reports: Connection) -> None:
     if late:
         tally.failures[f"not ended within {scenario.time_limit:.0f} s"] += len(late)
     for task in done:
-        task.result()  # What a client did not count as a failure is a mistake of ours.
+        task.result()  # Exceptions that a client does not count as failures are bugs.
     for task in (*late, reporter):
         task.cancel()
     await asyncio.gather(*late, reporter, return_exceptions=True)

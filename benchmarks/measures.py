@@ -1,4 +1,4 @@
-"""Measuring: what a server took for a load, as figures."""
+"""Measures a server's CPU time, memory and latency under a load."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from benchmarks.processes import ProcessTree
 from benchmarks.servers import Server, ServerFailed, Upstream
 from benchmarks.tally import Progress, Tally
 
-# What a server still does for a load after its end, in seconds: it records turns.
+# How long a server still works after a load has ended, in seconds: it records turns.
 _SETTLE_SECONDS = 0.3
-#: When the middle of a stream has surely come, as a part of all events.
+#: The fraction of all events after which the streams are certainly in their middle.
 _MIDDLE = 0.6
-# The memory of fewer streams is lost in what a server takes and gives back by itself.
+# The memory of fewer streams is lost in the noise of a server's own allocations.
 _LEAST_STREAMS_FOR_MEMORY = 10
 _WARM_UP = Turns(connections=8, duration=0.4, time_limit=20.0)
 
@@ -28,11 +28,11 @@ Watch = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Column:
-    """A figure: less is better, but for those of which more is.
+    """A figure. Less is better, except for figures marked otherwise.
 
     :ivar name: in JSON; says the unit.
-    :ivar heading: two lines of a table's head.
-    :ivar digits: behind the decimal point.
+    :ivar heading: the two lines of the table's header.
+    :ivar digits: the number of decimals.
     """
 
     name: str
@@ -68,13 +68,13 @@ TURN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one server took for one load.
+    """The measurement of one server under one load.
 
     :ivar size: of the load: streams, connections, or WebSockets.
-    :ivar figures: by the name of their column; ``None`` for what there is none of, or could not be had.
-    :ivar whole: streams or turns that arrived as they were sent.
-    :ivar failures: what went wrong with the others, and how often.
-    :ivar busy: the part of one CPU that the busiest process of generator and upstream took.
+    :ivar figures: by column name; ``None`` for figures that do not exist or could not be measured.
+    :ivar whole: the number of streams or turns that arrived exactly as sent.
+    :ivar failures: the reasons why others failed, with their counts.
+    :ivar busy: the fraction of a CPU used by the busiest process of generator and upstream.
     """
 
     server: str
@@ -86,15 +86,15 @@ class Measurement:
 
 
 class Meter:
-    """Measures one running server. Warms it up first, to know what memory it takes without a load.
+    """Measures one running server. Warms it up first, to know its memory without a load.
 
-    :raises ServerFailed: it does not answer as it should.
+    :raises ServerFailed: the server does not respond correctly.
     """
 
     def __init__(self, server: Server, upstream: Upstream) -> None:
         self._server = server
         self._upstream = upstream
-        # Twice: of the first, one worker may take every connection, and the other's first request costs memory, too.
+        # Twice: one worker may accept the whole first load, and the other's first request takes memory too.
         for _ in range(2):
             warm_up = self._play(_WARM_UP, lambda progress: None)
             if warm_up.tally.failures:
@@ -104,11 +104,11 @@ class Meter:
 
     @property
     def name(self) -> str:
-        """Of the server."""
+        """The server's name."""
         return self._server.name
 
     def streams(self, scenario: Streams, watch: Watch) -> Measurement:
-        """Measure streams, or WebSockets; ``watch`` is told of the progress."""
+        """Measure streams or WebSockets, calling ``watch`` with the progress."""
         halfway = _Halfway(scenario, self._server.tree)
 
         def see(progress: Progress) -> None:
@@ -128,7 +128,7 @@ class Meter:
         return self._measurement(count, figures, played)
 
     def turns(self, scenario: Turns, watch: Watch) -> Measurement:
-        """Measure small turns; ``watch`` is told of the progress."""
+        """Measure small turns, calling ``watch`` with the progress."""
         played = self._play(scenario, watch)
         figures = {
             "cpu_us_per_turn": played.cpu_us_for(played.tally.ended),
@@ -151,7 +151,7 @@ class Meter:
             upstream_share = (upstream.tree.cpu_seconds() - upstream_cpu) / (time.monotonic() - began)
         taken = None
         if tree is not None and cpu is not None:
-            # It may still be recording turns, which is part of their price.
+            # The server may still be recording turns, which is part of their cost.
             time.sleep(_SETTLE_SECONDS)
             taken = tree.cpu_seconds() - cpu
         return _Played(load.tally, taken, max(load.tally.busy, upstream_share / upstream.processes))
@@ -159,9 +159,9 @@ class Meter:
 
 @dataclass(frozen=True)
 class _Played:
-    """What came of a scenario.
+    """The result of a scenario.
 
-    :ivar cpu_seconds: that the server took.
+    :ivar cpu_seconds: the server's CPU time.
     """
 
     tally: Tally
@@ -169,15 +169,15 @@ class _Played:
     busy: float
 
     def cpu_us_for(self, count: int) -> float | None:
-        """Return its CPU time for each of so many."""
+        """Return the CPU time divided by ``count``."""
         return None if self.cpu_seconds is None or not count else self.cpu_seconds * 1e6 / count
 
 
 class _Halfway:
-    """A server while all streams are open: between their begin and their end.
+    """Samples of a server while all streams are open.
 
-    :ivar memory: in bytes; ``None`` where the streams were never all open at once.
-    :ivar cpu_us_per_event: of the events alone, without what opening and ending a stream takes.
+    :ivar memory: in bytes; ``None`` if the streams were never all open at the same time.
+    :ivar cpu_us_per_event: CPU time for events alone, without opening and ending streams.
     """
 
     def __init__(self, scenario: Streams, tree: ProcessTree | None) -> None:
@@ -189,7 +189,7 @@ class _Halfway:
         self._opened: tuple[float, int] | None = None
 
     def see(self, progress: Progress) -> None:
-        """Take a sample when it is time to."""
+        """Take a sample if it is time to."""
         if self._tree is None or progress.opened < self._streams or progress.ended:
             return
         if self._opened is None:
@@ -210,7 +210,7 @@ def _times(tally: Tally) -> dict[str, float | None]:
 
 
 def percentile(ordered: Sequence[int], percent: int) -> int:
-    """Return the smallest value that so many percent of all do not exceed.
+    """Return the smallest value that ``percent`` percent of all values do not exceed.
 
     :param ordered: not empty.
     """
@@ -218,10 +218,10 @@ def percentile(ordered: Sequence[int], percent: int) -> int:
 
 
 def median(rounds: Sequence[Measurement]) -> Measurement:
-    """Return one measurement for several of the same server and load: the median of each figure, all failures.
+    """Combine measurements of the same server and load: the median of each figure, and all failures.
 
-    A figure that was missing once is missing. Of memory it is the least: a server keeps what a larger load of the
-    round before has taken.
+    A figure missing from one round is missing. For memory it is the minimum, as a server retains memory that it
+    allocated for a larger load in the previous round.
     """
     columns = {name: [round_.figures[name] for round_ in rounds] for name in rounds[0].figures}
     failures = sum((Counter(round_.failures) for round_ in rounds), Counter[str]())

@@ -1,4 +1,4 @@
-"""nginx in front of upstream: what the service is compared with. It relays, and does nothing more."""
+"""nginx in front of upstream, as the baseline: it relays and does nothing more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.servers import BEARER_TOKEN, WORKERS, Server, ServerFailed, Upst
 
 NAME = "nginx"
 
-# As in deploy/nginx.conf where it matters here; with kept connections to upstream, as the service has them.
+# Like deploy/nginx.conf where it matters here, but with persistent connections to upstream, like the service.
 _CONFIGURATION = """\
 daemon off;
 {user}
@@ -75,11 +75,11 @@ proxy_ssl_verify on;
 
 @contextlib.contextmanager
 def run_nginx(behind: Upstream, folder: Path) -> Iterator[Server]:
-    """Run nginx with its own configuration in ``folder``, an empty one.
+    """Run nginx with its own configuration in ``folder``, which must be empty.
 
-    It takes over the open socket as in an upgrade of its binary.
+    It inherits the open socket, as in an upgrade of its binary.
 
-    :raises ServerFailed: it is not installed.
+    :raises ServerFailed: nginx is not installed.
     """
     log = folder / "error.log"
     with open_listener() as listener:
@@ -92,7 +92,7 @@ def run_nginx(behind: Upstream, folder: Path) -> Iterator[Server]:
 
 
 def version() -> str:
-    """Return nginx's version, or what it says instead."""
+    """Return nginx's version, or its output if this contains none."""
     said = subprocess.run([_program(), "-v"], capture_output=True, text=True, check=False).stderr
     found = re.search(r"nginx/(\S+)", said)
     return found[1] if found else said.strip()
@@ -101,7 +101,7 @@ def version() -> str:
 def _program() -> str:
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if program is None:
-        raise ServerFailed("nginx is not installed: apt-get install nginx, or `make bench`, which does it.")
+        raise ServerFailed("nginx is not installed. Run apt-get install nginx, or `make bench`, which installs it.")
     return program
 
 
@@ -125,7 +125,7 @@ def _configuration(behind: Upstream, address: tuple[str, int], folder: Path) -> 
 
 
 def _user_directive() -> str:
-    """As root its workers would become somebody who cannot enter the folder."""
+    """Return the directive that keeps root's workers from switching to a user without access to the folder."""
     if os.geteuid() != 0:
         return ""
     return f"user {pwd.getpwuid(os.geteuid()).pw_name} {grp.getgrgid(os.getegid()).gr_name};"

@@ -1,6 +1,6 @@
-"""What ``deploy/nginx.conf`` adds to the service, TLS to the client included: ``python -m benchmarks.nginx_front``.
+"""The cost of ``deploy/nginx.conf``, including TLS to the client: ``python -m benchmarks.nginx_front``.
 
-The same streams, and the same WebSockets, go to one running service straight and through nginx in front of it, in turn.
+The same streams and WebSockets go to one running service alternately directly and through nginx in front of it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from benchmarks.servers import Server, ServerFailed, run_upstream
 from benchmarks.service import run_service
 from tests.clients.nginx import SERVER_NAME, run_nginx
 
-# All clients are on this machine, so that one address does here what many would.
+# All clients are on this machine, so one address has the load of many.
 _NO_LIMITS = {"limit_req zone=ocm_requests burst=200 nodelay;": ""}
 _KINDS: dict[str, type[Streams]] = {"streams": Streams, "WebSockets": Sockets}
-# nginx as the tests start it has 512 connections, two for each stream.
+# nginx as started by the tests has 512 connections, two per stream.
 _MOST = 200
 _STARTS_PER_SECOND = 100
 _TIME_LIMIT_SECONDS = 60.0
@@ -32,7 +32,7 @@ _HEADING = ("event p50 ms", "event p99 ms", "first byte p50", "first byte p99")
 
 @contextlib.contextmanager
 def _both_ways(folder: Path) -> Iterator[list[Meter]]:
-    """Run all of it; yield what measures the service straight, and through nginx."""
+    """Run everything; yield meters of the service directly and through nginx."""
     for name in ("service", "nginx"):
         (folder / name).mkdir()
     with (
@@ -57,10 +57,12 @@ def _both_ways(folder: Path) -> Iterator[list[Meter]]:
     help="At once.",
 )
 @click.option("--events", type=click.IntRange(1), default=100, show_default=True, help="Of each stream.")
-@click.option("--rate", type=click.FloatRange(0.1), default=33.0, show_default=True, help="Events a second of each.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Take medians of so many.")
+@click.option("--rate", type=click.FloatRange(0.1), default=33.0, show_default=True, help="Events per second of each.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Take medians of this many rounds."
+)
 def main(counts: Sequence[int], events: int, rate: float, rounds: int) -> None:
-    """Measure what nginx adds to each event and to the first byte."""
+    """Measure the cost that nginx adds to each event and to the first byte."""
     click.echo(", ".join(f"{name} {value}" for name, value in machine.describe().items()))
     try:
         with tempfile.TemporaryDirectory(prefix="ocm-benchmarks-") as folder, _both_ways(Path(folder)) as meters:
@@ -70,13 +72,13 @@ def main(counts: Sequence[int], events: int, rate: float, rounds: int) -> None:
                     starts = [number / _STARTS_PER_SECOND for number in range(count)]
                     load = scenario(starts, events, rate, _TIME_LIMIT_SECONDS + events / rate)
                     measured = [[meter.streams(load, lambda _: None) for meter in meters] for _ in range(rounds)]
-                    _tell(count, *(median(same) for same in zip(*measured, strict=True)))
+                    _print(count, *(median(same) for same in zip(*measured, strict=True)))
     except ServerFailed as exc:
         raise click.ClickException(str(exc)) from exc
 
 
-def _tell(count: int, straight: Measurement, front: Measurement) -> None:
-    """Print the figures of both ways, and their difference."""
+def _print(count: int, straight: Measurement, front: Measurement) -> None:
+    """Print the figures of both routes, and their difference."""
     figures = [[measurement.figures[name] or 0.0 for name in _FIGURES] for measurement in (straight, front)]
     added = [more - less for less, more in zip(*figures, strict=True)]
     for size, name, values in (

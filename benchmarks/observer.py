@@ -1,8 +1,8 @@
-"""What observing costs: ``python -m benchmarks.observer``.
+"""The cost of observing streams: ``python -m benchmarks.observer``.
 
-For events of several sizes: the observer's CPU time per event and per byte, beside a bare loop that receives and
-sends the same bytes over socket pairs in reads of the same size, which is the least that any relay does. Without TLS;
-with it the relay does more and the share is smaller.
+For events of several sizes: the observer's CPU time per event and per byte, compared with a bare loop that receives and
+sends the same bytes over socket pairs in reads of the same size, the minimum for any relay. Without TLS; with it the
+relay does more and the observer's share is smaller.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROUNDS = 5
 
 
 def delta_event(size: int, *, named_first: bool = True) -> bytes:
-    """A ``response.output_text.delta`` of exactly ``size`` bytes, which does not end a turn.
+    """Return a ``response.output_text.delta`` of exactly ``size`` bytes, which does not end a turn.
 
     :param named_first: whether its type is its first member, as OpenAI sends it.
     """
@@ -32,7 +32,7 @@ def delta_event(size: int, *, named_first: bool = True) -> bytes:
 
 
 def reads_of(event: bytes) -> list[bytes]:
-    """One event as it arrives: one read, or as many as it takes."""
+    """Return an event as it arrives: in one read or several."""
     return [event[start : start + READ_SIZE] for start in range(0, len(event), READ_SIZE)]
 
 
@@ -47,7 +47,7 @@ def observing(reads: list[bytes], repeat: int) -> float:
 
 
 def relaying(reads: list[bytes], repeat: int) -> float:
-    """CPU time of a receive and a send for each read; what fills and drains the pairs is not counted."""
+    """Return the CPU time of one receive and one send per read, without filling and draining the socket pairs."""
     upstream, source = socket.socketpair()
     client, sink = socket.socketpair()
     buffer = bytearray(READ_SIZE)

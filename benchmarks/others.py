@@ -1,4 +1,4 @@
-"""Programs that do a part of what the service does: each is found where it is installed, and started beside it."""
+"""Other programs with a part of the service's functions, measured if they are installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.load import Target
 from benchmarks.processes import ProcessTree
 from benchmarks.servers import BEARER_TOKEN, Server, ServerFailed, Upstream, open_listener, run_program
 
-# One of them imports for 10 s, on a busy machine for much longer.
+# One of them takes 10 s to import, and much longer on a busy machine.
 _START_TIMEOUT_SECONDS = 90.0
 _START_POLL_SECONDS = 0.1
 
@@ -24,10 +24,10 @@ _START_POLL_SECONDS = 0.1
 class Kind:
     """A program that may be installed.
 
-    :ivar name: of its command, of its distribution, and in a table.
-    :ivar arguments: without those that say where to listen.
-    :ivar prepare: writes what it has to know into a folder, where it is run; returns its environment.
-    :ivar started: what its log says when a worker is ready.
+    :ivar name: the name of its command and its distribution, and in tables.
+    :ivar arguments: its arguments, without those for the listening address.
+    :ivar prepare: writes its configuration into its working folder and returns its environment.
+    :ivar started: the log message of a worker that is ready.
     """
 
     name: str
@@ -47,21 +47,21 @@ class Other:
 
     @property
     def version(self) -> str:
-        """What the distribution says that the program belongs to."""
+        """The version of the program's distribution."""
         folders = self.program.resolve().parent.parent.glob("lib/python3*/site-packages")
         found = next(iter(metadata.distributions(name=self.kind.name, path=[str(folder) for folder in folders])), None)
-        return found.version if found else "of unknown version"
+        return found.version if found else "(unknown version)"
 
     @contextlib.contextmanager
     def run(self, behind: Upstream, folder: Path) -> Iterator[Server]:
-        """Run it in ``folder``, an empty one; it takes requests when this returns.
+        """Run it in ``folder``, which must be empty; it is ready when this yields.
 
-        :raises ServerFailed: it does not come so far.
+        :raises ServerFailed: the program did not start.
         """
         environment, log = self.kind.prepare(behind, folder), folder / "output.log"
         with open_listener() as listener:
             address = listener.getsockname()
-        # None takes over an open socket: its port is free again, and nobody else is likely to take it.
+        # None of them can inherit an open socket, so its port is freed, and unlikely to be taken by others.
         command = [str(self.program.absolute()), *self.kind.arguments, "--host", address[0], "--port", str(address[1])]
         with run_program(command, log=log, environment={"PYTHONUNBUFFERED": "1", **environment}, cwd=folder) as tree:
             target = Target(address, wire.CLIENT_PATH, BEARER_TOKEN, rewrites=True)
@@ -73,7 +73,7 @@ class Other:
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         while server.log_text(whole=True).count(self.kind.started) < self.kind.workers:
             if tree.has_ended():
-                raise ServerFailed(f"{server.name} ended at its start\n{server.log_text()}".strip())
+                raise ServerFailed(f"{server.name} exited at startup\n{server.log_text()}".strip())
             if time.monotonic() > deadline:
                 raise ServerFailed(
                     f"{server.name} has not started within {_START_TIMEOUT_SECONDS:.0f} s\n{server.log_text()}"
@@ -82,6 +82,6 @@ class Other:
 
 
 def installed(kind: Kind) -> Path | None:
-    """Return its command, where it is on the path."""
+    """Return its command, or ``None`` if it is not on PATH."""
     found = shutil.which(kind.name)
     return Path(found) if found else None

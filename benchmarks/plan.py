@@ -1,4 +1,4 @@
-"""What one run measures, and in which order."""
+"""The plan of a run: its measurements and their order."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from benchmarks.servers import Server, ServerFailed, Upstream, direct, run_upstr
 from benchmarks.status import Status
 from benchmarks.tally import Progress
 
-# So many streams begin in a second: 2,000 are all open before the first of usual length ends.
+# Streams started per second: with 2,000, all are open before the first of the default length ends.
 _STARTS_PER_SECOND = 300
-_SERVERS = 3  # Which are always there.
-# A load that takes so much longer than it has to is given up.
+_SERVERS = 3  # direct, nginx, the service
+# A load that takes this much longer than necessary is aborted.
 _GRACE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """The measurements of a run.
 
-    :ivar streams: how many at once, one load each.
+    :ivar streams: the numbers of concurrent streams, one load each.
     :ivar sockets: how many WebSockets at once, one load each.
-    :ivar events: of each stream and socket.
-    :ivar rate: of each stream and socket, in events a second.
+    :ivar events: the number of events of each stream and socket.
+    :ivar rate: the rate of each stream and socket, in events per second.
     :ivar connections: of small turns, one load each.
-    :ivar turn_seconds: how long small turns are sent.
-    :ivar rounds: how often all is measured; the figures are the medians.
+    :ivar turn_seconds: the duration of loads of small turns.
+    :ivar rounds: the number of repetitions; the figures are medians.
     :ivar tls: upstream speaks it.
-    :ivar others: what is measured beside nginx and the service.
+    :ivar others: other programs to measure.
     """
 
     streams: Sequence[int]
@@ -59,7 +59,7 @@ class Plan:
     others: Sequence[Other] = ()
 
     def kinds(self) -> list[_Kind]:
-        """Return the kinds of loads that are asked for."""
+        """Return the requested kinds of loads."""
         kinds = [
             _Kind(
                 "streams",
@@ -76,7 +76,7 @@ class Plan:
                 f"WebSockets with a turn of {self._pace('messages')}, uncompressed",
                 SOCKET_COLUMNS,
                 self.sockets,
-                (),  # They do not pass messages on as they are, which upstream here asks for.
+                (),  # They rewrite messages, which this upstream does not accept.
                 self._sockets,
             ),
             _Kind(
@@ -92,7 +92,7 @@ class Plan:
         return [kind for kind in kinds if kind.sizes]
 
     def most_at_once(self) -> int:
-        """Return how many connections the largest load has."""
+        """Return the number of connections of the largest load."""
         return max(size for kind in self.kinds() for size in kind.sizes)
 
     def _pace(self, events: str) -> str:
@@ -118,8 +118,8 @@ class Plan:
 class _Kind:
     """A kind of load, in several sizes.
 
-    :ivar counted: what the size counts.
-    :ivar others: those of other programs that take part.
+    :ivar counted: the unit of the size.
+    :ivar others: the other programs that are measured.
     """
 
     name: str
@@ -132,10 +132,10 @@ class _Kind:
 
 
 def run(plan: Plan, folder: Path) -> list[Section]:
-    """Start everything, measure, end everything.
+    """Start everything, measure, and stop everything.
 
-    :param folder: an empty one, for what the servers write.
-    :raises ServerFailed: one of them cannot be measured.
+    :param folder: an empty folder for the servers' files.
+    :raises ServerFailed: a server cannot be measured.
     """
     kinds = plan.kinds()
     with contextlib.ExitStack() as running:
@@ -161,7 +161,7 @@ def _new(folder: Path) -> Path:
 
 
 def _section(kind: _Kind, rounds: int, upstream: Upstream, folder: Path, status: Status) -> Section:
-    """Measure one kind of load, on servers that have not seen another: they would keep its memory."""
+    """Measure one kind of load on newly started servers, as they would retain the memory of other loads."""
     missing: list[str] = []
     with contextlib.ExitStack() as running:
         relay = running.enter_context(nginx.run_nginx(upstream, _new(folder / nginx.NAME)))
@@ -172,7 +172,7 @@ def _section(kind: _Kind, rounds: int, upstream: Upstream, folder: Path, status:
                 meters.append(_start_other(other, upstream, _new(folder / other.kind.name), status, running))
             except ServerFailed as exc:
                 missing.append(f"not measured: {exc}")
-        # Last: until all its workers are up, what it takes when idle is not known.
+        # Last, because its idle memory is unknown until all its workers have started.
         meters.append(_warm(subject, upstream, status))
         measured = [_round(kind, meters, status) for _ in range(rounds)]
     title = f"{kind.title}; medians of {rounds} rounds" if rounds > 1 else kind.title
@@ -189,7 +189,7 @@ def _warm(server: Server, upstream: Upstream, status: Status) -> Meter:
 def _start_other(
     other: Other, upstream: Upstream, folder: Path, status: Status, running: contextlib.ExitStack
 ) -> Meter:
-    """Start and warm what may not work, and then does not stay."""
+    """Start and warm up a program that may fail, and stop it if it does."""
     status.next_step(f"{other.kind.name}: starting")
     with contextlib.ExitStack() as starting:
         meter = Meter(starting.enter_context(other.run(upstream, folder)), upstream)
@@ -198,7 +198,7 @@ def _start_other(
 
 
 def _round(kind: _Kind, meters: Sequence[Meter], status: Status) -> list[Measurement]:
-    """Measure each size on one server after another, so that what changes on the machine changes for all."""
+    """Measure each size on one server after another, so that changes on the machine affect all of them."""
     return [_measure(kind, size, meter, status) for size in kind.sizes for meter in meters]
 
 

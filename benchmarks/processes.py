@@ -1,4 +1,4 @@
-"""Starting and ending processes of our own, and what the kernel knows of them: CPU time and memory. Linux only."""
+"""Starts and stops processes, and reads their CPU time and memory from the kernel. Linux only."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _END_TIMEOUT_SECONDS = 5.0
 
 
 def start(process: BaseProcess) -> None:
-    """Start a process that Ctrl-C does not reach: it is ours to end, in its turn.
+    """Start a process that does not receive Ctrl-C, so that this process can stop it.
 
-    It inherits the mask. multiprocessing's helper, which the first process brings with it, would clear it half-way.
+    It inherits the signal mask. multiprocessing's resource tracker, which the first process starts, would clear the
+    mask in between, and so is started first.
     """
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -30,7 +31,7 @@ def start(process: BaseProcess) -> None:
 
 
 def end(process: BaseProcess) -> None:
-    """End a process and wait until it is gone."""
+    """Stop a process and wait for it."""
     process.terminate()
     process.join(_END_TIMEOUT_SECONDS)
     if process.is_alive():
@@ -40,35 +41,35 @@ def end(process: BaseProcess) -> None:
 
 
 class ProcessTree:
-    """Processes and all that they have started."""
+    """Processes and all their descendants."""
 
     def __init__(self, *roots: int) -> None:
         self._roots = roots
         self._cpu_ns: dict[int, int] = {}
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time taken so far by all threads; that of a process which has ended, as last seen."""
+        """Return the CPU time used so far by all threads, including the last known value of ended processes."""
         for pid in self.members():
             try:
                 self._cpu_ns[pid] = time.clock_gettime_ns(_cpu_clock(pid))
             except OSError:
-                continue  # It ended just now.
+                continue  # The process has just ended.
         return sum(self._cpu_ns.values()) / 1e9
 
     def memory_bytes(self) -> int:
-        """Return the proportional set size of anonymous memory: what processes share is counted once.
+        """Return the proportional set size of anonymous memory, which counts shared memory once.
 
-        Mapped files are left out: their part of a process changes with each other process that maps them too.
+        Excludes mapped files, whose share depends on which other processes map them.
         """
         return 1024 * sum(_anonymous_kib(pid) for pid in self.members())
 
     def has_ended(self) -> bool:
-        """Return whether a root, which is a child of ours, has ended; who started it can still wait for it."""
+        """Return whether a root, a child of this process, has ended. It can still be waited for."""
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return any(os.waitid(os.P_PID, root, options) is not None for root in self._roots)
 
     def members(self) -> Sequence[int]:
-        """Return the ids of those that run."""
+        """Return the ids of the running processes."""
         children: dict[int, list[int]] = {}
         for stat in _PROC.glob("[0-9]*/stat"):
             try:
@@ -83,9 +84,9 @@ class ProcessTree:
 
 
 def _cpu_clock(pid: int) -> int:
-    """Return the clock of a process's CPU time, in nanoseconds where ``/proc/PID/stat`` has ticks of 10 ms.
+    """Return a process's CPU-time clock, in nanoseconds, while ``/proc/PID/stat`` has ticks of 10 ms.
 
-    What ``clock_getcpuclockid(3)`` does in glibc; Python has only the one for threads.
+    Like glibc's ``clock_getcpuclockid(3)``; Python has only the function for threads.
     """
     scheduler_clock = 2
     return (~pid << 3) | scheduler_clock

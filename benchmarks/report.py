@@ -1,4 +1,4 @@
-"""Measurements as a table and as JSON."""
+"""Formats measurements as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import nginx, service
 from benchmarks.measures import Column, Figures, Measurement
 
-#: Beyond it, the load itself is late, and the server is blamed.
+#: Above this, the load generator itself causes delays, which appear as the server's.
 _BUSY_LIMIT = 0.8
 _RATIO = "ratio"
 _SHOWN_REASONS = 5
@@ -24,9 +24,9 @@ _CELL_WIDTH = 11
 class Section:
     """Measurements of one kind of load.
 
-    :ivar size_heading: what the size of a load counts.
-    :ivar measurements: in the order of their sizes; those of one size follow one another.
-    :ivar missing: which servers were not measured, and why.
+    :ivar size_heading: the unit of a load's size.
+    :ivar measurements: ordered by size.
+    :ivar missing: the servers that were not measured, with the reasons.
     """
 
     name: str
@@ -53,12 +53,12 @@ def ratios(section: Section) -> dict[int, dict[str, float | None]]:
 
 
 def _ratio(value: float | None, reference: float | None) -> float | None:
-    # What is next to nothing, or negative as memory can be within its noise, is nothing to compare with.
+    # Values near zero, or negative as memory can be within its noise, cannot be compared with.
     return value / reference if value is not None and reference is not None and reference > 0 else None
 
 
 def table(section: Section) -> str:
-    """Return a section as text of at most 120 columns."""
+    """Return a section as text, at most 120 columns wide."""
     compared = ratios(section)
     lines = [section.title, "", *_heading(section)]
     for size, measurements in section.sizes():
@@ -90,7 +90,7 @@ def _line(size: str, server: str, cells: Sequence[str], whole: str = "", failed:
 
 
 def remarks(sections: Sequence[Section]) -> list[str]:
-    """Return what the reader of the figures should know: what failed, and what may not be the server's fault."""
+    """Return remarks on the figures: failures, and effects that may not be the server's fault."""
     found = []
     for section in sections:
         found += [f"{section.name}: {reason}" for reason in section.missing]
@@ -104,14 +104,14 @@ def remarks(sections: Sequence[Section]) -> list[str]:
 
 
 def _shown(failures: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return the most frequent reasons: a server that names its request tells another one each time."""
+    """Return the most frequent reasons, as a server that includes request ids has a different one each time."""
     reasons = Counter(failures).most_common()
     rest = sum(count for _, count in reasons[_SHOWN_REASONS:])
     return reasons[:_SHOWN_REASONS] + ([("other reasons", rest)] if rest else [])
 
 
 def document(machine: Mapping[str, str], sections: Sequence[Section]) -> dict[str, Any]:
-    """Return all as one JSON document."""
+    """Return everything as one JSON document."""
     return {
         "machine": machine,
         **{section.name: {"title": section.title, "sizes": _sizes(section)} for section in sections},

@@ -1,4 +1,4 @@
-"""Responses of servers that write them anew, compared with what upstream sent by what they say. No I/O."""
+"""Responses of servers that rewrite them, compared with upstream's by content. No I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import wire
 from benchmarks.responses import Damaged, Events, StreamedResponse, TurnResponse
 
-# How streams of chat completions end, after which some servers end those of responses, too.
+# The end of chat completion streams, which some servers send at the end of response streams too.
 _DONE = b"[DONE]"
 
 
@@ -23,7 +23,7 @@ _TURN = json.loads(wire.TURN)
 
 
 class RewrittenEvents(Events):
-    """The events of a turn and their terminal one, in the writing of another server."""
+    """The events of a turn and their terminal one, as rewritten by another server."""
 
     def __init__(self, expected: int, latencies: array[int]) -> None:
         super().__init__(wire.SSE, expected, latencies)
@@ -33,12 +33,12 @@ class RewrittenEvents(Events):
     def has_ended(self) -> bool:
         return self._has_ended
 
-    def feed(self, octets: bytes, now_ns: int) -> None:
-        """Take what arrived at ``now_ns``.
+    def feed(self, received: bytes, now_ns: int) -> None:
+        """Process bytes received at ``now_ns``.
 
-        :raises Damaged: it does not say what upstream said.
+        :raises Damaged: the content differs from upstream's.
         """
-        *events, self._octets = (self._octets + octets).split(b"\n\n")
+        *events, self._received = (self._received + received).split(b"\n\n")
         for event in events:
             data = _data(event)
             if data and data != _DONE:
@@ -49,7 +49,7 @@ class RewrittenEvents(Events):
             sent_ns = members.get("sent_ns")
             sent = {**_DELTA, "sequence_number": self.count, "sent_ns": sent_ns}
             if not isinstance(sent_ns, int) or not members.items() >= sent.items():
-                raise Damaged("an event that does not say what was sent")
+                raise Damaged("an event whose content differs from the one sent")
             self.count += 1
             self._latencies.append(now_ns - sent_ns)
         elif self._has_ended or members.get("type") != _COMPLETED["type"]:
@@ -60,7 +60,7 @@ class RewrittenEvents(Events):
 
 
 class RewrittenResponse(StreamedResponse):
-    """A streamed response in the writing of another server."""
+    """A streamed response, as rewritten by another server."""
 
     def __init__(self, events: int, latencies: array[int]) -> None:
         super().__init__(events, latencies)
@@ -68,30 +68,30 @@ class RewrittenResponse(StreamedResponse):
 
 
 class RewrittenTurn(TurnResponse):
-    """A small turn in the writing of another server."""
+    """A small turn, as rewritten by another server."""
 
     def _check(self, content: bytes) -> None:
         _check(_members(content), _TURN)
 
 
-def _members(octets: bytes) -> dict[str, Any]:
+def _members(received: bytes) -> dict[str, Any]:
     try:
-        members = json.loads(octets)
+        members = json.loads(received)
     except ValueError:
-        raise Damaged("what is no JSON") from None
+        raise Damaged("data that is not JSON") from None
     if not isinstance(members, dict):
-        raise Damaged("what is no JSON object")
+        raise Damaged("data that is not a JSON object")
     return members
 
 
 def _check(said: Any, sent: Any) -> None:
-    """Refuse a response that lacks what matters to a client: its text, and what it is counted by."""
+    """Reject a response that lacks what matters to clients: its text and its usage."""
     try:
         is_same = _gist(said) == _gist(sent)
     except (KeyError, TypeError):
         is_same = False
     if not is_same:
-        raise Damaged("a response that does not say what was sent")
+        raise Damaged("a response whose content differs from the one sent")
 
 
 def _gist(response: Any) -> object:

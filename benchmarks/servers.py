@@ -1,4 +1,4 @@
-"""What is measured: upstream itself, and servers in front of it, each started for one run."""
+"""The measured servers: upstream itself and servers in front of it, each started for one run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from benchmarks.load import Target
 from benchmarks.processes import ProcessTree, end, start
 
 PROJECT = Path(__file__).resolve().parent.parent
-#: Of nginx and of the service, as gunicorn.conf.py has it.
+#: The workers of nginx and of the service, as in gunicorn.conf.py.
 WORKERS = 2
-#: What the direct way and nginx are asked with; they do not look at it.
+#: The token for nginx and direct requests, which ignore it.
 BEARER_TOKEN = "sk-ocm-benchmark"
 _PROCESSES = multiprocessing.get_context("spawn")
 _BACKLOG = 4096
@@ -29,12 +29,12 @@ _LOG_CHARACTERS = 2000
 
 
 class ServerFailed(Exception):
-    """A server cannot be measured. The message says why, and what its log says."""
+    """A server cannot be measured. The message has the reason and its log."""
 
 
 @dataclass(frozen=True)
 class Tunnels:
-    """Where upstream answers as a proxy to itself would."""
+    """The address at which upstream acts as a proxy to itself."""
 
     address: tuple[str, int]
     certificate: Certificate
@@ -45,7 +45,7 @@ class Upstream:
     """The running upstream.
 
     :ivar certificate: it speaks TLS with it.
-    :ivar tunnels: where it also speaks TLS, behind a CONNECT.
+    :ivar tunnels: where it also uses TLS, after a CONNECT.
     """
 
     address: tuple[str, int]
@@ -68,8 +68,8 @@ class Upstream:
 class Server:
     """A running server.
 
-    :ivar tree: its processes; ``None`` where there are none between client and upstream.
-    :ivar log: what it says when it cannot start.
+    :ivar tree: its processes, or ``None`` if there are none between client and upstream.
+    :ivar log: its log file.
     """
 
     name: str
@@ -85,10 +85,10 @@ class Server:
 
 @contextlib.contextmanager
 def open_listener() -> Iterator[socket.socket]:
-    """Open the socket of a server before it starts: nobody can take its port, and no client comes too early."""
+    """Open a server's socket before it starts, so that its port cannot be taken and no client connects too early."""
     with socket.create_server((ADDRESS, 0), backlog=_BACKLOG) as listener:
-        # nginx takes a socket that it inherits as it is. Where it blocks, a worker whose connection another was quicker
-        # to accept would stand still until the next one comes.
+        # nginx uses an inherited socket unchanged. If it were blocking, a worker that lost the race for a connection
+        # would block in accept() until the next one.
         listener.setblocking(False)
         yield listener
 
@@ -97,17 +97,17 @@ def open_listener() -> Iterator[socket.socket]:
 def run_upstream(
     *, processes: int, certificate: Certificate | None, tunnels: Certificate | None = None
 ) -> Iterator[Upstream]:
-    """Run upstream in so many processes of its own.
+    """Run upstream in separate processes.
 
     :param tunnels: offer them, too, with this certificate.
     """
     with contextlib.ExitStack() as running, open_listener() as listener, open_listener() as tunnel_listener:
-        ways = [upstream.Way(listener, certificate)]
+        endpoints = [upstream.Endpoint(listener, certificate)]
         if tunnels is not None:
-            ways.append(upstream.Way(tunnel_listener, tunnels, is_tunnel=True))
+            endpoints.append(upstream.Endpoint(tunnel_listener, tunnels, is_tunnel=True))
         pids = []
         for _ in range(processes):
-            process = _PROCESSES.Process(target=upstream.serve, args=(ways,), daemon=True)
+            process = _PROCESSES.Process(target=upstream.serve, args=(endpoints,), daemon=True)
             start(process)
             running.callback(end, process)
             assert process.pid is not None
@@ -120,7 +120,7 @@ def run_upstream(
 
 
 def direct(behind: Upstream) -> Server:
-    """Return the way to upstream with nothing between."""
+    """Return upstream itself as a server, for direct requests."""
     authority = behind.certificate.authority if behind.certificate else None
     return Server("direct", Target(behind.address, wire.UPSTREAM_PATH, BEARER_TOKEN, authority))
 
@@ -134,11 +134,11 @@ def run_program(
     listener: socket.socket | None = None,
     cwd: Path = PROJECT,
 ) -> Iterator[ProcessTree]:
-    """Run a server, and end it with all its workers.
+    """Run a server, and stop it with all its workers.
 
-    :param log: where its output goes.
-    :param environment: on top of a path and a home.
-    :param listener: an open socket, which it takes over; it is closed here.
+    :param log: the file for its output.
+    :param environment: variables in addition to PATH and HOME.
+    :param listener: an open socket that the server inherits; closed by this function.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -149,7 +149,7 @@ def run_program(
             stdout=output,
             stderr=output,
             pass_fds=[listener.fileno()] if listener else [],
-            start_new_session=True,  # Ctrl-C is for us; the server is ended in its turn.
+            start_new_session=True,  # Ctrl-C must reach this process only, which then stops the server.
         )
     if listener:
         listener.close()

@@ -1,4 +1,4 @@
-"""The service as it runs in production: ``gunicorn wsgi:app``, its own gunicorn.conf.py, a user, a full account."""
+"""The service as in production: ``gunicorn wsgi:app`` with its gunicorn.conf.py, a user, and accounting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TOKEN_LIFETIME_SECONDS = 86400.0
 
 @contextlib.contextmanager
 def run_service(behind: Upstream, folder: Path) -> Iterator[Server]:
-    """Run the service with a credential that is not due for renewal, one user, and its state in ``folder``."""
+    """Run the service with a credential that needs no refresh, one user, and its state in ``folder``."""
     bearer_token = f"sk-ocm-{secrets.token_urlsafe(32)}"
     log = folder / "service.log"
     _write(folder / "auth.json", owner_credential())
@@ -32,7 +32,7 @@ def run_service(behind: Upstream, folder: Path) -> Iterator[Server]:
     with open_listener() as listener:
         command = [
             *(sys.executable, "-m", "gunicorn", "--config", str(PROJECT / "gunicorn.conf.py")),
-            # Nothing is left to finish when it is ended.
+            # No requests remain when it is stopped.
             *("--bind", f"fd://{listener.fileno()}", "--graceful-timeout", "1", "wsgi:app"),
         ]
         environment = {"OCM_CONFIG": str(folder / "ocm.json"), "WEB_CONCURRENCY": str(WORKERS)}
@@ -42,7 +42,7 @@ def run_service(behind: Upstream, folder: Path) -> Iterator[Server]:
 
 
 def owner_credential() -> dict[str, Any]:
-    """Return what Codex keeps of a sign-in, with tokens that are not due for renewal."""
+    """Return Codex's credential file, with tokens that need no refresh."""
     owner = Account()
     issuer = "https://auth.openai.com"
     tokens = Issuer(time.time).issue(owner, issuer=issuer, expires_in=_TOKEN_LIFETIME_SECONDS)

@@ -1,7 +1,7 @@
-"""What clients that stand still cost the others: ``python -m benchmarks.stalled``.
+"""The effect of stalled clients on others: ``python -m benchmarks.stalled``.
 
-Latency of the events of 100 streams, alone and beside 100 clients that have stopped reading a long answer, or that have
-sent half a request; all in one run, the three one after another in each round.
+Measures the event latency of 100 streams alone, beside 100 clients that have stopped reading a long response, and
+beside 100 clients that have sent half a request, one after another in each round.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ STREAMS = 100
 STARTS_PER_SECOND = 100
 RATE = 33.0
 TIME_LIMIT_SECONDS = 60.0
-#: Of a stalled client's answer: more than all buffers on its way hold, and soon.
+#: The size of a stalled client's response, which quickly exceeds all buffers on the way.
 LONG_EVENTS = 500_000
 LONG_RATE = 4000.0
 _RECEIVE_BUFFER_BYTES = 4096
-#: When upstream takes less than this part of a CPU, all that was to be filled is full.
+#: If upstream uses less than this fraction of a CPU, all buffers are full.
 _IDLE = 0.05
 _FILL_SECONDS = 120.0
 _UPSTREAM_PROCESSES = 2
@@ -42,9 +42,9 @@ _ESTABLISHED = 1
 @click.command()
 @click.option("--clients", type=click.IntRange(1, 1000), default=100, show_default=True, help="That stand still.")
 @click.option("--events", type=click.IntRange(10, wire.MAX_EVENTS), default=150, show_default=True, help="A stream.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="How often all is measured.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="The number of repetitions.")
 def main(clients: int, events: int, rounds: int) -> None:
-    """Measure what clients that stand still cost the others."""
+    """Measure the effect of stalled clients on others."""
     starts = [number / STARTS_PER_SECOND for number in range(STREAMS)]
     others = Streams(starts, events, RATE, TIME_LIMIT_SECONDS)
     print(f"{STREAMS} streams of {events} events, {RATE:g} a second each; milliseconds")
@@ -59,17 +59,17 @@ def main(clients: int, events: int, rounds: int) -> None:
     if rounds > 1:
         print(f"Medians of {rounds} rounds")
         for beside, *same in zip(measured[0], *(each.values() for each in measured), strict=True):
-            _tell(beside, [statistics.median(figures) for figures in zip(*same, strict=True)])
+            _print(beside, [statistics.median(figures) for figures in zip(*same, strict=True)])
 
 
 def _round(target: Target, upstream: Upstream, others: Streams, clients: int) -> dict[str, list[float]]:
-    """Measure all three, and return their figures."""
+    """Measure all three and return their figures."""
     measured = {}
 
     def measure(beside: str) -> None:
         tally = _play(target, others)
         measured[beside] = _figures(tally)
-        _tell(beside, measured[beside])
+        _print(beside, measured[beside])
         for failure, count in tally.failures.items():
             print(f"  {count} failed: {failure}")
 
@@ -92,13 +92,13 @@ def _play(target: Target, scenario: Streams) -> Tally:
 
 
 def _figures(tally: Tally) -> list[float]:
-    """Return what is told, in the order of the table."""
+    """Return the figures in the order of the table."""
     latencies, first_bytes = sorted(tally.latencies), sorted(tally.first_bytes)
     times = [percentile(latencies, 50), percentile(latencies, 99), latencies[-1], percentile(first_bytes, 99)]
     return [*(time_ns / 1e6 for time_ns in times), tally.ended]
 
 
-def _tell(beside: str, figures: Sequence[float]) -> None:
+def _print(beside: str, figures: Sequence[float]) -> None:
     p50, p99, longest, first_byte, whole = figures
     print(f"{beside:<30} {p50:>8.2f} {p99:>8.2f} {longest:>8.2f} {first_byte:>15.2f} {whole:>8.0f}", flush=True)
 
@@ -117,7 +117,7 @@ def _connected(target: Target, count: int) -> Iterator[list[socket.socket]]:
 
 @contextlib.contextmanager
 def _stalled(target: Target, count: int) -> Iterator[list[socket.socket]]:
-    """Ask for long answers, and read nothing."""
+    """Request long responses and read nothing."""
     request = target.request(wire.stream_query(LONG_EVENTS, LONG_RATE), wire.stream_body())
     with _connected(target, count) as connections:
         for connection in connections:
@@ -127,7 +127,7 @@ def _stalled(target: Target, count: int) -> Iterator[list[socket.socket]]:
 
 @contextlib.contextmanager
 def _half_requests(target: Target, count: int) -> Iterator[list[socket.socket]]:
-    """Send half a head on every other connection, half a body on the rest."""
+    """Send half a head on every other connection, and half a body on the others."""
     request = target.request(wire.stream_query(10, RATE), wire.stream_body())
     halves = [request[:100], request[: len(request) // 2]]
     with _connected(target, count) as connections:
@@ -137,9 +137,9 @@ def _half_requests(target: Target, count: int) -> Iterator[list[socket.socket]]:
 
 
 def _await_idle(upstream: Upstream) -> None:
-    """Wait until upstream sends nothing any more, because nobody takes it.
+    """Wait until upstream stops sending because nothing is read.
 
-    :raises click.ClickException: it does not come to that.
+    :raises click.ClickException: it does not stop.
     """
     deadline, before = time.monotonic() + _FILL_SECONDS, upstream.tree.cpu_seconds()
     while time.monotonic() < deadline:
@@ -148,17 +148,17 @@ def _await_idle(upstream: Upstream) -> None:
         if now - before < _IDLE:
             return
         before = now
-    raise click.ClickException("The clients that read nothing do not stop their upstream.")
+    raise click.ClickException("Upstream keeps sending to clients that read nothing.")
 
 
 def _require_connected(connections: list[socket.socket]) -> None:
-    """Check that all stand still to the end: others would prove nothing.
+    """Check that all clients stayed connected, as otherwise the measurement would be meaningless.
 
-    :raises click.ClickException: the service has sent some away.
+    :raises click.ClickException: the service has disconnected some of them.
     """
     gone = [each for each in connections if each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED]
     if gone:
-        raise click.ClickException(f"{len(gone)} of the clients were sent away meanwhile. Measure with fewer events.")
+        raise click.ClickException(f"{len(gone)} of the clients were disconnected meanwhile. Use fewer events.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is being done, on one line of a terminal that goes when it is done. Elsewhere nothing is shown."""
+"""A temporary status line on a terminal. Shows nothing if standard error is not a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _CLEAR_LINE = "\r\033[K"
 
 
 class Status:
-    """The line, on standard error. A context: it is cleared at the end."""
+    """The status line, as a context manager that clears it."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -29,7 +29,7 @@ class Status:
         self._show(self._text)
 
     def detail(self, text: str) -> None:
-        """Say how far the step has come."""
+        """Show the progress of the step."""
         self._show(f"{self._text}, {text}")
 
     def _show(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What the load generator has seen."""
+"""Counts and times collected by the load generator."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def _times() -> array[int]:
 
 @dataclass(frozen=True)
 class Progress:
-    """Counts, told while they grow.
+    """Intermediate counts.
 
     :ivar opened: streams whose response has begun.
-    :ivar ended: streams and turns that were whole.
+    :ivar ended: streams and turns received completely.
     """
 
     opened: int = 0
@@ -35,12 +35,12 @@ class Progress:
 
 @dataclass
 class Tally:
-    """Counts as in :class:`Progress`, and times in nanoseconds.
+    """The counts of :class:`Progress`, and times in nanoseconds.
 
-    :ivar latencies: of each event, from its stamp to its arrival; of each turn, from its request to its end.
-    :ivar first_bytes: of each stream and turn, from its request to the first octet of its response.
+    :ivar latencies: for each event, from its timestamp to its arrival; for each turn, from its request to its end.
+    :ivar first_bytes: for each stream and turn, from its request to the first byte of its response.
     :ivar failures: what went wrong, and how often.
-    :ivar busy: the part of one CPU that the busiest process of the generator took, from 0 to 1.
+    :ivar busy: the fraction of a CPU used by the generator's busiest process, from 0 to 1.
     """
 
     opened: int = 0
@@ -52,7 +52,7 @@ class Tally:
     busy: float = 0.0
 
     def progress(self) -> Progress:
-        """Return the counts as they are now."""
+        """Return the current counts."""
         return Progress(self.opened, self.events, self.ended, sum(self.failures.values()))
 
     def __add__(self, other: Tally) -> Tally:

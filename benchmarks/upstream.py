@@ -1,8 +1,8 @@
-"""OpenAI as the benchmark needs it: raw HTTP/1.1 that costs as little as can be, so that it is never what is measured.
+"""A minimal OpenAI for benchmarks: raw HTTP/1.1 with little overhead, so that it does not distort the results.
 
-A request whose target names a number of events is answered with a chunked event stream, any other with a small turn;
-where a server passes no query on, the text in the body names it.
-On a WebSocket a message asks for the events that the target of its opening handshake names.
+A request whose target has a number of events gets a chunked event stream, any other a small turn; for servers that
+do not pass on the query, the text in the body has the number. On a WebSocket, each message requests the events in the
+target of the opening handshake.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HEAD_END = b"\r\n\r\n"
 _BACKLOG = 4096
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
-# What the backend tells of the subscription with each response; the service reads it.
+# The backend's fields about the subscription in each response, which the service parses.
 _FIELDS = (
     b"x-codex-plan-type: plus\r\n"
     b"x-codex-primary-used-percent: 12\r\nx-codex-primary-window-minutes: 300\r\n"
@@ -53,13 +53,13 @@ _TURN_RESPONSE = (
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to upstream.
+class Endpoint:
+    """An address of upstream.
 
-    :ivar listener: open already; several processes may share it.
+    :ivar listener: an open socket, which several processes may share.
     :ivar certificate: speak TLS with it.
-    :ivar is_tunnel: but only behind a CONNECT (RFC 9110 section 9.3.6), to whatever host. Upstream answers it as a
-        proxy would, so that a program which knows upstream by name only is measured without another hop.
+    :ivar is_tunnel: whether TLS begins only after a CONNECT (RFC 9110 section 9.3.6), for any host. Upstream acts as
+        the proxy itself, so that a program with a fixed upstream is measured without another hop.
     """
 
     listener: socket.socket
@@ -67,62 +67,62 @@ class Way:
     is_tunnel: bool = False
 
 
-def serve(ways: Sequence[Way]) -> None:
-    """Serve until this process is ended."""
-    eventloop.run(_serve(ways))
+def serve(endpoints: Sequence[Endpoint]) -> None:
+    """Serve until this process is stopped."""
+    eventloop.run(_serve(endpoints))
 
 
-async def _serve(ways: Sequence[Way]) -> None:
-    for way in ways:
-        await _listen(way)
+async def _serve(endpoints: Sequence[Endpoint]) -> None:
+    for endpoint in endpoints:
+        await _listen(endpoint)
     await asyncio.get_running_loop().create_future()
 
 
-async def _listen(way: Way) -> None:
+async def _listen(endpoint: Endpoint) -> None:
     tls = None
-    if way.certificate is not None:
+    if endpoint.certificate is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(way.certificate.chain, way.certificate.key)
+        tls.load_cert_chain(endpoint.certificate.chain, endpoint.certificate.key)
     loop = asyncio.get_running_loop()
-    if way.is_tunnel and tls is not None:
-        await loop.create_server(partial(_Tunnel, tls), sock=way.listener, backlog=_BACKLOG)
+    if endpoint.is_tunnel and tls is not None:
+        await loop.create_server(partial(_Tunnel, tls), sock=endpoint.listener, backlog=_BACKLOG)
     else:
-        await loop.create_server(_Connection, sock=way.listener, ssl=tls, backlog=_BACKLOG)
+        await loop.create_server(_Connection, sock=endpoint.listener, ssl=tls, backlog=_BACKLOG)
 
 
-def _chunk(octets: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(octets), octets)
+def _chunk(content: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(content), content)
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a stream looks like on the wire: before its events, each of them, behind them."""
+    """The bytes of a kind of stream: before its events, each event, and after them."""
 
     head: bytes
     template: bytes
     last: bytes
 
 
-# A template of events that all have one length is one itself when it is framed.
+# As all events have the same length, a framed template is a template again.
 _SIZE = b"%x\r\n" % wire.SSE.event_bytes
 _SSE = _Kind(_STREAM_HEAD, _SIZE + wire.SSE.template + b"\r\n", _chunk(wire.SSE.completed) + _chunk(b""))
 _WEBSOCKET = _Kind(b"", wire.WEBSOCKET.template, wire.WEBSOCKET.completed)
 
 
 class _Connection(asyncio.Protocol):
-    """One connection of a proxy: requests one after another, each answered in full before the next is read."""
+    """A connection from a proxy, with requests one after another, without pipelining."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._received = b""
         self._stream: _Stream | None = None
-        # Of a WebSocket: the head of its opening handshake.
+        # The head of a WebSocket's opening handshake.
         self._handshake = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no such class
-        # asyncio does it only where the socket names its protocol, which a listener's connections do not. With
-        # Nagle's algorithm an event would wait for the acknowledgement of the one before, for up to 40 ms.
+        # asyncio disables Nagle's algorithm only if the socket has its protocol set, which accepted connections do
+        # not. With it, an event would wait for the acknowledgement of the previous one, for up to 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -140,7 +140,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         if self._handshake:
-            self._hear()
+            self._take_frames()
             return
         head, separator, rest = self._received.partition(_HEAD_END)
         length = _CONTENT_LENGTH.search(head)
@@ -157,14 +157,14 @@ class _Connection(asyncio.Protocol):
             self._transport.write(_TURN_RESPONSE)
 
     def _start_stream(self, head: bytes, kind: _Kind, body: bytes = b"") -> bool:
-        asked = _STREAM_QUERY.search(head.split(b"\r\n", 1)[0]) or _STREAM_QUERY.search(body)
-        if asked is not None:
-            self._stream = _Stream(self._loop, self._transport, kind, int(asked[1]), float(asked[2]))
+        requested = _STREAM_QUERY.search(head.split(b"\r\n", 1)[0]) or _STREAM_QUERY.search(body)
+        if requested is not None:
+            self._stream = _Stream(self._loop, self._transport, kind, int(requested[1]), float(requested[2]))
             self._stream.start()
-        return asked is not None
+        return requested is not None
 
-    def _hear(self) -> None:
-        """Take a client's message, which must be as it was sent, or its farewell."""
+    def _take_frames(self) -> None:
+        """Process a client's message or Close frame, which must match the expected bytes."""
         if self._received == wire.CREATE:
             self._received = b""
             self._start_stream(self._handshake, _WEBSOCKET)
@@ -176,7 +176,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Tunnel(_Connection):
-    """A connection on which TLS begins when it has asked for a tunnel."""
+    """A connection on which TLS begins after a CONNECT request."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class _Tunnel(_Connection):
         self._received += data
         if self._opening is None and self._received.endswith(_HEAD_END):
             self._received = b""
-            # What comes next is for TLS.
+            # From now on, everything is TLS.
             self._transport.pause_reading()
             self._transport.write(_ESTABLISHED)
             self._opening = self._loop.create_task(self._open())
@@ -200,15 +200,15 @@ class _Tunnel(_Connection):
         try:
             transport = await self._loop.start_tls(self._transport, self, self._tls, server_side=True)
         except OSError:
-            return  # The client has gone, or does not trust us, which it says itself.
+            return  # The client has disconnected or does not trust the certificate, which it reports itself.
         self._transport = cast(asyncio.Transport, transport)
         self._is_open = True
-        # With what came at the end of the handshake.
+        # Including data that arrived with the end of the handshake.
         super().data_received(b"")
 
 
 class _Stream:
-    """One response: its head, so many events at their times, the terminal one."""
+    """One response: its head, its events at their times, and the terminal one."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, kind: _Kind, events: int, rate: float
@@ -234,7 +234,7 @@ class _Stream:
             self._timer.cancel()
 
     def pause(self) -> None:
-        """Hold back events whose reader is behind: stamped now, they would count our own buffer as its latency."""
+        """Delay events while the reader is behind: with timestamps of now, our own buffer would count as latency."""
         self._is_paused = True
 
     def resume(self) -> None:

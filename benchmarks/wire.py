@@ -1,4 +1,4 @@
-"""What upstream sends and the load generator expects, octet for octet. No I/O."""
+"""The exact bytes that upstream sends and the load generator expects. No I/O."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 from ocm_wsgi.protocol.websocket.frames import server_close, server_text, unmask
 
-#: The target of a request, as upstream is asked for it and as a client asks for it.
+#: The request target at upstream, and the one that clients use.
 UPSTREAM_PATH = "/backend-api/codex/responses"
 CLIENT_PATH = "/v1/responses"
 
-#: The size of a usual text delta: of an event over SSE, of a message over a WebSocket.
+#: The size of a typical text delta: of an event over SSE, of a message over a WebSocket.
 EVENT_BYTES = 158
 _SEQUENCE_NUMBER_WIDTH = 6
-# Digits of a monotonic clock in nanoseconds, padded with spaces, so that all events have one length.
+# Digits of a monotonic clock in nanoseconds, padded with spaces so that all events have the same length.
 _SENT_WIDTH = 19
 
 MAX_EVENTS = 10**_SEQUENCE_NUMBER_WIDTH - 1
 MODEL = "gpt-5.4"
-# About what Codex sends in the middle of a session, and what an SDK sends for one small question.
+# About the size of Codex's requests in the middle of a session, and of an SDK's small request.
 _STREAM_INPUT_BYTES = 40_000
 _TURN_INPUT_BYTES = 400
 
 
 @dataclass(frozen=True)
 class Format:
-    """How the events of a turn look.
+    """The format of a turn's events.
 
-    :ivar template: of an event, for its number and its time; all come out at one length.
+    :ivar template: an event with placeholders for its number and time; all events have the same length.
     :ivar completed: the terminal event, of about 2 KB, with usage.
     """
 
@@ -41,14 +41,14 @@ class Format:
         return len(self.event(0, 0))
 
     def event(self, sequence_number: int, sent_ns: int) -> bytes:
-        """Return a text delta that carries the time at which it is sent.
+        """Return a text delta that contains the time at which it is sent.
 
-        :param sent_ns: of ``time.monotonic_ns``, which all processes of a machine share.
+        :param sent_ns: from ``time.monotonic_ns``, which all processes on a machine share.
         """
         return self.template % (sequence_number, sent_ns)
 
     def sent_ns(self, event: bytes) -> int:
-        """Return the time that an event carries."""
+        """Return the time in an event."""
         end = event.rindex(b"}")
         return int(event[end - _SENT_WIDTH : end])
 
@@ -102,22 +102,22 @@ SSE = Format(
     b"event: response.output_text.delta\ndata: " + _delta(b" some words..") + b"\n\n",
     b"event: response.completed\ndata: " + _completed() + b"\n\n",
 )
-# What SSE writes around an event is text here, so that both have the same size.
+# More text in place of SSE's framing, so that both formats have the same size.
 _MESSAGE = _delta(b" some words".ljust(55, b"."))
 WEBSOCKET = Format(server_text(_MESSAGE % (0, 0)).removesuffix(_MESSAGE % (0, 0)) + _MESSAGE, server_text(_completed()))
-#: A whole small turn, not streamed, with usage.
+#: A complete small turn, not streamed, with usage.
 TURN = json.dumps(_response("A short answer."), separators=(",", ":")).encode()
 
 
 def stream_query(events: int, rate: float) -> str:
-    """Return what is behind the path of a request for a stream of ``events`` events, ``rate`` a second."""
+    """Return the query of a request for a stream of ``events`` events, ``rate`` per second."""
     return f"?events={events}&rate={rate}"
 
 
 def stream_body(query: str = "") -> bytes:
     """Return the body of a request for a stream.
 
-    :param query: with which its text begins: upstream looks for it there where a server passes none on.
+    :param query: the query, repeated at the start of the text for servers that do not pass it on.
     """
     return _request_body({"stream": True}, _STREAM_INPUT_BYTES, start=f"{query} " if query else "")
 
@@ -134,14 +134,14 @@ def _request_body(members: dict[str, Any], size: int, *, start: str = "") -> byt
     return json.dumps({**members, "model": MODEL, "store": False, "input": [message]}).encode()
 
 
-# The example of RFC 6455 section 1.3. No two clients need different keys here.
+# The example of RFC 6455 section 1.3. Clients need no distinct keys here.
 SOCKET_KEY, SOCKET_ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 _MASK = b"\x11\x22\x33\x44"
 _MASK_BIT = 0x80
 
 
 def masked(frame: bytes, payload: bytes) -> bytes:
-    """Return a server's frame with this payload as a client would send it."""
+    """Return a server's frame with this payload, masked as a client would send it."""
     head = frame.removesuffix(payload)
     return bytes([head[0], head[1] | _MASK_BIT]) + head[2:] + _MASK + unmask(payload, _MASK, 0)
 
@@ -151,8 +151,8 @@ def _create() -> bytes:
     return masked(server_text(payload), payload)
 
 
-#: What a client says over a WebSocket: asks for a turn, and at its end takes its leave.
+#: A client's frames on a WebSocket: the request for a turn, and the Close frame at its end.
 CREATE = _create()
 CLIENT_CLOSE = masked(server_close(1000), (1000).to_bytes(2, "big"))
-#: How upstream answers that.
+#: Upstream's Close frame in response.
 CLOSED = server_close(1000)

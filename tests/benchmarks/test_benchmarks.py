@@ -1,4 +1,4 @@
-"""The benchmarks: that a run measures whole streams and ends cleanly, and that what checks and counts them is right.
+"""The benchmarks: runs measure complete streams and end cleanly, and the checks and counts of streams are correct.
 
 No time is asserted.
 """
@@ -39,7 +39,7 @@ TURN_HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(wire.TURN)
 
 
 def chunked(*pieces: bytes) -> bytes:
-    """Return a whole body in chunked coding."""
+    """Return a complete chunked body."""
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*pieces, b""))
 
 
@@ -49,7 +49,7 @@ STREAM = STREAM_HEAD + chunked(*EVENTS_SENT, wire.SSE.completed)
 
 @pytest.mark.parametrize("tls", [pytest.param((), id="plain"), pytest.param(("--tls",), id="tls")])
 def test_benchmarks_quick_run(tls: tuple[str, ...], tmp_path: Path) -> None:
-    """A run prints a table of all three ways, all streams, sockets and turns whole, and writes JSON and a plot."""
+    """A run prints a table of three servers with complete streams, sockets and turns, and writes JSON and a plot."""
     found, plot = tmp_path / "found.json", tmp_path / "plot.svg"
     sizes = ["--streams", str(STREAMS), "--sockets", str(SOCKETS), "--events", str(EVENTS)]
     options = ["--quick", *sizes, "--rate", "50", *tls]
@@ -83,7 +83,7 @@ def test_benchmarks_quick_run(tls: tuple[str, ...], tmp_path: Path) -> None:
 
 
 def install(name: str, folder: Path, *command: object) -> Path:
-    """Install a program that runs another command with its own arguments behind; return the folder of its name."""
+    """Install a program that runs another command followed by its own arguments; return its folder."""
     program = folder / "bin" / name
     program.parent.mkdir(parents=True, exist_ok=True)
     program.write_text('#!/bin/sh\nexec {} "$@"\n'.format(" ".join(f"'{part}'" for part in command)))
@@ -108,7 +108,7 @@ def install(name: str, folder: Path, *command: object) -> Path:
     ],
 )
 def test_benchmarks_others(works: str, fails: str, command: tuple[str, ...], says: str, tmp_path: Path) -> None:
-    """What is installed is measured, too, also where it writes anew and closes; what does not work ends no run."""
+    """Installed programs are measured too, even if they rewrite responses and close; broken ones do not end the run."""
     found = tmp_path / "found.json"
     folders = install(works, tmp_path / "one", *PROXY, "relay"), install(fails, tmp_path / "other", *command)
     sizes = ["--streams", str(STREAMS), "--events", str(EVENTS), "--rate", "50"]
@@ -134,14 +134,14 @@ def test_benchmarks_others(works: str, fails: str, command: tuple[str, ...], say
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Return when something has come true of real processes."""
+    """Wait until a condition on real processes is true."""
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process is there, and not just waiting for its parent to notice its end."""
+    """Return whether a process is running, and not a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -150,7 +150,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_benchmarks_interrupted() -> None:
-    """Ctrl-C ends it with all that it has started."""
+    """Ctrl-C stops a run and all its processes."""
     with subprocess.Popen(
         [*COMMAND, "--streams", "1"],
         cwd=REPOSITORY,
@@ -163,19 +163,19 @@ def test_benchmarks_interrupted() -> None:
         assert process.stderr is not None
         tree = ProcessTree(process.pid)
         assert "nginx" in process.stdout.readline()
-        # The command, a helper of multiprocessing, upstream, and two servers of one master and two workers.
+        # The command, multiprocessing's resource tracker, upstream, and two servers with a master and two workers each.
         wait_for(lambda: len(tree.members()) >= 9)
         members = tree.members()
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(20) == 130
-        assert process.stderr.read() == "Interrupted; nothing is left running.\n"
-    # The helper goes when it sees that its pipe has been closed.
+        assert process.stderr.read() == "Interrupted; all processes were stopped.\n"
+    # The resource tracker exits when its pipe is closed.
     wait_for(lambda: not any(is_running(pid) for pid in members))
 
 
 @pytest.mark.parametrize("streams", ["0", "1,1", "many", "", "1,", "-5", "100000"])
 def test_benchmarks_streams_malformed(streams: str) -> None:
-    """What is no list of sizes is refused with a word on what is."""
+    """A malformed list of sizes is rejected with an explanation."""
     run = subprocess.run([*COMMAND, "--streams", streams], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert "--streams" in run.stderr
@@ -183,7 +183,7 @@ def test_benchmarks_streams_malformed(streams: str) -> None:
 
 @pytest.mark.parametrize(("format_", "overhead"), [(wire.SSE, 0), (wire.WEBSOCKET, 4)], ids=["sse", "websocket"])
 def test_event_size(format_: wire.Format, overhead: int) -> None:
-    """Every event has the size that the figures are for, and carries its time; a message has a frame's head, too."""
+    """Every event has the documented size and contains its time; messages additionally have a frame header."""
     for number, sent_ns in [(0, 0), (7, 123), (wire.MAX_EVENTS, 10**18)]:
         event = format_.event(number, sent_ns)
         assert len(event) == format_.event_bytes == wire.EVENT_BYTES + overhead
@@ -191,8 +191,8 @@ def test_event_size(format_: wire.Format, overhead: int) -> None:
         assert json.loads(event[event.index(b"{") :])["sequence_number"] == number
 
 
-def test_socket_octets() -> None:
-    """What clients and upstream say over a WebSocket is what the service's own parsers take it for."""
+def test_socket_frames() -> None:
+    """The service's parsers understand the frames of clients and upstream as intended."""
     client = FrameParser(masked=True, compressible=False)
     (create,) = client.feed(wire.CREATE)
     asked = response_create([unmask(wire.CREATE[create.payload :], create.mask, 0)])
@@ -207,7 +207,7 @@ def test_socket_octets() -> None:
 
 
 def test_completed_has_usage() -> None:
-    """The terminal event is one of about 2 KB, and the turn a small one, both with usage."""
+    """The terminal event has about 2 KB, the turn is small, and both have usage."""
     for format_ in (wire.SSE, wire.WEBSOCKET):
         completed = json.loads(format_.completed[format_.completed.index(b"{") :])
         assert completed["response"]["usage"]["total_tokens"] > 0
@@ -217,7 +217,7 @@ def test_completed_has_usage() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 158, 1000, len(STREAM)])
 def test_streamed_response_any_split(size: int) -> None:
-    """However a stream is split, each event is timed at the arrival of its last octet."""
+    """However a stream is split, each event is timed at the arrival of its last byte."""
     latencies: array[int] = array("q")
     response = StreamedResponse(3, latencies)
     ended = [
@@ -231,26 +231,28 @@ def test_streamed_response_any_split(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "says"),
+    ("received", "says"),
     [
         pytest.param(STREAM_HEAD + chunked(*EVENTS_SENT), "terminal event", id="no-terminal-event"),
         pytest.param(STREAM_HEAD + chunked(*EVENTS_SENT[:2], wire.SSE.completed), "event", id="event-missing"),
-        pytest.param(STREAM.replace(b"words", b"WORDS", 1), "as it was sent", id="event-changed"),
-        pytest.param(STREAM_HEAD + chunked(EVENTS_SENT[0], EVENTS_SENT[2]), "as it was sent", id="event-skipped"),
+        pytest.param(STREAM.replace(b"words", b"WORDS", 1), "differs from the one sent", id="event-changed"),
+        pytest.param(
+            STREAM_HEAD + chunked(EVENTS_SENT[0], EVENTS_SENT[2]), "differs from the one sent", id="event-skipped"
+        ),
         pytest.param(STREAM_HEAD + b"zz\r\n", "size", id="no-chunk"),
         pytest.param(TURN_HEAD + wire.TURN, "not chunked", id="not-chunked"),
         pytest.param(b"HTTP/1.1 503 Nope\r\n\r\nwhy", "503 Nope why", id="refused"),
     ],
 )
-def test_streamed_response_damaged(octets: bytes, says: str) -> None:
-    """A stream that is not what upstream sent is told from one that is."""
+def test_streamed_response_damaged(received: bytes, says: str) -> None:
+    """A stream that differs from upstream's is detected."""
     with pytest.raises(Damaged, match=says):
-        StreamedResponse(3, array("q")).feed(octets, 0)
+        StreamedResponse(3, array("q")).feed(received, 0)
 
 
 @pytest.mark.parametrize("size", [1, 7, 162, 10_000])
 def test_messages_any_split(size: int) -> None:
-    """However messages are split, each is timed at the arrival of its last octet, up to the terminal one."""
+    """However messages are split, each is timed at the arrival of its last byte, up to the terminal one."""
     said = b"".join([*(wire.WEBSOCKET.event(number, number) for number in range(3)), wire.WEBSOCKET.completed])
     events = Events(wire.WEBSOCKET, 3, array("q"))
     for start in range(0, len(said), size):
@@ -263,21 +265,21 @@ def test_messages_any_split(size: int) -> None:
 
 
 def test_streamed_response_cut() -> None:
-    """A stream without its last octet has not ended."""
+    """A stream without its last byte has not ended."""
     assert not StreamedResponse(3, array("q")).feed(STREAM[:-1], 0)
 
 
 def test_turn_response() -> None:
-    """A turn has ended with its last octet, and a changed one is refused."""
+    """A turn ends with its last byte, and a changed one is rejected."""
     response = TurnResponse()
-    octets = TURN_HEAD + wire.TURN
-    assert [response.feed(octets[i : i + 1]) for i in range(len(octets))].index(True) == len(octets) - 1
-    with pytest.raises(Damaged, match="as it was sent"):
-        TurnResponse().feed(octets.replace(b"answer", b"ANSWER"))
+    received = TURN_HEAD + wire.TURN
+    assert [response.feed(received[i : i + 1]) for i in range(len(received))].index(True) == len(received) - 1
+    with pytest.raises(Damaged, match="differs from the one sent"):
+        TurnResponse().feed(received.replace(b"answer", b"ANSWER"))
 
 
 def rewritten(event: bytes, **members: object) -> bytes:
-    """Return an event as another server may write it."""
+    """Return an event as another server might rewrite it."""
     data = json.loads(event[event.index(b"{") :])
     return f"data: {json.dumps({**data, 'model': 'another', **members}, indent=None)}\n\n".encode()
 
@@ -287,7 +289,7 @@ REWRITTEN = [*map(rewritten, EVENTS_SENT), rewritten(wire.SSE.completed)]
 
 @pytest.mark.parametrize("size", [1, 7, 200, 10_000])
 def test_rewritten_response_any_split(size: int) -> None:
-    """Events in another writing are timed as others are, and a [DONE] at the end is none."""
+    """Rewritten events are timed like others, and a [DONE] at the end does not count."""
     stream = STREAM_HEAD + chunked(*REWRITTEN, b"data: [DONE]\n\n")
     latencies: array[int] = array("q")
     response = RewrittenResponse(3, latencies)
@@ -300,24 +302,24 @@ def test_rewritten_response_any_split(size: int) -> None:
     ("events", "says"),
     [
         pytest.param(REWRITTEN[:3], "terminal event", id="no-terminal-event"),
-        pytest.param([REWRITTEN[0], *REWRITTEN[2:]], "does not say", id="event-skipped"),
-        pytest.param([rewritten(EVENTS_SENT[0], delta="other")], "does not say", id="event-changed"),
-        pytest.param([rewritten(EVENTS_SENT[0], sent_ns=None)], "does not say", id="no-time"),
+        pytest.param([REWRITTEN[0], *REWRITTEN[2:]], "content differs", id="event-skipped"),
+        pytest.param([rewritten(EVENTS_SENT[0], delta="other")], "content differs", id="event-changed"),
+        pytest.param([rewritten(EVENTS_SENT[0], sent_ns=None)], "content differs", id="no-time"),
         pytest.param([*REWRITTEN[:3], REWRITTEN[2]], "was not sent", id="event-twice"),
         pytest.param([*REWRITTEN, REWRITTEN[3]], "was not sent", id="terminal-event-twice"),
-        pytest.param([*REWRITTEN[:3], rewritten(wire.SSE.completed, response={})], "does not say", id="no-response"),
-        pytest.param([b"data: {\n\n"], "no JSON", id="no-json"),
-        pytest.param([b"data: 1\n\n"], "no JSON object", id="no-object"),
+        pytest.param([*REWRITTEN[:3], rewritten(wire.SSE.completed, response={})], "content differs", id="no-response"),
+        pytest.param([b"data: {\n\n"], "not JSON", id="no-json"),
+        pytest.param([b"data: 1\n\n"], "not a JSON object", id="no-object"),
     ],
 )
 def test_rewritten_response_damaged(events: list[bytes], says: str) -> None:
-    """What does not say what upstream said is told from what does."""
+    """Rewritten events with other content are detected."""
     with pytest.raises(Damaged, match=says):
         RewrittenResponse(3, array("q")).feed(STREAM_HEAD + chunked(*events), 0)
 
 
 def test_rewritten_turn() -> None:
-    """A turn in another writing has ended with its last octet; one with another text, or usage, is refused."""
+    """A rewritten turn ends with its last byte; one with another text or usage is rejected."""
     turn = json.dumps(json.loads(wire.TURN), indent=2).encode()
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(turn)
     response = RewrittenTurn()
@@ -325,12 +327,12 @@ def test_rewritten_turn() -> None:
     assert response.feed(turn[-1:])
     assert response.closes
     for there, other in ((b"answer", b"ANSWER"), (b"8000", b"8001")):
-        with pytest.raises(Damaged, match="does not say"):
+        with pytest.raises(Damaged, match="content differs"):
             RewrittenTurn().feed(head + turn.replace(there, other))
 
 
 def test_chunked_body_coalesced() -> None:
-    """Chunks that arrive at once come out at once, and the last one ends the body."""
+    """Chunks that arrive together are returned together, and the last one ends the body."""
     body = ChunkedBody()
     assert body.feed(chunked(b"one ", b"two")) == b"one two"
     assert body.has_ended
@@ -341,18 +343,18 @@ def test_chunked_body_coalesced() -> None:
     [([5], 50, 5), ([5], 99, 5), ([1, 2], 50, 1), (range(1, 101), 50, 50), (range(1, 101), 99, 99), ([1, 2, 3], 99, 3)],
 )
 def test_percentile(values: list[int], percent: int, expected: int) -> None:
-    """It is the smallest value that so many percent do not exceed."""
+    """The percentile is the smallest value that this percentage of all values does not exceed."""
     assert measures.percentile(values, percent) == expected
 
 
 def measurement(server: str, cpu: float | None, **failures: int) -> Measurement:
-    """Return a measurement of one figure."""
+    """Return a measurement with one figure."""
     figures = dict.fromkeys((column.name for column in measures.STREAM_COLUMNS), cpu)
     return Measurement(server, 50, figures, 50 - sum(failures.values()), failures, 0.1)
 
 
 def test_median_of_rounds() -> None:
-    """Rounds become one: medians of figures (of memory the least), none where one is missing, all failures."""
+    """Rounds are combined: medians (for memory the minimum), nothing for figures missing once, and all failures."""
     rounds = [measurement("nginx", 3.0, cut=1), measurement("nginx", 1.0, cut=2, late=1), measurement("nginx", 2.0)]
     found = measures.median(rounds)
     assert found.figures["memory_kib_per_stream"] == 1.0
@@ -362,7 +364,7 @@ def test_median_of_rounds() -> None:
 
 
 def test_table_ratio() -> None:
-    """The last line of each size is the service as a multiple of nginx; what cannot be compared is a dash."""
+    """The last line of each size shows the service as a multiple of nginx, or a dash if that is not possible."""
     found = [measurement("direct", None), measurement("nginx", 2.0), measurement("ocm-wsgi", 3.0, cut=4)]
     section = report.Section("streams", "Streams", "streams", measures.STREAM_COLUMNS, found)
     *_, service, ratio = report.table(section).splitlines()

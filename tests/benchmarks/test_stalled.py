@@ -1,4 +1,4 @@
-"""The benchmark of clients that stand still: that it measures what it says. No time is asserted."""
+"""The benchmark of stalled clients measures what it claims. No times are asserted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_stalled_benchmark_runs() -> None:
-    """Streams are measured alone, beside clients that stopped reading and beside half requests, and all are whole."""
+    """Streams are measured alone, beside stalled readers and beside half requests, and all are complete."""
     command = [sys.executable, "-m", "benchmarks.stalled", "--clients", "2", "--events", "10", "--rounds", "1"]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
