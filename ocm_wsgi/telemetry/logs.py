@@ -51,7 +51,7 @@ class RequestLine:
 
     :ivar user: ``""`` if no token was required, or none was recognised.
     :ivar path: without the query.
-    :ivar octets: size of the response's body, as sent to the client.
+    :ivar body_bytes: size of the response's body, as sent to the client.
     :ivar request_id: the client's ID of the request, which is sent upstream, too; ``""`` if there is none.
     :ivar turn: its record in the ledger, if it was a turn.
     :ivar end: why it ended abnormally, or ``""``.
@@ -61,7 +61,7 @@ class RequestLine:
     method: str
     path: str
     status: int
-    octets: int
+    body_bytes: int
     duration_seconds: float
     request_id: str = ""
     turn: Turn | None = None
@@ -74,7 +74,7 @@ class RequestLine:
 
     def text(self) -> str:
         """Return the line for people."""
-        words = [_word(self.user), _word(self.method), _word(self.path), str(self.status), f"{self.octets} B"]
+        words = [_word(self.user), _word(self.method), _word(self.path), str(self.status), f"{self.body_bytes} B"]
         words.append(f"{self.duration_seconds:.3f} s")
         if self.turn is not None:
             words += _words_of_turn(self.turn)
@@ -93,7 +93,7 @@ class RequestLine:
             "method": self.method,
             "path": self.path,
             "status": self.status,
-            "bytes": self.octets,
+            "bytes": self.body_bytes,
             "duration_seconds": round(self.duration_seconds, 3),
             **({} if self.turn is None else _members_of_turn(self.turn)),
             "request_id": self.request_id,

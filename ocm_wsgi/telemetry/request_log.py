@@ -52,7 +52,7 @@ class RequestLog:
             method=self.method,
             path=self.path,
             status=status,
-            octets=octets,
+            body_bytes=octets,
             duration_seconds=time.monotonic() - self.started,
             request_id=self.request_id,
             turn=turn,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from flask import Flask, Response, current_app, jsonify, request
+from flask import Flask, Response, jsonify, request
 
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
@@ -15,6 +15,7 @@ from ocm_wsgi.reporting.status import StatusReport, sees_all
 from ocm_wsgi.service import Service
 from ocm_wsgi.users.accounts import Accounts
 from ocm_wsgi.views.auth import asking_user, uncached
+from ocm_wsgi.views.current import current_service
 
 
 def init_app(app: Flask) -> None:
@@ -28,7 +29,7 @@ def init_app(app: Flask) -> None:
 
 def show_status() -> Response:
     """Return the status of the requesting user, and of the service if they are an admin."""
-    service: Service = current_app.extensions["ocm"]
+    service = current_service()
     report = StatusReport(
         accounts=Accounts(service.config.users, service.database),
         admission=service.admission,
@@ -41,14 +42,14 @@ def show_status() -> Response:
 
 def show_usage() -> Response:
     """Return the usage of the requesting user, or of any user if they are an admin."""
-    service: Service = current_app.extensions["ocm"]
+    service = current_service()
     query = usage_query.parse(request.args.to_dict(flat=False), asking_user(service))
     return uncached(jsonify(usage_query.run(service.ledger, query)))
 
 
 def show_codex_usage() -> Response:
     """Return the usage in the format of the Codex client."""
-    service: Service = current_app.extensions["ocm"]
+    service = current_service()
     user, now = asking_user(service), time.time()
     if sees_all(user):
         return uncached(jsonify(_subscription(service, now)))

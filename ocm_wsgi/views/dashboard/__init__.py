@@ -13,7 +13,7 @@ from ocm_wsgi.views.dashboard.blueprint import Dashboard, dashboard_blueprint
 
 
 def init_app(app: Flask) -> None:
-    """Serve the dashboard, and note what is under way for it."""
+    """Register the dashboard, and track the requests in progress for it."""
     service: Service = app.extensions["ocm"]
     app.extensions["ocm_dashboard"] = Dashboard(
         service=service,
