@@ -166,7 +166,7 @@ def _become_gunicorn(request: Mapping[str, Any], descriptors: list[int]) -> None
     os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
-    arguments = [argument.format(listener=listener) for argument in request["arguments"]]
+    arguments = [argument.replace("{listener}", str(listener)) for argument in request["arguments"]]
     if any(name.startswith(("PYTHON", "LD_")) for name in os.environ):
         # Read when an interpreter starts, so this needs one of its own.
         os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *arguments])
