@@ -1,7 +1,7 @@
-"""A wall clock that leaps, for the service alone and while it runs.
+"""A wall clock for the service that can jump while the service is running.
 
-It stands where Python code asks for the time. ``libfaketime`` would stand below, and breaks ``time.sleep`` of Python
-3.11 and newer, which sleeps up to a moment of the monotonic clock.
+It replaces Python's clock functions. ``libfaketime`` works one level below and breaks ``time.sleep`` in Python 3.11 and
+newer, which sleeps until a point in time on the monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 HOUR = 3600
 DAY = 24 * HOUR
 
-# Python imports a module of this name when it starts, in every process that the service starts too.
+# Python imports a module of this name at start-up, including in every process that the service starts.
 _SITECUSTOMIZE = """
 import time
 
@@ -31,21 +31,21 @@ time.time_ns = lambda: true_time_ns() + ahead() * 10**9
 
 
 class WallClock:
-    """The wall clock of a service that was started with :attr:`environment`. The monotonic clock is as it is."""
+    """The wall clock of a service that was started with :attr:`environment`. The monotonic clock is unaffected."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self._folder = folder
         (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE.format(path=str(folder / "ahead")))
-        self.leap(0)
+        self.jump(0)
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What the service is started with."""
+        """The environment variables to start the service with."""
         return {"PYTHONPATH": str(self._folder)}
 
-    def leap(self, seconds: int) -> None:
-        """Be so many seconds ahead of the true time, or behind it, from now on."""
+    def jump(self, seconds: int) -> None:
+        """Set the clock this many seconds ahead of the true time, or behind it if negative."""
         fresh = self._folder / "ahead.new"
         fresh.write_text(str(seconds))
         os.replace(fresh, self._folder / "ahead")

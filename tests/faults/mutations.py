@@ -1,6 +1,6 @@
-"""What keeps each promise of ``docs/reliability.md``, and the test that fails when it is taken out.
+"""The defence behind each promise in ``docs/reliability.md``, and the test that fails without it.
 
-``python -m tests.faults.prove`` takes each of these out in a copy of the tree and runs its test.
+``python -m tests.faults.prove`` removes each defence in a copy of the tree and runs its test.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 
 class Edit(NamedTuple):
-    """One place of the code, and what stands there instead.
+    """A replacement in a source file.
 
-    :ivar path: from the root of the repository.
-    :ivar found: stands there exactly once.
+    :ivar path: relative to the root of the repository.
+    :ivar found: the text to replace; occurs exactly once.
+    :ivar put: its replacement.
     """
 
     path: str
@@ -23,10 +24,10 @@ class Edit(NamedTuple):
 
 @dataclass(frozen=True)
 class Mutation:
-    """A defence that is taken out.
+    """The removal of a defence.
 
-    :ivar test: that must fail; with parameters where only some of them show it.
-    :ivar also: what must go too, where one defence stands behind another.
+    :ivar test: the test that must fail; with parameters if only some of them show it.
+    :ivar also: further edits, if a second defence would catch the fault.
     """
 
     test: str
@@ -53,7 +54,7 @@ TUNNEL = "ocm_wsgi/relay/tunnel.py"
 UPSTREAM = "ocm_wsgi/upstream/client.py"
 WORKER = "ocm_wsgi/server/worker.py"
 
-#: As before 1.29.7: what was cut looks whole.
+#: As nginx did before 1.29.7: a truncated response looks complete.
 _HTTP_1_0_TO_US = Edit(NGINX, "proxy_http_version 1.1;", "proxy_http_version 1.0;")
 _TWO_SERVERS = Edit("tests/clients/nginx.py", 'f"server {upstream};"', 'f"server {upstream}; server {upstream};"')
 _NGINX_TRIES_AGAIN = Edit(
@@ -62,7 +63,9 @@ _NGINX_TRIES_AGAIN = Edit(
 _NGINX_GOES_ON_ALONE = Edit(NGINX, "proxy_buffering off;", "proxy_buffering off; proxy_ignore_client_abort on;")
 _NO_LOCKS = Edit(
     f"{CREDENTIALS}/refresh_process.py",
-    "with credential_locks(job.credential_path, state_path=job.state_path, timeout_seconds=job.timeouts.lock_seconds):",
+    "with credential_locks(\n"
+    "            job.credential_path, state_path=job.state_path, timeout_seconds=job.timeouts.lock_seconds\n"
+    "        ):",
     "if True:",
 )
 _PRESENTED_THOUGH_REFRESHED = Edit(
@@ -135,7 +138,7 @@ _CLIENT_UNWATCHED = Edit(
 
 
 def _setting(name: str) -> Edit:
-    """A setting of gunicorn's that lets more through."""
+    """Return an edit that adds a more permissive setting of gunicorn's."""
     return Edit(GUNICORN, 'http_parser = "python"', f'http_parser = "python"\n{name}')
 
 
@@ -174,7 +177,7 @@ STATE = (
     ),
     Mutation("test_database_locked_by_another_process[released]", _WRITTEN_TWICE),
     Mutation(
-        "test_state_gone_in_the_middle_of_a_turn",
+        "test_database_locked_in_mid_turn",
         Edit(RECORDER, '            self._settle(overdue, "spool")', "            pass"),
         (Edit(STREAM, "record: float = 2.0", "record: float = 3600.0"),),
     ),
@@ -237,7 +240,7 @@ CREDENTIAL = (
         ),
     ),
     Mutation(
-        "test_disk_of_the_credential_full",
+        "test_credential_disk_full",
         Edit(
             f"{CREDENTIALS}/auth_file_writer.py",
             '            reserve(self._new.descriptor, status.st_size + _GROWTH_BYTES, filler=b" ")',
@@ -245,7 +248,7 @@ CREDENTIAL = (
         ),
     ),
     Mutation(
-        "test_disk_of_the_credential_full",
+        "test_credential_disk_full",
         Edit(
             f"{CREDENTIALS}/refresh_process.py",
             "_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})",
@@ -269,7 +272,7 @@ CREDENTIAL = (
         Edit(f"{CREDENTIALS}/refresh_client.py", "timeout=self._timeouts.total_seconds", "timeout=0.001"),
     ),
     Mutation("test_refresh_token_already_used", _REFUSAL_FORGOTTEN),
-    Mutation("test_refresh_cut_after_the_rotation", _REFUSAL_FORGOTTEN),
+    Mutation("test_refresh_cut_off_after_rotation", _REFUSAL_FORGOTTEN),
     Mutation("test_twenty_expiries_under_load", _NO_LOCKS),
     Mutation("test_twenty_expiries_under_load", _PRESENTED_THOUGH_REFRESHED),
     Mutation(
@@ -296,13 +299,15 @@ OPENAI = (
             "            if not _is_caused_by(exc, StaleConnection):\n                raise",
         ),
     ),
-    Mutation("test_upstream_closes_under_a_turn[direct]", Edit(CONNECTIONS, "if self._responses:\n", "if True:\n")),
-    Mutation("test_upstream_cuts_with_its_head[closed]", _CUT_LOOKS_WHOLE),
+    Mutation(
+        "test_upstream_closes_as_a_turn_is_sent[direct]", Edit(CONNECTIONS, "if self._responses:\n", "if True:\n")
+    ),
+    Mutation("test_upstream_cuts_off_after_the_head[closed]", _CUT_LOOKS_WHOLE),
     *(
-        Mutation(f"test_upstream_cuts_its_response[{cut}]", _CUT_LOOKS_WHOLE)
+        Mutation(f"test_upstream_cuts_off_its_response[{cut}]", _CUT_LOOKS_WHOLE)
         for cut in ("reset", "closed", "bad-chunk")
     ),
-    Mutation("test_upstream_cuts_its_response[closed]", _CUT_NOT_RECORDED),
+    Mutation("test_upstream_cuts_off_its_response[closed]", _CUT_NOT_RECORDED),
     Mutation("test_upstream_resets_forty_streams_at_once", _CUT_NOT_RECORDED),
     Mutation(
         "test_upstream_error_status[503]",
@@ -319,7 +324,7 @@ OPENAI = (
         Edit(NGINX, "proxy_buffering off;", "proxy_buffering off; proxy_intercept_errors on;"),
     ),
     Mutation(
-        "test_upstream_is_odd[early-hints]",
+        "test_unusual_but_valid_response[early-hints]",
         Edit(
             CONNECTIONS,
             "            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:",
@@ -327,8 +332,8 @@ OPENAI = (
         ),
     ),
     Mutation(
-        "test_upstream_is_odd[an-answer-too-many]",
-        # What comes with the end of the body, and what comes behind it.
+        "test_unusual_but_valid_response[unsolicited-response]",
+        # Data that arrives with the end of the body, and data that arrives after it.
         Edit(
             "ocm_wsgi/protocol/http/framing.py",
             "        self.has_excess = self.has_ended and at < len(data)\n",
@@ -337,14 +342,14 @@ OPENAI = (
         (_POOL_NOT_LOOKED_AT,),
     ),
     Mutation(
-        "test_upstream_is_odd[without-length]",
+        "test_unusual_but_valid_response[without-length]",
         Edit(
             "ocm_wsgi/protocol/http/framing.py",
             "        self.has_ended = True\n        return True",
             "        return False",
         ),
     ),
-    Mutation("test_upstream_is_odd[closes-afterwards]", _STALE_IS_AN_ERROR, (_POOL_NOT_LOOKED_AT,)),
+    Mutation("test_unusual_but_valid_response[closes-afterwards]", _STALE_IS_AN_ERROR, (_POOL_NOT_LOOKED_AT,)),
     Mutation(
         "test_upstream_falls_silent[head-direct]",
         Edit(DISCONNECTS, "                    watch.on_hangup()", "                    pass"),
@@ -352,9 +357,9 @@ OPENAI = (
     Mutation("test_upstream_falls_silent[body-direct]", _CLIENT_UNWATCHED),
     Mutation("test_upstream_falls_silent[head-nginx]", _NGINX_GOES_ON_ALONE),
     Mutation("test_upstream_falls_silent[body-nginx]", _NGINX_GOES_ON_ALONE),
-    Mutation("test_upstream_closes_what_was_kept_open", _STALE_IS_AN_ERROR, (_POOL_NOT_LOOKED_AT,)),
-    Mutation("test_upstream_closes_under_a_turn[direct]", _STALE_IS_AN_ERROR),
-    Mutation("test_two_turns_on_one_connection_stay_apart", _CUT_LOOKS_WHOLE),
+    Mutation("test_upstream_closes_idle_connections", _STALE_IS_AN_ERROR, (_POOL_NOT_LOOKED_AT,)),
+    Mutation("test_upstream_closes_as_a_turn_is_sent[direct]", _STALE_IS_AN_ERROR),
+    Mutation("test_turns_on_one_connection_are_isolated", _CUT_LOOKS_WHOLE),
 )
 
 CLIENTS = (
@@ -374,7 +379,7 @@ CLIENTS = (
     Mutation("test_smuggled_request[obs-fold-direct]", _setting("permit_obsolete_folding = True")),
     Mutation("test_smuggled_request[length-hidden-by-space-direct]", _setting("strip_header_spaces = True")),
     Mutation(
-        "test_smuggling_would_be_seen",
+        "test_smuggling_would_be_detected",
         Edit(
             "tests/faults/test_faults_clients.py",
             'HIDDEN = head(BOB, "X-Smuggled: 1", LENGTH)',
@@ -390,7 +395,7 @@ CLIENTS = (
             "    path, mark, query = _origin_form(",
         ),
     ),
-    Mutation("test_request_that_is_none[version-9-direct]", _setting("permit_unconventional_http_version = True")),
+    Mutation("test_invalid_request[version-9-direct]", _setting("permit_unconventional_http_version = True")),
     Mutation(
         "test_pipelined_requests[direct]",
         Edit(
@@ -431,10 +436,10 @@ CLIENTS = (
             "        pass\n    return length",
         ),
     ),
-    Mutation("test_clients_that_leave[direct]", _CLIENT_UNWATCHED),
-    Mutation("test_clients_that_leave[nginx]", _NGINX_GOES_ON_ALONE),
+    Mutation("test_clients_that_disconnect[direct]", _CLIENT_UNWATCHED),
+    Mutation("test_clients_that_disconnect[nginx]", _NGINX_GOES_ON_ALONE),
     Mutation(
-        "test_client_that_reads_nothing[direct]",
+        "test_client_that_does_not_read[direct]",
         Edit(
             STREAM,
             "        if self._client.unsent:\n            self._pause()\n            self._client.wait()\n        elif",
@@ -458,11 +463,11 @@ CLIENTS = (
         Edit(GUNICORN, "limit_request_fields = 64", "limit_request_fields = 32768"),
     ),
     Mutation(
-        "test_wrong_tokens_by_the_thousand",
+        "test_thousands_of_invalid_tokens",
         Edit("ocm_wsgi/views/proxy.py", "    user = authenticate()\n", "    user = ANYONE\n"),
     ),
     Mutation(
-        "test_users_stay_apart_under_load",
+        "test_users_are_isolated_under_load",
         Edit(
             ENVIRON,
             "    _request.fields = list(fields)",
@@ -473,7 +478,7 @@ CLIENTS = (
 
 THREADS = (
     Mutation(
-        "test_faults_threads.py::test_upstream_cuts_its_response[closed]",
+        "test_faults_threads.py::test_upstream_cuts_off_its_response[closed]",
         Edit(UPSTREAM, "            raise UpstreamCut(", "            return\n            raise UpstreamCut("),
     ),
     Mutation(
@@ -484,7 +489,7 @@ THREADS = (
             "        for piece in pieces:\n            if sendable := (self.feed(piece), piece)[1]:",
         ),
     ),
-    Mutation("test_faults_threads.py::test_clients_that_leave[direct]", _HANGUP_UNHEARD),
+    Mutation("test_faults_threads.py::test_clients_that_disconnect[direct]", _HANGUP_UNHEARD),
     Mutation("test_faults_threads.py::test_upstream_falls_silent[body-direct]", _HANGUP_UNHEARD),
 )
 
@@ -502,14 +507,14 @@ WEBSOCKETS = (
     Mutation("test_socket_whose_worker_is_killed[1-deflate]", _NOT_RECORDED),
     Mutation("test_socket_cut_by_upstream[closed-direct]", _CUT_SOCKET_NOT_RECORDED),
     Mutation("test_socket_cut_by_upstream[close-frame-nginx]", _CUT_SOCKET_NOT_RECORDED),
-    Mutation("test_socket_with_garbage_of_upstream[masked]", _CUT_SOCKET_NOT_RECORDED),
-    Mutation("test_sockets_that_leave[direct]", _CUT_SOCKET_NOT_RECORDED),
+    Mutation("test_socket_with_garbage_from_upstream[masked]", _CUT_SOCKET_NOT_RECORDED),
+    Mutation("test_sockets_that_disconnect[direct]", _CUT_SOCKET_NOT_RECORDED),
     Mutation(
-        "test_sockets_that_leave[direct]",
+        "test_sockets_that_disconnect[direct]",
         Edit(TUNNEL, '        elif data == b"" or mask & GONE:\n', "        elif False:\n"),
     ),
     Mutation(
-        "test_socket_that_reads_nothing[direct]",
+        "test_socket_that_does_not_read[direct]",
         Edit(
             TUNNEL,
             "self._is_listening = self._end is None and self._recording is None and not self._client.unsent",
@@ -528,7 +533,7 @@ WEBSOCKETS = (
         ),
     ),
     Mutation(
-        "test_socket_whose_end_is_seen_while_the_database_is_locked[None]",
+        "test_socket_turn_ends_while_the_database_is_locked[None]",
         Edit(
             WEBSOCKET_TURNS,
             "        self._accounting.record_async(turn, end.outcome, recorded)",
@@ -538,7 +543,7 @@ WEBSOCKETS = (
     Mutation("test_socket_while_the_disk_is_full", _FAILED_IS_FORGOTTEN),
     Mutation("test_socket_whose_credential_is_replaced", _FILE_READ_ONCE),
     Mutation(
-        "test_socket_of_a_user_who_is_removed",
+        "test_socket_of_a_removed_user",
         Edit(
             WEBSOCKET_TURNS, "self._admission.admit(self._authenticate(), ", "self._admission.admit(User(self._user), "
         ),
@@ -547,7 +552,7 @@ WEBSOCKETS = (
 
 CLOCK = (
     Mutation(
-        "test_clock_leaps_under_traffic[hours-ahead]",
+        "test_clock_jumps_under_traffic[hours-ahead]",
         Edit(
             "ocm_wsgi/relay/loop.py",
             "import time\n",
@@ -555,7 +560,7 @@ CLOCK = (
         ),
     ),
     Mutation(
-        "test_clock_leaps_under_traffic[days-behind]",
+        "test_clock_jumps_under_traffic[days-behind]",
         Edit(
             ACCOUNTING,
             "duration_ms=_milliseconds(time.monotonic() - request.started)",
@@ -570,9 +575,9 @@ CLOCK = (
             "        return min(self.expires_at, ",
         ),
     ),
-    Mutation("test_clock_leaps_while_the_credential_is_refreshed", _PRESENTED_THOUGH_REFRESHED),
+    Mutation("test_clock_jumps_while_the_credential_is_refreshed", _PRESENTED_THOUGH_REFRESHED),
     Mutation(
-        "test_clock_leaps_over_a_limit",
+        "test_clock_jumps_across_a_limit",
         Edit(
             "ocm_wsgi/quota/limits.py",
             "    start = origin + math.floor((now - origin) / length) * length\n",
@@ -580,12 +585,12 @@ CLOCK = (
         ),
     ),
     Mutation(
-        "test_clock_leaps_over_a_session",
+        "test_clock_jumps_across_a_session",
         Edit("ocm_wsgi/users/sessions.py", "max_age=LIFETIME_SECONDS", "max_age=None"),
     ),
-    Mutation("test_clock_leaps_while_records_wait", _WRITTEN_TWICE),
+    Mutation("test_clock_jumps_while_records_wait", _WRITTEN_TWICE),
     Mutation(
-        "test_clock_leaps_while_upstream_tells_of_its_windows",
+        "test_clock_jumps_between_reports_of_upstreams_windows",
         Edit("ocm_wsgi/accounting/window_history.py", "0 < before.at - at <= LATE_SECONDS", "0 < before.at - at"),
     ),
 )

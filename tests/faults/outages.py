@@ -1,4 +1,4 @@
-"""Failures of what the service keeps its state on."""
+"""Failures of the storage below the service's state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def locked_by_another(database: Path) -> Iterator[None]:
-    """Have another process hold the database's write lock."""
+    """Hold the database's write lock in another process."""
     with subprocess.Popen(
         [sys.executable, "-c", _LOCKER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -31,7 +31,7 @@ def locked_by_another(database: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_file_system(folder: Path) -> Iterator[None]:
-    """A file system of its own, of 4 MiB."""
+    """Mount a separate file system of 4 MiB on the folder."""
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
     try:
@@ -41,7 +41,7 @@ def small_file_system(folder: Path) -> Iterator[None]:
 
 
 def fill(path: Path) -> None:
-    """Write until nothing more can be written."""
+    """Write to the file until the disk is full."""
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))

@@ -1,6 +1,6 @@
-"""Takes each defence of ``mutations`` out, in a copy of the tree, and sees its test fail. Says which did not.
+"""Removes each defence listed in ``mutations`` in a copy of the tree, and checks that its test fails.
 
-``make prove``, or ``python -m tests.faults.prove [WORD ...]`` for the mutations whose test holds one of the words.
+Run with ``make prove``, or ``python -m tests.faults.prove [WORD ...]`` for the mutations whose test contains a word.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.faults.mutations import MUTATIONS, Edit, Mutation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent.relative_to(REPOSITORY)
-#: Tests wait for real processes; more of them at once would make them late.
-AT_ONCE = 3
+#: Tests wait for real processes; running more of them concurrently would make them time out.
+MAX_CONCURRENT = 3
 TIMEOUT_SECONDS = 300
 _LEFT_OUT = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "benchmarks", "docs")
 _FAILED = 1
@@ -29,10 +29,10 @@ _FAILED = 1
 
 @dataclass(frozen=True)
 class Proof:
-    """What became of a test.
+    """The outcome of a test.
 
-    :ivar has_failed: by an assertion of its own or of its fixtures.
-    :ivar reason: pytest's last word on it.
+    :ivar has_failed: whether an assertion of the test or of its fixtures failed.
+    :ivar reason: the reason that pytest reports.
     """
 
     has_failed: bool
@@ -40,16 +40,16 @@ class Proof:
 
 
 def copy_tree(folder: Path) -> None:
-    """Copy what tests need; what is only installed is not copied."""
+    """Copy the files that the tests need, without the installed packages."""
     shutil.copytree(REPOSITORY, folder, ignore=_LEFT_OUT)
     (folder / ".cache").symlink_to(REPOSITORY / ".cache")
 
 
 def apply(edit: Edit, folder: Path) -> None:
-    """Take a defence out."""
+    """Apply an edit to a copy of the tree."""
     path = folder / edit.path
     text = path.read_text()
-    assert text.count(edit.found) == 1, f"{edit.path} has {text.count(edit.found)} times {edit.found!r}"
+    assert text.count(edit.found) == 1, f"{edit.path} contains {edit.found!r} {text.count(edit.found)} times"
     changed = text.replace(edit.found, edit.put)
     if path.suffix == ".py":
         compile(changed, edit.path, "exec")
@@ -57,7 +57,7 @@ def apply(edit: Edit, folder: Path) -> None:
 
 
 def tests_of(mutation: Mutation) -> str:
-    """Where pytest finds the test."""
+    """Return the test's node id for pytest."""
     if ".py::" in mutation.test:
         return str(FOLDER / mutation.test)
     name = mutation.test.partition("[")[0]
@@ -66,7 +66,7 @@ def tests_of(mutation: Mutation) -> str:
 
 
 def run(folder: Path, tests: Iterable[str]) -> Proof:
-    """Run tests in a copy, which is what is imported there."""
+    """Run tests in a copy of the tree, with the copy's own package imported."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     shown = subprocess.run(
         [sys.executable, "-c", "import ocm_wsgi; print(ocm_wsgi.__file__)"],
@@ -95,7 +95,7 @@ def run(folder: Path, tests: Iterable[str]) -> Proof:
 
 
 def prove(mutation: Mutation) -> Proof:
-    """Take a defence out in a copy of its own, and run its test."""
+    """Remove a defence in a fresh copy of the tree, and run its test."""
     with tempfile.TemporaryDirectory(prefix="ocm-mutant-") as scratch:
         folder = Path(scratch) / "tree"
         copy_tree(folder)
@@ -105,17 +105,17 @@ def prove(mutation: Mutation) -> Proof:
 
 
 def main() -> int:
-    """Prove all, or what the words choose. The exit status is 1 when a test did not notice."""
+    """Prove all defences, or those selected by the words; return 1 if a test still passes."""
     words = sys.argv[1:] or [""]
     chosen = [mutation for mutation in MUTATIONS if any(word in mutation.test for word in words)]
     unproved = 0
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
         for mutation, proof in zip(chosen, pool.map(prove, chosen), strict=True):
             unproved += not proof.has_failed
             verdict = "fails " if proof.has_failed else "PASSES"
             print(f"{verdict} {mutation.test}  without  {mutation.edit.path}: {mutation.edit.found.strip()[:60]!r}")
             print(f"       {proof.reason[:150]}", flush=True)
-    print(f"{len(chosen) - unproved} of {len(chosen)} defences are proved")
+    print(f"{len(chosen) - unproved} of {len(chosen)} defences proved")
     return 1 if unproved else 0
 
 

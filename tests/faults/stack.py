@@ -1,4 +1,4 @@
-"""The whole way a turn goes in production, TLS, nginx, gunicorn, and what became of turns at each of its ends."""
+"""The whole stack as in production (TLS, nginx, gunicorn), and the outcome of turns at both ends of it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from tests.conftest import ALICE, BOB, RunningService, start_service
 
 BODY = json.dumps({"model": "gpt-5.5", "stream": True, "input": "hi"}).encode()
 TERMINAL_EVENT = b"event: response.completed"
-#: Of the events of a turn that is said in one delta; the ninth and last is terminal.
+#: The number of events of a turn with a single delta; the ninth and last one is terminal.
 LAST_EVENT = 9
 WAIT_SECONDS = 30.0
-#: Invariant 5: a client or a process that is gone ends its upstream request within a second. The rest is for a machine
-#: that is busy; who is not noticed stays for minutes.
+#: When a client or a process is gone, its upstream request ends within a second. The rest allows for a busy machine; a
+#: disconnect that goes unnoticed lasts for minutes.
 GONE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client got.
+    """The response that a client received.
 
-    :ivar status: 0 when not even that came.
-    :ivar is_whole: whether its framing says that it came to its end.
+    :ivar status: 0 if no status line arrived.
+    :ivar is_whole: whether the body is complete according to its framing.
     """
 
     status: int
@@ -46,13 +46,13 @@ class Answer:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the client has seen the turn end."""
+        """Whether the client has seen the end of the turn."""
         return TERMINAL_EVENT in self.body and self.body.endswith(b"\n\n")
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Who may be asked, and by which way: through nginx, or gunicorn itself."""
+    """The running service and the nginx in front of it; requests can go through nginx or directly to gunicorn."""
 
     running: RunningService
     nginx: Nginx
@@ -61,16 +61,16 @@ class Stack:
     def simulator(self) -> Simulator:
         return self.running.simulator
 
-    def connect(self, way: str = "nginx") -> http.client.HTTPConnection:
+    def connect(self, route: str = "nginx") -> http.client.HTTPConnection:
         """Return a connection that the caller closes."""
-        if way == "nginx":
+        if route == "nginx":
             return self.nginx.connect()
         return http.client.HTTPConnection(*self.running.address, timeout=20)
 
     @contextmanager
-    def socket(self, way: str = "nginx") -> Iterator[socket.socket]:
-        """Open a connection to send octets on."""
-        if way == "direct":
+    def socket(self, route: str = "nginx") -> Iterator[socket.socket]:
+        """Open a connection for raw bytes."""
+        if route == "direct":
             with socket.create_connection(self.running.address, timeout=20) as plain:
                 yield plain
             return
@@ -85,20 +85,20 @@ class Stack:
         self,
         token: str = ALICE,
         *,
-        way: str = "nginx",
+        route: str = "nginx",
         fields: Mapping[str, str] | None = None,
-        leaves_at_end: bool = False,
+        stops_at_end: bool = False,
     ) -> Answer:
-        """Take one turn, once, and whatever comes of it; see :func:`take_turn`."""
-        with closing(self.connect(way)) as connection:
-            return take_turn(connection, token, fields, leaves_at_end=leaves_at_end)
+        """Take one turn on a new connection; see :func:`take_turn`."""
+        with closing(self.connect(route)) as connection:
+            return take_turn(connection, token, fields, stops_at_end=stops_at_end)
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """What the ledger holds: user, status and request id of each turn."""
+        """Return user, status and request id of each turn in the ledger."""
         return rows_of(self.running.state_path)
 
     def rows_with(self, answers: Iterable[Answer]) -> list[tuple[str, str, str]]:
-        """What the ledger holds of these turns. A turn that was cut is recorded a moment after its client knows."""
+        """Return the ledger's rows for these turns, waiting for those that are recorded after a disconnect."""
         known = {answer.request_id for answer in answers}
         found: list[tuple[str, str, str]] = []
 
@@ -110,11 +110,11 @@ class Stack:
         return found
 
     def each_worker_serves(self) -> bool:
-        """Ask until each worker has answered once more, and say whether all have."""
+        """Send requests until each worker has answered another one; return whether all have."""
         before = len(self.running.log_text())
 
         def have_answered() -> bool:
-            for stream in [Background(lambda: self.turn(way="direct")) for _ in range(4)]:
+            for stream in [Background(lambda: self.turn(route="direct")) for _ in range(4)]:
                 stream.answer()
             lines = self.running.log_text()[before:]
             pids = workers_of(self.running)
@@ -123,14 +123,14 @@ class Stack:
         return eventually(have_answered)
 
     def serves(self) -> bool:
-        """Whether a user's next turn comes whole, by both ways."""
-        answers = [self.turn(BOB, way=way) for way in ("nginx", "direct")]
+        """Return whether a user's next turn completes, both through nginx and directly."""
+        answers = [self.turn(BOB, route=route) for route in ("nginx", "direct")]
         return all(answer.status == 200 and answer.has_ended and answer.is_whole for answer in answers)
 
 
 @contextmanager
 def run_stack(simulator: Simulator, folder: Path, **options: Any) -> Iterator[Stack]:
-    """Run all of it; options as of :class:`tests.conftest.start_service`."""
+    """Run the whole stack; takes the options of :func:`tests.conftest.start_service`."""
     (folder / "nginx").mkdir(parents=True)
     with (
         start_service(simulator, folder / "service", **options) as running,
@@ -144,11 +144,11 @@ def take_turn(
     token: str,
     fields: Mapping[str, str] | None = None,
     *,
-    leaves_at_end: bool = False,
+    stops_at_end: bool = False,
 ) -> Answer:
-    """Take one turn on a connection, and whatever comes of it.
+    """Take one turn on a connection, and return its outcome, even if it fails.
 
-    :param leaves_at_end: read no further than the terminal event, as Codex does.
+    :param leaves_at_end: stop reading after the terminal event, as Codex does.
     """
     status, request_id, received = 0, "", b""
     try:
@@ -157,7 +157,7 @@ def take_turn(
             status, request_id = response.status, response.headers.get("x-request-id", "")
             while piece := response.read1(65536):
                 received += piece
-                if leaves_at_end and TERMINAL_EVENT in received and received.endswith(b"\n\n"):
+                if stops_at_end and TERMINAL_EVENT in received and received.endswith(b"\n\n"):
                     break
             is_whole = response.length in (None, 0)
     except (OSError, http.client.HTTPException):
@@ -169,7 +169,7 @@ T = TypeVar("T")
 
 
 class Background(Generic[T]):
-    """A turn that is taken in a thread, held at a gate or not, and asked about when it is over."""
+    """A call that runs in a background thread, such as a turn that is held at a gate."""
 
     def __init__(self, take: Callable[[], T]) -> None:
         self._answers: list[T] = []
@@ -177,7 +177,7 @@ class Background(Generic[T]):
         self._thread.start()
 
     def answer(self) -> T:
-        """Wait for its end."""
+        """Wait for the call to end, and return its result."""
         self._thread.join(60)
         assert not self._thread.is_alive(), "the turn did not end"
         return self._answers[0]
@@ -185,7 +185,7 @@ class Background(Generic[T]):
 
 @contextmanager
 def bystander(stack: Stack) -> Iterator[None]:
-    """Have somebody else's stream under way for the whole of the context, and see it end whole."""
+    """Keep another user's stream open during the context, and check that it completes."""
     gate = Gate().after(3)
     stack.simulator.plan(Plan(gate=gate, text="Bob's own words."))
     stream = Background(lambda: stack.turn(BOB))
@@ -201,7 +201,7 @@ def bystander(stack: Stack) -> Iterator[None]:
 
 
 def rows_of(state_path: Path) -> list[tuple[str, str, str]]:
-    """As :meth:`Stack.rows`; none before the first turn has made the database."""
+    """Like :meth:`Stack.rows`; empty until the first turn has created the database."""
     if not (state_path / "ocm.db").exists():
         return []
     with closing(sqlite3.connect(f"file:{state_path / 'ocm.db'}?mode=ro", uri=True)) as connection:
@@ -211,7 +211,7 @@ def rows_of(state_path: Path) -> list[tuple[str, str, str]]:
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = WAIT_SECONDS) -> bool:
-    """Ask again and again, of what another process does; say whether it came true in time."""
+    """Poll a condition in another process; return whether it became true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -221,19 +221,19 @@ def eventually(condition: Callable[[], object], *, seconds: float = WAIT_SECONDS
 
 
 def workers_of(running: RunningService) -> list[int]:
-    """The worker processes of the moment."""
+    """Return the pids of the current workers."""
     return [int(pid) for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
 
 
 def peak_kib(stack: Stack) -> int:
-    """Memory of the largest of both workers at its highest, in KiB."""
+    """Return the peak memory of the larger of both workers, in KiB."""
     assert eventually(lambda: len(workers_of(stack.running)) == 2)
     statuses = [Path(f"/proc/{pid}/status").read_text() for pid in workers_of(stack.running)]
     return max(int(peak) for status in statuses for peak in re.findall(r"VmHWM:\s+(\d+)", status))
 
 
 def upstream_connections(running: RunningService) -> dict[int, int]:
-    """How many connections to the simulator each worker holds open that holds any."""
+    """Return the number of open connections to the simulator, for each worker that has any."""
     port = int(running.simulator.url.rpartition(":")[2])
     found = {}
     for pid in workers_of(running):
@@ -255,12 +255,12 @@ def _sockets_of(pid: int) -> set[str]:
 
 
 def head(token: str = ALICE, *lines: str, request: str = "POST /v1/responses HTTP/1.1") -> bytes:
-    """A request's head, to the octet."""
+    """Return the exact bytes of a request head."""
     return "\r\n".join([request, f"Host: {SERVER_NAME}", f"Authorization: Bearer {token}", *lines, "", ""]).encode()
 
 
 def received_until_close(connection: socket.socket) -> bytes:
-    """Everything that comes until the connection ends, or its timeout."""
+    """Return everything received until the connection ends or times out."""
     received = b""
     try:
         while piece := connection.recv(65536):
@@ -271,9 +271,9 @@ def received_until_close(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def held_open(stack: Stack, count: int, way: str, octets: bytes) -> Iterator[None]:
-    """Hold so many connections on which only this was sent."""
+def held_open(stack: Stack, count: int, route: str, octets: bytes) -> Iterator[None]:
+    """Hold open this many connections on which only these bytes have been sent."""
     with ExitStack() as connections:
         for _ in range(count):
-            connections.enter_context(stack.socket(way)).sendall(octets)
+            connections.enter_context(stack.socket(route)).sendall(octets)
         yield

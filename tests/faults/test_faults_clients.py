@@ -1,4 +1,4 @@
-"""Clients are slow, gone, halved or hostile: nobody else notices, nothing crosses over, nothing is sent for them."""
+"""Slow, vanished, incomplete or hostile clients do not affect others, and nothing is sent upstream for them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.faults.stack import (
     received_until_close,
 )
 
-WAYS = ["nginx", "direct"]
+ROUTES = ["nginx", "direct"]
 LENGTH = f"Content-Length: {len(BODY)}"
-#: What a smuggler wants done in the name of whoever's request comes next on the connection.
+#: The request that a smuggler wants to be made on behalf of the next user on the connection.
 HIDDEN = head(BOB, "X-Smuggled: 1", LENGTH) + BODY
 HALF_A_BODY = head(ALICE, LENGTH) + BODY[:10]
 WRONG_TOKENS = 2000
@@ -38,11 +38,11 @@ def chunked(content: bytes) -> bytes:
 
 
 def with_line(line: bytes, *fields: str) -> bytes:
-    """A head in which one line is not as it should be, just before the empty one."""
+    """Return a request head with a malformed line before the final empty one."""
     return head(ALICE, *fields)[:-2] + line + b"\r\n"
 
 
-#: The body of each ends, by one of two ways to read it, where the hidden request begins.
+#: Under one of two interpretations, the body of each ends where the hidden request begins.
 SMUGGLED = {
     "CL.TE": head(ALICE, f"Content-Length: {5 + len(HIDDEN)}", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + HIDDEN,
     "TE.CL": head(ALICE, "Content-Length: 4", "Transfer-Encoding: chunked") + chunked(HIDDEN),
@@ -70,7 +70,7 @@ SMUGGLED = {
     "underscored-encoding": head(ALICE, "Transfer_Encoding: chunked", LENGTH) + BODY,
 }
 
-#: What is no request of ours, or one that says two things.
+#: Invalid or ambiguous requests.
 AMBIGUOUS = {
     "two-hosts": head(ALICE, "Host: evil.example", request="GET /v1/models HTTP/1.1"),
     "authority-form": head(request="CONNECT evil.example:443 HTTP/1.1"),
@@ -78,17 +78,17 @@ AMBIGUOUS = {
     "version-9": head(request="GET /v1/models HTTP/9.9"),
     "space-in-target": head(request="GET /v1/models /v1/../conversations HTTP/1.1"),
     "no-target": head(request="GET  HTTP/1.1"),
-    "http-2-in-clear": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "tls-where-it-is-not": bytes.fromhex("160301010001000000") + bytes(64),
+    "http-2-without-tls": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "tls-on-a-plain-port": bytes.fromhex("160301010001000000") + bytes(64),
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("octets", SMUGGLED.values(), ids=SMUGGLED)
-def test_smuggled_request(stack: Stack, octets: bytes, way: str) -> None:
-    """Whichever way a body's end is disputed, the request hidden there is not made in anyone's name."""
-    with bystander(stack), stack.socket(way) as connection:
-        # Some of it is waited for. Saying that nothing more comes would end what was asked for, the hidden request too.
+def test_smuggled_request(stack: Stack, octets: bytes, route: str) -> None:
+    """However ambiguous the end of a body is, the request hidden there is not made for any user."""
+    with bystander(stack), stack.socket(route) as connection:
+        # Some servers wait for more. Closing the sending side would abort the requests, including the hidden one.
         connection.settimeout(1)
         connection.sendall(octets)
         received = received_until_close(connection)
@@ -99,11 +99,11 @@ def test_smuggled_request(stack: Stack, octets: bytes, way: str) -> None:
     assert BOB.encode() not in received
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("octets", AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_request_that_is_none(stack: Stack, octets: bytes, way: str) -> None:
-    """What is not one clear request for us is refused, and upstream never hears of it."""
-    with bystander(stack), stack.socket(way) as connection:
+def test_invalid_request(stack: Stack, octets: bytes, route: str) -> None:
+    """Invalid and ambiguous requests are refused, and nothing is sent upstream."""
+    with bystander(stack), stack.socket(route) as connection:
         connection.settimeout(1)
         connection.sendall(octets)
         received = received_until_close(connection)
@@ -111,12 +111,12 @@ def test_request_that_is_none(stack: Stack, octets: bytes, way: str) -> None:
     assert len(stack.simulator.requests) == 1
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_absolute_form(stack: Stack, way: str) -> None:
-    """A target that names another host is refused or asked for here, and never leads the credential elsewhere."""
+@pytest.mark.parametrize("route", ROUTES)
+def test_absolute_form(stack: Stack, route: str) -> None:
+    """A target that names another host is refused or sent to upstream; the credential never goes elsewhere."""
     with socket.create_server(("127.0.0.1", 0)) as elsewhere:
         host = f"127.0.0.1:{elsewhere.getsockname()[1]}"
-        with stack.socket(way) as connection:
+        with stack.socket(route) as connection:
             connection.sendall(head(ALICE, "Connection: close", request=f"GET http://{host}/v1/models HTTP/1.1"))
             received = received_until_close(connection)
         elsewhere.setblocking(False)
@@ -126,22 +126,22 @@ def test_absolute_form(stack: Stack, way: str) -> None:
     assert targets == (["/backend-api/codex/models"] if received.startswith(b"HTTP/1.1 2") else [])
 
 
-def test_smuggling_would_be_seen(stack: Stack) -> None:
-    """The hidden request, sent openly, is made: where the other tests do not see it, it was not."""
+def test_smuggling_would_be_detected(stack: Stack) -> None:
+    """The hidden request is made when it is sent openly, so the other tests would detect it."""
     with stack.socket("direct") as connection:
         connection.sendall(head(ALICE, LENGTH) + BODY + HIDDEN)
         assert stack.simulator.wait_for(lambda: len(stack.simulator.requests) == 2)
     assert stack.simulator.requests[-1].field("x-smuggled") == "1"
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_pipelined_requests(stack: Stack, way: str) -> None:
-    """Requests that come all at once are answered in their order, each as its own user's."""
+@pytest.mark.parametrize("route", ROUTES)
+def test_pipelined_requests(stack: Stack, route: str) -> None:
+    """Pipelined requests are answered in order, each for its own user."""
     users = [ALICE, BOB, "sk-ocm-nobody", ALICE]
     for name in ("first", "second", "third"):
         stack.simulator.plan(Plan(text=f"the {name} answer"))
     octets = [head(token, LENGTH) + BODY for token in users[:-1]] + [head(ALICE, LENGTH, "Connection: close") + BODY]
-    with stack.socket(way) as connection:
+    with stack.socket(route) as connection:
         connection.sendall(b"".join(octets))
         received = received_until_close(connection)
     statuses = re.findall(rb"HTTP/1\.1 (\d+)", received)
@@ -152,44 +152,44 @@ def test_pipelined_requests(stack: Stack, way: str) -> None:
     assert len(stack.simulator.requests) == 3
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
     "octets",
     [b"", b"POST /v1/resp", head(ALICE, LENGTH)[:-2], HALF_A_BODY],
     ids=["nothing", "half-a-line", "half-a-head", "half-a-body"],
 )
-def test_half_requests(stack: Stack, octets: bytes, way: str) -> None:
-    """Hundreds of clients that send half a request hold up nobody, and upstream never hears of them."""
-    # gunicorn waits for heads without a thread, for bodies with one, and has 256 of them.
-    count = 300 if way == "direct" and octets != HALF_A_BODY else 100
-    with held_open(stack, count, way, octets):
+def test_half_requests(stack: Stack, octets: bytes, route: str) -> None:
+    """Hundreds of clients that send half a request block nobody, and nothing is sent upstream for them."""
+    # gunicorn waits for heads without a thread but for bodies with one, and has 256 threads.
+    count = 300 if route == "direct" and octets != HALF_A_BODY else 100
+    with held_open(stack, count, route, octets):
         assert stack.serves()
         with bystander(stack):
             assert stack.turn(ALICE).has_ended
-    # Nor when they have gone.
+    # Nothing is sent after they have disconnected either.
     assert not stack.simulator.wait_for(lambda: len(stack.simulator.requests) > 4, 0.3)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_clients_that_leave(stack: Stack, way: str) -> None:
-    """Thirty clients that leave in mid-stream end their thirty upstream requests within a second, others go on."""
+@pytest.mark.parametrize("route", ROUTES)
+def test_clients_that_disconnect(stack: Stack, route: str) -> None:
+    """When thirty clients disconnect in mid-stream, their upstream requests end within a second; others continue."""
     simulator = stack.simulator
     with bystander(stack):
         simulator.plan(Plan(silence_after=2), times=30)
-        with held_open(stack, 30, way, head(ALICE, LENGTH) + BODY):
+        with held_open(stack, 30, route, head(ALICE, LENGTH) + BODY):
             assert simulator.wait_for(lambda: simulator.open_streams == 31)
         assert simulator.wait_for(lambda: simulator.open_streams == 1, GONE_SECONDS)
     assert [turn.status for turn in simulator.turns].count("cut") == 30
     assert len(simulator.requests) == 31
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_client_that_reads_nothing(stack: Stack, way: str) -> None:
-    """Clients that take nothing of long answers slow nobody down and grow no worker by what they do not take."""
+@pytest.mark.parametrize("route", ROUTES)
+def test_client_that_does_not_read(stack: Stack, route: str) -> None:
+    """Clients that do not read long responses slow nobody down, and workers do not buffer the unread data."""
     simulator = stack.simulator
     before = peak_kib(stack)
     simulator.plan(Plan(events=64, event_bytes=2**20), times=4)
-    with held_open(stack, 4, way, head(ALICE, LENGTH) + BODY):
+    with held_open(stack, 4, route, head(ALICE, LENGTH) + BODY):
         assert simulator.wait_for(lambda: simulator.open_streams == 4)
         assert stack.serves()
         assert not eventually(lambda: peak_kib(stack) - before > 32 * 1024, seconds=1)
@@ -197,23 +197,23 @@ def test_client_that_reads_nothing(stack: Stack, way: str) -> None:
     assert simulator.wait_for(lambda: simulator.open_streams == 0)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_long_header(stack: Stack, way: str) -> None:
-    """A field of 10,000 octets, as Codex sends them, reaches upstream unchanged."""
+@pytest.mark.parametrize("route", ROUTES)
+def test_long_header(stack: Stack, route: str) -> None:
+    """A field of 10,000 bytes, as Codex sends them, reaches upstream unchanged."""
     value = "".join(chr(33 + number % 94) for number in range(10_000))
-    assert stack.turn(way=way, fields={"x-codex-turn-metadata": value}).has_ended
+    assert stack.turn(route=route, fields={"x-codex-turn-metadata": value}).has_ended
     assert stack.simulator.requests[-1].field("x-codex-turn-metadata") == value
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
     "fields",
     [["X-A: " + "a" * 2**18], [f"X-{number}: a" for number in range(5000)], ["a" * 2**18]],
     ids=["one-of-256-KiB", "five-thousand", "a-name-of-256-KiB"],
 )
-def test_endless_header(stack: Stack, fields: list[str], way: str) -> None:
-    """A header beyond all measure is refused, and upstream never hears of it."""
-    with bystander(stack), stack.socket(way) as connection:
+def test_endless_header(stack: Stack, fields: list[str], route: str) -> None:
+    """An excessively large header is refused, and nothing is sent upstream."""
+    with bystander(stack), stack.socket(route) as connection:
         try:
             connection.sendall(head(ALICE, *fields, LENGTH) + BODY)
             answer = connection.recv(65536)
@@ -223,13 +223,13 @@ def test_endless_header(stack: Stack, fields: list[str], way: str) -> None:
     assert len(stack.simulator.requests) == 1
 
 
-def test_wrong_tokens_by_the_thousand(stack: Stack) -> None:
-    """Guessing gets 401 each time, no memory, no line with the guess; users and their streams go on meanwhile."""
+def test_thousands_of_invalid_tokens(stack: Stack) -> None:
+    """Each guess gets 401, takes no memory and is not logged; users and their streams are not affected."""
     guesses = [f"sk-ocm-guess-{number:024d}" for number in range(WRONG_TOKENS)]
     before = peak_kib(stack)
 
     def guess(token: str) -> int:
-        return stack.turn(token, way="direct").status
+        return stack.turn(token, route="direct").status
 
     with bystander(stack), ThreadPoolExecutor(8) as pool:
         guessing = [pool.submit(guess, token) for token in guesses]
@@ -241,14 +241,14 @@ def test_wrong_tokens_by_the_thousand(stack: Stack) -> None:
     assert "sk-ocm-guess" not in stack.running.log_text()
 
 
-def test_users_stay_apart_under_load(stack: Stack) -> None:
-    """Of sixty turns at once, some cut, each client gets its own words and each row is its own user's."""
+def test_users_are_isolated_under_load(stack: Stack) -> None:
+    """With sixty concurrent turns, some cut off, each client gets its own response and each row has the right user."""
     users = {ALICE: "alice", BOB: "bob"}
 
     def take(number: int) -> tuple[str, str, bool]:
         token = (ALICE, BOB)[number % 2]
         plan = {"text": f"<{users[token]} {number}>", "cut_after": 6 if number % 5 == 0 else None}
-        answer = stack.turn(token, way=WAYS[number // 2 % 2], fields={"X-Simulate": json.dumps(plan)})
+        answer = stack.turn(token, route=ROUTES[number // 2 % 2], fields={"X-Simulate": json.dumps(plan)})
         words = set(re.findall(rb"<(alice|bob) (\d+)>", answer.body))
         assert words <= {(users[token].encode(), str(number).encode())}
         return users[token], answer.request_id, answer.has_ended

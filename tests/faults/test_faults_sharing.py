@@ -1,4 +1,4 @@
-"""The real Codex and the service use one ``auth.json`` at the same time, through a hundred forced renewals."""
+"""The real Codex and the service use one ``auth.json`` at the same time, through a hundred forced refreshes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ocm_wsgi.simulator import Simulator
 from tests.clients.codex import MODEL, PROGRAM
 from tests.faults.stack import Stack
 
-#: Four tests take so many each.
+#: Rounds in each of the four tests.
 ROUNDS = 25
 
 
 def write_configuration(home: Path, simulator: Simulator) -> None:
-    """Have Codex use its own ChatGPT sign-in, at the simulator."""
+    """Configure Codex to use its own ChatGPT sign-in with the simulator."""
     home.joinpath("config.toml").write_text(f"""
 model = "{MODEL}"
 model_provider = "direct"
@@ -62,7 +62,7 @@ def run_codex(home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def expire(path: Path, simulator: Simulator) -> None:
-    """Let the access token in the file be one that is past its time, of the same sign-in."""
+    """Replace the access token in the file with an expired one of the same sign-in."""
     content = json.loads(path.read_text())
     content["tokens"]["access_token"] = simulator.credential(expires_in=-60)["tokens"]["access_token"]
     fresh = path.with_name("fresh")
@@ -71,7 +71,7 @@ def expire(path: Path, simulator: Simulator) -> None:
 
 
 def presented(simulator: Simulator) -> list[tuple[str, str]]:
-    """Who presented which refresh token, in order."""
+    """Return which program presented which refresh token, in order."""
     seen = simulator.seen("/oauth/token")
     return [
         ((each.field("user-agent") or "").partition("/")[0], json.loads(each.body)["refresh_token"]) for each in seen
@@ -80,9 +80,9 @@ def presented(simulator: Simulator) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("order", ["service-first", "codex-first", "together-1", "together-2"])
 def test_one_file_shared_with_the_real_codex(start_stack: Callable[..., Stack], order: str) -> None:
-    """Through 25 renewals, four times, no turn of either fails, no sign-in is lost, and we present no token twice.
+    """In four times 25 refreshes no turn of either fails, no sign-in is lost, and this service presents no token twice.
 
-    Codex asks the issuer before it takes the locks. So both may present the same token at the same moment, once.
+    Codex contacts the issuer before it takes the locks, so both may present the same token at the same time, once.
     """
     stack = start_stack(workers=2)
     simulator, home, path = stack.simulator, stack.running.folder, stack.running.credential_path
@@ -90,7 +90,7 @@ def test_one_file_shared_with_the_real_codex(start_stack: Callable[..., Stack], 
 
     def ask_service() -> list[tuple[int, bool]]:
         with ThreadPoolExecutor(4) as pool:
-            answers = [pool.submit(stack.turn, way="direct") for _ in range(4)]
+            answers = [pool.submit(stack.turn, route="direct") for _ in range(4)]
             return [(answer.result().status, answer.result().has_ended) for answer in answers]
 
     def ask_codex() -> int:

@@ -1,4 +1,4 @@
-"""The state fails under load: no turn does, and afterwards the ledger holds every turn, once."""
+"""The state's storage fails under load: no turn fails, and afterwards every turn is in the ledger exactly once."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tests.faults.outages import fill, locked_by_another, small_file_system
 from tests.faults.stack import LAST_EVENT, WAIT_SECONDS, Answer, Background, Stack, eventually, rows_of, workers_of
 
 
-def take_turns(stack: Stack, count: int, *, leaves_at_end: bool = False) -> list[Answer]:
-    """Take so many turns at once, all of which are seen to end; and whole, unless the client leaves just before."""
-    streams = [Background(lambda: stack.turn(ALICE, leaves_at_end=leaves_at_end)) for _ in range(count)]
+def take_turns(stack: Stack, count: int, *, stops_at_end: bool = False) -> list[Answer]:
+    """Take concurrent turns, and check that all of them end, and complete unless the client disconnects just before."""
+    streams = [Background(lambda: stack.turn(ALICE, stops_at_end=stops_at_end)) for _ in range(count)]
     answers = [stream.answer() for stream in streams]
     assert [(answer.status, answer.has_ended) for answer in answers] == [(200, True)] * count
-    assert leaves_at_end or all(answer.is_whole for answer in answers)
+    assert stops_at_end or all(answer.is_whole for answer in answers)
     return answers
 
 
 def is_recorded_once(answers: list[Answer], state_path: Path) -> bool:
-    """Whether the ledger holds exactly these turns, each once."""
+    """Return whether the ledger contains exactly these turns, once each."""
     return sorted(row[2] for row in rows_of(state_path)) == sorted(answer.request_id for answer in answers)
 
 
@@ -39,7 +39,7 @@ def test_database_locked_by_another_process(start_stack: Callable[..., Stack], i
         if is_killed:
             gate = Gate().after(LAST_EVENT)
             stack.simulator.plan(Plan(gate=gate, events=1), times=8)
-        answers += take_turns(stack, 8, leaves_at_end=is_killed)
+        answers += take_turns(stack, 8, stops_at_end=is_killed)
         if is_killed:
             for pid in workers_of(stack.running):
                 os.kill(pid, signal.SIGKILL)
@@ -50,7 +50,7 @@ def test_database_locked_by_another_process(start_stack: Callable[..., Stack], i
 
 
 def test_disk_full(start_stack: Callable[..., Stack], tmp_path: Path) -> None:
-    """Turns end while the disk of the state is full, survive kill -9 of all workers, and are written once."""
+    """Turns end while the state's disk is full, survive kill -9 of all workers, and are written once."""
     state = tmp_path / "small"
     with small_file_system(state):
         stack = start_stack(workers=2, state_path=str(state))
@@ -66,8 +66,8 @@ def test_disk_full(start_stack: Callable[..., Stack], tmp_path: Path) -> None:
         assert stack.running.stop() == 0
 
 
-def test_disk_of_the_credential_full(start_stack: Callable[..., Stack], simulator: Simulator, tmp_path: Path) -> None:
-    """With no room for its successor no refresh token is spent; the client gets 503, and service once there is room."""
+def test_credential_disk_full(start_stack: Callable[..., Stack], simulator: Simulator, tmp_path: Path) -> None:
+    """Without space for its successor no refresh token is used; clients get 503 until there is space."""
     folder = tmp_path / "small"
     with small_file_system(folder):
         path = folder / "auth.json"
@@ -87,7 +87,7 @@ def test_disk_of_the_credential_full(start_stack: Callable[..., Stack], simulato
 
 
 def test_database_damaged(start_stack: Callable[..., Stack]) -> None:
-    """A database that cannot be read: who has a limit is refused for now, all others are served."""
+    """While the database cannot be read, users with limits are refused and all others are served."""
     limited = {"name": "alice", "token": ALICE, "limits": [{"per": "day", "requests": 1000}]}
     stack = start_stack(workers=1, user_entries=[limited, {"name": "bob", "token": BOB}])
     assert stack.turn(ALICE).has_ended
@@ -104,8 +104,8 @@ def test_database_damaged(start_stack: Callable[..., Stack]) -> None:
         stack.rows()
 
 
-def test_state_gone_in_the_middle_of_a_turn(start_stack: Callable[..., Stack]) -> None:
-    """A stream under way ends whole although the database was locked after it began."""
+def test_database_locked_in_mid_turn(start_stack: Callable[..., Stack]) -> None:
+    """A stream completes although the database was locked after it began."""
     stack = start_stack(workers=1)
     answers = take_turns(stack, 1)
     gate = stack.simulator.gate().after(4)

@@ -1,6 +1,6 @@
-"""The portable way, a thread for each stream, keeps what the event loop keeps: the very tests, taken over.
+"""The portable mode, with one thread per stream, passes the same tests as the event loop.
 
-Named in ``docs/reliability.md`` as the tests that they are.
+``docs/reliability.md`` lists them under their original names.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import pytest
 
 from ocm_wsgi.simulator import Simulator
 from tests.faults.stack import Stack, run_stack
-from tests.faults.test_faults_clients import test_clients_that_leave  # noqa: F401
+from tests.faults.test_faults_clients import test_clients_that_disconnect  # noqa: F401
 from tests.faults.test_faults_state import test_database_locked_by_another_process  # noqa: F401
 from tests.faults.test_faults_upstream import (  # noqa: F401
-    test_upstream_cuts_its_response,
-    test_upstream_cuts_with_its_head,
+    test_upstream_cuts_off_after_the_head,
+    test_upstream_cuts_off_its_response,
     test_upstream_falls_silent,
     test_upstream_without_a_response,
 )
@@ -29,7 +29,7 @@ THREADS = ("--worker-class", "gthread")
 
 @pytest.fixture(scope="module")
 def lasting_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One for all tests after which it must serve on."""
+    """A stack shared by all tests, after each of which it must still work."""
     folder = tmp_path_factory.mktemp("threads")
     with Simulator() as simulator, run_stack(simulator, folder, arguments=THREADS) as stack:
         yield stack
@@ -37,7 +37,7 @@ def lasting_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def start_stack(simulator: Simulator, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
-    """A factory of stacks with gunicorn's own threads."""
+    """A factory of stacks that use gunicorn's own threads."""
     with ExitStack() as running:
 
         def start(**options: Any) -> Stack:

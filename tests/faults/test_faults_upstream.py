@@ -1,4 +1,4 @@
-"""OpenAI fails in every way it can: each turn is asked for once, ends truthfully, and harms nobody else."""
+"""OpenAI fails in every possible way: each turn is sent once, reported truthfully, and affects nobody else."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ WHOLE = {
     "byte-by-byte": Plan(chunking="byte"),
     "without-length": Plan(framing="close"),
     "closes-afterwards": Plan(close_idle=True),
-    "an-answer-too-many": Plan(extra_response=b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nSECRET"),
+    "unsolicited-response": Plan(extra_response=b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nSECRET"),
     "slow-to-read": Plan(slow_read=0.05),
 }
 
 
 @pytest.mark.parametrize("plan", NO_RESPONSE.values(), ids=NO_RESPONSE)
 def test_upstream_without_a_response(stack: Stack, plan: Plan) -> None:
-    """A client gets one 502 for what is no response, the request is sent once, and no turn is counted as completed."""
+    """Without a valid response the client gets a 502, the request is sent once, and no turn counts as completed."""
     recorded = len(stack.rows())
     with bystander(stack):
         close_idle_connections(stack)
@@ -51,42 +51,42 @@ def test_upstream_without_a_response(stack: Stack, plan: Plan) -> None:
 
 
 def close_idle_connections(stack: Stack) -> None:
-    """Have upstream close what no turn is using, by turns after which it does; several at once, for both workers."""
+    """Make upstream close idle connections, with concurrent turns on both workers after which it closes."""
     simulator = stack.simulator
 
     def are_closed() -> bool:
         if simulator.wait_for(lambda: simulator.open_connections == simulator.open_streams, 0.1):
             return True
         simulator.plan(Plan(close_idle=True), times=4)
-        turns = [Background(lambda: stack.turn(way="direct")) for _ in range(4)]
+        turns = [Background(lambda: stack.turn(route="direct")) for _ in range(4)]
         assert all(turn.answer().has_ended for turn in turns)
         return False
 
     assert eventually(are_closed)
 
 
-@pytest.mark.parametrize("way", ["nginx", "direct"])
-def test_upstream_closes_under_a_turn(start_stack: Callable[..., Stack], way: str) -> None:
-    """A turn that met a closing connection goes out once more over a new one, where it is not sent a third time."""
+@pytest.mark.parametrize("route", ["nginx", "direct"])
+def test_upstream_closes_as_a_turn_is_sent(start_stack: Callable[..., Stack], route: str) -> None:
+    """A turn that meets a closing connection is sent once more over a new one, but not a third time."""
     stack = start_stack(workers=1)
     simulator = stack.simulator
     simulator.plan(Plan(cut_at="status"))
-    assert stack.turn(way=way).status == 502
+    assert stack.turn(route=route).status == 502
     assert len(simulator.requests) == 1
-    assert stack.turn(way=way).has_ended
+    assert stack.turn(route=route).has_ended
     simulator.plan(Plan(cut_at="status"))
-    answer = stack.turn(way=way)
+    answer = stack.turn(route=route)
     assert (answer.status, answer.has_ended, answer.is_whole) == (200, True, True)
     assert len(simulator.requests) == 4
     simulator.plan(Plan(cut_at="status"), times=2)
-    assert stack.turn(way=way).status == 502
+    assert stack.turn(route=route).status == 502
     assert len(simulator.requests) == 6
     assert [row[:2] for row in stack.rows()] == [("alice", "completed")] * 2
 
 
 @pytest.mark.parametrize("plan", [Plan(reset_after=0), Plan(cut_after=0)], ids=["reset", "closed"])
-def test_upstream_cuts_with_its_head(stack: Stack, plan: Plan) -> None:
-    """A cut right behind the head, which a reset overtakes, is a failure to the client, and nothing is sent twice."""
+def test_upstream_cuts_off_after_the_head(stack: Stack, plan: Plan) -> None:
+    """A cut right after the head, or a reset that overtakes it, is a failure to the client; nothing is sent twice."""
     with bystander(stack):
         close_idle_connections(stack)
         before = len(stack.simulator.requests)
@@ -97,8 +97,8 @@ def test_upstream_cuts_with_its_head(stack: Stack, plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("plan", CUT.values(), ids=CUT)
-def test_upstream_cuts_its_response(stack: Stack, plan: Plan) -> None:
-    """A response that upstream cuts looks cut to the client, is recorded once, and is not asked for again."""
+def test_upstream_cuts_off_its_response(stack: Stack, plan: Plan) -> None:
+    """A response that upstream cuts off looks truncated to the client, is recorded once, and is not retried."""
     with bystander(stack):
         stack.simulator.plan(plan)
         answer = stack.turn()
@@ -110,7 +110,7 @@ def test_upstream_cuts_its_response(stack: Stack, plan: Plan) -> None:
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_upstream_error_status(stack: Stack, status: int) -> None:
-    """An error of upstream's passes as it is, and is not hidden behind a second attempt that would cost again."""
+    """An error from upstream is forwarded unchanged, and not retried, which would cost again."""
     with bystander(stack):
         stack.simulator.plan(Plan(status=status))
         answer = stack.turn()
@@ -120,14 +120,14 @@ def test_upstream_error_status(stack: Stack, status: int) -> None:
 
 
 @pytest.mark.parametrize("plan", WHOLE.values(), ids=WHOLE)
-def test_upstream_is_odd(stack: Stack, plan: Plan) -> None:
-    """What is odd and yet right arrives whole, for the one who asked, and the next one's answer is their own."""
+def test_unusual_but_valid_response(stack: Stack, plan: Plan) -> None:
+    """An unusual but valid response arrives complete, and the next requests get their own responses."""
     with bystander(stack):
         stack.simulator.plan(plan)
         answer = stack.turn()
         assert (answer.status, answer.has_ended, answer.is_whole) == (200, True, True)
-        # At once, so that both workers have some, and one of these the connection of before.
-        streams = [Background(lambda: stack.turn(way="direct")) for _ in range(8)]
+        # Concurrently, so that both workers get some, and one of them reuses the previous connection.
+        streams = [Background(lambda: stack.turn(route="direct")) for _ in range(8)]
         following = [stream.answer() for stream in streams]
         assert [(each.status, each.has_ended, b"SECRET" in each.body) for each in following] == [(200, True, False)] * 8
     requests = stack.simulator.requests
@@ -135,13 +135,13 @@ def test_upstream_is_odd(stack: Stack, plan: Plan) -> None:
     assert [row[:2] for row in stack.rows_with([answer, *following])] == [("alice", "completed")] * 9
 
 
-@pytest.mark.parametrize("way", ["nginx", "direct"])
+@pytest.mark.parametrize("route", ["nginx", "direct"])
 @pytest.mark.parametrize("plan", [Plan(silence_before_status=True), Plan(silence_after=3)], ids=["head", "body"])
-def test_upstream_falls_silent(stack: Stack, plan: Plan, way: str) -> None:
-    """While upstream is silent others are served; when the client has had enough, upstream knows within a second."""
+def test_upstream_falls_silent(stack: Stack, plan: Plan, route: str) -> None:
+    """While upstream is silent, others are served; when the client disconnects, upstream sees it within a second."""
     simulator = stack.simulator
     simulator.plan(plan)
-    with stack.socket(way) as connection:
+    with stack.socket(route) as connection:
         connection.sendall(head(ALICE, f"Content-Length: {len(BODY)}") + BODY)
         assert simulator.wait_for(lambda: len(simulator.requests) == 1)
         assert stack.serves()
@@ -149,8 +149,8 @@ def test_upstream_falls_silent(stack: Stack, plan: Plan, way: str) -> None:
     assert simulator.wait_for(lambda: simulator.open_connections < held, GONE_SECONDS)
 
 
-def test_upstream_closes_what_was_kept_open(stack: Stack) -> None:
-    """A connection that upstream closed while nobody used it costs no turn and doubles none."""
+def test_upstream_closes_idle_connections(stack: Stack) -> None:
+    """When upstream closes idle connections, no turn is lost or duplicated."""
     simulator = stack.simulator
     for number in range(1, 13):
         simulator.plan(Plan(close_idle=True))
@@ -160,11 +160,11 @@ def test_upstream_closes_what_was_kept_open(stack: Stack) -> None:
 
 
 def test_upstream_resets_forty_streams_at_once(stack: Stack) -> None:
-    """Forty cut streams are forty records, none whole to its client, and leave no connection upstream."""
+    """Forty reset streams make forty records, look truncated to their clients, and leave no upstream connection."""
     gate = stack.simulator.gate().after(3)
     stack.simulator.plan(Plan(gate=gate, reset_after=3), times=40)
-    streams = [Background(lambda: stack.turn(way="direct")) for _ in range(40)]
-    # A reset right behind a head overtakes it.
+    streams = [Background(lambda: stack.turn(route="direct")) for _ in range(40)]
+    # A reset right after a head overtakes it.
     assert eventually(lambda: gate.blocked == 40)
     gate.release()
     answers = [stream.answer() for stream in streams]
@@ -173,8 +173,8 @@ def test_upstream_resets_forty_streams_at_once(stack: Stack) -> None:
     assert len(stack.simulator.requests) == 40
 
 
-def test_two_turns_on_one_connection_stay_apart(stack: Stack) -> None:
-    """What upstream sent of one turn is in no other, on the same connection of the client."""
+def test_turns_on_one_connection_are_isolated(stack: Stack) -> None:
+    """On one client connection, no data of one turn appears in another."""
     client = stack.connect("direct")
     try:
         stack.simulator.plan(Plan(text="the first"))

@@ -1,4 +1,4 @@
-"""Workers are killed at every step of a turn: what a client saw end is recorded, once, and the others go on."""
+"""Workers are killed at every step of a turn: a turn that a client saw end is recorded once, and others continue."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ STEPS = {
 
 
 def clients_of(stack: Stack) -> int:
-    """How many clients are connected to a worker."""
+    """Return the number of clients connected to the workers."""
     ports = {"port": stack.running.address[1], "upstream_port": int(stack.simulator.url.rpartition(":")[2])}
     return sum(holdings_of(pid, **ports).clients for pid in workers_of(stack.running))
 
 
 def start_elsewhere(stack: Stack, victim: int, gate: Gate, open_ends: ExitStack) -> list[Background[Answer]]:
-    """Start streams of Bob's until another worker than the victim holds one; return all of them."""
+    """Start streams for Bob until a worker other than the victim has one; return all of them."""
     streams: list[Background[Answer]] = []
     while not upstream_connections(stack.running).keys() - {victim}:
         stack.simulator.plan(Plan(gate=gate, events=1))
@@ -56,7 +56,7 @@ def start_elsewhere(stack: Stack, victim: int, gate: Gate, open_ends: ExitStack)
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_worker_killed_at_each_step(start_stack: Callable[..., Stack], step: int | str) -> None:
-    """What a client saw end is recorded once, what it did not looks cut, nothing is sent twice, others go on."""
+    """A turn that ended is recorded once, otherwise it looks truncated; nothing is sent twice, others continue."""
     stack = start_stack(workers=2)
     simulator = stack.simulator
     gate, others = Gate().at(step), Gate().after(3)
@@ -96,14 +96,14 @@ def test_worker_killed_at_each_step(start_stack: Callable[..., Stack], step: int
 def test_workers_killed_while_the_credential_is_refreshed(
     start_stack: Callable[..., Stack], simulator: Simulator, point: str
 ) -> None:
-    """All workers die while a refresh token is presented: it is presented once, and its successor is not lost."""
+    """All workers are killed while a refresh token is presented: it is presented once, its successor is saved."""
     stack = start_stack(workers=2, credential=simulator.credential(expires_in=-60))
     gate = Gate().at(point)
     simulator.plan(Plan(gate=gate), path="/oauth/token")
     before = json.loads(stack.running.credential_path.read_text())["tokens"]["refresh_token"]
     streams = [Background(lambda: stack.turn()) for _ in range(8)]
     assert gate.reached.wait(WAIT_SECONDS)
-    # Who is not accepted before its end comes to the next worker.
+    # A client that is not accepted before a worker is killed would reach the next worker.
     assert eventually(lambda: clients_of(stack) == len(streams))
     for pid in workers_of(stack.running):
         os.kill(pid, signal.SIGKILL)

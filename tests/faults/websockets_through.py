@@ -1,4 +1,4 @@
-"""WebSockets through the whole of the stack, and an upstream that says whatever it is told to."""
+"""WebSockets through the whole stack, and an upstream that sends arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -24,50 +24,52 @@ CREATE = {"type": "response.create", "model": "gpt-5.5", "input": []}
 
 
 @dataclass
-class Talk:
-    """One WebSocket, and what came of it.
+class SocketClient:
+    """A client's WebSocket, with the messages it has received.
 
-    :ivar request_id: what the ledger knows its turns by.
-    :ivar said: the messages of upstream, in order.
+    :ivar request_id: identifies its turns in the ledger.
+    :ivar received: the messages from upstream, in order.
     """
 
     client: ClientConnection
     request_id: str
-    said: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
 
     def ask(self, **members: Any) -> None:
-        """Ask for a turn."""
+        """Request a turn."""
         self.client.send(json.dumps({**CREATE, **members}))
 
-    def hear(self) -> dict[str, Any]:
-        """Hear a turn to its end; return what ended it."""
+    def receive_turn(self) -> dict[str, Any]:
+        """Receive a turn to its end; return its last message."""
         while True:
-            self.said.append(str(self.client.recv(WAIT_SECONDS)))
-            message: dict[str, Any] = json.loads(self.said[-1])
+            self.received.append(str(self.client.recv(WAIT_SECONDS)))
+            message: dict[str, Any] = json.loads(self.received[-1])
             if message["type"] in ("response.completed", "error"):
                 return message
 
     def turn(self, **members: Any) -> str:
         """Take a turn; return how it ended."""
         self.ask(**members)
-        return str(self.hear()["type"])
+        return str(self.receive_turn()["type"])
 
-    def hear_the_end(self) -> ConnectionClosed:
-        """Hear all that comes until the connection ends; return how it did."""
+    def receive_until_close(self) -> ConnectionClosed:
+        """Receive until the connection ends; return how it ended."""
         try:
             while True:
-                self.said.append(str(self.client.recv(WAIT_SECONDS)))
+                self.received.append(str(self.client.recv(WAIT_SECONDS)))
         except ConnectionClosed as closed:
             return closed
 
 
 @contextmanager
-def talk(stack: Stack, token: str = ALICE, *, way: str = "nginx", compression: str | None = None) -> Iterator[Talk]:
+def open_socket(
+    stack: Stack, token: str = ALICE, *, route: str = "nginx", compression: str | None = None
+) -> Iterator[SocketClient]:
     """Open a WebSocket."""
     request_id = base64.b16encode(os.urandom(8)).decode()
     fields = {"Authorization": f"Bearer {token}", "X-Client-Request-Id": request_id}
     with (
-        stack.socket(way) as connection,
+        stack.socket(route) as connection,
         connect(
             f"ws://{SERVER_NAME}/v1/responses",
             sock=connection,
@@ -79,18 +81,18 @@ def talk(stack: Stack, token: str = ALICE, *, way: str = "nginx", compression: s
             close_timeout=1,
         ) as client,
     ):
-        yield Talk(client, request_id)
+        yield SocketClient(client, request_id)
 
 
-def statuses(stack: Stack, *talks: Talk) -> list[str]:
-    """How the turns of these sockets are recorded, in the order of their recording."""
+def statuses(stack: Stack, *talks: SocketClient) -> list[str]:
+    """Return the recorded statuses of these sockets' turns, in the order of recording."""
     known = {each.request_id for each in talks}
     return [status for _, status, request_id in stack.rows() if request_id in known]
 
 
 @contextmanager
-def upstream_that_says(octets: bytes) -> Iterator[str]:
-    """Accept WebSockets, say these octets to whoever has said something, and close; yield the base URL."""
+def upstream_sending(octets: bytes) -> Iterator[str]:
+    """Accept WebSockets, send these bytes after the first message, and close; yield the base URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=_serve, args=(listener, octets))
         thread.start()
