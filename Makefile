@@ -22,7 +22,7 @@ help:
 	@echo "make test      Run all tests, including those with the real Codex and nginx (ARGS='-k name' selects some)"
 	@echo 'make coverage  Run the tests under coverage, and fail below what was reached'
 	@echo 'make prove     Remove each defence against faults, in a copy, and check that its test fails'
-	@echo 'make check     Check format, lint and types'
+	@echo 'make check     Check format, lint, types and the direction of imports'
 	@echo 'make format    Format the code and fix lint errors where possible'
 	@echo 'make bench     Measure the relay'
 	@echo 'make soak      Run mixed clients, faults and reloads for ten minutes, and check for leaks'
@@ -57,6 +57,7 @@ check: $(VENV)/with-dev
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
 
 format: $(VENV)/with-dev
 	$(VENV)/bin/ruff format
