@@ -15,7 +15,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from ocm_wsgi.accounting.turn_record import Record, completed
-from ocm_wsgi.quota.limits import Used
+from ocm_wsgi.quota.limits import Totals
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.driver_cursor import DriverCursor
 
@@ -103,7 +103,7 @@ def sums(
     return [_sum(by, tuple(row)) for row in connection.execute(query)]
 
 
-def user_window(connection: sa.Connection, user: str, since: float, until: float, *, now: float) -> Used:
+def user_window(connection: sa.Connection, user: str, since: float, until: float, *, now: float) -> Totals:
     """Return what a user's turns that started within ``since <= t < until`` have used, to the second.
 
     Takes well below a millisecond, however many turns there are: whole hours come from the sums, and only the two
@@ -117,7 +117,7 @@ def user_window(connection: sa.Connection, user: str, since: float, until: float
     else:
         edges = {"since": since, "first": until, "end": until, "until": until}
     rows = connection.execute(_USER_WINDOW, {"user_name": user, **edges}).all()
-    return Used(*(int(sum(row[index] for row in rows)) for index in range(3)))
+    return Totals(*(int(sum(row[index] for row in rows)) for index in range(3)))
 
 
 def delete_old_turns(connection: sa.Connection, before: float, limit: int) -> int:

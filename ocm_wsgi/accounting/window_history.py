@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from ocm_wsgi.accounting.queries import LATE_SECONDS, hour_down, hour_up
 from ocm_wsgi.errors import OcmError
-from ocm_wsgi.protocol.responses.rate_limits import DEFAULT_LIMIT, RateLimits, Window
+from ocm_wsgi.protocol.responses.rate_limits import DEFAULT_LIMIT, RateLimits, RateLimitWindow
 from ocm_wsgi.quota import shares
 from ocm_wsgi.quota.limits import LENGTHS, MEASURES, Cycle, Period, period_of
 from ocm_wsgi.quota.shares import Observation, Shares
@@ -66,7 +66,7 @@ class WindowState:
     percent_per_usd: float | None
 
 
-def next_sample(before: Sample | None, period: Period, window: Window, at: float) -> Sample | None:
+def next_sample(before: Sample | None, period: Period, window: RateLimitWindow, at: float) -> Sample | None:
     """Return the sample that a report makes after another one; ``None`` if the report arrived late.
 
     It recognizes whether the report is about the same window.
@@ -116,7 +116,7 @@ class WindowHistory:
             if period is not None:
                 self._note(credential, period, window, at)
 
-    def _note(self, credential: str, period: Period, window: Window, at: float) -> None:
+    def _note(self, credential: str, period: Period, window: RateLimitWindow, at: float) -> None:
         stored = self._stored.get((credential, period))
         sample = next_sample(stored, period, window, at)
         if sample is None:
@@ -154,7 +154,7 @@ class WindowHistory:
         first, *earlier = (window.observations for window in windows)
         return cycle, shares.shares(first, costs, earlier)
 
-    def _store(self, credential: str, period: Period, window: Window, at: float, seen_at: float) -> None:
+    def _store(self, credential: str, period: Period, window: RateLimitWindow, at: float, seen_at: float) -> None:
         """Write a row, unless another process has written an equivalent one."""
         try:
             with self._database.write() as connection:
@@ -197,7 +197,7 @@ _ROWS = (
 )
 
 
-def _is_same(before: Sample, window: Window) -> bool:
+def _is_same(before: Sample, window: RateLimitWindow) -> bool:
     is_near = abs(window.reset_at - before.cycle.end) <= SAME_END_SECONDS
     return is_near and window.used_percent > before.used_percent - FALL_PERCENT
 

@@ -105,7 +105,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Used:
+class Totals:
     """The use by some turns. ``tokens`` includes input and output."""
 
     requests: int = 0
@@ -158,7 +158,7 @@ def span(period: Period, now: float, cycle: Cycle | None = None) -> Span:
     return Span(start, start + length)
 
 
-def used(limit: Limit, use: Used, percent_per_usd: float | None) -> Decimal:
+def used(limit: Limit, use: Totals, percent_per_usd: float | None) -> Decimal:
     """Return how much has been used in a limit's window, in the limit's unit.
 
     :param percent_per_usd: the share of upstream's window that one dollar uses (see ``shares``); ``None`` while it is

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ocm_wsgi.admission.admission import Use
-from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
+from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
 from ocm_wsgi.quota.limits import Period
 from ocm_wsgi.reporting.status import fullness
 
@@ -60,7 +60,7 @@ def _response(plan_type: str, rate_limit: dict[str, Any]) -> dict[str, Any]:
     return {"plan_type": plan_type, "rate_limit": rate_limit, "credits": None, "additional_rate_limits": []}
 
 
-def _rate_limit_of(limit: Limit | None, now: float) -> dict[str, Any]:
+def _rate_limit_of(limit: RateLimit | None, now: float) -> dict[str, Any]:
     pair = (limit.primary, limit.secondary) if limit else (None, None)
     windows = [_window(window, now) if window else None for window in pair]
     is_reached = any(window is not None and window["used_percent"] >= 100 for window in windows)
@@ -76,7 +76,7 @@ def _rate_limit(is_reached: bool, primary: dict[str, Any] | None, secondary: dic
     }
 
 
-def _window(window: Window, now: float) -> dict[str, Any] | None:
+def _window(window: RateLimitWindow, now: float) -> dict[str, Any] | None:
     """Return one of upstream's windows, or ``None`` if it has ended: nothing is known about the next one yet."""
     if window.reset_at <= now:
         return None

@@ -22,7 +22,7 @@ from ocm_wsgi.accounting import history, queries
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.window_history import WindowHistory
-from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
+from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
 from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage import schema as db
@@ -174,7 +174,9 @@ def test_pages(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
     assert [turn.id for turn in history.turns(database, turn_filter).turns] == ["t1"]
     assert history.names(database, 0) == (["alice"], ["gpt-0", "gpt-1", "gpt-2"])
     window_history = WindowHistory(database)
-    window_history.note(DEFAULT_CREDENTIAL, RateLimits((Limit("codex", Window(5.0, 300, 2_000_000_000)),)), time.time())
+    window_history.note(
+        DEFAULT_CREDENTIAL, RateLimits((RateLimit("codex", RateLimitWindow(5.0, 300, 2_000_000_000)),)), time.time()
+    )
     window_history.flush()
     assert window_history.shares(DEFAULT_CREDENTIAL, "5h") is not None
     with database.read() as connection:

@@ -20,7 +20,7 @@ from ocm_wsgi.accounting.queries import DAY_SECONDS, HOUR_SECONDS, Counts, Dimen
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
-from ocm_wsgi.quota.limits import Used
+from ocm_wsgi.quota.limits import Totals
 from ocm_wsgi.storage.database import Database
 
 START = 1_772_442_000
@@ -122,7 +122,7 @@ def test_user_window_model(
         window = queries.user_window(connection, "alice", since, until, now=now)
     database.close()
     counts = total([turn for turn in counted if turn.user == "alice" and since <= turn.started_at < until])
-    assert window == Used(counts.turns, counts.input_tokens + counts.output_tokens, counts.cost_micro_usd)
+    assert window == Totals(counts.turns, counts.input_tokens + counts.output_tokens, counts.cost_micro_usd)
 
 
 def test_sums_of_repeated_turns(database: Database, make_turn: Callable[..., Turn]) -> None:
@@ -154,7 +154,7 @@ def test_user_window_counts_a_turn_immediately(
     ledger.record(make_turn(user="bob"))
     with database.read() as connection:
         window = queries.user_window(connection, "alice", clock(), clock() + 1, now=clock())
-        assert window == Used(1, 110, 1_500)
+        assert window == Totals(1, 110, 1_500)
         assert queries.user_window(connection, "carol", 0, clock(), now=clock()).requests == 0
 
 

@@ -195,11 +195,11 @@ def test_socket_frames() -> None:
     """The service's parsers understand the frames of clients and upstream as intended."""
     client = FrameParser(masked=True, compressible=False)
     (create,) = client.feed(wire.CREATE)
-    asked = response_create([unmask(wire.CREATE[create.payload :], create.mask, 0)])
+    asked = response_create([unmask(wire.CREATE[create.payload_start :], create.mask, 0)])
     assert asked is not None
     assert asked.facts.model == wire.MODEL
     (close,) = client.feed(wire.CLIENT_CLOSE)
-    payload = unmask(wire.CLIENT_CLOSE[close.payload :], close.mask, 0)
+    payload = unmask(wire.CLIENT_CLOSE[close.payload_start :], close.mask, 0)
     assert (close.opcode, close_of(payload)) == (CLOSE, (1000, ""))
     said = wire.WEBSOCKET.event(0, 0) + wire.WEBSOCKET.completed + wire.CLOSED
     parts = FrameParser(masked=False, compressible=False).feed(said)

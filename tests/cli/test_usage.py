@@ -16,7 +16,7 @@ from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.config import load
-from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
+from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
@@ -105,7 +105,7 @@ def test_status(run: Run, run_json: RunJson, folder: Path, database: Database) -
     """Configuration, credential, state and the users' shares of the subscription are shown; no secret is."""
     quota = WindowHistory(database)
     for percent, at in ((0.0, START - 1), (40.0, START + 1)):
-        limits = RateLimits((Limit("codex", None, Window(percent, 10_080, START + 86_400)),))
+        limits = RateLimits((RateLimit("codex", None, RateLimitWindow(percent, 10_080, START + 86_400)),))
         quota.note(DEFAULT_CREDENTIAL, limits, at)
         quota.flush()
     (folder / ".codex").mkdir()

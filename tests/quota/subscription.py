@@ -11,7 +11,7 @@ from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.config import load
-from ocm_wsgi.protocol.responses.rate_limits import Limit, RateLimits, Window
+from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
@@ -75,7 +75,9 @@ class Shared:
         self, *, five_hours: tuple[float, int] | None = None, week: tuple[float, int] | None = None
     ) -> None:
         """Note upstream's windows as a response reports them: percent, and Unix seconds of the end."""
-        primary = None if five_hours is None else Window(five_hours[0], 300, five_hours[1])
-        secondary = None if week is None else Window(week[0], WEEK_MINUTES, week[1])
-        self.window_history.note(DEFAULT_CREDENTIAL, RateLimits((Limit("codex", primary, secondary),)), self.clock.now)
+        primary = None if five_hours is None else RateLimitWindow(five_hours[0], 300, five_hours[1])
+        secondary = None if week is None else RateLimitWindow(week[0], WEEK_MINUTES, week[1])
+        self.window_history.note(
+            DEFAULT_CREDENTIAL, RateLimits((RateLimit("codex", primary, secondary),)), self.clock.now
+        )
         self.window_history.flush()

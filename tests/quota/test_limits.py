@@ -16,7 +16,7 @@ from ocm_wsgi.quota.limits import (
     Cycle,
     Limit,
     Period,
-    Used,
+    Totals,
     from_config,
     parse,
     period_of,
@@ -151,7 +151,7 @@ def test_span_follows_cycle(period: Period, start: int, later: float) -> None:
 )
 def test_used(limit: str, percent_per_usd: float | None, expected: Decimal) -> None:
     """Each unit counts its own measure; a percentage is the cost times the known rate."""
-    assert used(parse(limit), Used(3, 700, 2_500_000), percent_per_usd) == expected
+    assert used(parse(limit), Totals(3, 700, 2_500_000), percent_per_usd) == expected
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ _BOOLEANS: Mapping[object, bool] = {"true": True, "1": True, "false": False, "0"
 
 
 @dataclass(frozen=True)
-class Window:
+class RateLimitWindow:
     """One window of a limit.
 
     :ivar used_percent: 0 to 100, more if it is overdrawn.
@@ -47,7 +47,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Limit:
+class RateLimit:
     """One limit with its two windows, either of which may be missing.
 
     :ivar id: as in the field names, lower case with hyphens, e.g. ``codex``.
@@ -55,8 +55,8 @@ class Limit:
     """
 
     id: str
-    primary: Window | None = None
-    secondary: Window | None = None
+    primary: RateLimitWindow | None = None
+    secondary: RateLimitWindow | None = None
     name: str | None = None
 
 
@@ -78,24 +78,24 @@ class RateLimits:
     :ivar reached_type: on a refusal, upstream's name for the kind of limit that was reached.
     """
 
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[RateLimit, ...] = ()
     active: str | None = None
     credits: Credits | None = None
     plan_type: str | None = None
     reached_type: str | None = None
 
     @property
-    def current(self) -> Limit | None:
+    def current(self) -> RateLimit | None:
         """The active limit if it is described, else the subscription's own."""
         by_id = {limit.id: limit for limit in self.limits}
         return by_id.get(self.active or "") or by_id.get(DEFAULT_LIMIT)
 
     @property
-    def primary(self) -> Window | None:
+    def primary(self) -> RateLimitWindow | None:
         return self.current.primary if self.current else None
 
     @property
-    def secondary(self) -> Window | None:
+    def secondary(self) -> RateLimitWindow | None:
         return self.current.secondary if self.current else None
 
     @property
@@ -126,13 +126,13 @@ def _read(fields: tuple[tuple[str, str], ...]) -> tuple[RateLimits | None, int |
 
 
 def _rate_limits(values: Mapping[str, str]) -> RateLimits | None:
-    windows: dict[str, dict[str, Window]] = {}
+    windows: dict[str, dict[str, RateLimitWindow]] = {}
     for field_name in values:
         found = _WINDOW_FIELD.fullmatch(field_name)
         if found and (window := _window_of_fields(values, found[1], found[2])):
             windows.setdefault(_identifier(found[1]), {})[found[2]] = window
     limits = tuple(
-        Limit(id_, both.get("primary"), both.get("secondary"), label(values.get(f"x-{id_}-limit-name")))
+        RateLimit(id_, both.get("primary"), both.get("secondary"), label(values.get(f"x-{id_}-limit-name")))
         for id_, both in sorted(windows.items())
     )
     found_limits = RateLimits(
@@ -156,7 +156,7 @@ def from_message(text: bytes | str) -> RateLimits | None:
         return None
     id_ = _identifier(label(message.get("metered_limit_name")) or DEFAULT_LIMIT)
     details = _mapping(message.get("rate_limits"))
-    limit = Limit(
+    limit = RateLimit(
         id_,
         _window_of_object(details.get("primary")),
         _window_of_object(details.get("secondary")),
@@ -199,18 +199,18 @@ def _identifier(limit: str) -> str:
     return limit.strip().lower().replace("_", "-")
 
 
-def _window_of_fields(values: Mapping[str, str], limit: str, which: str) -> Window | None:
+def _window_of_fields(values: Mapping[str, str], limit: str, which: str) -> RateLimitWindow | None:
     prefix = f"x-{limit}-{which}-"
     return _window(*(values.get(prefix + name) for name in ("used-percent", "window-minutes", "reset-at")))
 
 
-def _window_of_object(window: object) -> Window | None:
+def _window_of_object(window: object) -> RateLimitWindow | None:
     return _window(*(_mapping(window).get(name) for name in ("used_percent", "window_minutes", "reset_at")))
 
 
-def _window(used_percent: object, window_minutes: object, reset_at: object) -> Window | None:
+def _window(used_percent: object, window_minutes: object, reset_at: object) -> RateLimitWindow | None:
     used = _number(used_percent)
-    return None if used is None else Window(used, _integer(window_minutes), _integer(reset_at))
+    return None if used is None else RateLimitWindow(used, _integer(window_minutes), _integer(reset_at))
 
 
 def _credits(has_credits: object, unlimited: object, balance: object) -> Credits | None:

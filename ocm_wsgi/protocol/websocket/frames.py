@@ -33,40 +33,40 @@ _OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 class FrameSlice(NamedTuple):
     """The part of a frame that one read contains. Offsets are into that read.
 
-    :ivar first: the frame's first octet: FIN, RSV and opcode.
+    :ivar first_octet: of the frame, with FIN, RSV and opcode.
     :ivar start: where the frame starts; 0 if it started in an earlier read.
-    :ivar payload: where the payload starts in this read.
+    :ivar payload_start: where the payload starts in this read.
     :ivar stop: where the payload ends in this read.
-    :ivar position: octets of the payload in earlier reads.
+    :ivar payload_offset: octets of the payload in earlier reads.
     :ivar mask: the masking key of four octets, or ``b""``.
     :ivar is_last: whether the frame ends at ``stop``.
     """
 
-    first: int
+    first_octet: int
     start: int
-    payload: int
+    payload_start: int
     stop: int
-    position: int
+    payload_offset: int
     mask: bytes
     is_last: bool
 
     @property
     def opcode(self) -> int:
-        return self.first & _OPCODE
+        return self.first_octet & _OPCODE
 
     @property
     def is_compressed(self) -> bool:
         """Whether the message is compressed; valid for the first frame of a message."""
-        return bool(self.first & _RSV1)
+        return bool(self.first_octet & _RSV1)
 
     @property
     def is_control(self) -> bool:
-        return bool(self.first & _IS_CONTROL)
+        return bool(self.first_octet & _IS_CONTROL)
 
     @property
     def ends_message(self) -> bool:
         """Whether a data message ends at ``stop``."""
-        return self.is_last and self.first >= _FIN and not self.first & _IS_CONTROL
+        return self.is_last and self.first_octet >= _FIN and not self.first_octet & _IS_CONTROL
 
 
 class FrameError(ValueError):

@@ -168,16 +168,16 @@ class MessageGate:
 
     def _add(self, data: bytes, frame_slice: FrameSlice, sendable: list[bytes | HeldMessage]) -> None:
         octets = data[frame_slice.start : frame_slice.stop]
-        if not frame_slice.position and not frame_slice.start:
+        if not frame_slice.payload_offset and not frame_slice.start:
             octets, self._partial_head = self._partial_head + octets, b""
         if frame_slice.is_control:
             sendable.append(octets)
             return
         if not self._payloads:
             self._is_compressed = frame_slice.is_compressed
-        size = frame_slice.stop - frame_slice.payload
+        size = frame_slice.stop - frame_slice.payload_start
         self._octets += octets
-        if frame_slice.position:
+        if frame_slice.payload_offset:
             self._payloads[-1].stop += size
         else:
             self._payloads.append(_Payload(len(self._octets) - size, len(self._octets), frame_slice.mask))

@@ -84,12 +84,12 @@ class MessageObserver:
 
     @property
     def failure(self) -> str | None:
-        """Why nothing is found any more, or ``None`` while all is well."""
+        """Why no more messages can be found, or ``None``."""
         return self._failure or self._frames.violation
 
     @property
     def is_between_messages(self) -> bool:
-        """Whether a frame of our own can be sent behind what was fed so far."""
+        """Whether a frame of our own can be sent after the octets fed so far."""
         return self._frames.is_between_messages
 
     def feed(self, data: bytes) -> list[Message | Closing]:
@@ -109,7 +109,7 @@ class MessageObserver:
     def _control(self, data: bytes, frame_slice: FrameSlice) -> Closing | None:
         if frame_slice.opcode != CLOSE:
             return None
-        self._close_payload += data[frame_slice.payload : frame_slice.stop]
+        self._close_payload += data[frame_slice.payload_start : frame_slice.stop]
         if not frame_slice.is_last:
             return None
         return Closing(close_of(self._close_payload)[0])
@@ -136,7 +136,7 @@ class MessageObserver:
 
 
 class _OpenMessage:
-    """A data message that has begun.
+    """A data message that is still incomplete.
 
     :ivar start: as in :class:`Message`.
     """
@@ -157,7 +157,7 @@ class _OpenMessage:
         inflater = self._inflater
         if self._buffer is None and (inflater is None or not inflater.context_takeover):
             return
-        payload = data[frame_slice.payload : frame_slice.stop]
+        payload = data[frame_slice.payload_start : frame_slice.stop]
         if inflater is None:
             self._append(payload)
             return

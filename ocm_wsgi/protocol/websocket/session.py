@@ -63,7 +63,7 @@ class WebSocketSession(Generic[T]):
     :param deflate: the negotiated compression, or ``None``.
     :param limit: the longest message of a client, in octets as received.
     :ivar close_code: of upstream's Close frame, once it was received.
-    :ivar has_data_to_send: whether ``data_to_send`` is still holding something back since its last call.
+    :ivar has_data_to_send: whether frames were still held back at the last call of ``data_to_send``.
     """
 
     def __init__(self, deflate: DeflateParameters | None, *, limit: int = MESSAGE_LIMIT_BYTES) -> None:
@@ -74,7 +74,7 @@ class WebSocketSession(Generic[T]):
         self._turns: deque[_OpenTurn[T]] = deque()
         self._refusals = b""
         self._pending_close: bytes | None = None
-        self._closes_now = False
+        self._is_closing_now = False
         self._should_close = False
 
     @property
@@ -131,9 +131,9 @@ class WebSocketSession(Generic[T]):
             self._pending_close = server_close(code, reason)
 
     def close_now(self, code: int, reason: str) -> None:
-        """Close the session now, even during a turn: ``data_to_send`` returns the Close frame if it fits in here."""
+        """Close the session now, even during a turn: ``data_to_send`` returns the Close frame if it can."""
         self._pending_close = server_close(code, reason)
-        self._closes_now = True
+        self._is_closing_now = True
 
     def data_to_send(self) -> bytes:
         """Return the frames that the proxy itself wants to send to the client.
@@ -144,13 +144,13 @@ class WebSocketSession(Generic[T]):
         violation = self._gate.violation
         if violation is not None:
             self.close_now(violation.close_code, violation.reason)
-        close_frame = b"" if self._turns and not self._closes_now else self._pending_close or b""
+        close_frame = b"" if self._turns and not self._is_closing_now else self._pending_close or b""
         frames = b""
         can_send = self._observer.is_between_messages and self.close_code is None and not self._should_close
         if can_send:
             frames, self._refusals = self._refusals + close_frame, b""
         if close_frame and (
-            can_send or self._closes_now or self.close_code is not None or self.observation_error is not None
+            can_send or self._is_closing_now or self.close_code is not None or self.observation_error is not None
         ):
             self._should_close = True
         self.has_data_to_send = bool(self._refusals or self._pending_close)
@@ -195,7 +195,8 @@ class WebSocketSession(Generic[T]):
         return [] if limits is None else [LimitsReceived(limits)]
 
     def _too_large(self, message: Message) -> list[TurnEnded[T] | LimitsReceived]:
-        """Return the events in a message of which only type and tail are known. Codex itself accepts none such."""
+        """Return the events in a message of which only the type and the tail are known."""
+        # Codex itself accepts no message of this size.
         status = TERMINAL_TYPES.get(message.type)
         return [] if status is None else self._ended(Outcome(status, usage=message.buffer.usage_in_tail()))
 

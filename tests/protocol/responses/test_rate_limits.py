@@ -8,9 +8,9 @@ import pytest
 
 from ocm_wsgi.protocol.responses.rate_limits import (
     Credits,
-    Limit,
+    RateLimit,
     RateLimits,
-    Window,
+    RateLimitWindow,
     from_fields,
     from_message,
     read_fields,
@@ -31,14 +31,14 @@ OTHER_FIELDS = [
     ("x-codex-bengalfox-limit-name", "Spark"),
     ("x-codex-active-limit", "codex_bengalfox"),
 ]
-CODEX = Limit("codex", Window(12.5, 300, 1790000000), Window(40.0, 10080, 1790500000))
+CODEX = RateLimit("codex", RateLimitWindow(12.5, 300, 1790000000), RateLimitWindow(40.0, 10080, 1790500000))
 
 
 def test_from_fields_reads_the_subscription() -> None:
     """Both windows of the family ``codex`` are read, with names in any case."""
     limits = from_fields(FIELDS)
     assert limits == RateLimits((CODEX,))
-    assert limits.primary == Window(12.5, 300, 1790000000)
+    assert limits.primary == RateLimitWindow(12.5, 300, 1790000000)
     assert limits.week_start == 1790500000 - 10080 * 60
 
 
@@ -46,7 +46,7 @@ def test_from_fields_discovers_other_limits() -> None:
     """Another family is found by its fields, with its name, and is current if it is the active one."""
     limits = from_fields([*FIELDS, *OTHER_FIELDS])
     assert limits is not None
-    other = Limit("codex-bengalfox", None, Window(7.0, 10080, 1791000000), "Spark")
+    other = RateLimit("codex-bengalfox", None, RateLimitWindow(7.0, 10080, 1791000000), "Spark")
     assert limits.limits == (CODEX, other)
     assert limits.current == other
     assert limits.primary is None
@@ -86,7 +86,7 @@ def test_from_fields_malformed_integers_are_zero(value: str, number: int) -> Non
     """A window with an invalid length has length 0 and no start."""
     limits = from_fields([("x-codex-primary-used-percent", "1"), ("x-codex-primary-window-minutes", value)])
     assert limits is not None
-    assert limits.primary == Window(1.0, number, 0)
+    assert limits.primary == RateLimitWindow(1.0, number, 0)
     assert limits.primary.start is None
 
 
@@ -108,7 +108,7 @@ def test_from_message_reads_rate_limits(encode: object) -> None:
     """A ``codex.rate_limits`` message is read as text and as octets."""
     assert callable(encode)
     expected = RateLimits(
-        (Limit("codex", Window(42.0, 300, 1790000000)),), "codex", Credits(False, False), plan_type="pro"
+        (RateLimit("codex", RateLimitWindow(42.0, 300, 1790000000)),), "codex", Credits(False, False), plan_type="pro"
     )
     assert from_message(encode(MESSAGE)) == expected
 
@@ -118,7 +118,7 @@ def test_from_message_names_its_limit() -> None:
     message = MESSAGE | {"metered_limit_name": "codex_bengalfox", "limit_name": "Spark"}
     limits = from_message(json.dumps(message))
     assert limits is not None
-    assert limits.current == Limit("codex-bengalfox", Window(42.0, 300, 1790000000), None, "Spark")
+    assert limits.current == RateLimit("codex-bengalfox", RateLimitWindow(42.0, 300, 1790000000), None, "Spark")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_from_message_ignores_other_messages(text: str) -> None:
 def test_from_message_survives_any_shape() -> None:
     """A message with unexpected types is read as far as possible."""
     message = '{"type":"codex.rate_limits","rate_limits":[1],"credits":"x","plan_type":3,"metered_limit_name":{}}'
-    assert from_message(message) == RateLimits((Limit("codex"),), "codex")
+    assert from_message(message) == RateLimits((RateLimit("codex"),), "codex")
 
 
 @pytest.mark.parametrize(

@@ -44,12 +44,14 @@ def payloads(parser: FrameParser, reads: list[bytes]) -> list[tuple[int, bytes]]
         at = 0
         for frame_slice in parser.feed(data):
             assert frame_slice.start == at
-            assert frame_slice.start <= frame_slice.payload <= frame_slice.stop
-            assert frame_slice.position == len(payload)
+            assert frame_slice.start <= frame_slice.payload_start <= frame_slice.stop
+            assert frame_slice.payload_offset == len(payload)
             at = frame_slice.stop
-            payload += unmask(data[frame_slice.payload : frame_slice.stop], frame_slice.mask, frame_slice.position)
+            payload += unmask(
+                data[frame_slice.payload_start : frame_slice.stop], frame_slice.mask, frame_slice.payload_offset
+            )
             if frame_slice.is_last:
-                found.append((frame_slice.first, payload))
+                found.append((frame_slice.first_octet, payload))
                 payload = b""
     return found
 
