@@ -41,7 +41,7 @@ _LONGEST_MODEL_SHOWN = 60
 
 
 @dataclass(frozen=True)
-class Use:
+class LimitUsage:
     """How much of a limit is used.
 
     :ivar used: in the unit of the limit.
@@ -103,14 +103,14 @@ class Admission:
             )
         return slot.release
 
-    def uses(self, user: User, *, credential: str = DEFAULT_CREDENTIAL) -> list[Use]:
+    def limit_usage(self, user: User, *, credential: str = DEFAULT_CREDENTIAL) -> list[LimitUsage]:
         """Return how much of each of a user's limits is used now.
 
         :raises StateError: the database cannot be read.
         """
         with self._database.read() as connection:
             states = self._window_history.states(connection, credential)
-            return self._uses(connection, user, states, self._clock())
+            return self._limit_usage(connection, user, states, self._clock())
 
     def _require_quota(self, user: User, credential: str) -> None:
         now = self._clock()
@@ -119,7 +119,7 @@ class Admission:
                 states = self._window_history.states(connection, credential)
                 if not user.admin:
                     self._require_reserve(states, now)
-                reached = [use for use in self._uses(connection, user, states, now) if use.is_reached]
+                reached = [use for use in self._limit_usage(connection, user, states, now) if use.is_reached]
         except StateError as exc:
             if user.limits:
                 message = "Your limits cannot be checked at the moment; try again."
@@ -129,16 +129,16 @@ class Admission:
         if reached:
             raise _limit_reached(reached, now)
 
-    def _uses(
+    def _limit_usage(
         self, connection: sa.Connection, user: User, states: Mapping[Period, WindowState], now: float
-    ) -> list[Use]:
+    ) -> list[LimitUsage]:
         spans = {limit.period: _span(limit.period, states, now) for limit in user.limits}
         used = {
             period: queries.user_window(connection, user.name, span.start, span.end, now=now)
             for period, span in spans.items()
         }
         return [
-            Use(
+            LimitUsage(
                 limit,
                 limits.used(limit, used[limit.period], _rate(MEASURED_BY[limit.period], states)),
                 spans[limit.period],
@@ -180,7 +180,7 @@ def _rate(period: Period, states: Mapping[Period, WindowState]) -> float | None:
     return state.percent_per_usd if state else None
 
 
-def _limit_reached(reached: Iterable[Use], now: float) -> UsageLimitReached:
+def _limit_reached(reached: Iterable[LimitUsage], now: float) -> UsageLimitReached:
     """Return the error for the limit that resets last: retrying before that is pointless."""
     use = max(reached, key=lambda use: use.span.end)
     return UsageLimitReached(

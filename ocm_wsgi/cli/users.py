@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ocm_wsgi.admission.admission import Admission, Use
+from ocm_wsgi.admission.admission import Admission, LimitUsage
 from ocm_wsgi.cli.output import echo_json, facts, percent, table, terminal_width, utc
 from ocm_wsgi.cli.parameters import FUTURE, LIMIT, USER_NAME, json_option, yes_option
 from ocm_wsgi.cli.state import ACTOR, open_state
@@ -98,7 +98,7 @@ def show_user(name: str, as_json: bool) -> None:
     """
     state = open_state()
     account = state.accounts.show(name)
-    uses = Admission(state.config, state.database).uses(account.user) if account.user.limits else []
+    uses = Admission(state.config, state.database).limit_usage(account.user) if account.user.limits else []
     if as_json:
         echo_json({**_as_json(account), "uses": [limit_status(use) for use in uses]})
         return
@@ -282,7 +282,7 @@ def _row(account: Account) -> Sequence[str]:
     )
 
 
-def _use_texts(use: Use) -> tuple[str, str]:
+def _use_texts(use: LimitUsage) -> tuple[str, str]:
     part = percent(use.used / use.limit.amount * 100)
     if use.limit.unit == "percent":
         text = percent(use.used)

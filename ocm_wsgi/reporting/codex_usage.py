@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ocm_wsgi.admission.admission import Use
+from ocm_wsgi.admission.admission import LimitUsage
 from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
 from ocm_wsgi.quota.limits import Period
 from ocm_wsgi.reporting.status import fullness
@@ -23,7 +23,7 @@ PLAN_TYPE = "business"
 _SHORT_PERIODS: frozenset[Period] = frozenset({"5h", "day"})
 
 
-def of_user(uses: Iterable[Use], now: float) -> dict[str, Any]:
+def of_user(uses: Iterable[LimitUsage], now: float) -> dict[str, Any]:
     """Return the response for a user, from their own limits.
 
     :param now: Unix seconds.
@@ -83,7 +83,7 @@ def _window(window: RateLimitWindow, now: float) -> dict[str, Any] | None:
     return _window_object(window.used_percent, window.window_minutes * 60, window.reset_at, now)
 
 
-def _window_of_use(use: Use | None, now: float) -> dict[str, Any] | None:
+def _window_of_use(use: LimitUsage | None, now: float) -> dict[str, Any] | None:
     if use is None:
         return None
     return _window_object(fullness(use), use.span.end - use.span.start, use.span.end, now)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ocm_wsgi import __version__
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.window_history import WindowHistory
-from ocm_wsgi.admission.admission import Admission, Use
+from ocm_wsgi.admission.admission import Admission, LimitUsage
 from ocm_wsgi.credentials import CredentialSource
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
@@ -52,7 +52,7 @@ class StatusReport:
 
         :raises StateError: the database cannot be read.
         """
-        own = {"user": user_status(user, self.admission.uses(user))}
+        own = {"user": user_status(user, self.admission.limit_usage(user))}
         return {**own, "service": self.of_service(credential)} if sees_all(user) else own
 
     def of_service(self, credential: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class StatusReport:
         users = [account.user for account in self.accounts.all()]
         return {
             "version": __version__,
-            "users": [user_status(user, self.admission.uses(user)) for user in users],
+            "users": [user_status(user, self.admission.limit_usage(user)) for user in users],
             "credential": credential_status(self.credentials),
             "windows": [window_status(period, *window) for period, window in found if window is not None],
             "rate_limits": None if quota is None else {"seen_at": iso(quota.at), **asdict(quota.limits)},
@@ -82,7 +82,7 @@ def user_state(user: User, now: float) -> UserState:
     return "expired" if user.expires_at is not None and user.expires_at <= now else "active"
 
 
-def user_status(user: User, uses: Iterable[Use]) -> dict[str, Any]:
+def user_status(user: User, uses: Iterable[LimitUsage]) -> dict[str, Any]:
     """Return what a user may do, and how much of their limits is used."""
     return {
         "name": user.name,
@@ -110,12 +110,12 @@ def credential_status(credentials: CredentialSource) -> dict[str, Any]:
     }
 
 
-def fullness(use: Use) -> float:
+def fullness(use: LimitUsage) -> float:
     """Return how much of a limit is used, in percent; 100 or more when it is reached."""
     return float(use.used / use.limit.amount * 100)
 
 
-def limit_status(use: Use) -> dict[str, Any]:
+def limit_status(use: LimitUsage) -> dict[str, Any]:
     """Return how much of a limit is used, for programs."""
     return {
         "limit": str(use.limit),

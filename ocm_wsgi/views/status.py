@@ -53,7 +53,7 @@ def show_codex_usage() -> Response:
     user, now = asking_user(service), time.time()
     if sees_all(user):
         return uncached(jsonify(_subscription(service, now)))
-    return uncached(jsonify(codex_usage.of_user(service.admission.uses(user), now)))
+    return uncached(jsonify(codex_usage.of_user(service.admission.limit_usage(user), now)))
 
 
 def _subscription(service: Service, now: float) -> dict[str, Any]:

@@ -91,26 +91,26 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
-def ask(running: RunningService, wish: dict[str, object]) -> None:
+def send(running: RunningService, request: dict[str, object]) -> None:
     """Make one request, and accept any response."""
-    is_chat = str(wish["kind"]).startswith("chat")
-    is_stream = str(wish["kind"]).endswith("stream")
+    is_chat = str(request["kind"]).startswith("chat")
+    is_stream = str(request["kind"]).endswith("stream")
     plan = {
-        "usage": wish["usage"],
-        "chunking": wish["chunking"],
-        "encoding": wish["encoding"],
-        "cut_after": wish["cut_after"] if is_stream else None,
-        "terminal": "completed" if is_chat else wish["terminal"],
-        "service_tier": wish["tier"],
+        "usage": request["usage"],
+        "chunking": request["chunking"],
+        "encoding": request["encoding"],
+        "cut_after": request["cut_after"] if is_stream else None,
+        "terminal": "completed" if is_chat else request["terminal"],
+        "service_tier": request["tier"],
     }
-    content = {"model": wish["model"], "stream": is_stream}
+    content = {"model": request["model"], "stream": is_stream}
     content |= {"messages": [{"role": "user", "content": "hi"}]} if is_chat else {"input": "hi"}
     if is_chat and is_stream:
         content["stream_options"] = {"include_usage": True}
     headers = {
-        "Authorization": f"Bearer {TOKENS[str(wish['user'])]}",
+        "Authorization": f"Bearer {TOKENS[str(request['user'])]}",
         "X-Simulate": json.dumps(plan),
-        "X-User-For-The-Test": str(wish["user"]),
+        "X-User-For-The-Test": str(request["user"]),
     }
     url = f"{running.url}/v1/{'chat/completions' if is_chat else 'responses'}"
     with requests.Session() as session:
@@ -118,16 +118,16 @@ def ask(running: RunningService, wish: dict[str, object]) -> None:
         try:
             session.post(url, json=content, headers=headers, timeout=30)
         except requests.exceptions.ChunkedEncodingError:
-            assert wish["cut_after"] is not None
+            assert request["cut_after"] is not None
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(wishes=st.lists(REQUESTS, min_size=1, max_size=8))
-def test_the_ledger_agrees_with_upstream(running: RunningService, wishes: list[dict[str, object]]) -> None:
+@given(batch=st.lists(REQUESTS, min_size=1, max_size=8))
+def test_the_ledger_agrees_with_upstream(running: RunningService, batch: list[dict[str, object]]) -> None:
     """Over SSE, JSON, chat and cut streams, the sums equal the simulator's, by user, model and tier."""
     running.simulator.clear()
     before = sums(running)
-    threads = [threading.Thread(target=ask, args=(running, wish)) for wish in wishes]
+    threads = [threading.Thread(target=send, args=(running, request)) for request in batch]
     for thread in threads:
         thread.start()
     for thread in threads:

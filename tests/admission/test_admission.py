@@ -167,7 +167,7 @@ def test_limit_of_percent(shared: Shared) -> None:
     found = shared.window_history.shares(DEFAULT_CREDENTIAL, "week")
     assert found is not None
     assert found[1].percents == pytest.approx({"alice": 10, "bob": 30})
-    assert shared.admission.uses(user)[0].used == pytest.approx(10)
+    assert shared.admission.limit_usage(user)[0].used == pytest.approx(10)
 
 
 def test_percent_after_rollover(shared: Shared) -> None:
@@ -184,7 +184,7 @@ def test_percent_after_rollover(shared: Shared) -> None:
     shared.clock.now += 10
     shared.note_windows(week=(5.0, end + 7 * DAYS))
     assert refusal(shared, user) is None
-    assert float(shared.admission.uses(user)[0].used) == pytest.approx(5)
+    assert float(shared.admission.limit_usage(user)[0].used) == pytest.approx(5)
     shared.record("alice", cost_usd=0.7)
     assert refusal(shared, user) is not None
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from ocm_wsgi.admission.admission import Use
+from ocm_wsgi.admission.admission import LimitUsage
 from ocm_wsgi.quota.limits import Span, parse
 from ocm_wsgi.reporting.status import limit_status, user_state
 from ocm_wsgi.users.user import User
@@ -29,7 +29,7 @@ def test_user_state(user: User, state: str) -> None:
 
 def test_limit_status() -> None:
     """A limit has its usage in its own unit and in percent, and says whether it is reached."""
-    status = limit_status(Use(parse("4 requests per day"), Decimal(4), Span(0, 86400)))
+    status = limit_status(LimitUsage(parse("4 requests per day"), Decimal(4), Span(0, 86400)))
     assert status == {
         "limit": "4 requests per day",
         "unit": "requests",

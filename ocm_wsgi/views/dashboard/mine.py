@@ -25,7 +25,7 @@ def show() -> Response:
     return page(
         "mine",
         user=user,
-        uses=service.admission.uses(user),
+        uses=service.admission.limit_usage(user),
         usage=dashboard.usage(service.ledger, time.time(), user.name),
         recent=history.turns(service.database, TurnFilter(user=user.name), 10).turns,
         client=client_configuration(base_url()),

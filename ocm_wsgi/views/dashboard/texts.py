@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from flask import Blueprint
 from markupsafe import Markup
 
-from ocm_wsgi.admission.admission import Use
+from ocm_wsgi.admission.admission import LimitUsage
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 
 _TIME_FORMATS = {
@@ -91,7 +91,7 @@ def duration(milliseconds: float) -> str:
     return f"{seconds // 60:.0f} min" if seconds < 7200 else f"{seconds // 3600:.0f} h"
 
 
-def used(use: Use) -> str:
+def used(use: LimitUsage) -> str:
     """Format how much of a limit is used, in its own unit."""
     if use.limit.unit == "percent":
         return percent(float(use.used))

@@ -129,7 +129,7 @@ def _user_page(account: Account, form: MultiDict[str, str] | None, problem: str 
         account=account,
         user=user,
         state=user_state(user, time.time()),
-        uses=service.admission.uses(user),
+        uses=service.admission.limit_usage(user),
         usage=dashboard.usage(service.ledger, time.time(), user.name),
         form=form or _form(user),
         problem=problem,
