@@ -12,20 +12,26 @@ from tests.soak.endurance import Plan, run
 from tests.soak.findings import Findings
 from tests.soak.report import lines_of
 
-#: So often progress is told where there is no terminal, in seconds.
-TOLD_SECONDS = 30.0
+#: The interval between progress reports without a terminal, in seconds.
+REPORT_SECONDS = 30.0
 _CLEAR_LINE = "\r\033[K"
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long.")
-@click.option("--laps", type=click.IntRange(1), default=3, show_default=True, help="A reload between each two.")
-@click.option("--clients", type=click.IntRange(1), default=24, show_default=True, help="How many at once.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of what clients choose by chance.")
+@click.option("--minutes", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Duration.")
+@click.option(
+    "--laps",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Laps, with a reload between them.",
+)
+@click.option("--clients", type=click.IntRange(1), default=24, show_default=True, help="Concurrent clients.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed for the clients' random choices.")
 def main(minutes: float, laps: int, clients: int, seed: int) -> None:
-    """Let clients of all kinds, faults, refreshes and reloads at the service, and look for what it does not let go of.
+    """Expose the service to mixed clients, faults, credential refreshes and reloads, and check for losses and leaks.
 
-    Ctrl-C ends it and tells what was found so far. docs/soak.md says what is checked.
+    Ctrl-C ends the run and reports what was found so far. docs/soak.md describes the checks.
     """
     seconds = minutes * 60
     click.echo(f"{clients} clients, {laps} laps of {seconds / laps:.0f} s with a reload between. Ctrl-C ends it.")
@@ -39,26 +45,26 @@ def main(minutes: float, laps: int, clients: int, seed: int) -> None:
 
 
 class _Progress:
-    """On one line of a terminal; elsewhere a line now and then."""
+    """Shows progress on one line of a terminal, or else logs a line at intervals."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._is_terminal = sys.stderr.isatty()
-        self._told = 0.0
+        self._reported = 0.0
 
     def __call__(self, findings: Findings) -> None:
-        if not self._is_terminal and findings.seconds - self._told < TOLD_SECONDS:
+        if not self._is_terminal and findings.seconds - self._reported < REPORT_SECONDS:
             return
-        self._told = findings.seconds
+        self._reported = findings.seconds
         problems = len(findings.problems) + len(findings.tally.failures)
         text = (
-            f"{findings.seconds:.0f} of {self._seconds:.0f} s: {len(findings.tally.visits):,} visits, "
+            f"{findings.seconds:.0f} of {self._seconds:.0f} s: {len(findings.tally.actions):,} actions, "
             f"{len(findings.tally.rows):,} turns, {findings.reloads} reloads, {problems} problems"
         )
         click.echo(f"{_CLEAR_LINE}{text}" if self._is_terminal else text, err=True, nl=not self._is_terminal)
 
     def clear(self) -> None:
-        """Make room for the findings."""
+        """Clear the progress line before the findings are printed."""
         if self._is_terminal:
             click.echo(_CLEAR_LINE, err=True, nl=False)
 

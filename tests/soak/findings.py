@@ -1,4 +1,4 @@
-"""What came of an endurance run, and how much of anything a worker may hold."""
+"""The findings of a soak run, and the limits on a worker's resources."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.soak.client import Row, Tally
 from tests.soak.holdings import Holdings
-from tests.soak.visitor import Row, Tally
 
-#: Threads of a worker that are not there for a request: four decide about WebSockets' turns, some wait to be needed.
-OWN_THREADS = 12
-#: SQLAlchemy keeps five connections to a database. One to SQLite takes two descriptors, and all together one.
+#: Threads of a worker beyond one per client: four make admission decisions for WebSockets, and some are idle.
+EXTRA_THREADS = 12
+#: SQLAlchemy's pool keeps five connections. Each SQLite connection uses two descriptors, plus one for all together.
 DATABASE_DESCRIPTORS = 11
-#: What a worker may grow by between the two looks at it, in KiB. In its first two or three minutes under 24 clients it
-#: grows by one to three MiB in all, as it makes its threads and fills its caches, and then hardly any more.
+#: How much a worker may grow between the two inspections, in KiB. In its first two or three minutes under 24 clients it
+#: grows by one to three MiB in total, as it creates its threads and fills its caches, and then hardly at all.
 GROWTH_KIB = 6 * 1024
 
 
 @dataclass(frozen=True)
 class Lap:
-    """What each worker held when it was warm, and at the end of the lap."""
+    """The resources of each worker when it was warm, and at the end of the lap."""
 
     number: int
     warm: tuple[Holdings, ...]
@@ -29,12 +29,12 @@ class Lap:
 
 @dataclass
 class Findings:
-    """What came of it.
+    """The results of a run.
 
-    :ivar problems: what should not be, in words. None: the service has stood it.
-    :ivar turns: as upstream counts them: transport, status, input tokens.
-    :ivar recorded: what the ledger holds.
-    :ivar seconds: since the beginning.
+    :ivar problems: as sentences; empty if the service has passed.
+    :ivar turns: as counted by upstream: transport, status, input tokens.
+    :ivar recorded: the turns in the ledger.
+    :ivar seconds: since the start.
     """
 
     tally: Tally
@@ -47,13 +47,13 @@ class Findings:
     seconds: float = 0.0
 
     def expect(self, what: str, is_so: object) -> None:
-        """Note a problem, unless it is so."""
+        """Record a problem unless the condition holds."""
         if not is_so:
             self.problems.append(what)
 
 
-def grown(lap: Lap, *, clients: int) -> Iterator[str]:
-    """Tell what a worker holds more of than it should."""
+def growth_problems(lap: Lap, *, clients: int) -> Iterator[str]:
+    """Yield a problem for each resource that a worker has more of than it should."""
     warm_pids, end_pids = ([each.pid for each in held] for held in (lap.warm, lap.end))
     if warm_pids != end_pids:
         yield f"lap {lap.number}: the workers were {warm_pids} and are {end_pids}"
@@ -66,7 +66,7 @@ def grown(lap: Lap, *, clients: int) -> Iterator[str]:
             yield f"{where}: {end.others} descriptors instead of {warm.others}"
         if end.database > DATABASE_DESCRIPTORS:
             yield f"{where}: {end.database} descriptors of the database"
-        if end.threads > clients + OWN_THREADS:
+        if end.threads > clients + EXTRA_THREADS:
             yield f"{where}: {end.threads} threads for {clients} clients"
         if end.upstream > clients:
             yield f"{where}: {end.upstream} connections to upstream for {clients} clients"

@@ -1,4 +1,4 @@
-"""What a worker holds, as the kernel tells: threads, memory, connections, other descriptors. Linux only."""
+"""A worker's resources as reported by the kernel: threads, memory, connections, other descriptors. Linux only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _STATUS = re.compile(r"^(Threads|RssAnon):\s+(\d+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Holdings:
-    """What one worker holds at one moment.
+    """The resources of one worker at one point in time.
 
-    :ivar memory: anonymous memory that is resident, in KiB. What is shared with the master counts in full, so that it
-        does not seem to grow when pages cease to be shared.
-    :ivar clients: connections to clients, in whatever state.
-    :ivar upstream: connections to upstream, in whatever state.
+    :ivar memory: resident anonymous memory, in KiB. Memory shared with the master counts in full, so that it does not
+        appear to grow when pages are no longer shared.
+    :ivar clients: connections to clients, in any state.
+    :ivar upstream: connections to upstream, in any state.
     :ivar database: descriptors of the state database.
     :ivar others: all other descriptors.
     """
@@ -33,15 +33,15 @@ class Holdings:
 
 
 def holdings_of(pid: int, *, port: int, upstream_port: int) -> Holdings:
-    """Look at a process.
+    """Inspect a process.
 
-    :param port: that it listens on.
-    :raises OSError: it is gone.
+    :param port: the port that the process listens on.
+    :raises OSError: the process is gone.
     """
     process = Path(f"/proc/{pid}")
     known = dict(_STATUS.findall((process / "status").read_text()))
     if "RssAnon" not in known:
-        raise ProcessLookupError(pid)  # It has ended, and its parent has yet to hear of it.
+        raise ProcessLookupError(pid)  # It has exited, but its parent has not reaped it yet.
     remote = _connections(process, port=port, upstream_port=upstream_port)
     counted = Counter(remote.get(link) or _kind(link) for link in _descriptors(process))
     kinds = {name: counted[name] for name in ("clients", "upstream", "database", "others")}
@@ -49,7 +49,7 @@ def holdings_of(pid: int, *, port: int, upstream_port: int) -> Holdings:
 
 
 def _connections(process: Path, *, port: int, upstream_port: int) -> dict[str, str]:
-    """Tell what the TCP connections of this machine are to the process, by their link in its descriptors."""
+    """Return the kind of each of this machine's TCP connections, by the link that descriptors of the process have."""
     found = {}
     for line in (process / "net" / "tcp").read_text().splitlines()[1:]:
         _, local, remote, *rest = line.split()
@@ -71,5 +71,5 @@ def _descriptors(process: Path) -> list[str]:
         try:
             links.append(os.readlink(entry.path))
         except FileNotFoundError:
-            continue  # Closed just now.
+            continue  # Closed in the meantime.
     return links

@@ -1,4 +1,4 @@
-"""Clients that come again and again, and rest when they are told to."""
+"""Clients that perform actions repeatedly, and can be paused."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import threading
 from collections.abc import Mapping
 from types import TracebackType
 
-from tests.soak.visitor import Tally, Visitor
-from tests.soak.visits import VISITS, Visit
+from tests.soak.actions import ACTIONS, Action
+from tests.soak.client import SoakClient, Tally
 
-#: Between two visits of one client, in seconds.
+#: The pause between two actions of a client, in seconds.
 PAUSE_SECONDS = 0.2
-#: The longest visit takes a few seconds.
+#: How long to wait for clients to finish; the longest action takes a few seconds.
 REST_SECONDS = 60.0
 
 
 class Load:
-    """So many clients, each in a thread. A context; they rest at its beginning.
+    """A number of clients, each in a thread. A context manager; the clients are paused at first.
 
-    Each begins with another kind of visit, so that all kinds occur; what follows is chosen by chance.
+    Each client begins with a different action, so that all occur; the following ones are random.
 
-    :param users: name to bearer token; clients are theirs in turn.
-    :param seed: of all that clients choose by chance. The order of what they do is chance all the same.
+    :param users: name to bearer token; clients are assigned to users in turn.
+    :param seed: seed of the clients' random choices. The order in which they run is still not deterministic.
     """
 
     def __init__(self, address: tuple[str, int], users: Mapping[str, str], *, clients: int, seed: int) -> None:
@@ -30,13 +30,13 @@ class Load:
         self._changed = threading.Condition()
         self._is_working = False
         self._is_over = False
-        self._visiting = 0
+        self._busy = 0
         self._threads = []
         for number in range(clients):
             user, token = list(users.items())[number % len(users)]
-            visitor = Visitor(address, user, token, self.tally, random.Random(seed + number))
-            first = list(VISITS)[number % len(VISITS)]
-            self._threads.append(threading.Thread(target=self._run, args=(visitor, first), name=f"client-{number}"))
+            client = SoakClient(address, user, token, self.tally, random.Random(seed + number))
+            first = list(ACTIONS)[number % len(ACTIONS)]
+            self._threads.append(threading.Thread(target=self._run, args=(client, first), name=f"client-{number}"))
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -53,37 +53,37 @@ class Load:
             thread.join()
 
     def work(self) -> None:
-        """Let clients come."""
+        """Let the clients work."""
         with self._changed:
             self._is_working = True
             self._changed.notify_all()
 
-    def rest(self) -> bool:
-        """Let clients finish what they are at; return whether all did in time."""
+    def pause(self) -> bool:
+        """Let the clients finish their current actions; return whether all did in time."""
         with self._changed:
             self._is_working = False
-            return self._changed.wait_for(lambda: self._visiting == 0, REST_SECONDS)
+            return self._changed.wait_for(lambda: self._busy == 0, REST_SECONDS)
 
-    def _run(self, visitor: Visitor, visit: Visit) -> None:
-        while self._begin():
+    def _run(self, client: SoakClient, action: Action) -> None:
+        while self._wait_for_work():
             try:
-                self._visit(visitor, visit)
+                self._perform(client, action)
             finally:
                 with self._changed:
-                    self._visiting -= 1
+                    self._busy -= 1
                     self._changed.notify_all()
-            visitor.pause(0, PAUSE_SECONDS)
-            (visit,) = visitor.choose.choices(list(VISITS), list(VISITS.values()))
+            client.pause(0, PAUSE_SECONDS)
+            (action,) = client.choose.choices(list(ACTIONS), list(ACTIONS.values()))
 
-    def _begin(self) -> bool:
+    def _wait_for_work(self) -> bool:
         with self._changed:
             self._changed.wait_for(lambda: self._is_working or self._is_over)
-            self._visiting += not self._is_over
+            self._busy += not self._is_over
             return not self._is_over
 
-    def _visit(self, visitor: Visitor, visit: Visit) -> None:
+    def _perform(self, client: SoakClient, action: Action) -> None:
         try:
-            visit(visitor)
-        except Exception as exc:  # Whatever it is, it is told at the end; the others go on.
-            self.tally.failures.append(f"{visit.__name__}: {type(exc).__name__}: {exc}")
-        self.tally.visits.append(visit.__name__)
+            action(client)
+        except Exception as exc:  # Any failure is reported at the end; other clients continue.
+            self.tally.failures.append(f"{action.__name__}: {type(exc).__name__}: {exc}")
+        self.tally.actions.append(action.__name__)

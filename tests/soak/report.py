@@ -1,4 +1,4 @@
-"""The findings in lines, for people."""
+"""The findings as human-readable lines."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from tests.soak.findings import Findings
 from tests.soak.holdings import Holdings
 
-#: More problems than this say the same again.
+#: Further problems usually repeat the same ones.
 MAX_PROBLEMS = 40
-#: Headings and widths.
+# Headings and widths.
 _COLUMNS = {
     "lap": 3,
     "worker": 7,
     "threads": 11,
     "descriptors": 11,
-    "of the database": 15,
+    "database": 9,
     "to upstream": 11,
     "memory, MiB": 15,
     "grown by": 8,
@@ -24,7 +24,7 @@ _COLUMNS = {
 
 
 def lines_of(findings: Findings) -> Iterator[str]:
-    """Tell all: of each worker when it was warm and at the end of its lap, of turns, and what is wrong."""
+    """Yield the report: each worker when warm and at the end of its lap, the turns, and the problems."""
     yield _row(_COLUMNS)
     for lap in findings.laps:
         for warm, end in zip(lap.warm, lap.end, strict=False):
@@ -32,14 +32,14 @@ def lines_of(findings: Findings) -> Iterator[str]:
     statuses = Counter[str]()
     for row, count in findings.recorded.items():
         statuses[f"{row.transport} {row.status}"] += count
-    visits = findings.tally.counted()
+    actions = findings.tally.action_counts()
     yield ""
-    yield f"{visits.total():,} visits in {findings.seconds:.0f} s: {_counts(visits)}"
+    yield f"{actions.total():,} actions in {findings.seconds:.0f} s: {_counts(actions)}"
     yield f"{statuses.total():,} turns in the ledger: {_counts(statuses)}"
-    yield f"{findings.reloads} reloads, {findings.refreshes} refreshes of the credential"
+    yield f"{findings.reloads} reloads, {findings.refreshes} credential refreshes"
     yield ""
     if not findings.problems:
-        yield "Every turn is recorded once, and all was let go of."
+        yield "Every turn was recorded exactly once, and nothing was leaked."
         return
     yield f"{len(findings.problems)} problems:"
     yield from (f"  {problem[:500]}" for problem in findings.problems[:MAX_PROBLEMS])

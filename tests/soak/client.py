@@ -1,4 +1,4 @@
-"""Who comes to the service in an endurance run, and what the ledger owes them."""
+"""A client in a soak run, and the records that the ledger must contain for it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ BODY = json.dumps({"model": "gpt-5.5", "stream": True, "input": "hi"}).encode()
 
 
 class Row(NamedTuple):
-    """A turn as the ledger has it.
+    """A turn as recorded in the ledger.
 
-    :ivar input_tokens: the turn's own number; ``None`` where upstream never told the usage.
+    :ivar input_tokens: the turn's unique number; ``None`` if upstream did not report the usage.
     """
 
     user: str
@@ -31,34 +31,34 @@ class Row(NamedTuple):
     input_tokens: int | None
 
 
-class Wrong(Exception):
-    """A client got something else than it should have."""
+class UnexpectedResponse(Exception):
+    """A client received something unexpected."""
 
 
 @dataclass
 class Tally:
-    """What clients did. Thread-safe by the global lock: each change is one operation of a built-in type.
+    """What clients did. Thread-safe under the global interpreter lock: each change is one operation on a built-in type.
 
-    :ivar rows: that the ledger must have in the end.
-    :ivar visits: by name.
-    :ivar failures: of visits that went wrong, in words.
+    :ivar rows: the turns that the ledger must contain in the end.
+    :ivar actions: their names.
+    :ivar failures: of actions, as sentences.
     """
 
     rows: list[Row] = field(default_factory=list)
-    visits: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def counted(self) -> Counter[str]:
-        """How many visits there were of each kind."""
-        return Counter(self.visits)
+    def action_counts(self) -> Counter[str]:
+        """Return the number of actions of each kind."""
+        return Counter(self.actions)
 
 
 @dataclass(frozen=True)
-class Visitor:
-    """Who comes to the service, again and again.
+class SoakClient:
+    """A client that performs random actions.
 
-    :param choose: its own source of chance.
+    :param choose: its own random generator.
     """
 
     address: tuple[str, int]
@@ -67,8 +67,8 @@ class Visitor:
     tally: Tally
     choose: random.Random
 
-    def owes(self, transport: str, status: str, number: int | None = None) -> None:
-        """Note that the ledger must have this turn."""
+    def expect_record(self, transport: str, status: str, number: int | None = None) -> None:
+        """Note that the ledger must contain this turn."""
         self.tally.rows.append(Row(self.user, transport, status, number))
 
     def number(self) -> int:
@@ -80,10 +80,10 @@ class Visitor:
         return http.client.HTTPConnection(*self.address, timeout=TIMEOUT_SECONDS)
 
     def fields(self, plan: Mapping[str, Any]) -> dict[str, str]:
-        """The fields of a request that is to be answered so."""
+        """Return the header fields of a request to be answered according to the plan."""
         return {"Authorization": f"Bearer {self.token}", "X-Simulate": json.dumps(plan)}
 
-    def ask(
+    def request(
         self, connection: http.client.HTTPConnection, plan: Mapping[str, Any], path: str = "/v1/responses"
     ) -> http.client.HTTPResponse:
         """Send a request and return its response."""
@@ -92,7 +92,7 @@ class Visitor:
 
     @contextmanager
     def websocket(self, plan: Mapping[str, Any]) -> Iterator[ClientConnection]:
-        """A WebSocket on which each turn is answered so; compressed or not."""
+        """Open a WebSocket, compressed or not, on which each turn is answered according to the plan."""
         host, port = self.address
         with connect(
             f"ws://{host}:{port}/v1/responses",
@@ -105,5 +105,5 @@ class Visitor:
             yield client
 
     def pause(self, least: float, most: float) -> None:
-        """Do nothing for a while, as people do."""
+        """Wait for a random time, as people do."""
         threading.Event().wait(self.choose.uniform(least, most))
