@@ -12,7 +12,7 @@ from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import CredentialSource, Refresher
-from ocm_wsgi.relay.disconnects import HangupMonitor
+from ocm_wsgi.relay.disconnects import DisconnectMonitor
 from ocm_wsgi.reporting import prometheus
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.tls import contexts
@@ -34,7 +34,7 @@ class Service:
     users: UserDirectory
     admission: Admission
     upstream: Upstream
-    hangups: HangupMonitor
+    disconnects: DisconnectMonitor
     ledger: Ledger
     window_history: WindowHistory
     accounting: Accounting
@@ -72,7 +72,7 @@ class Service:
                 tls=contexts.upstream_context(config.certificate),
                 proxy_url=proxy_url,
             ),
-            hangups=HangupMonitor(),
+            disconnects=DisconnectMonitor(),
             ledger=ledger,
             window_history=window_history,
             accounting=Accounting(ledger, config.prices, window_history, usages_export),

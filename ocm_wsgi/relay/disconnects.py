@@ -17,10 +17,10 @@ from types import TracebackType
 class Watch:
     """One watched socket. A context manager: leaving it ends the watch."""
 
-    def __init__(self, monitor: HangupMonitor, fd: int, on_hangup: Callable[[], None]) -> None:
+    def __init__(self, monitor: DisconnectMonitor, fd: int, on_disconnect: Callable[[], None]) -> None:
         self._monitor = monitor
         self._fd = fd
-        self.on_hangup = on_hangup
+        self.on_disconnect = on_disconnect
 
     def cancel(self) -> None:
         """Stop watching. To be called before the socket is closed: its number may soon be another's."""
@@ -33,7 +33,7 @@ class Watch:
         self.cancel()
 
 
-class HangupMonitor:
+class DisconnectMonitor:
     """Watches client sockets; calls back within milliseconds of a hang-up, from its own thread.
 
     A client that half-closes its side counts as gone, as it does for nginx. Safe under fork: each process that uses
@@ -46,12 +46,12 @@ class HangupMonitor:
         self._watches: dict[int, Watch] = {}
         self._epoll: select.epoll | None = None
 
-    def watch(self, fd: int, on_hangup: Callable[[], None]) -> Watch:
-        """Call ``on_hangup`` once when the peer of ``fd`` goes away.
+    def watch(self, fd: int, on_disconnect: Callable[[], None]) -> Watch:
+        """Call ``on_disconnect`` once when the peer of ``fd`` goes away.
 
-        :param on_hangup: must be quick and must not raise.
+        :param on_disconnect: must be quick and must not raise.
         """
-        watch = Watch(self, fd, on_hangup)
+        watch = Watch(self, fd, on_disconnect)
         with self._lock:
             epoll = self._started()
             self._watches[fd] = watch
@@ -72,7 +72,7 @@ class HangupMonitor:
             self._watches = {}
             self._epoll = select.epoll()
             self._pid = os.getpid()
-            threading.Thread(target=self._run, args=(self._epoll,), name="ocm-hangups", daemon=True).start()
+            threading.Thread(target=self._run, args=(self._epoll,), name="ocm-disconnects", daemon=True).start()
         return self._epoll
 
     def _run(self, epoll: select.epoll) -> None:
@@ -81,4 +81,4 @@ class HangupMonitor:
                 with self._lock:
                     watch = self._watches.get(fd)
                 if watch is not None:
-                    watch.on_hangup()
+                    watch.on_disconnect()

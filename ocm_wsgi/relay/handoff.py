@@ -18,7 +18,7 @@ from ocm_wsgi.errors import UpstreamCut
 from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse
 from ocm_wsgi.protocol.websocket.session import WebSocketSession
 from ocm_wsgi.relay.disconnects import Watch
-from ocm_wsgi.relay.websocket_turns import SocketTurn, SocketTurns
+from ocm_wsgi.relay.websocket_turns import WebSocketTurn, WebSocketTurns
 from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import UpstreamResponse
 from ocm_wsgi.upstream.response import RawResponse
@@ -130,8 +130,8 @@ class OpenedTunnel:
 
     answer: HandshakeResponse
     upstream: RawResponse
-    session: WebSocketSession[SocketTurn]
-    turns: SocketTurns
+    session: WebSocketSession[WebSocketTurn]
+    turns: WebSocketTurns
     request_log: RequestLog
 
     def __iter__(self) -> Iterator[bytes]:

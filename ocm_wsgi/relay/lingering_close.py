@@ -22,7 +22,7 @@ _DRAIN_LIMIT_BYTES = 64 * 1024
 _READ_SIZE = 16 * 1024
 
 
-class Lingering:
+class LingeringClose:
     """A connection on its way to being closed.
 
     :param on_closed: called once, when it is.

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.5
 
 
-class Timed(Protocol):
+class HasDeadline(Protocol):
     """Something that is under way and must not be so for ever."""
 
     def check(self, now: float) -> None:
@@ -35,7 +35,7 @@ class Loop:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._masks: dict[int, int] = {}
-        self._under_way: set[Timed] = set()
+        self._under_way: set[HasDeadline] = set()
         self._tick_at = self.now + TICK_SECONDS
         self._is_interrupted = False
         self._deferred: deque[Callable[[], None]] = deque()
@@ -61,7 +61,7 @@ class Loop:
         self._masks[fd] = mask
         self._handlers[fd] = on_ready
 
-    def look_again(self, fd: int) -> None:
+    def rearm(self, fd: int) -> None:
         """See ``peer.Poll``."""
         mask = self._masks.get(fd)
         if mask is not None:
@@ -74,11 +74,11 @@ class Loop:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
 
-    def add(self, timed: Timed) -> None:
+    def add(self, timed: HasDeadline) -> None:
         """Have deadlines looked at."""
         self._under_way.add(timed)
 
-    def discard(self, timed: Timed) -> None:
+    def discard(self, timed: HasDeadline) -> None:
         """What was under way is over."""
         self._under_way.discard(timed)
 

@@ -13,10 +13,10 @@ from typing import Protocol
 READ_SIZE = 64 * 1024
 
 #: What a socket that does not block raises when it cannot go on, plain or under TLS.
-_CANNOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 #: The peer has closed its side, or the connection is broken.
-GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+DISCONNECTED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class Poll(Protocol):
@@ -25,7 +25,7 @@ class Poll(Protocol):
     def watch(self, fd: int, mask: int, on_ready: Callable[[int], None]) -> None:
         """Call when any of these events holds, as often as it does; a mask given before is replaced."""
 
-    def look_again(self, fd: int) -> None:
+    def rearm(self, fd: int) -> None:
         """Call of what holds now, also of an edge that was told; nothing happens where nothing is watched."""
 
     def forget(self, fd: int) -> None:
@@ -35,11 +35,11 @@ class Poll(Protocol):
 class Peer:
     """One end of a relay.
 
-    A socket that only hears of its peer's end waits with ``GONE``; nothing is read from it.
+    A socket that only hears of its peer's end waits with ``DISCONNECTED``; nothing is read from it.
 
     What can be read is told once (``EPOLLET``): epoll need not look at the socket again to find it empty. A read that
     gave less than was asked for has emptied it; after any other, and when the peer's end was told with it,
-    :meth:`look_again` is due. Not so under TLS, of which a read gives one record, however many there are.
+    :meth:`rearm` is due. Not so under TLS, of which a read gives one record, however many there are.
 
     :param on_ready: called with the events that hold.
     :ivar unsent: octets that the peer has not taken yet.
@@ -65,14 +65,14 @@ class Peer:
             mask |= select.EPOLLOUT
         self._poll.watch(self._fd, mask, self._on_ready)
 
-    def look_again(self, mask: int, data: bytes) -> None:
+    def rearm(self, mask: int, data: bytes) -> None:
         """To be called behind a read: hear at once of what may still be there.
 
         :param mask: the events that were told.
         :param data: what was read.
         """
         if mask != select.EPOLLIN or len(data) == READ_SIZE:
-            self._poll.look_again(self._fd)
+            self._poll.rearm(self._fd)
 
     def leave(self) -> None:
         """Hear of nothing any more."""
@@ -96,7 +96,7 @@ class Peer:
             # Under TLS too one read takes all that was decrypted: a record is smaller than what is asked for. So
             # nothing hides in the TLS layer, where poll would not see it.
             return self.socket.recv(READ_SIZE)
-        except _CANNOT_NOW:
+        except _WOULD_BLOCK:
             return None
 
     def send(self, data: bytes) -> bool:
@@ -109,7 +109,7 @@ class Peer:
             return False
         try:
             sent = self.socket.send(data)
-        except _CANNOT_NOW:
+        except _WOULD_BLOCK:
             sent = 0
         if sent == len(data):
             return True
@@ -121,7 +121,7 @@ class Peer:
 
         :raises OSError: the connection is broken.
         """
-        with contextlib.suppress(*_CANNOT_NOW):
+        with contextlib.suppress(*_WOULD_BLOCK):
             while self.unsent:
                 sent = self.socket.send(self.unsent)
                 del self.unsent[:sent]

@@ -16,7 +16,7 @@ _READ_SIZE = 16 * 1024
 _END = b"\r\n\r\n"
 
 
-class Arrival:
+class RequestArrival:
     """A connection on which the next request is expected, or a handshake.
 
     :param received: octets of it that came with the request before.

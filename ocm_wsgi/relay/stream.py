@@ -11,7 +11,7 @@ from typing import Protocol
 from ocm_wsgi.accounting.turn_accounting import OpenTurn
 from ocm_wsgi.protocol.http.framing import LAST_CHUNK, Framing, FramingError, chunk, framing_for
 from ocm_wsgi.relay.loop import Loop
-from ocm_wsgi.relay.peer import GONE, Peer
+from ocm_wsgi.relay.peer import DISCONNECTED, Peer
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class UpstreamBody(Protocol):
 
 
 @dataclass(frozen=True)
-class Limits:
+class Timeouts:
     """How long a stream may stand still, in seconds.
 
     :ivar stall: a client that has not taken what was sent to it.
@@ -43,9 +43,9 @@ class Limits:
     :ivar record: the ledger, which tells within a second unless the disk does not answer at all.
     """
 
-    stall: float
-    silence: float
-    record: float = 2.0
+    stall_seconds: float
+    silence_seconds: float
+    record_seconds: float = 2.0
 
 
 class Stream:
@@ -70,7 +70,7 @@ class Stream:
         head: bytes,
         is_chunked: bool,
         turn: OpenTurn | None,
-        limits: Limits,
+        timeouts: Timeouts,
         head_waits: bool = False,
         defer: Callable[[Callable[[], None]], None],
         on_end: Callable[[str], None],
@@ -85,13 +85,13 @@ class Stream:
         self._head_waits = head_waits
         self._is_chunked = is_chunked
         self._turn = turn
-        self._limits = limits
+        self._timeouts = timeouts
         self._defer = defer
         self._on_end = on_end
         self._active_at = loop.now
         self._is_reading = False
-        self._awaits_record = False
-        self._last = b""  # of the body, until the turn is recorded
+        self._is_recording = False
+        self._last_piece = b""  # of the body, until the turn is recorded
         self._end: str | None = None  # set when all that is to be sent has been handed to the client's side
         self._is_over = False
 
@@ -105,18 +105,18 @@ class Stream:
         elif self._framing.has_ended:
             self._guarded(self._take, b"")
         elif self._head_waits or self._send(b""):
-            self._go_on()
+            self._advance()
 
     def check(self, now: float) -> None:
         """Look at what is waited for, and for how long it has been."""
         waited = now - self._active_at
-        if self._awaits_record:
-            if waited > self._limits.record:
-                self._recorded()
+        if self._is_recording:
+            if waited > self._timeouts.record_seconds:
+                self._on_recorded()
         elif self._client.unsent:
-            if waited > self._limits.stall:
+            if waited > self._timeouts.stall_seconds:
                 self._finish(CLIENT_STALLED)
-        elif waited > self._limits.silence:
+        elif waited > self._timeouts.silence_seconds:
             self._cut("it was silent for too long")
         elif self._is_reading:
             self._upstream.acknowledge_later()
@@ -137,7 +137,7 @@ class Stream:
         try:
             if data:
                 self._take(data)
-                self._upstream.look_again(mask, data)
+                self._upstream.rearm(mask, data)
             elif self._framing.close():
                 self._take(data)
             else:
@@ -146,7 +146,7 @@ class Stream:
             self._fail()
 
     def _on_client(self, mask: int) -> None:
-        if mask & GONE:
+        if mask & DISCONNECTED:
             self._finish(CLIENT_LEFT)
             return
         unsent = len(self._client.unsent)
@@ -159,7 +159,7 @@ class Stream:
             self._active_at = self._loop.now
         if is_all_sent:
             self._client.wait()
-            self._go_on()
+            self._advance()
 
     def _guarded(self, step: Callable[[bytes], None], data: bytes) -> None:
         """A defect may end a stream, and nothing else."""
@@ -181,20 +181,20 @@ class Stream:
             self._cut(str(exc), exc.decoded)
             return
         if framing.has_ended:
-            self._let_upstream_go()
+            self._release_upstream()
         passing = turn.feed(piece) if piece and turn is not None else piece
         if framing.has_ended:
-            self._last = passing
+            self._last_piece = passing
             self._complete()
             return
         if passing or self._head:
-            as_it_came = framing.was_single_chunk and passing is piece
-            if not self._send(passing, framed=data if as_it_came and self._is_chunked else b""):
+            is_verbatim = framing.was_single_chunk and passing is piece
+            if not self._send(passing, framed=data if is_verbatim and self._is_chunked else b""):
                 return
         if turn is not None and turn.is_due:
             self._record(turn)
         elif self._client.unsent or not self._is_reading:
-            self._go_on()
+            self._advance()
 
     def _send(self, piece: bytes, last: bytes = b"", *, framed: bytes = b"") -> bool:
         """Send a piece of the body, behind the head if that is still here; return whether the client is too.
@@ -216,21 +216,21 @@ class Stream:
         return True
 
     def _record(self, turn: OpenTurn) -> None:
-        self._awaits_record = True
+        self._is_recording = True
         self._active_at = self._loop.now
         self._pause()
-        turn.record_async(lambda _place: self._defer(self._recorded))
+        turn.record_async(lambda _place: self._defer(self._on_recorded))
 
-    def _recorded(self) -> None:
+    def _on_recorded(self) -> None:
         """Send on: the turn's record is safe, or has taken too long."""
-        if self._is_over or not self._awaits_record:
+        if self._is_over or not self._is_recording:
             return
-        self._awaits_record = False
+        self._is_recording = False
         self._active_at = self._loop.now
         if self._framing.has_ended:
             self._complete()
         elif self._turn is not None and self._send(self._turn.release()):
-            self._go_on()
+            self._advance()
 
     def _complete(self) -> None:
         """The body has ended as it should: send the last of it, when the turn is recorded, and its end."""
@@ -239,10 +239,10 @@ class Stream:
             if self._turn.is_due:
                 self._record(self._turn)
                 return
-            self._last += self._turn.release()
+            self._last_piece += self._turn.release()
         self._end = ""
-        if self._send(self._last, LAST_CHUNK if self._is_chunked else b""):
-            self._go_on()
+        if self._send(self._last_piece, LAST_CHUNK if self._is_chunked else b""):
+            self._advance()
 
     def _cut(self, detail: str, before: bytes = b"") -> None:
         """Upstream failed: the client gets what came before, and no end."""
@@ -252,18 +252,18 @@ class Stream:
         if before and self._turn is not None:
             before = self._turn.feed(before)
         if not (before or self._head) or self._send(before):
-            self._go_on()
+            self._advance()
 
-    def _let_upstream_go(self) -> None:
+    def _release_upstream(self) -> None:
         self._pause()
         if self._framing.has_excess:
             self._body.close()
         else:
             self._body.give_back()
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         """Wait for what is next."""
-        if self._awaits_record:
+        if self._is_recording:
             return
         if self._client.unsent:
             self._pause()

@@ -15,9 +15,9 @@ from ocm_wsgi.protocol.websocket.frames import INTERNAL_ERROR
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
 from ocm_wsgi.protocol.websocket.session import LimitsReceived, TurnEnded, WebSocketSession
 from ocm_wsgi.relay.loop import Loop
-from ocm_wsgi.relay.peer import GONE, Peer
-from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Limits, UpstreamBody
-from ocm_wsgi.relay.websocket_turns import SocketTurn, SocketTurns
+from ocm_wsgi.relay.peer import DISCONNECTED, Peer
+from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Timeouts, UpstreamBody
+from ocm_wsgi.relay.websocket_turns import WebSocketTurn, WebSocketTurns
 from ocm_wsgi.upstream.exchange import SOCKET_OPTIONS
 
 logger = logging.getLogger(__name__)
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 UPSTREAM_STALLED = "upstream stalled"
 
 
-class _Side(Peer):
+class _TunnelPeer(Peer):
     """A peer, and when it last took something of what was to be sent to it, or had taken all."""
 
-    __slots__ = ("took_at",)
-    took_at: float
+    __slots__ = ("progress_at",)
+    progress_at: float
 
 
 class Tunnel:
@@ -46,13 +46,13 @@ class Tunnel:
     def __init__(
         self,
         loop: Loop,
-        session: WebSocketSession[SocketTurn],
-        turns: SocketTurns,
+        session: WebSocketSession[WebSocketTurn],
+        turns: WebSocketTurns,
         *,
         upstream: UpstreamBody,
         client: socket.socket,
         early: bytes,
-        limits: Limits,
+        timeouts: Timeouts,
         submit: Callable[[Callable[[], None]], None],
         defer: Callable[[Callable[[], None]], None],
         on_end: Callable[[str], None],
@@ -62,26 +62,26 @@ class Tunnel:
         self._session = session
         self._turns = turns
         self._body = upstream
-        self._upstream = _Side(loop, upstream.socket, self._on_upstream)
-        self._client = _Side(loop, client, self._on_client)
+        self._upstream = _TunnelPeer(loop, upstream.socket, self._on_upstream)
+        self._client = _TunnelPeer(loop, client, self._on_client)
         self._early = early
-        self._limits = limits
+        self._timeouts = timeouts
         self._submit = submit
         self._defer = defer
         self._on_end = on_end
-        self._heard_at = loop.now  # when upstream last said something, or could not be listened to
+        self._upstream_active_at = loop.now  # when upstream last said something, or could not be listened to
         self._recording: object | None = None  # the end of a turn that is being recorded; what follows waits
         self._recording_since = loop.now
-        self._waiting: deque[bytes | TurnEnded[SocketTurn] | LimitsReceived] = deque()
-        self._is_listening = False  # to upstream
-        self._is_deciding = False
-        self._unanswered: SocketTurn | None = None
+        self._pending: deque[bytes | TurnEnded[WebSocketTurn] | LimitsReceived] = deque()
+        self._reads_upstream = False  # to upstream
+        self._is_admitting = False
+        self._awaiting_answer: WebSocketTurn | None = None
         self._end: str | None = None  # set when nothing more comes for the client
         self._is_over = False
 
     def start(self) -> None:
         """Begin. It may be over when this returns."""
-        self._heard_at = self._loop.now
+        self._upstream_active_at = self._loop.now
         self._loop.add(self)
         for option in SOCKET_OPTIONS:
             # An idle socket has no deadline, so the kernel must notice a machine that is gone. None on a Unix socket.
@@ -93,30 +93,30 @@ class Tunnel:
 
     def check(self, now: float) -> None:
         """Look at what is waited for, and for how long it has been. Between two turns silence is no fault."""
-        limits = self._limits
+        timeouts = self._timeouts
         if self._recording is not None:
-            if now - self._recording_since > limits.record:
-                self._guarded(self._recorded, self._recording)
-        elif self._client.unsent and now - self._client.took_at > limits.stall:
+            if now - self._recording_since > timeouts.record_seconds:
+                self._guarded(self._on_recorded, self._recording)
+        elif self._client.unsent and now - self._client.progress_at > timeouts.stall_seconds:
             self._finish(CLIENT_STALLED)
-        elif self._upstream.unsent and now - self._upstream.took_at > limits.stall:
+        elif self._upstream.unsent and now - self._upstream.progress_at > timeouts.stall_seconds:
             self._finish(UPSTREAM_STALLED)
-        elif self._session.has_open_turn and now - self._heard_at > limits.silence:
-            self._guarded(self._give_up_on_upstream)
-        elif self._is_listening and self._session.has_open_turn:
+        elif self._session.has_open_turn and now - self._upstream_active_at > timeouts.silence_seconds:
+            self._guarded(self._time_out_upstream)
+        elif self._reads_upstream and self._session.has_open_turn:
             self._upstream.acknowledge_later()
 
     def leave(self) -> None:
         """End it between two turns; Codex goes on over another connection."""
         if not self._is_over:
             self._session.close_when_idle()
-            self._guarded(self._go_on)
+            self._guarded(self._advance)
 
     def abort(self, end: str) -> None:
         """Give it up."""
         self._finish(end)
 
-    def _give_up_on_upstream(self) -> None:
+    def _time_out_upstream(self) -> None:
         """Codex asks again over another connection, as it does when this one is cut."""
         self._session.close_now(INTERNAL_ERROR, "OpenAI was silent for too long.")
         self._end_with("upstream cut it: it was silent for too long")
@@ -126,7 +126,7 @@ class Tunnel:
             self._from_upstream(buffered)
         if early:
             self._from_client(early)
-        self._go_on()
+        self._advance()
 
     def _guarded(self, step: Callable[..., None], *arguments: object) -> None:
         """A defect may end a tunnel, and nothing else."""
@@ -152,13 +152,13 @@ class Tunnel:
         try:
             if mask & select.EPOLLOUT:
                 self._flush(self._upstream)
-            data = self._upstream.receive() if self._is_listening else None
+            data = self._upstream.receive() if self._reads_upstream else None
         except OSError as exc:
             self._end_with(f"upstream cut it: {type(exc).__name__}: {exc}")
             return
         if data:
             self._from_upstream(data)
-            self._upstream.look_again(mask, data)
+            self._upstream.rearm(mask, data)
             if mask == select.EPOLLIN and not (
                 self._client.unsent or self._recording is not None or self._session.has_data_to_send
             ):
@@ -166,10 +166,10 @@ class Tunnel:
         elif data == b"":
             self._end_with("" if self._session.close_code is not None else "upstream cut it: it ended")
             return
-        elif mask & GONE and not self._is_listening:
+        elif mask & DISCONNECTED and not self._reads_upstream:
             # Nobody will take what it has not taken. Its own end is heard when it is read again.
             self._upstream.unsent.clear()
-        self._go_on()
+        self._advance()
 
     def _client_ready(self, mask: int) -> None:
         try:
@@ -181,95 +181,95 @@ class Tunnel:
             return
         if data:
             self._from_client(data)
-            self._client.look_again(mask, data)
-        elif data == b"" or mask & GONE:
+            self._client.rearm(mask, data)
+        elif data == b"" or mask & DISCONNECTED:
             self._finish("" if self._session.close_code is not None else CLIENT_LEFT)
             return
-        self._go_on()
+        self._advance()
 
-    def _flush(self, peer: _Side) -> None:
+    def _flush(self, peer: _TunnelPeer) -> None:
         unsent = len(peer.unsent)
         peer.flush()
         if len(peer.unsent) < unsent:
-            peer.took_at = self._heard_at = self._loop.now
+            peer.progress_at = self._upstream_active_at = self._loop.now
 
     def _from_client(self, data: bytes) -> None:
-        self._to_upstream(self._session.from_client(data))
+        self._forward(self._session.from_client(data))
 
-    def _to_upstream(self, items: list[bytes | HeldMessage]) -> None:
+    def _forward(self, items: list[bytes | HeldMessage]) -> None:
         for item in items:
             if isinstance(item, HeldMessage):
-                self._is_deciding = True
-                self._submit(partial(self._decide, item))
+                self._is_admitting = True
+                self._submit(partial(self._admit, item))
             else:
-                self._ask(item)
+                self._send_to_upstream(item)
 
-    def _decide(self, message: HeldMessage) -> None:
+    def _admit(self, message: HeldMessage) -> None:
         """Called in another thread."""
-        turn: SocketTurn | None = None
+        turn: WebSocketTurn | None = None
         error: OcmError | None = None
         try:
-            turn = self._turns.asked(message)
+            turn = self._turns.admit(message)
         except OcmError as exc:
             error = exc
         except Exception:
             logger.exception("A turn could not be decided about")
             error = OcmError("This service failed. Its log says why.")
-        self._defer(lambda: self._guarded(self._decided, turn, error))
+        self._defer(lambda: self._guarded(self._on_admitted, turn, error))
 
-    def _decided(self, turn: SocketTurn | None, error: OcmError | None) -> None:
-        self._is_deciding = False
+    def _on_admitted(self, turn: WebSocketTurn | None, error: OcmError | None) -> None:
+        self._is_admitting = False
         if self._is_over or self._end is not None:
             if turn is not None:
-                turn.let_go()
+                turn.release()
             return
         if turn is not None:
-            self._unanswered, self._heard_at = turn, self._loop.now
+            self._awaiting_answer, self._upstream_active_at = turn, self._loop.now
         passing = self._session.forward(turn) if error is None else self._session.refuse(error)
-        self._to_upstream(passing)
-        self._go_on()
+        self._forward(passing)
+        self._advance()
 
     def _from_upstream(self, data: bytes) -> None:
-        self._heard_at = self._loop.now
-        if self._unanswered is not None:
-            self._unanswered.response_started = self._loop.now
-            self._unanswered = None
+        self._upstream_active_at = self._loop.now
+        if self._awaiting_answer is not None:
+            self._awaiting_answer.response_started = self._loop.now
+            self._awaiting_answer = None
         happened = self._session.from_server(data)
         if len(happened) == 1 and happened[0] is data:
-            self._tell(data)
+            self._send_to_client(data)
         else:
-            self._waiting.extend(happened)
-            self._pass_on()
+            self._pending.extend(happened)
+            self._flush_pending()
 
-    def _pass_on(self) -> None:
+    def _flush_pending(self) -> None:
         """Send what waits, up to the next end of a turn that must be recorded first."""
-        while self._waiting and self._recording is None and not self._is_over:
-            item = self._waiting.popleft()
+        while self._pending and self._recording is None and not self._is_over:
+            item = self._pending.popleft()
             if isinstance(item, bytes):
-                self._tell(item)
+                self._send_to_client(item)
             elif isinstance(item, TurnEnded):
                 self._record(item)
             else:
                 self._turns.note(item.limits)
 
-    def _record(self, end: TurnEnded[SocketTurn]) -> None:
-        if self._turns.ended(end, lambda: self._defer(lambda: self._guarded(self._recorded, end))):
+    def _record(self, end: TurnEnded[WebSocketTurn]) -> None:
+        if self._turns.record(end, lambda: self._defer(lambda: self._guarded(self._on_recorded, end))):
             self._recording = end
             self._recording_since = self._loop.now
 
-    def _recorded(self, end: object) -> None:
+    def _on_recorded(self, end: object) -> None:
         """Send on: the turn's record is safe, or has taken too long."""
         if self._is_over or self._recording is not end:
             return
         self._recording = None
-        self._heard_at = self._loop.now
-        self._pass_on()
-        self._go_on()
+        self._upstream_active_at = self._loop.now
+        self._flush_pending()
+        self._advance()
 
-    def _tell(self, data: bytes) -> None:
+    def _send_to_client(self, data: bytes) -> None:
         client = self._client
         if not client.unsent:
-            client.took_at = self._loop.now
+            client.progress_at = self._loop.now
         self.octets += len(data)
         try:
             if data:
@@ -277,10 +277,10 @@ class Tunnel:
         except OSError:
             self._finish(CLIENT_LEFT)
 
-    def _ask(self, data: bytes) -> None:
+    def _send_to_upstream(self, data: bytes) -> None:
         upstream = self._upstream
         if not upstream.unsent:
-            upstream.took_at = self._loop.now
+            upstream.progress_at = self._loop.now
         try:
             upstream.send(data)
         except OSError as exc:
@@ -292,21 +292,21 @@ class Tunnel:
         if self._end is None:
             self._end = end
         self._upstream.unsent.clear()
-        self._go_on()
+        self._advance()
 
     @property
     def _reads_client(self) -> bool:
-        return self._end is None and not self._is_deciding and not self._upstream.unsent
+        return self._end is None and not self._is_admitting and not self._upstream.unsent
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         """Say what is ours to say, and wait for what is next."""
         if not self._is_over and self._recording is None:
-            self._speak()
+            self._send_own_frames()
         if not self._is_over:
             self._wait()
 
-    def _speak(self) -> None:
-        self._tell(self._session.data_to_send())
+    def _send_own_frames(self) -> None:
+        self._send_to_client(self._session.data_to_send())
         if self._session.should_close and self._end is None:
             stopped = self._session.violation
             self._end = "" if stopped is None else stopped.reason
@@ -316,9 +316,9 @@ class Tunnel:
         if self._end is not None and self._recording is None and not self._client.unsent:
             self._finish(self._end)
             return
-        self._is_listening = self._end is None and self._recording is None and not self._client.unsent
-        if self._is_listening or self._upstream.unsent:
-            self._upstream.wait(to_read=self._is_listening)
+        self._reads_upstream = self._end is None and self._recording is None and not self._client.unsent
+        if self._reads_upstream or self._upstream.unsent:
+            self._upstream.wait(to_read=self._reads_upstream)
         else:
             self._upstream.leave()
         self._client.wait(to_read=self._reads_client)
@@ -332,12 +332,12 @@ class Tunnel:
         self._client.leave()
         self._body.close()
         try:
-            for ended in [*self._waiting, *self._session.end()]:
+            for ended in [*self._pending, *self._session.end()]:
                 if isinstance(ended, TurnEnded):
-                    self._turns.ended(ended, _nobody_waits)
+                    self._turns.record(ended, _ignore)
         finally:
             self._on_end(end)
 
 
-def _nobody_waits() -> None:
+def _ignore() -> None:
     """Nobody is left to be told."""

@@ -1,4 +1,4 @@
-"""The turns of one WebSocket: admitted when they are asked for, recorded when they end."""
+"""The turns of one WebSocket: admitted when they are admit for, recorded when they end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ocm_wsgi.telemetry.live_requests import TrackedTurn, Tracker
 from ocm_wsgi.users.user import User
 
 
-class SocketTurn(TurnInProgress):
-    """A turn that was asked for over a WebSocket.
+class WebSocketTurn(TurnInProgress):
+    """A turn that was admit for over a WebSocket.
 
     :param on_end: called when it is no more under way.
     :ivar is_prewarm: nothing is to be generated.
@@ -34,20 +34,20 @@ class SocketTurn(TurnInProgress):
         self.is_prewarm = is_prewarm
         self._on_end = on_end
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """It is no more under way: the next turn of this user may begin."""
         self.request.release()
         self._on_end()
 
 
-class SocketTurns:
+class WebSocketTurns:
     """Decides about and records the turns of one WebSocket.
 
     :param authenticate: gives the socket's user as of now; raises what refuses them.
     :param path: of the handshake.
     :param request_id: what the client calls its handshake, or ``""``.
-    :param week_start: of the subscription, as far as the handshake told.
-    :param track_turn: told of each turn under way.
+    :param week_start: of the subscription, as far as the handshake on_recorded.
+    :param track_turn: on_recorded of each turn under way.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class SocketTurns:
         self._request_id = request_id
         self._week_start = week_start
 
-    def asked(self, message: HeldMessage) -> SocketTurn | None:
+    def admit(self, message: HeldMessage) -> WebSocketTurn | None:
         """Read a message and admit the turn that it asks for; ``None`` when it asks for none. May take a while.
 
-        :return: holds a slot, which ``let_go`` releases; ``ended`` sees to that.
+        :return: holds a slot, which ``release`` releases; ``record`` sees to that.
         :raises OcmError: the turn is refused.
         """
         arrived = time.monotonic()
@@ -90,20 +90,20 @@ class SocketTurns:
             self._week_start = limits.week_start
         self._accounting.note_rate_limits(limits)
 
-    def ended(self, end: TurnEnded[SocketTurn], told: Callable[[], None]) -> bool:
+    def record(self, end: TurnEnded[WebSocketTurn], on_recorded: Callable[[], None]) -> bool:
         """Record a turn and let go of its slot, without waiting.
 
-        :param told: called once when the record is safe, from another thread.
+        :param on_recorded: called once when the record is safe, from another thread.
         :return: whether there is anything to wait for. Upstream bills no prewarm that it says no usage of.
         """
         turn = end.turn or self._turn(RequestFacts(), time.monotonic(), nothing_to_release, is_prewarm=False)
         if turn.is_prewarm and end.outcome.usage is None:
-            turn.let_go()
+            turn.release()
             return False
 
         def recorded(_place: Durability) -> None:
-            turn.let_go()
-            told()
+            turn.release()
+            on_recorded()
 
         turn.status = end.http_status
         if turn.week_start is None:
@@ -115,8 +115,8 @@ class SocketTurns:
 
     def _turn(
         self, facts: RequestFacts, arrived: float, release: Callable[[], None], *, is_prewarm: bool
-    ) -> SocketTurn:
+    ) -> WebSocketTurn:
         started_at = time.time() - (time.monotonic() - arrived)
         request = TurnRequest(self._user, ENDPOINT, facts, started_at, arrived, self._request_id, release)
         on_end = self._track_turn(TrackedTurn(self._user, self._path, facts.model or "", arrived))
-        return SocketTurn(request, on_end, week_start=self._week_start, is_prewarm=is_prewarm)
+        return WebSocketTurn(request, on_end, week_start=self._week_start, is_prewarm=is_prewarm)

@@ -45,7 +45,7 @@ _ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
 _PROPERTIES: tuple[tuple[type, str], ...] = ((Logger, "access_log_enabled"),)
 
 
-def unmet_needs() -> list[str]:
+def missing_internals() -> list[str]:
     """Return what this worker class relies on and the installed gunicorn does not have; nothing when all is well."""
     missing = []
     for owner, name, parameters in _METHODS:

@@ -23,7 +23,7 @@ from ocm_wsgi.telemetry.logs import configure_logging
 from ocm_wsgi.tls import contexts
 from ocm_wsgi.wsgi.environ import remember_fields
 
-_ENDINGS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+_TERMINATION_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 # As gunicorn does it for its own sockets: the server that is being replaced may need a moment to let go.
 _BIND_ATTEMPTS = 5
 _BIND_PAUSE_SECONDS = 1.0
@@ -34,7 +34,7 @@ class _State:
 
     server_context: ssl.SSLContext | None = None
     has_opened_socket = False
-    unmet_needs: list[str] = []  # noqa: RUF012 - there is one state, and no instance of it
+    missing_internals: list[str] = []  # noqa: RUF012 - there is one state, and no instance of it
 
 
 def reload() -> None:
@@ -86,18 +86,18 @@ def worker_class() -> str:
     try:
         from ocm_wsgi.server import compatibility, worker  # noqa: F401 - whether it can be imported is a question too
     except (ImportError, AttributeError) as exc:
-        _State.unmet_needs = [str(exc)]
+        _State.missing_internals = [str(exc)]
     else:
-        _State.unmet_needs = compatibility.unmet_needs()
-    return "gthread" if _State.unmet_needs else "ocm_wsgi.server.worker.RelayWorker"
+        _State.missing_internals = compatibility.missing_internals()
+    return "gthread" if _State.missing_internals else "ocm_wsgi.server.worker.RelayWorker"
 
 
 def on_starting(arbiter: Any) -> None:
     """Log the warnings, and open the listening socket (gunicorn opens its own only where there is none yet)."""
-    hold_endings_at_fork()
+    block_signals_during_fork()
     _warn(arbiter)
     if decides_address(arbiter):
-        arbiter.LISTENERS = [_listener(arbiter)]
+        arbiter.LISTENERS = [_open_listener(arbiter)]
         _State.has_opened_socket = True
 
 
@@ -134,16 +134,16 @@ def decides_address(arbiter: Any) -> bool:
 
 
 def _warn(arbiter: Any) -> None:
-    if _State.unmet_needs:
+    if _State.missing_internals:
         arbiter.log.warning(
             "this gunicorn is not the one that was tested (%s): each stream takes a thread",
-            ", ".join(_State.unmet_needs),
+            ", ".join(_State.missing_internals),
         )
     for warning in config().warnings:
         arbiter.log.warning("%s", warning)
 
 
-def _listener(arbiter: Any) -> TCPSocket:
+def _open_listener(arbiter: Any) -> TCPSocket:
     listen = config().listen
     for attempt in range(_BIND_ATTEMPTS):
         try:
@@ -175,17 +175,17 @@ def _listen_fields(loaded: Config) -> tuple[Any, ...]:
     )
 
 
-def hold_endings_at_fork() -> None:
+def block_signals_during_fork() -> None:
     """Have no ending lost that comes to a worker before it has taken its first step.
 
     Python forgets, in the child of a fork, which signals have come by then (``PyOS_AfterFork_Child``). Held back until
     that is done, they come to the handlers that the child has from its parent.
     """
-    release = partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _ENDINGS)
+    unblock = partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _TERMINATION_SIGNALS)
     os.register_at_fork(
-        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _ENDINGS),
-        after_in_parent=release,
-        after_in_child=release,
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _TERMINATION_SIGNALS),
+        after_in_parent=unblock,
+        after_in_child=unblock,
     )
 
 
@@ -196,15 +196,15 @@ def post_fork(arbiter: Any, _worker: Any) -> None:
     this process reads: a TERM that comes meanwhile would be lost, and the master would wait for the whole grace
     period and then kill.
     """
-    for number in _ENDINGS:
-        signal.signal(number, _end_at_once)
+    for number in _TERMINATION_SIGNALS:
+        signal.signal(number, _exit_immediately)
     while not arbiter.SIG_QUEUE.empty():
-        if arbiter.SIG_QUEUE.get_nowait() in _ENDINGS:
-            _end_at_once()
+        if arbiter.SIG_QUEUE.get_nowait() in _TERMINATION_SIGNALS:
+            _exit_immediately()
     multiprocess.ensure()
 
 
-def _end_at_once(*_: object) -> None:
+def _exit_immediately(*_: object) -> None:
     """End a worker that has not begun to serve; gunicorn takes 0 for an orderly end."""
     os._exit(0)
 

@@ -94,7 +94,7 @@ class TimedBody:
             return False
 
 
-class HandingOver:
+class HandoffMiddleware:
     """The application, with relayed bodies taken out of gunicorn's hands."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:

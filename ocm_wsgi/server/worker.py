@@ -26,14 +26,14 @@ from gunicorn.workers import gthread
 
 from ocm_wsgi.accounting import pricing
 from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
-from ocm_wsgi.relay.lingering_close import Lingering, reset
+from ocm_wsgi.relay.lingering_close import LingeringClose, reset
 from ocm_wsgi.relay.loop import Loop
-from ocm_wsgi.relay.request_arrival import HEAD_SECONDS, Arrival
-from ocm_wsgi.relay.stream import CLIENT_LEFT, Limits, Stream
+from ocm_wsgi.relay.request_arrival import HEAD_SECONDS, RequestArrival
+from ocm_wsgi.relay.stream import CLIENT_LEFT, Stream, Timeouts
 from ocm_wsgi.relay.tunnel import Tunnel
 from ocm_wsgi.server import process_limits
 from ocm_wsgi.server.loop_adapters import MethodQueue, Poller
-from ocm_wsgi.server.request_adapters import HandedOver, HandingOver, Head, TimedBody
+from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, Head, TimedBody
 from ocm_wsgi.server.thread_pool import ThreadPool
 from ocm_wsgi.upstream.client import SILENCE_TIMEOUT_SECONDS
 from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, wants_websocket
@@ -46,13 +46,13 @@ LAST_REQUEST_SECONDS = 2.0
 NOTIFY_SECONDS = 1.0
 
 #: Threads that read what clients ask for over WebSockets, and admit it.
-DECIDING_THREADS = 4
+ADMISSION_THREADS = 4
 
 #: What gunicorn is told of a request after which its connection can serve another.
-_SERVES_ANOTHER: Future[bool] = Future()
-_SERVES_ANOTHER.set_result(True)
+_KEEP_ALIVE: Future[bool] = Future()
+_KEEP_ALIVE.set_result(True)
 
-_LIMITS = Limits(stall=CLIENT_STALL_SECONDS, silence=SILENCE_TIMEOUT_SECONDS)
+_TIMEOUTS = Timeouts(stall_seconds=CLIENT_STALL_SECONDS, silence_seconds=SILENCE_TIMEOUT_SECONDS)
 
 
 class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -69,10 +69,10 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.loop = Loop()
         self.method_queue = MethodQueue(self.loop)
         self.deadlines: dict[Any, float] = {}
-        self._arrivals: set[Arrival] = set()
+        self._arrivals: set[RequestArrival] = set()
         self._streams: set[Stream] = set()
         self._tunnels: set[Tunnel] = set()
-        self._deciding = ThreadPool(DECIDING_THREADS, "ocm-deciding")
+        self._admission_pool = ThreadPool(ADMISSION_THREADS, "ocm-admission")
         self._stopping_since: float | None = None
         self._is_cutting = False
         self._notify_at = 0.0
@@ -88,14 +88,14 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.poller.close()
         self.poller = Poller(self.loop)
         self.loop.add(self)
-        self.wsgi = HandingOver(self.wsgi)
+        self.wsgi = HandoffMiddleware(self.wsgi)
         pricing.load()
         # What was loaded stays: the collector need not look at it again and again while streams wait.
         gc.collect()
         gc.freeze()
         super().run()
         self._cut_all()
-        self._deciding.shutdown(cancel_futures=True)
+        self._admission_pool.shutdown(cancel_futures=True)
 
     def notify(self) -> None:
         """Tell the master that we live: gunicorn would at each request, and it is a system call on a file."""
@@ -181,7 +181,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self._arrivals.discard(arrival)
             self._close_at_once(conn)
 
-        arrival = Arrival(self.loop, conn.sock, received, is_opaque=is_opaque, on_arrived=arrived, on_gone=gone)
+        arrival = RequestArrival(self.loop, conn.sock, received, is_opaque=is_opaque, on_arrived=arrived, on_gone=gone)
         self._arrivals.add(arrival)
         arrival.start()
 
@@ -250,7 +250,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             head=head.octets,
             is_chunked=response.chunked,
             turn=body.turn,
-            limits=_LIMITS,
+            timeouts=_TIMEOUTS,
             head_waits=head_waits,
             defer=self.loop.defer,
             on_end=ended,
@@ -285,8 +285,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             upstream=opened.upstream,
             client=conn.sock,
             early=conn.parser.unreader.take_buffered(),
-            limits=_LIMITS,
-            submit=self._deciding.submit,
+            timeouts=_TIMEOUTS,
+            submit=self._admission_pool.submit,
             defer=self.loop.defer,
             on_end=ended,
         )
@@ -301,7 +301,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self._tunnels.add(result)
             self._start(result)
         elif result:
-            self.finish_request(conn, _SERVES_ANOTHER)
+            self.finish_request(conn, _KEEP_ALIVE)
         else:
             self._close_gracefully(conn)
 
@@ -312,7 +312,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
     def _stream_ended(self, conn: Any, response: Any, *, is_whole: bool, keeps_alive: bool) -> None:
         if is_whole and keeps_alive:
-            self.finish_request(conn, _SERVES_ANOTHER)
+            self.finish_request(conn, _KEEP_ALIVE)
         elif is_whole or _is_framed(response):
             self._close_gracefully(conn)
         else:
@@ -324,7 +324,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         if self._is_cutting:
             self._close_at_once(conn)
         else:
-            Lingering(self.loop, conn.sock, self._forget_connection).start()
+            LingeringClose(self.loop, conn.sock, self._forget_connection).start()
 
     def _close_at_once(self, conn: Any) -> None:
         conn.close()

@@ -119,4 +119,4 @@ def _read_body(environ: Environ, *, limit: int) -> Body | None:
 def _watch_client(service: Service, environ: Environ, exchange: Exchange) -> Watch | None:
     """Let the exchange end when its client goes, where the server shows us the client's connection."""
     connection = client_socket(environ)
-    return None if connection is None else service.hangups.watch(connection.fileno(), exchange.abort)
+    return None if connection is None else service.disconnects.watch(connection.fileno(), exchange.abort)

@@ -14,7 +14,7 @@ from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse, require_opening_handshake
 from ocm_wsgi.protocol.websocket.session import WebSocketSession
 from ocm_wsgi.relay.handoff import CAN_TUNNEL, OpenedTunnel
-from ocm_wsgi.relay.websocket_turns import SocketTurns
+from ocm_wsgi.relay.websocket_turns import WebSocketTurns
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
@@ -42,7 +42,7 @@ def open_websocket(
     exchange = Exchange()
     client = client_socket(environ)
     with ExitStack() as undo:
-        watch = None if client is None else service.hangups.watch(client.fileno(), exchange.abort)
+        watch = None if client is None else service.disconnects.watch(client.fileno(), exchange.abort)
         if watch is not None:
             undo.callback(watch.cancel)
         upstream = service.upstream.open(ClientRequest("GET", target, fields, None, exchange, is_upgrade=True))
@@ -68,7 +68,7 @@ def _opened(
     week_start: int | None,
 ) -> OpenedTunnel:
     answer, body = _switched(upstream)
-    turns = SocketTurns(
+    turns = WebSocketTurns(
         authenticate,
         service.admission,
         service.accounting,

@@ -84,7 +84,7 @@ _END_SENT_BEFORE_ITS_RECORD = Edit(
 _CUT_LOOKS_WHOLE = Edit(
     STREAM,
     '        self._end = f"upstream cut it: {detail}"\n',
-    '        self._end = ""\n        self._send(b"", LAST_CHUNK)\n        self._go_on()\n        return\n',
+    '        self._end = ""\n        self._send(b"", LAST_CHUNK)\n        self._advance()\n        return\n',
 )
 _CUT_NOT_RECORDED = Edit(STREAM, "                self._turn.close_async()", "                pass")
 _LAX_SERVER = Edit(
@@ -131,9 +131,9 @@ _FILE_READ_ONCE = Edit(
     "return seen.is_settled and seen.version == version_of(self._path)",
     "return seen.is_settled",
 )
-_HANGUP_UNHEARD = Edit(DISCONNECTS, "                    watch.on_hangup()", "                    pass")
+_HANGUP_UNHEARD = Edit(DISCONNECTS, "                    watch.on_disconnect()", "                    pass")
 _CLIENT_UNWATCHED = Edit(
-    STREAM, "        if mask & GONE:\n            self._finish(CLIENT_LEFT)\n            return\n", ""
+    STREAM, "        if mask & DISCONNECTED:\n            self._finish(CLIENT_LEFT)\n            return\n", ""
 )
 
 
@@ -179,7 +179,7 @@ STATE = (
     Mutation(
         "test_database_locked_in_mid_turn",
         Edit(RECORDER, '            self._settle(overdue, "spool")', "            pass"),
-        (Edit(STREAM, "record: float = 2.0", "record: float = 3600.0"),),
+        (Edit(STREAM, "record_seconds: float = 2.0", "record_seconds: float = 3600.0"),),
     ),
     Mutation("test_disk_full", _FAILED_IS_FORGOTTEN),
     Mutation("test_disk_full", Edit(SPOOL, "            reserve(descriptor, self._reserve_bytes)", "            pass")),
@@ -352,7 +352,7 @@ OPENAI = (
     Mutation("test_unusual_but_valid_response[closes-afterwards]", _STALE_IS_AN_ERROR, (_POOL_NOT_LOOKED_AT,)),
     Mutation(
         "test_upstream_falls_silent[head-direct]",
-        Edit(DISCONNECTS, "                    watch.on_hangup()", "                    pass"),
+        Edit(DISCONNECTS, "                    watch.on_disconnect()", "                    pass"),
     ),
     Mutation("test_upstream_falls_silent[body-direct]", _CLIENT_UNWATCHED),
     Mutation("test_upstream_falls_silent[head-nginx]", _NGINX_GOES_ON_ALONE),
@@ -511,14 +511,14 @@ WEBSOCKETS = (
     Mutation("test_sockets_that_disconnect[direct]", _CUT_SOCKET_NOT_RECORDED),
     Mutation(
         "test_sockets_that_disconnect[direct]",
-        Edit(TUNNEL, '        elif data == b"" or mask & GONE:\n', "        elif False:\n"),
+        Edit(TUNNEL, '        elif data == b"" or mask & DISCONNECTED:\n', "        elif False:\n"),
     ),
     Mutation(
         "test_socket_that_does_not_read[direct]",
         Edit(
             TUNNEL,
-            "self._is_listening = self._end is None and self._recording is None and not self._client.unsent",
-            "self._is_listening = self._end is None and self._recording is None",
+            "self._reads_upstream = self._end is None and self._recording is None and not self._client.unsent",
+            "self._reads_upstream = self._end is None and self._recording is None",
         ),
         (Edit(TUNNEL, "                self._client.unsent or self._recording", "                self._recording"),),
     ),

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 import pytest
 from gunicorn.workers import gthread
 
-from ocm_wsgi.relay.lingering_close import LINGER_SECONDS, Lingering
+from ocm_wsgi.relay.lingering_close import LINGER_SECONDS, LingeringClose
 from ocm_wsgi.relay.loop import Loop
-from ocm_wsgi.relay.request_arrival import HEAD_SECONDS, Arrival
-from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Limits, Stream
+from ocm_wsgi.relay.request_arrival import HEAD_SECONDS, RequestArrival
+from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Stream, Timeouts
 from ocm_wsgi.server import compatibility, hooks
 
-LIMITS = Limits(stall=120, silence=1200)
+TIMEOUTS = Timeouts(stall_seconds=120, silence_seconds=1200)
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Pipe:
             head=b"",
             is_chunked=False,
             turn=None,
-            limits=LIMITS,
+            timeouts=TIMEOUTS,
             defer=lambda callback: callback(),
             on_end=self.ends.append,
         )
@@ -101,9 +101,9 @@ def test_a_client_that_takes_nothing(resources: ExitStack) -> None:
             pipe.loop.run(0.001)
     assert pipe.ends == []
     assert pipe.stream.octets <= taken < 4 * 2**20
-    pipe.stream.check(pipe.loop.now + LIMITS.stall - 1)
+    pipe.stream.check(pipe.loop.now + TIMEOUTS.stall_seconds - 1)
     assert pipe.ends == []
-    pipe.stream.check(pipe.loop.now + LIMITS.stall + 1)
+    pipe.stream.check(pipe.loop.now + TIMEOUTS.stall_seconds + 1)
     assert pipe.ends == [CLIENT_STALLED]
     assert pipe.body.fate == ["closed"]
 
@@ -137,9 +137,9 @@ def test_upstream_that_is_silent(resources: ExitStack) -> None:
     """It is given up when its time is over."""
     pipe = Pipe(resources)
     pipe.stream.start()
-    pipe.stream.check(pipe.loop.now + LIMITS.silence - 1)
+    pipe.stream.check(pipe.loop.now + TIMEOUTS.silence_seconds - 1)
     assert pipe.ends == []
-    pipe.stream.check(pipe.loop.now + LIMITS.silence + 1)
+    pipe.stream.check(pipe.loop.now + TIMEOUTS.silence_seconds + 1)
     assert pipe.ends == ["upstream cut it: it was silent for too long"]
 
 
@@ -181,7 +181,9 @@ def test_a_request_on_its_way_in(resources: ExitStack, sent: list[bytes], arrive
     resources.callback(loop.close)
     near, far = map(resources.enter_context, socket.socketpair())
     told: list[bytes] = []
-    arrival = Arrival(loop, near, b"", is_opaque=False, on_arrived=told.append, on_gone=lambda: told.append(b"gone"))
+    arrival = RequestArrival(
+        loop, near, b"", is_opaque=False, on_arrived=told.append, on_gone=lambda: told.append(b"gone")
+    )
     arrival.start()
     for piece in sent:
         far.sendall(piece)
@@ -201,7 +203,7 @@ def test_a_connection_that_the_client_does_not_close(resources: ExitStack) -> No
     closed: list[int] = []
     for number in range(2):
         near, far = map(resources.enter_context, socket.socketpair())
-        lingering = Lingering(loop, near, lambda number=number: closed.append(number))  # type: ignore[misc]
+        lingering = LingeringClose(loop, near, lambda number=number: closed.append(number))  # type: ignore[misc]
         lingering.start()
         assert far.recv(1) == b""
         assert closed == list(range(number))
@@ -217,7 +219,7 @@ def test_a_connection_that_the_client_does_not_close(resources: ExitStack) -> No
 
 def test_this_gunicorn_fits() -> None:
     """The gunicorn that is installed has inside what the worker class relies on."""
-    assert compatibility.unmet_needs() == []
+    assert compatibility.missing_internals() == []
 
 
 def test_another_gunicorn_gets_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +227,10 @@ def test_another_gunicorn_gets_its_own_threads(monkeypatch: pytest.MonkeyPatch) 
     assert hooks.worker_class() == "ocm_wsgi.server.worker.RelayWorker"
     monkeypatch.setattr(gthread.ThreadWorker, "finish_request", lambda self, conn: None)
     monkeypatch.delattr(gthread.ThreadWorker, "enqueue_req")
-    assert compatibility.unmet_needs() == ["ThreadWorker.enqueue_req(conn)", "ThreadWorker.finish_request(conn, fs)"]
+    assert compatibility.missing_internals() == [
+        "ThreadWorker.enqueue_req(conn)",
+        "ThreadWorker.finish_request(conn, fs)",
+    ]
     assert hooks.worker_class() == "gthread"
     monkeypatch.undo()
     assert hooks.worker_class() == "ocm_wsgi.server.worker.RelayWorker"

@@ -34,8 +34,8 @@ for module in [module for name, module in sys.modules.items() if name.startswith
     for name, value in list(vars(module).items()):
         if name in ("HEAD_SECONDS", "BLOCK_SECONDS"):
             setattr(module, name, {DEADLINE_SECONDS})
-        elif isinstance(value, worker.Limits):
-            setattr(module, name, dataclasses.replace(value, stall={DEADLINE_SECONDS}))
+        elif isinstance(value, worker.Timeouts):
+            setattr(module, name, dataclasses.replace(value, stall_seconds={DEADLINE_SECONDS}))
 """
 HALF_REQUESTS = [
     pytest.param(b"", id="nothing"),

@@ -13,7 +13,7 @@ import pytest
 
 from ocm_wsgi.protocol.http.framing import chunk
 from ocm_wsgi.relay.loop import Loop
-from ocm_wsgi.relay.stream import Limits, Stream
+from ocm_wsgi.relay.stream import Stream, Timeouts
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -63,7 +63,7 @@ def messages(
         head=HEAD,
         is_chunked=True,
         turn=None,
-        limits=Limits(stall=1, silence=1),
+        timeouts=Timeouts(stall_seconds=1, silence_seconds=1),
         head_waits=head_waits,
         defer=loop.defer,
         on_end=lambda _end: client.close(),

@@ -20,8 +20,8 @@ from ocm_wsgi.relay import loop
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.stream import CLIENT_STALLED
 from ocm_wsgi.relay.tunnel import UPSTREAM_STALLED, Tunnel
-from ocm_wsgi.relay.websocket_turns import SocketTurn
-from tests.relay.test_deadlines import LIMITS, Body
+from ocm_wsgi.relay.websocket_turns import WebSocketTurn
+from tests.relay.test_deadlines import TIMEOUTS, Body
 from tests.websocket_peers import Peer
 
 CREATE = b'{"type":"response.create","model":"gpt-5.5"}'
@@ -41,21 +41,21 @@ class Ledger:
         self.refusal: OcmError | None = None
         self.ends: list[tuple[str, Callable[[], None]]] = []
 
-    def asked(self, message: HeldMessage) -> SocketTurn:
+    def admit(self, message: HeldMessage) -> WebSocketTurn:
         """Admit or refuse."""
         create = message.read()
         assert create is not None
         if self.refusal is not None:
             raise self.refusal
         request = TurnRequest("alice", "responses", create.facts, 0.0, 0.0)
-        return SocketTurn(request, lambda: None, week_start=None, is_prewarm=False)
+        return WebSocketTurn(request, lambda: None, week_start=None, is_prewarm=False)
 
     def note(self, limits: RateLimits) -> None:
         """Nobody asks."""
 
-    def ended(self, end: TurnEnded[SocketTurn], told: Callable[[], None]) -> bool:
+    def record(self, end: TurnEnded[WebSocketTurn], on_recorded: Callable[[], None]) -> bool:
         """Remember it."""
-        self.ends.append((end.outcome.status, told))
+        self.ends.append((end.outcome.status, on_recorded))
         return True
 
 
@@ -99,7 +99,7 @@ class Passage:
             upstream=self.body,
             client=client,
             early=b"",
-            limits=LIMITS,
+            timeouts=TIMEOUTS,
             submit=lambda step: step(),
             defer=lambda callback: callback(),
             on_end=self.ends.append,
@@ -145,11 +145,11 @@ def test_a_client_that_takes_nothing(passage: Passage) -> None:
     """It is ended when its time is over, though it goes on speaking; its turn is recorded as cut."""
     passage.ask()
     passage.fill(passage.upstream, Peer().text(DELTA))
-    passage.clock.ahead = LIMITS.stall / 2
+    passage.clock.ahead = TIMEOUTS.stall_seconds / 2
     passage.client.sendall(passage.speaker.frame(Opcode.PING, b""))
     passage.run()
-    assert passage.ends_after(LIMITS.stall / 2 - 5) == []
-    assert passage.ends_after(LIMITS.stall / 2 + 1) == [CLIENT_STALLED]
+    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 - 5) == []
+    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 + 1) == [CLIENT_STALLED]
     assert passage.body.fate == ["closed"]
     assert [status for status, _ in passage.ledger.ends] == ["cut"]
 
@@ -157,23 +157,23 @@ def test_a_client_that_takes_nothing(passage: Passage) -> None:
 def test_an_upstream_that_takes_nothing(passage: Passage) -> None:
     """It is ended when its time is over, though it goes on speaking, and the client is not read from meanwhile."""
     passage.fill(passage.client, passage.speaker.frame(Opcode.PING, b"x" * 125) * 500)
-    passage.clock.ahead = LIMITS.stall / 2
+    passage.clock.ahead = TIMEOUTS.stall_seconds / 2
     passage.upstream.sendall(Peer().frame(Opcode.PING, b""))
     passage.run()
     assert passage.client.recv(10) == Peer().frame(Opcode.PING, b"")
-    assert passage.ends_after(LIMITS.stall / 2 - 5) == []
-    assert passage.ends_after(LIMITS.stall / 2 + 1) == [UPSTREAM_STALLED]
+    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 - 5) == []
+    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 + 1) == [UPSTREAM_STALLED]
 
 
 def test_an_upstream_that_takes_nothing_while_the_client_is_slow(passage: Passage) -> None:
     """A client that is slow, but takes what it gets, does not lengthen upstream's time."""
     passage.fill(passage.upstream, Peer().text(DELTA))
     passage.fill(passage.client, passage.speaker.frame(Opcode.PING, b"x" * 125) * 500)
-    passage.clock.ahead = LIMITS.stall / 2
+    passage.clock.ahead = TIMEOUTS.stall_seconds / 2
     passage.client.recv(2**20)
     passage.fill(passage.upstream, Peer().text(DELTA))
-    assert passage.ends_after(LIMITS.stall / 2 - 5) == []
-    assert passage.ends_after(LIMITS.stall / 2 + 1) == [UPSTREAM_STALLED]
+    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 - 5) == []
+    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 + 1) == [UPSTREAM_STALLED]
 
 
 def test_an_upstream_that_is_silent_in_a_turn(passage: Passage) -> None:
@@ -182,8 +182,8 @@ def test_an_upstream_that_is_silent_in_a_turn(passage: Passage) -> None:
     passage.upstream.sendall(Peer().text(b'{"type":"response.created"}'))
     passage.run()
     assert passage.client.recv(1000)
-    assert passage.ends_after(LIMITS.silence - 1) == []
-    assert passage.ends_after(LIMITS.silence + 1) == [SILENT]
+    assert passage.ends_after(TIMEOUTS.silence_seconds - 1) == []
+    assert passage.ends_after(TIMEOUTS.silence_seconds + 1) == [SILENT]
     assert passage.client.recv(1000) == server_close(INTERNAL_ERROR, "OpenAI was silent for too long.")
     assert [status for status, _ in passage.ledger.ends] == ["cut"]
     assert passage.upstream.recv(10) == b""
@@ -196,7 +196,7 @@ def test_an_upstream_that_is_silent_in_a_message(passage: Passage) -> None:
     passage.upstream.sendall(message[:1000])
     passage.run()
     assert passage.client.recv(2000) == message[:1000]
-    assert passage.ends_after(LIMITS.silence + 1) == [SILENT]
+    assert passage.ends_after(TIMEOUTS.silence_seconds + 1) == [SILENT]
     passage.client.setblocking(False)
     with pytest.raises(BlockingIOError):
         passage.client.recv(10)
@@ -204,7 +204,7 @@ def test_an_upstream_that_is_silent_in_a_message(passage: Passage) -> None:
 
 def test_idle_between_turns(passage: Passage) -> None:
     """Before the first turn and behind one that has ended nobody has to say anything."""
-    assert passage.ends_after(10 * LIMITS.silence) == []
+    assert passage.ends_after(10 * TIMEOUTS.silence_seconds) == []
     passage.ask()
     passage.upstream.sendall(Peer().text(COMPLETED))
     passage.run()
@@ -212,14 +212,14 @@ def test_idle_between_turns(passage: Passage) -> None:
     told()
     assert passage.client.recv(1000) == Peer().text(COMPLETED)
     assert status == "completed"
-    assert passage.ends_after(10 * LIMITS.silence) == []
+    assert passage.ends_after(10 * TIMEOUTS.silence_seconds) == []
 
 
 def test_a_turn_asked_for_after_a_long_rest(passage: Passage) -> None:
     """Upstream has its whole time from when it is asked; that it was idle before does not count."""
-    passage.clock.ahead = 2 * LIMITS.silence
+    passage.clock.ahead = 2 * TIMEOUTS.silence_seconds
     passage.ask()
-    assert passage.ends_after(LIMITS.silence - 1) == []
+    assert passage.ends_after(TIMEOUTS.silence_seconds - 1) == []
 
 
 def test_a_record_that_takes_too_long(passage: Passage) -> None:
@@ -228,10 +228,10 @@ def test_a_record_that_takes_too_long(passage: Passage) -> None:
     passage.upstream.sendall(Peer().text(COMPLETED))
     passage.run()
     passage.client.setblocking(False)
-    passage.tunnel.check(passage.loop.now + LIMITS.record - 1)
+    passage.tunnel.check(passage.loop.now + TIMEOUTS.record_seconds - 1)
     with pytest.raises(BlockingIOError):
         passage.client.recv(1000)
-    assert passage.ends_after(LIMITS.record + 1) == []
+    assert passage.ends_after(TIMEOUTS.record_seconds + 1) == []
     assert passage.client.recv(1000) == Peer().text(COMPLETED)
 
 

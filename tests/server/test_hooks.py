@@ -51,7 +51,7 @@ import os, signal
 from ocm_wsgi.server import hooks
 heard = []
 signal.signal(signal.SIGTERM, lambda *_: heard.append("it"))
-hooks.hold_endings_at_fork()
+hooks.block_signals_during_fork()
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that the parent goes on first
 for _ in range(100):
     child = os.fork()

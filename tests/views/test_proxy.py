@@ -133,7 +133,8 @@ def test_the_first_event_arrives_before_the_second_is_sent(running: RunningServi
 def test_the_request_reaches_upstream_exactly(running: RunningService) -> None:
     """Underscored fields keep their underscore, duplicates stay apart, nothing is added, nothing personal passes."""
     request = head(
-        target="/v1/responses?a=%2f..%2F&B[]={}&",
+        "POST",
+        "/v1/responses?a=%2f..%2F&B[]={}&",
         **{
             "session_id": "s-1",
             "conversation_id": "c-1",
