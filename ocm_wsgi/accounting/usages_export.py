@@ -62,17 +62,17 @@ class UsagesExport:
         self.path = path
         self._database = database
         self._clock = clock
-        self._workers = PerProcess(lambda: _Worker(self.update, interval_seconds))
+        self._updaters = PerProcess(lambda: _Updater(self.update, interval_seconds))
 
     def start(self) -> None:
         """Start the thread of this process that updates the file. Does nothing if it is running already."""
-        self._workers.get().start()
+        self._updaters.get().start()
 
     def close(self) -> None:
         """End the thread, and write the file if the sums have changed."""
-        worker = self._workers.pop()
-        if worker is not None:
-            worker.close()
+        updater = self._updaters.pop()
+        if updater is not None:
+            updater.close()
         self.update(timeout_seconds=CLOSE_SECONDS)
 
     def update(self, *, timeout_seconds: float = 0.0) -> bool:
@@ -141,7 +141,7 @@ class UsagesExport:
         return known
 
 
-class _Worker:
+class _Updater:
     """The thread of one process that updates the file."""
 
     def __init__(self, update: Callable[[], bool], interval_seconds: float) -> None:

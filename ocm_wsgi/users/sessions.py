@@ -101,7 +101,7 @@ class Sessions:
             raise StateError("Sign-in is not possible at the moment.", detail=str(exc)) from exc
 
     def _make_secret(self) -> None:
-        """Put it there whole, unless another process has done so meanwhile."""
+        """Create the secret file in one step, unless another process has created it in the meantime."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with NewFile(self._path, temporary=self._path.with_name(f"cookie.{secrets.token_hex(8)}.new")) as new:
             new.write(secrets.token_bytes(_SECRET_BYTES), sync=False)

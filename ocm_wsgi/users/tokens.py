@@ -1,4 +1,4 @@
-"""Bearer tokens: generating them, and the digest that stands in for them everywhere else. Pure; no I/O."""
+"""Generates bearer tokens, and computes the digest by which they are stored and compared. Pure; no I/O."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_the_ledger_agrees_with_upstream(running: RunningService, batch: list[di
 class Load:
     """Clients that run one streamed turn after another, and note those whose end they received.
 
-    :ivar ended: what upstream called the turns of which a client has the terminal event.
+    :ivar ended: upstream's request IDs of the turns whose terminal event a client received.
     """
 
     def __init__(self, running: RunningService, clients: int) -> None:
@@ -190,7 +190,7 @@ def recorded(state_path: Path) -> Counter[str]:
         return Counter(connection.scalars(query))
 
 
-def test_no_turn_is_lost_or_doubled_by_kill(service: ServiceFactory) -> None:
+def test_no_turn_is_lost_or_duplicated_by_kill(service: ServiceFactory) -> None:
     """While workers are killed at random, every turn whose end a client received is recorded exactly once."""
     running = service(workers=4)
     chooser = random.Random(9)
