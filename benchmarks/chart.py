@@ -104,7 +104,7 @@ def _legend(section: Section) -> Iterator[str]:
         yield f'<rect x="{left}" y="39" width="11" height="11" fill="{_COLOURS[measurement.server]}"/>'
         yield _text(left + 16, 49, measurement.server)
         left += 110
-    yield _text(left, 49, "by how many at once")
+    yield _text(left, 49, "by number of concurrent clients")
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", kind: str = "") -> str:
