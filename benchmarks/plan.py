@@ -38,7 +38,7 @@ class Plan:
     """The measurements of a run.
 
     :ivar streams: the numbers of concurrent streams, one load each.
-    :ivar sockets: how many WebSockets at once, one load each.
+    :ivar sockets: the numbers of concurrent WebSockets, one load each.
     :ivar events: the number of events of each stream and socket.
     :ivar rate: the rate of each stream and socket, in events per second.
     :ivar connections: of small turns, one load each.

@@ -1,7 +1,7 @@
-"""What accounting costs: ``python -m benchmarks.recording [ROWS]``.
+"""The cost of accounting: ``python -m benchmarks.recording [ROWS]``.
 
-Recording: CPU of the process and latency per turn, from one thread and from fifty. Admission: ``user_window`` over
-ROWS turns (1,000,000 by default) of thirty days, with one user who made half of them.
+Recording: CPU time of the process and latency per turn, from one thread and from fifty. Admission: ``user_window`` over
+ROWS turns (1,000,000 by default) in thirty days, half of them by one user.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MODELS = ("gpt-5", "gpt-5-codex", "gpt-5-mini")
 
 
 def turn(started_at: float, user: str) -> Turn:
-    """A turn as it usually is."""
+    """Return a typical turn."""
     usage = Usage(random.randrange(100_000), 0, random.randrange(5_000))
     return Turn(
         id=uuid.uuid4().hex,
@@ -55,7 +55,7 @@ def turn(started_at: float, user: str) -> Turn:
 
 
 def measure_recording(ledger: Ledger, threads: int, turns_each: int) -> None:
-    """Record from some threads at once and print what a turn costs."""
+    """Record from concurrent threads and print the cost of a turn."""
     count = threads * turns_each
     waiting = [turn(time.time(), random.choice(USERS)) for _ in range(count)]
     latencies: list[float] = []
@@ -69,13 +69,13 @@ def measure_recording(ledger: Ledger, threads: int, turns_each: int) -> None:
 
     cpu, wall = _timed(lambda: _in_threads(work, threads))
     print(
-        f"record, {threads:2} threads: {cpu / count * 1e6:6.0f} us CPU a turn, {count / wall:6.0f} turns/s, "
+        f"record, {threads:2} threads: {cpu / count * 1e6:6.0f} us CPU per turn, {count / wall:6.0f} turns/s, "
         f"latency {_percentiles(latencies)}"
     )
 
 
 def measure_windows(database: Database, now: float) -> None:
-    """Ask what admission asks, for windows of several lengths that begin anywhere, and print how long it takes."""
+    """Run admission's query for windows of several lengths and random starts, and print its latencies."""
     for name, seconds in (("5h", 5 * HOUR_SECONDS), ("week", 7 * DAY_SECONDS), ("month", DAYS * DAY_SECONDS)):
         latencies = []
         for _ in range(300):
@@ -88,7 +88,7 @@ def measure_windows(database: Database, now: float) -> None:
 
 
 def fill(database: Database, rows: int, now: float) -> None:
-    """Write rows as the ledger does, in larger batches."""
+    """Write rows like the ledger, in larger batches."""
     for batch in _batches(rows, now):
         with database.write_directly() as direct:
             queries.store_records(direct, [record_of(each) for each in batch])
@@ -124,7 +124,7 @@ def _percentiles(latencies: Sequence[float]) -> str:
 
 
 def main(rows: int) -> None:
-    """Run all in a folder that is removed afterwards."""
+    """Run everything in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/ocm.sqlite3")
         ledger = Ledger(database, Spool(Path(folder) / "spool"))

@@ -120,7 +120,7 @@ class _Connection(asyncio.Protocol):
         self._handshake = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no such class
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's have another class
         # asyncio disables Nagle's algorithm only if the socket has its protocol set, which accepted connections do
         # not. With it, an event would wait for the acknowledgement of the previous one, for up to 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -32,7 +32,7 @@ def config() -> Config:
 
 
 def initial_config() -> Config:
-    """Return the configuration that the process started with, whatever was reloaded since."""
+    """Return the configuration that the process started with, ignoring reloads."""
     loaded = config()
     return _State.initial or loaded
 

@@ -1,4 +1,4 @@
-"""The files in ``deploy/``, judged by the programs they are for: systemd, gunicorn under systemd's rules, logrotate."""
+"""The files in ``deploy/``, checked with the programs that use them: systemd, gunicorn under systemd's rules, logrotate."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ocm_wsgi.credentials import Timeouts
 from ocm_wsgi.simulator import Plan
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-#: Of 100; systemd calls what is below 20 and above "OK".
-MOST_EXPOSURE = 20
+#: Out of 100; systemd rates an exposure below 20 as "OK" or better.
+MAX_EXPOSURE = 20
 
 
 def program(name: str) -> str:
@@ -38,7 +38,7 @@ def program(name: str) -> str:
 
 
 def run(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; its whole output is in ``stdout``."""
+    """Run a program; all its output is in ``stdout``."""
     return subprocess.run(
         command,
         env={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", **environ},
@@ -52,7 +52,7 @@ def run(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float = 20) -> None:
-    """Poll until a condition holds; the process is a real one, so there is nothing else to wait on."""
+    """Poll until a condition is true, as there is nothing to wait on in a real process."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -61,7 +61,7 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 20) -> None:
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """Return a folder with both units, whose program exists on this machine."""
+    """Return a folder with both units, changed to a program that exists on this machine."""
     service = (DEPLOY / "ocm.service").read_text()
     programs = [(f"/opt/ocm/.venv/bin/{name}", program("true")) for name in ("gunicorn", "flask")]
     for found, put in [*programs, ("WorkingDirectory=/opt/ocm", "")]:
@@ -81,36 +81,36 @@ def settings() -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """Return what ``ocm.env`` sets, and what it would set without the comment signs."""
+    """Return the variables that ``ocm.env`` sets, including those commented out."""
     lines = (DEPLOY / "ocm.env").read_text().splitlines()
     return dict(line.lstrip("#").split("=", 1) for line in lines if re.match(r"#?[A-Z_]+=", line))
 
 
-def test_systemd_finds_nothing_wrong(units: Path) -> None:
-    """`systemd-analyze verify` is silent about both units."""
+def test_systemd_verifies_the_units(units: Path) -> None:
+    """`systemd-analyze verify` reports nothing about both units."""
     result = run("systemd-analyze", "verify", "--man=no", f"{units}/ocm.service", f"{units}/ocm.socket")
     assert (result.returncode, result.stdout) == (0, "")
 
 
 def test_systemd_approves_of_the_hardening(units: Path) -> None:
-    """`systemd-analyze security` finds little exposure."""
-    command = ["systemd-analyze", "security", "--offline=yes", f"--threshold={MOST_EXPOSURE}", f"{units}/ocm.service"]
+    """`systemd-analyze security` reports a low exposure."""
+    command = ["systemd-analyze", "security", "--offline=yes", f"--threshold={MAX_EXPOSURE}", f"{units}/ocm.service"]
     result = run(*command)
     assert result.returncode == 0, result.stdout
 
 
 def test_stop_waits_for_turns_and_refreshes() -> None:
-    """systemd kills nothing before gunicorn's own patience, and that of a renewal, has ended."""
+    """systemd kills nothing before gunicorn's own timeout, and that of a refresh, has passed."""
     configuration = (DEPLOY.parent / "gunicorn.conf.py").read_text()
     (graceful_timeout,) = map(int, re.findall(r"^graceful_timeout = (\d+)", configuration, re.MULTILINE))
     assert int(settings()["TimeoutStopSec"]) > max(graceful_timeout, Timeouts().total_seconds)
     assert settings()["KillMode"] == "control-group"
-    # Units stop in the opposite order, and nginx would cut what is under way.
+    # Units stop in reverse order, and nginx would cut off requests in progress.
     assert re.search(r"^After=.*\bnginx\.service\b", (DEPLOY / "ocm.service").read_text(), re.MULTILINE)
 
 
-def test_reload_fails_on_a_mistake(tmp_path: Path) -> None:
-    """What a reload does before HUP succeeds with a good configuration, and fails with a bad one."""
+def test_reload_fails_with_an_invalid_configuration(tmp_path: Path) -> None:
+    """The check before a reload's HUP succeeds with a valid configuration and fails with an invalid one."""
     unit = (DEPLOY / "ocm.service").read_text()
     check, hup = re.findall(r"^ExecReload=(.*)$", unit, re.MULTILINE)
     assert hup == "/bin/kill -HUP $MAINPID"
@@ -125,7 +125,7 @@ def test_reload_fails_on_a_mistake(tmp_path: Path) -> None:
 
 
 def test_environment_names_keys_and_places_that_exist() -> None:
-    """Each variable is a key of the service, and what is written lies in a folder that the unit may write."""
+    """Each variable is a key of the service, and the paths written to are in folders writable by the unit."""
     variables = environment()
     ours = {name.removeprefix("OCM_").lower() for name in variables if name.startswith("OCM_")}
     assert ours - {"config"} <= set(scalar_keys())
@@ -143,19 +143,19 @@ def test_socket_listens_where_nginx_looks() -> None:
     assert f"server {address};" in (DEPLOY / "nginx.conf").read_text()
 
 
-def test_gunicorn_tells_systemd_that_it_is_ready(service: Any, tmp_path: Path) -> None:
-    """`Type=notify` is kept: the master says READY=1."""
+def test_gunicorn_notifies_systemd(service: Any, tmp_path: Path) -> None:
+    """The master sends READY=1, as `Type=notify` requires."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(tmp_path / "notify"))
         notified.settimeout(20)
         running = service(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
         assert b"READY=1" in notified.recv(4096)
-        # A worker that is not up yet would miss the TERM at the end of the test.
+        # A worker that has not started yet would miss the TERM at the end of the test.
         requests.get(running.url, timeout=20)
 
 
-def test_stop_lets_turns_end(service: Any) -> None:
-    """TERM to every process at once, as systemd sends it here, cuts no turn; all are gone afterwards."""
+def test_stop_finishes_turns(service: Any) -> None:
+    """TERM to all processes, as systemd sends it here, interrupts no turn; all have exited afterwards."""
     running = service(users={})
     gate = running.simulator.gate().after(1)
     running.simulator.plan(Plan(text="All of it.", gate=gate))
@@ -171,7 +171,7 @@ def test_stop_lets_turns_end(service: Any) -> None:
 
 
 def test_logrotate_loses_no_line(service: Any, tmp_path: Path) -> None:
-    """After a rotation the lines of master and workers go to the new file, and the old one keeps the rest."""
+    """After a rotation, master and workers log to the new file, and the old one keeps earlier lines."""
     logs = tmp_path / "logs"
     logs.mkdir(mode=0o700)
     log = logs / "ocm.log"
@@ -190,7 +190,7 @@ def test_logrotate_loses_no_line(service: Any, tmp_path: Path) -> None:
     (tmp_path / "logrotate").write_text(configuration)
     result = run("logrotate", "--force", "--state", str(tmp_path / "rotated"), str(tmp_path / "logrotate"))
     assert (result.returncode, result.stdout) == (0, "")
-    # A worker opens its log anew when its loop next turns.
+    # A worker reopens its log in the next iteration of its loop.
     wait_for(lambda: requests.get(f"{running.url}/after", timeout=10) is not None and "/after" in log.read_text())
     old = (logs / "ocm.log.1").read_text()
     assert "/before" in old
@@ -199,7 +199,7 @@ def test_logrotate_loses_no_line(service: Any, tmp_path: Path) -> None:
 
 
 def test_command_runs_with_the_environment_of_the_service(tmp_path: Path) -> None:
-    """`ocm` passes its arguments on to `flask ocm`, in the service's folder and with what ocm.env says."""
+    """`ocm` passes its arguments to `flask ocm`, run in the service's folder with the environment of ocm.env."""
     text = (DEPLOY / "ocm").read_text()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     flask = tmp_path / ".venv" / "bin" / "flask"
@@ -222,7 +222,7 @@ def test_command_runs_with_the_environment_of_the_service(tmp_path: Path) -> Non
 
 
 def test_docs_name_only_what_exists() -> None:
-    """Every file of deploy/ and every command that docs/deploy.md names is there."""
+    """Every file in deploy/ and every command named by docs/deploy.md exists."""
     text = (DEPLOY.parent / "docs" / "deploy.md").read_text()
     files = set(re.findall(r"deploy/([\w.]*\w)", text))
     assert {"nginx.conf", "ocm", "ocm.env", "ocm.service", "ocm.socket", "logrotate"} <= files

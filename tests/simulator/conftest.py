@@ -1,4 +1,4 @@
-"""What the simulator's own tests share."""
+"""Fixtures for the simulator's own tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ocm_wsgi.simulator import Simulator
 
 @pytest.fixture
 def sim() -> Iterator[Simulator]:
-    """A running simulator; afterwards all its threads have ended."""
+    """Return a running simulator, and check afterwards that all its threads have ended."""
     with Simulator() as simulator:
         yield simulator
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("simulator")]

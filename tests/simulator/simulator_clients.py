@@ -1,4 +1,4 @@
-"""Clients for the simulator's own tests: as raw as the question needs."""
+"""Clients for the simulator's own tests, as low-level as necessary."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TURN = {"model": "gpt-5.5", "stream": True, "store": False, "input": []}
 
 @dataclass(frozen=True)
 class Reply:
-    """A response read to its end."""
+    """A complete response."""
 
     status: int
     fields: list[tuple[str, str]]
@@ -36,14 +36,14 @@ class Reply:
 
 
 def owner_fields(credential: dict[str, Any]) -> dict[str, str]:
-    """Return the request fields that a credential stands for."""
+    """Return the request fields for a credential."""
     tokens = credential["tokens"]
     return {"Authorization": f"Bearer {tokens['access_token']}", "ChatGPT-Account-Id": tokens["account_id"]}
 
 
 @contextmanager
 def connect(sim: Simulator, *, tls: ssl.SSLContext | None = None) -> Iterator[http.client.HTTPConnection]:
-    """Open one connection that is kept alive."""
+    """Open one persistent connection."""
     where = urlsplit(sim.url)
     if tls is None:
         connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=TIMEOUT)
@@ -56,7 +56,7 @@ def connect(sim: Simulator, *, tls: ssl.SSLContext | None = None) -> Iterator[ht
 
 
 def call(sim: Simulator, method: str, target: str, *, body: Any = None, fields: dict[str, str] | None = None) -> Reply:
-    """Make one request on a connection of its own; a ``dict`` body is sent as JSON."""
+    """Make one request on its own connection. A ``dict`` body is sent as JSON."""
     with connect(sim) as connection:
         return call_on(connection, method, target, body=body, fields=fields)
 
@@ -79,7 +79,7 @@ def call_on(
 
 
 def take_turn(sim: Simulator, *, fields: dict[str, str] | None = None, **members: Any) -> Reply:
-    """Take one turn with a fresh credential."""
+    """Request one turn with a new credential."""
     fields = {**owner_fields(sim.credential()), **(fields or {})}
     return call(sim, "POST", "/backend-api/codex/responses", body={**TURN, **members}, fields=fields)
 
@@ -98,7 +98,7 @@ def dial(sim: Simulator) -> socket.socket:
 
 
 def exchange_raw(sim: Simulator, request: bytes) -> bytes:
-    """Send bytes and return all that comes until the simulator closes."""
+    """Send bytes and return everything received until the simulator closes the connection."""
     with dial(sim) as sock:
         sock.sendall(request)
         return read_to_end(sock)
@@ -121,13 +121,13 @@ def read_until(sock: socket.socket, marker: bytes) -> bytes:
 
 
 def events_of(body: bytes) -> list[dict[str, Any]]:
-    """Return the data of the events of a stream."""
+    """Return the data of a stream's events."""
     lines = body.decode().splitlines()
     return [json.loads(line[6:]) for line in lines if line.startswith("data: ") and line != "data: [DONE]"]
 
 
 def said(body: bytes) -> str:
-    """Return the text that a stream's deltas make."""
+    """Return the concatenated text of a stream's deltas."""
     return "".join(event["delta"] for event in events_of(body) if event["type"] == "response.output_text.delta")
 
 

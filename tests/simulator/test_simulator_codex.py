@@ -1,4 +1,4 @@
-"""The ChatGPT side: turns, who may ask, and what Codex asks besides."""
+"""The ChatGPT side: turns, authentication, and Codex's other requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.simulator.simulator_clients import TURN, call, events_of, owner_field
 
 
 def test_responses_streams_the_events_of_a_turn(sim: Simulator) -> None:
-    """A turn has the event sequence of the real backend and says the text."""
+    """A turn has the real backend's sequence of events, and contains the text."""
     reply = take_turn(sim)
     kinds = [event["type"] for event in events_of(reply.body)]
     assert reply.status == 200
@@ -34,8 +34,8 @@ def test_responses_streams_the_events_of_a_turn(sim: Simulator) -> None:
     assert said(reply.body) == DEFAULT_TEXT
 
 
-def test_completed_tells_usage_model_and_tier(sim: Simulator) -> None:
-    """The terminal event carries what accounting needs, and the simulator counts the same."""
+def test_completed_reports_usage_model_and_tier(sim: Simulator) -> None:
+    """The terminal event has what accounting needs, and the simulator records the same."""
     usage = {"input_tokens": 100, "cached_tokens": 80, "output_tokens": 9, "reasoning_tokens": 4}
     sim.plan(Plan(usage=usage))
     response = events_of(take_turn(sim, service_tier="priority").body)[-1]["response"]
@@ -70,7 +70,7 @@ def test_completed_tells_usage_model_and_tier(sim: Simulator) -> None:
     ],
 )
 def test_terminal_decides_how_a_turn_ends(sim: Simulator, plan: Plan, last: str, status: str, tokens: int) -> None:
-    """Each planned end is sent and counted as what it is."""
+    """Each planned end is sent and recorded as such."""
     sim.plan(plan)
     assert events_of(take_turn(sim).body)[-1]["type"] == last
     assert sim.wait_for(lambda: sim.turns)
@@ -78,7 +78,7 @@ def test_terminal_decides_how_a_turn_ends(sim: Simulator, plan: Plan, last: str,
 
 
 def test_text_model_and_events_follow_the_plan(sim: Simulator) -> None:
-    """The plan decides what is said, in how many padded deltas, and by which model."""
+    """The plan determines the text, the number of padded deltas, and the model."""
     sim.plan(Plan(text="one two three", events=7, event_bytes=50, model="gpt-other", service_tier="flex"))
     body = take_turn(sim).body
     deltas = [event for event in events_of(body) if event["type"] == "response.output_text.delta"]
@@ -96,7 +96,7 @@ def test_compaction_trigger_gets_one_compaction_item(sim: Simulator) -> None:
 
 
 def test_output_items_follow_the_plan(sim: Simulator) -> None:
-    """A plan's output items are said instead of a message."""
+    """A plan's output items replace the message."""
     call_item = {"type": "function_call", "call_id": "c1", "name": "shell", "arguments": "{}"}
     sim.plan(Plan(output=[call_item]))
     done = [event for event in events_of(take_turn(sim).body) if event["type"] == "response.output_item.done"]
@@ -104,7 +104,7 @@ def test_output_items_follow_the_plan(sim: Simulator) -> None:
 
 
 def test_responses_refuses_what_is_not_streamed(sim: Simulator) -> None:
-    """The ChatGPT backend only streams, and says so."""
+    """The ChatGPT backend rejects requests that are not streamed."""
     reply = take_turn(sim, stream=False)
     assert (reply.status, reply.json) == (400, {"detail": "Stream must be set to true"})
     assert sim.turns == []
@@ -112,7 +112,7 @@ def test_responses_refuses_what_is_not_streamed(sim: Simulator) -> None:
 
 @pytest.mark.parametrize("encoding", ["zstd", "gzip", "deflate"])
 def test_request_body_may_be_encoded(sim: Simulator, encoding: str) -> None:
-    """An encoded body is understood, and recorded as it was sent."""
+    """An encoded body is decoded, but recorded as sent."""
     plain = json.dumps(TURN).encode()
     compressor = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
     packed = (
@@ -127,15 +127,15 @@ def test_request_body_may_be_encoded(sim: Simulator, encoding: str) -> None:
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff"])
 def test_unreadable_body_is_refused(sim: Simulator, body: bytes) -> None:
-    """A body that is no JSON object is answered with 400."""
+    """A body that is not a JSON object gets 400."""
     fields = owner_fields(sim.credential())
     assert call(sim, "POST", "/backend-api/codex/responses", body=body, fields=fields).status == 400
     fields["Content-Encoding"] = "zstd"
     assert call(sim, "POST", "/backend-api/codex/responses", body=body, fields=fields).status == 400
 
 
-def test_rate_limits_stand_in_the_response_fields(sim: Simulator) -> None:
-    """The windows are told in the fields, as the simulator or the plan has them."""
+def test_rate_limits_are_in_the_response_fields(sim: Simulator) -> None:
+    """The fields report the windows of the simulator or the plan."""
     sim.plan(Plan())
     sim.plan(Plan(rate_limits={"primary": {"used_percent": 99, "window_minutes": 300, "reset_at": 1}}))
     sim.plan(Plan(rate_limits={}))
@@ -150,7 +150,7 @@ def test_rate_limits_stand_in_the_response_fields(sim: Simulator) -> None:
 
 
 def test_request_needs_the_token_and_its_account(sim: Simulator) -> None:
-    """Missing, unknown, expired, revoked and mismatched credentials are told apart, in the backend's shapes."""
+    """Missing, unknown, expired, revoked and mismatched credentials get the backend's different errors."""
     fields = owner_fields(sim.credential())
     token = fields["Authorization"].removeprefix("Bearer ")
 
@@ -171,7 +171,7 @@ def test_request_needs_the_token_and_its_account(sim: Simulator) -> None:
 
 
 def test_refused_request_takes_no_plan(sim: Simulator) -> None:
-    """A plan waits for a request that is authorised."""
+    """Plans stay queued until an authorized request."""
     sim.plan(Plan(text="kept"))
     assert call(sim, "POST", "/backend-api/codex/responses", body=TURN).status == 401
     assert said(take_turn(sim).body) == "kept"
@@ -188,7 +188,7 @@ def test_models_are_listed_with_an_etag(sim: Simulator) -> None:
 
 
 def test_compact_and_search_answer_json(sim: Simulator) -> None:
-    """The two unary endpoints answer JSON; compaction counts as a turn."""
+    """The two unary endpoints return JSON; compaction counts as a turn."""
     fields = owner_fields(sim.credential())
     compacted = call(sim, "POST", "/backend-api/codex/responses/compact", body={"model": "m"}, fields=fields)
     assert compacted.json["output"][0]["type"] == "compaction"
@@ -197,8 +197,8 @@ def test_compact_and_search_answer_json(sim: Simulator) -> None:
     assert call(sim, "GET", "/backend-api/codex/nothing", fields=fields).status == 404
 
 
-def test_wham_tells_usage_and_accounts(sim: Simulator) -> None:
-    """The usage page shows the simulator's windows; the account check shows the one account."""
+def test_wham_returns_usage_and_accounts(sim: Simulator) -> None:
+    """The usage page shows the simulator's windows; the account check shows the only account."""
     fields = owner_fields(sim.credential())
     sim.rate_limits = {"primary": {"used_percent": 100, "window_minutes": 300, "reset_at": 2**31}}
     usage = call(sim, "GET", "/backend-api/wham/usage", fields=fields).json
@@ -212,7 +212,7 @@ def test_wham_tells_usage_and_accounts(sim: Simulator) -> None:
 
 @pytest.mark.parametrize("path", ["/backend-api/conversations", "/backend-api", "/backend-api/me?x=1"])
 def test_private_items_are_marked(sim: Simulator, path: str) -> None:
-    """What no proxy may reach answers 200 with the marker."""
+    """Paths that no proxy may reach return 200 with the marker."""
     reply = call(sim, "GET", path)
     assert (reply.status, PRIVATE_MARKER in reply.body.decode()) == (200, True)
 
@@ -223,7 +223,7 @@ ANSWERS = [name for name, plan in SHAPES.items() if not plan.upgrade and not pla
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_every_shape_is_answered(sim: Simulator, name: str) -> None:
-    """Every shape of the table can be had over HTTP and has its status."""
+    """Every shape in the table works over HTTP and has its status."""
     plan = SHAPES[name]
     sim.plan(plan)
     reply = take_turn(sim)
@@ -235,8 +235,8 @@ def test_every_shape_is_answered(sim: Simulator, name: str) -> None:
         assert (error["code"], error["message"]) == plan.error
 
 
-def test_usage_limit_reached_tells_the_full_window(sim: Simulator) -> None:
-    """The limit's fields come with the 429, as Codex needs them for its text."""
+def test_usage_limit_reached_reports_the_full_window(sim: Simulator) -> None:
+    """The 429 has the limit's fields, which Codex needs for its message."""
     sim.plan(SHAPES["WEEKLY_LIMIT_REACHED"])
     reply = take_turn(sim)
     assert reply.field("x-codex-secondary-used-percent") == "100"

@@ -1,4 +1,4 @@
-"""``python -m ocm_wsgi.simulator`` as a process of its own."""
+"""``python -m ocm_wsgi.simulator`` as a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "ocm_wsgi.simulator"]
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_serves_until_interrupted(tmp_path: Path, number: signal.Signals) -> None:
-    """It prints its URL, writes a private credential that it accepts, and ends cleanly on a signal."""
+    """The command prints its URL, writes a valid and private credential, and ends cleanly on a signal."""
     credential_file = tmp_path / "auth.json"
     command = [*COMMAND, "--credential-file", str(credential_file), "--token-lifetime", "60"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -40,7 +40,7 @@ def test_command_serves_until_interrupted(tmp_path: Path, number: signal.Signals
 
 
 def test_command_serves_tls(tmp_path: Path) -> None:
-    """With a certificate and a key it serves TLS."""
+    """With a certificate and a key the command serves TLS."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     chain, key = tmp_path / "cert.pem", tmp_path / "key.pem"
@@ -60,7 +60,7 @@ def test_command_serves_tls(tmp_path: Path) -> None:
             process.wait(10)
 
 
-def test_help_tells_the_options() -> None:
+def test_help_lists_the_options() -> None:
     """``--help`` names every option."""
     shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True, timeout=10).stdout
     for option in ("--port", "--credential-file", "--tls-cert", "--tls-key", "--token-lifetime", "--interval"):

@@ -1,4 +1,4 @@
-"""The OAuth issuer: refresh, rotation, refusals, and the two ways to sign in."""
+"""The OAuth issuer: refresh, rotation, refusals, and both sign-in flows."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_clock_decides_about_expiry() -> None:
 
 
 def test_refresh_rotates_the_token(sim: Simulator) -> None:
-    """A refresh hands out new tokens that work, and the old refresh token is used up."""
+    """A refresh issues new, working tokens and consumes the old refresh token."""
     sim.token_lifetime = 120
     old = sim.credential()["tokens"]
     new = refresh(sim, old["refresh_token"]).json
@@ -103,15 +103,15 @@ def test_refresh_rotates_the_token(sim: Simulator) -> None:
     assert (record.client_id, record.reason) == (CLIENT_ID, "proactive_expiry")
 
 
-def test_refresh_token_works_once_for_many_at_once(sim: Simulator) -> None:
-    """Of twenty clients that present one refresh token together, one gets new tokens."""
+def test_refresh_token_works_once_under_concurrency(sim: Simulator) -> None:
+    """Of twenty clients that use the same refresh token concurrently, one gets new tokens."""
     token = sim.credential()["tokens"]["refresh_token"]
     with ThreadPoolExecutor(20) as pool:
         statuses = list(pool.map(lambda _: refresh(sim, token).status, range(20)))
     assert sorted(statuses) == [200] + [401] * 19
 
 
-def test_refresh_tells_refusals_apart(sim: Simulator) -> None:
+def test_refresh_distinguishes_refusals(sim: Simulator) -> None:
     """An unknown, expired or revoked refresh token is refused with its own code."""
     expired, revoked, live = (sim.credential()["tokens"]["refresh_token"] for _ in range(3))
     sim.expire(expired)
@@ -124,7 +124,7 @@ def test_refresh_tells_refusals_apart(sim: Simulator) -> None:
 
 
 def test_expire_without_a_token_expires_all_access(sim: Simulator) -> None:
-    """Every access token can be expired at once, while refresh tokens stay live."""
+    """All access tokens can be expired together, while refresh tokens stay live."""
     credential = sim.credential()
     sim.expire()
     reply = call(sim, "GET", "/backend-api/codex/models", fields=owner_fields(credential))
@@ -134,7 +134,7 @@ def test_expire_without_a_token_expires_all_access(sim: Simulator) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SHAPES if name.startswith("REFRESH_")])
 def test_refresh_obeys_the_shapes(sim: Simulator, name: str) -> None:
-    """Each shape for the token endpoint is answered; one that refuses leaves the refresh token live."""
+    """Each shape works at the token endpoint; refusals leave the refresh token live."""
     plan = SHAPES[name]
     sim.plan(plan, path=TOKEN)
     token = sim.credential()["tokens"]["refresh_token"]
@@ -151,7 +151,7 @@ def test_refresh_obeys_the_shapes(sim: Simulator, name: str) -> None:
 
 
 def test_refresh_can_bring_another_account(sim: Simulator) -> None:
-    """The new tokens can be of an account that nobody asked for."""
+    """The new tokens can belong to an unexpected account."""
     sim.plan(SHAPES["REFRESH_OF_ANOTHER_ACCOUNT"], path=TOKEN)
     new = refresh(sim, sim.credential()["tokens"]["refresh_token"]).json
     for token in (new["id_token"], new["access_token"]):
@@ -160,7 +160,7 @@ def test_refresh_can_bring_another_account(sim: Simulator) -> None:
 
 @pytest.mark.parametrize(("point", "used_up"), [("rotation", False), ("rotated", True)])
 def test_refresh_can_be_held_before_and_after_the_rotation(sim: Simulator, point: str, used_up: bool) -> None:
-    """At the gate the token is still live, or used up already, and nothing is answered yet."""
+    """At the gate the token is still live, or already consumed, and there is no response yet."""
     gate = sim.gate().at(point)
     sim.plan(Plan(gate=gate), path=TOKEN)
     token = sim.credential()["tokens"]["refresh_token"]
@@ -176,7 +176,7 @@ def test_refresh_can_be_held_before_and_after_the_rotation(sim: Simulator, point
 
 @pytest.mark.parametrize("body", [b"", b"grant_type=password", b"grant_type=authorization_code&code=x"])
 def test_token_endpoint_refuses_other_grants(sim: Simulator, body: bytes) -> None:
-    """What is neither a refresh nor a known code is refused."""
+    """Requests that are neither a refresh nor a known code are refused."""
     assert call(sim, "POST", TOKEN, body=body).status == 400
 
 
@@ -190,7 +190,7 @@ def _challenge(verifier: str) -> str:
 
 
 def test_browser_login_gives_tokens_for_a_code(sim: Simulator) -> None:
-    """The authorization endpoint redirects back with code and state; the code is good once, with its verifier."""
+    """The authorization endpoint redirects back with code and state; the code is valid once, with its verifier."""
     redirect_uri = "http://127.0.0.1:1455/auth/callback"
     query = {
         "response_type": "code",
@@ -218,7 +218,7 @@ def test_browser_login_gives_tokens_for_a_code(sim: Simulator) -> None:
 
 
 def test_authorize_needs_pkce(sim: Simulator) -> None:
-    """Without a S256 challenge there is no code."""
+    """Without an S256 challenge there is no code."""
     reply = call(sim, "GET", f"/oauth/authorize?redirect_uri={quote('http://127.0.0.1/')}")
     assert reply.status == 400
 
@@ -245,7 +245,7 @@ def test_device_login_is_pending_then_approved(sim: Simulator) -> None:
     assert call(sim, "GET", "/codex/device").status == 200
 
 
-def test_device_login_approves_itself(sim: Simulator) -> None:
+def test_device_login_is_approved_automatically(sim: Simulator) -> None:
     """By default one poll finds the login pending and the next one approved."""
     assert sim.device_polls == 1
     started = call(sim, "POST", "/api/accounts/deviceauth/usercode", body={}).json

@@ -1,4 +1,4 @@
-"""The platform API, asked by OpenAI's own SDK."""
+"""The platform API, used through OpenAI's own SDK."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def client(sim: Simulator) -> Iterator[OpenAI]:
 
 
 def test_responses_whole(sim: Simulator, client: OpenAI) -> None:
-    """A response that is not streamed has text and usage, and is counted."""
+    """A response that is not streamed has text and usage, and is recorded."""
     response = client.responses.create(model="gpt-5.5", input="hi")
     assert response.output_text == DEFAULT_TEXT
     assert response.usage is not None
@@ -29,7 +29,7 @@ def test_responses_whole(sim: Simulator, client: OpenAI) -> None:
 
 
 def test_responses_streamed(sim: Simulator, client: OpenAI) -> None:
-    """A streamed response is the events of a turn, by either way of the SDK."""
+    """A streamed response has the events of a turn, in both of the SDK's interfaces."""
     with client.responses.create(model="gpt-5.5", input="hi", stream=True) as stream:
         assert [event.type for event in stream][-1] == "response.completed"
     with client.responses.stream(model="gpt-5.5", input="hi") as events:
@@ -50,7 +50,7 @@ def test_responses_are_stored(client: OpenAI) -> None:
 
 
 def test_failed_and_incomplete_responses(sim: Simulator, client: OpenAI) -> None:
-    """A whole response can be incomplete or failed, and is counted so."""
+    """An unstreamed response can be incomplete or failed, and is recorded as such."""
     sim.plan(Plan(terminal="incomplete"))
     sim.plan(Plan(terminal="failed", error=("server_error", "broken")))
     assert client.responses.create(model="m", input="hi").status == "incomplete"
@@ -69,7 +69,7 @@ def test_models(client: OpenAI) -> None:
 
 
 def test_chat_completions_whole(sim: Simulator, client: OpenAI) -> None:
-    """A chat completion has text and usage, and is counted."""
+    """A chat completion has text and usage, and is recorded."""
     completion = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
     assert completion.choices[0].message.content == DEFAULT_TEXT
     assert completion.usage is not None
@@ -79,7 +79,7 @@ def test_chat_completions_whole(sim: Simulator, client: OpenAI) -> None:
 
 @pytest.mark.parametrize(("include_usage", "tokens"), [(True, 1234), (False, 0)])
 def test_chat_completions_streamed(sim: Simulator, client: OpenAI, include_usage: bool, tokens: int) -> None:
-    """Chunks make the text; usage is told, and counted, where it is asked for."""
+    """The chunks contain the text; usage is reported and recorded if requested."""
     stream = client.chat.completions.create(
         model="m",
         messages=[{"role": "user", "content": "hi"}],
@@ -95,7 +95,7 @@ def test_chat_completions_streamed(sim: Simulator, client: OpenAI, include_usage
 
 
 def test_chat_stream_without_terminal_is_cut(sim: Simulator, client: OpenAI) -> None:
-    """A chat stream can just end; its turn is cut."""
+    """A chat stream can end early; its turn is recorded as cut."""
     sim.plan(Plan(terminal=None))
     messages: Any = [{"role": "user", "content": "hi"}]
     with client.chat.completions.create(model="m", messages=messages, stream=True) as stream:
@@ -104,13 +104,13 @@ def test_chat_stream_without_terminal_is_cut(sim: Simulator, client: OpenAI) -> 
 
 
 def test_embeddings(client: OpenAI) -> None:
-    """Each input has its vector."""
+    """Each input gets a vector."""
     found = client.embeddings.create(model="m", input=["a", "b"], encoding_format="float")
     assert [each.index for each in found.data] == [0, 1]
 
 
 def test_bad_key_raises_authentication_error(sim: Simulator) -> None:
-    """A key that was never issued, and none at all, are refused in OpenAI's shape; the key is not repeated whole."""
+    """Unknown and missing keys are refused in OpenAI's format, without repeating the whole key."""
     with OpenAI(api_key="sk-proj-not-a-key", base_url=f"{sim.url}/v1", max_retries=0) as client:
         with pytest.raises(openai.AuthenticationError) as caught:
             client.models.list()
@@ -120,7 +120,7 @@ def test_bad_key_raises_authentication_error(sim: Simulator) -> None:
 
 
 def test_other_paths_echo(sim: Simulator) -> None:
-    """Any other path tells what came."""
+    """Any other path returns the request."""
     fields = {"Authorization": f"Bearer {sim.api_key()}", "X-Mine": "1"}
     reply = call(sim, "PATCH", "/v1/files/a%2Fb?x=1", body=b"abc", fields=fields).json
     assert (reply["method"], reply["target"], reply["body_length"]) == ("PATCH", "/v1/files/a%2Fb?x=1", 3)
@@ -129,5 +129,5 @@ def test_other_paths_echo(sim: Simulator) -> None:
 
 
 def test_nothing_else_is_served(sim: Simulator) -> None:
-    """A path of neither side is not found."""
+    """A path outside of both APIs is not found."""
     assert call(sim, "GET", "/elsewhere").status == 404

@@ -1,4 +1,4 @@
-"""Targets that leave their API are found out, however they are spelled."""
+"""Targets outside of their API are detected, however they are written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ESCAPES = [
 
 @pytest.mark.parametrize("target", ESCAPES)
 def test_escape_shows_the_private_item(sim: Simulator, target: str) -> None:
-    """Whatever its spelling, a target that can be read as one outside its API shows the marker."""
+    """However it is written, a target that can be interpreted as outside its API returns the marker."""
     raw = exchange_raw(sim, f"GET {target} HTTP/1.0\r\n\r\n".encode("latin-1"))
     assert PRIVATE_MARKER.encode() in raw
     assert raw.startswith(b"HTTP/1.1 200 ")
@@ -56,16 +56,16 @@ def test_escape_shows_the_private_item(sim: Simulator, target: str) -> None:
     ],
 )
 def test_harmless_targets_stay(sim: Simulator, target: str) -> None:
-    """What stays inside is not taken for an escape."""
+    """Targets inside of their API are not treated as escapes."""
     assert not escapes(path_of(target))
     assert PRIVATE_MARKER.encode() not in exchange_raw(sim, f"GET {target} HTTP/1.0\r\n\r\n".encode())
 
 
 def test_readings_resolve_dots_after_decoding() -> None:
-    """The plainest reading decodes nothing, the second once."""
+    """The first reading decodes nothing, the second decodes once."""
     assert readings("/a/%2e%2e/b/./c/../d")[:2] == ["/a/%2e%2e/b/d", "/b/d"]
 
 
 def test_absolute_form_is_read_as_its_path() -> None:
-    """Scheme and authority of an absolute form are no part of the path."""
+    """An absolute form's scheme and authority are not part of the path."""
     assert path_of("http://host:1/v1/x?y#z") == "/v1/x"

@@ -1,4 +1,4 @@
-"""Responses over a WebSocket, asked by the ``websockets`` client and by raw bytes."""
+"""Responses over a WebSocket, requested by the ``websockets`` client and with raw bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def websocket(
 
 
 def ask(connection: ClientConnection, **members: Any) -> list[dict[str, Any]]:
-    """Ask for a response and return its messages, up to the one that ends it."""
+    """Request a response and return its messages, up to the last one."""
     connection.send(json.dumps({"type": "response.create", "model": "gpt-5.5", "input": [], **members}))
     return answers(connection)
 
@@ -56,8 +56,8 @@ def said(messages: list[dict[str, Any]]) -> str:
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-def test_turn_is_said_in_messages(sim: Simulator, compression: str | None) -> None:
-    """A turn is the same events as over HTTP, after a message with the rate limits; compressed where asked."""
+def test_turn_is_sent_in_messages(sim: Simulator, compression: str | None) -> None:
+    """A turn has the same events as over HTTP, after a message with the rate limits; compressed if negotiated."""
     with websocket(sim, compression=compression) as connection:
         assert bool(connection.protocol.extensions) == (compression is not None)
         messages = ask(connection, service_tier="priority")
@@ -75,7 +75,7 @@ def test_turn_is_said_in_messages(sim: Simulator, compression: str | None) -> No
 
 
 def test_sent_messages_can_be_compared(sim: Simulator) -> None:
-    """The journal holds the hash of all messages' text, one after the other."""
+    """The journal has the hash of all messages' concatenated text."""
     received: list[bytes] = []
     with websocket(sim) as connection:
         connection.send(json.dumps({"type": "response.create", "model": "m"}))
@@ -85,7 +85,7 @@ def test_sent_messages_can_be_compared(sim: Simulator) -> None:
 
 
 def test_prewarm_then_chained_turns(sim: Simulator) -> None:
-    """A prewarm gives an id without a turn being counted or a plan taken; later turns refer to it and each other."""
+    """A prewarm returns an id without recording a turn or taking a plan; later turns refer to it and each other."""
     sim.plan(Plan(text="planned"))
     with websocket(sim) as connection:
         prewarm = ask(connection, generate=False)
@@ -101,7 +101,7 @@ def test_prewarm_then_chained_turns(sim: Simulator) -> None:
 
 
 def test_unknown_previous_response_is_refused(sim: Simulator) -> None:
-    """An id of another connection is not known on this one."""
+    """Ids from other connections are unknown."""
     with websocket(sim) as connection:
         known = ask(connection)[-1]["response"]["id"]
     with websocket(sim) as connection:
@@ -112,7 +112,7 @@ def test_unknown_previous_response_is_refused(sim: Simulator) -> None:
 
 @pytest.mark.parametrize("message", ["nonsense", "[]", '{"type": "response.cancel"}'])
 def test_other_messages_get_an_error(sim: Simulator, message: str) -> None:
-    """What is no ``response.create`` is answered with an error, and the connection goes on."""
+    """Messages other than ``response.create`` get an error, and the connection stays open."""
     with websocket(sim) as connection:
         connection.send(message)
         assert answers(connection)[0]["status"] == 400
@@ -121,7 +121,7 @@ def test_other_messages_get_an_error(sim: Simulator, message: str) -> None:
 
 @pytest.mark.parametrize("name", ["USAGE_LIMIT_REACHED", "SERVER_IS_OVERLOADED", "WEBSOCKET_CONNECTION_LIMIT_REACHED"])
 def test_error_shapes_become_messages(sim: Simulator, name: str) -> None:
-    """An HTTP error's plan is an ``error`` message with its status, error and fields."""
+    """A plan for an HTTP error becomes an ``error`` message with its status, error and fields."""
     plan = SHAPES[name]
     sim.plan(plan)
     with websocket(sim) as connection:
@@ -132,7 +132,7 @@ def test_error_shapes_become_messages(sim: Simulator, name: str) -> None:
 
 
 def test_error_without_json_still_has_an_error(sim: Simulator) -> None:
-    """A plan whose body is not JSON is told as an error all the same."""
+    """A plan whose body is not JSON still becomes an error."""
     sim.plan(SHAPES["BAD_GATEWAY"])
     with websocket(sim) as connection:
         (error,) = ask(connection)
@@ -140,7 +140,7 @@ def test_error_without_json_still_has_an_error(sim: Simulator) -> None:
 
 
 def test_terminals_end_a_turn(sim: Simulator) -> None:
-    """A turn can fail, stay incomplete, or break with an ``error`` message."""
+    """A turn can fail, be incomplete, or end with an ``error`` message."""
     for terminal in ("failed", "incomplete", "error"):
         sim.plan(Plan(terminal=terminal, error=("slow_down", "wait")))
     with websocket(sim) as connection:
@@ -166,7 +166,7 @@ def test_opening_handshake_can_be_refused(sim: Simulator, name: str) -> None:
         assert said(ask(connection)) == DEFAULT_TEXT
 
 
-def test_opening_handshake_can_carry_fields(sim: Simulator) -> None:
+def test_opening_handshake_can_have_fields(sim: Simulator) -> None:
     """A plan for the handshake without a status adds fields to the 101."""
     sim.plan(Plan(upgrade=True, fields=[("openai-model", "gpt-x"), ("x-twice", "1"), ("x-twice", "2")]))
     with websocket(sim) as connection:
@@ -176,7 +176,7 @@ def test_opening_handshake_can_carry_fields(sim: Simulator) -> None:
 
 
 def test_opening_handshake_needs_the_owner(sim: Simulator) -> None:
-    """Without the owner's token there is no WebSocket."""
+    """Opening a WebSocket requires the owner's token."""
     with pytest.raises(InvalidStatus) as caught, websocket(sim, fields={"ChatGPT-Account-Id": "acct-other"}):
         pass
     assert caught.value.response.status_code == 401
@@ -203,7 +203,7 @@ def test_malformed_handshake_is_refused(sim: Simulator) -> None:
     ],
 )
 def test_connection_ends_as_planned(sim: Simulator, plan: Plan, kind: type[ConnectionClosed], code: int | None) -> None:
-    """After so many events the connection is dropped, reset, or closed with a code; the turn is cut."""
+    """After the planned event the connection is dropped, reset, or closed with a code; the turn is cut."""
     sim.plan(plan)
     with websocket(sim) as connection:
         with pytest.raises(kind) as caught:
@@ -215,7 +215,7 @@ def test_connection_ends_as_planned(sim: Simulator, plan: Plan, kind: type[Conne
 
 
 def test_gate_holds_the_next_message(sim: Simulator) -> None:
-    """The first event is there while the second is not sent yet; pings are answered meanwhile."""
+    """The first event arrives before the second is sent; pings are answered meanwhile."""
     gate = sim.gate().after(1)
     sim.plan(Plan(gate=gate))
     with websocket(sim) as connection:
@@ -236,7 +236,7 @@ def _drop(connection: ClientConnection) -> None:
 
 @pytest.mark.parametrize("leave", [_drop, ClientConnection.close], ids=["drop", "close-frame"])
 def test_silence_ends_when_the_client_leaves(sim: Simulator, leave: Callable[[ClientConnection], None]) -> None:
-    """A silent turn notices that its client dropped the connection, or closed it."""
+    """A silent turn detects that its client dropped or closed the connection."""
     sim.plan(Plan(silence_after=1))
     with websocket(sim) as connection:
         connection.send(json.dumps({"type": "response.create", "model": "m"}))
@@ -269,7 +269,7 @@ def test_large_messages_pass(sim: Simulator) -> None:
 
 
 def test_plan_with_the_handshake_is_for_every_turn(sim: Simulator) -> None:
-    """The plan in the handshake's field is for all turns of the connection, and not for the handshake."""
+    """The plan in the handshake's field applies to all turns on the connection, but not to the handshake."""
     with websocket(sim, fields={"X-Simulate": '{"text": "mine", "interval": 0.001}'}) as connection:
         assert [said(ask(connection)) for _ in range(2)] == ["mine", "mine"]
 
@@ -282,7 +282,7 @@ def test_platform_has_websockets_without_rate_limits(sim: Simulator) -> None:
 
 
 def test_stop_ends_idle_and_silent_websockets() -> None:
-    """Stopping ends WebSockets at once, idle and held ones."""
+    """Stopping ends idle and blocked WebSockets immediately."""
     sim = Simulator().start()
     sim.plan(Plan(silence_after=1))
     with websocket(sim) as idle, websocket(sim) as silent:
@@ -297,7 +297,7 @@ def test_stop_ends_idle_and_silent_websockets() -> None:
 
 
 def test_upgrade_needs_both_fields(sim: Simulator) -> None:
-    """A GET that does not upgrade is answered as any other."""
+    """A GET without an upgrade is handled like any other."""
     fields = "".join(f"{name}: {value}\r\n" for name, value in owner_fields(sim.credential()).items())
     with dial(sim) as sock:
         sock.sendall(f"GET {TARGET} HTTP/1.1\r\nHost: s\r\nUpgrade: websocket\r\n{fields}\r\n".encode())

@@ -39,7 +39,7 @@ TARGET = "/backend-api/codex/responses"
 
 
 def _chunks(raw: bytes) -> list[bytes]:
-    """Take a chunked response apart."""
+    """Split a chunked response into its chunks."""
     body = raw.partition(b"\r\n\r\n")[2]
     found = []
     while body:
@@ -61,7 +61,7 @@ def _closing(request: bytes) -> bytes:
 def test_every_framing_carries_the_same_turn(
     sim: Simulator, framing: str, encoding: str | None, chunking: str | int
 ) -> None:
-    """Whatever the framing, chunking and encoding, the client reads the turn, and its bytes hash to those sent."""
+    """With any framing, chunking and encoding, the client reads the turn, and its bytes match the recorded hash."""
     sim.plan(Plan(framing=framing, encoding=encoding, chunking=chunking))
     reply = take_turn(sim)
     assert reply.field("Content-Encoding") == encoding
@@ -81,14 +81,14 @@ def test_every_framing_carries_the_same_turn(
     [pytest.param("byte", {1}, id="byte"), pytest.param(10, {10}, id="ten-bytes")],
 )
 def test_chunking_cuts_to_size(sim: Simulator, chunking: str | int, sizes: set[int]) -> None:
-    """Chunks have the planned size, across events; only the last may be shorter."""
+    """Chunks have the planned size, across events; only the last one may be shorter."""
     sim.plan(Plan(chunking=chunking))
     chunks = _chunks(exchange_raw(sim, _closing(turn_bytes(sim))))
     assert {len(chunk) for chunk in chunks[:-1]} == sizes
 
 
 def test_chunking_by_event_and_whole(sim: Simulator) -> None:
-    """One chunk an event, or one chunk in all."""
+    """A response can have one chunk per event, or one chunk in total."""
     sim.plan(Plan())
     sim.plan(Plan(chunking="whole"))
     by_event = _chunks(exchange_raw(sim, _closing(turn_bytes(sim))))
@@ -99,7 +99,7 @@ def test_chunking_by_event_and_whole(sim: Simulator) -> None:
 
 
 def test_encoded_events_can_be_decoded_as_they_come(sim: Simulator) -> None:
-    """The encoder is flushed after each event: at the gate the first event can be read."""
+    """The encoder is flushed after each event: the first event can be decoded at the gate."""
     gate = sim.gate().after(1)
     sim.plan(Plan(encoding="zstd", gate=gate))
     with dial(sim) as sock:
@@ -115,7 +115,7 @@ def test_encoded_events_can_be_decoded_as_they_come(sim: Simulator) -> None:
 
 
 def test_gate_holds_the_second_event(sim: Simulator) -> None:
-    """The first event is there while the second is not sent yet."""
+    """The first event arrives before the second is sent."""
     gate = sim.gate().after(1)
     sim.plan(Plan(gate=gate))
     with dial(sim) as sock:
@@ -139,7 +139,7 @@ def test_interval_spreads_the_events(sim: Simulator) -> None:
 
 @pytest.mark.parametrize("point", [0, 3])
 def test_silence_ends_when_the_client_leaves(sim: Simulator, point: int) -> None:
-    """A silent response notices at once that its client has gone, and its turn is cut."""
+    """A silent response detects its client's disconnect immediately, and its turn is cut."""
     sim.plan(Plan(silence_after=point))
     with dial(sim) as sock:
         sock.sendall(turn_bytes(sim))
@@ -150,7 +150,7 @@ def test_silence_ends_when_the_client_leaves(sim: Simulator, point: int) -> None
 
 
 def test_silence_before_status_sends_nothing(sim: Simulator) -> None:
-    """Nothing at all is answered until the client leaves."""
+    """Nothing is sent until the client disconnects."""
     sim.plan(Plan(silence_before_status=True))
     with dial(sim) as sock:
         sock.sendall(turn_bytes(sim))
@@ -162,7 +162,7 @@ def test_silence_before_status_sends_nothing(sim: Simulator) -> None:
 
 
 def test_gate_before_status_holds_the_head(sim: Simulator) -> None:
-    """A response can be held before its status line."""
+    """A response can be blocked before its status line."""
     gate = sim.gate().at("status")
     sim.plan(Plan(gate=gate))
     with ThreadPoolExecutor(1) as pool:
@@ -186,7 +186,7 @@ def test_cut_ends_a_chunked_body_without_its_end(sim: Simulator) -> None:
 
 
 def test_reset_breaks_the_connection(sim: Simulator) -> None:
-    """A reset is seen as one."""
+    """A planned reset resets the connection."""
     sim.plan(Plan(reset_after=1))
     with dial(sim) as sock:
         sock.sendall(turn_bytes(sim))
@@ -195,7 +195,7 @@ def test_reset_breaks_the_connection(sim: Simulator) -> None:
 
 
 def test_bad_chunk_breaks_the_framing(sim: Simulator) -> None:
-    """A garbage chunk size is met after whole events."""
+    """An invalid chunk size follows complete events."""
     sim.plan(Plan(bad_chunk=1))
     with pytest.raises(http.client.IncompleteRead):
         take_turn(sim)
@@ -203,14 +203,14 @@ def test_bad_chunk_breaks_the_framing(sim: Simulator) -> None:
 
 @pytest.mark.parametrize("difference", [-5, 5])
 def test_wrong_length_lies(sim: Simulator, difference: int) -> None:
-    """``Content-Length`` is off by so much, and the connection ends."""
+    """``Content-Length`` is wrong by the planned number, and the connection ends."""
     sim.plan(Plan(json={"a": 1}, wrong_length=difference))
     head, _, body = exchange_raw(sim, turn_bytes(sim)).partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body) + difference}".encode() in head
 
 
 def test_head_faults(sim: Simulator) -> None:
-    """The head can lack its type, repeat fields, set cookies and be endless."""
+    """The head can lack its content type, repeat fields, set cookies, and be very long."""
     sim.plan(
         Plan(
             no_content_type=True,
@@ -235,7 +235,7 @@ def test_interim_responses_come_first(sim: Simulator) -> None:
 
 
 def test_garbage_instead_of_and_after_a_response(sim: Simulator) -> None:
-    """What comes can be no HTTP at all, or more than one response."""
+    """The response can be invalid HTTP, or followed by another one."""
     sim.plan(Plan(status_line_garbage=True))
     with pytest.raises(http.client.BadStatusLine):
         take_turn(sim)
@@ -246,7 +246,7 @@ def test_garbage_instead_of_and_after_a_response(sim: Simulator) -> None:
 
 
 def test_connections_are_kept_alive_until_told(sim: Simulator) -> None:
-    """Requests share a connection; ``close_idle`` ends it without a word in the response."""
+    """Requests share a connection; ``close_idle`` closes it without announcing this."""
     fields = owner_fields(sim.credential())
     with connect(sim) as connection:
         for _ in range(2):
@@ -261,7 +261,7 @@ def test_connections_are_kept_alive_until_told(sim: Simulator) -> None:
 
 
 def test_body_can_be_refused_unread(sim: Simulator) -> None:
-    """An answer can come while the body is still on its way; what was read of it is recorded."""
+    """A response can be sent before the body was read; the part that was read is recorded."""
     head = f"POST {TARGET} HTTP/1.1\r\nHost: s\r\nContent-Length: 1000000\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in owner_fields(sim.credential()).items())
     sim.plan(Plan(status=413, refuse_body=True))
@@ -274,7 +274,7 @@ def test_body_can_be_refused_unread(sim: Simulator) -> None:
 
 
 def test_gate_before_the_body_leaves_it_unread(sim: Simulator) -> None:
-    """A held reader takes no more than the sockets' buffers hold."""
+    """A blocked reader receives no more than the sockets' buffers."""
     gate = sim.gate().at("body")
     sim.plan(Plan(gate=gate, slow_read=0.001))
     body = json.dumps({**TURN, "padding": "x" * 400_000}).encode()
@@ -300,7 +300,7 @@ def test_expectation_is_met_before_the_body(sim: Simulator) -> None:
 
 
 def test_chunked_request_is_read(sim: Simulator) -> None:
-    """A chunked body, with extensions and trailers, is put together."""
+    """A chunked body, with extensions and trailers, is decoded."""
     body = json.dumps(TURN).encode()
     head = turn_bytes(sim).partition(b"\r\n\r\n")[0]
     head = re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked\r\nConnection: close", head)
@@ -328,14 +328,14 @@ def test_chunked_request_is_read(sim: Simulator) -> None:
     ],
 )
 def test_bad_messages_are_refused(sim: Simulator, request_bytes: bytes) -> None:
-    """What a strict origin would not take gets 400, and the connection ends."""
+    """Requests that a strict origin would reject get 400, and the connection ends."""
     assert exchange_raw(sim, request_bytes).startswith(b"HTTP/1.1 400 ")
     assert len(sim.bad_messages) == 1
     assert sim.requests == []
 
 
 def test_truncated_body_is_a_bad_message(sim: Simulator) -> None:
-    """A body that ends early is no request, and is remembered as what it was."""
+    """A request whose body ends early is recorded as a bad message."""
     with dial(sim) as sock:
         sock.sendall(turn_bytes(sim)[:-1])
         sock.shutdown(socket.SHUT_WR)
@@ -344,7 +344,7 @@ def test_truncated_body_is_a_bad_message(sim: Simulator) -> None:
 
 
 def test_requests_are_recorded_as_sent(sim: Simulator) -> None:
-    """Target octets, field case, order and duplicates are kept."""
+    """The target's bytes, and the fields' case, order and duplicates are preserved."""
     fields = b"Host: s\r\nsession_id: 1\r\nX-Two: a\r\nx-two: b\r\nConnection: close\r\n"
     exchange_raw(sim, b"GET /v1//a%7E?q=%zz&\xff HTTP/1.1\r\n" + fields + b"\r\n")
     (seen,) = sim.seen("/v1//a%7E")
@@ -360,8 +360,8 @@ def test_requests_are_recorded_as_sent(sim: Simulator) -> None:
     assert (seen.method, seen.http_version, seen.body) == ("GET", "HTTP/1.1", b"")
 
 
-def test_only_the_start_of_a_large_body_is_kept(sim: Simulator) -> None:
-    """Of a large body the hash and length are whole, its bytes are not."""
+def test_only_the_start_of_a_large_body_is_recorded(sim: Simulator) -> None:
+    """Of a large body, the complete hash and length are recorded, but not all bytes."""
     body = b"x" * (3 * 1024 * 1024)
     call(sim, "POST", "/v1/echo", body=body, fields={"Authorization": f"Bearer {sim.api_key()}"})
     (seen,) = sim.requests
@@ -369,7 +369,7 @@ def test_only_the_start_of_a_large_body_is_kept(sim: Simulator) -> None:
 
 
 def test_plan_comes_with_the_request(sim: Simulator) -> None:
-    """A request can bring its own plan, which goes before the queue."""
+    """A request can have its own plan, which precedes the queue."""
     sim.plan(Plan(text="queued"))
     assert said(take_turn(sim, fields={"X-Simulate": '{"text": "brought"}'}).body) == "brought"
     assert said(take_turn(sim).body) == "queued"
@@ -380,13 +380,13 @@ def test_plan_comes_with_the_request(sim: Simulator) -> None:
     ["nonsense", "[]", '{"unknown": 1}', '{"body": "?"}', '{"status": "200"}', '{"fields": [["a"]]}', '{"gate": 1}'],
 )
 def test_bad_plan_is_refused(sim: Simulator, plan: str) -> None:
-    """A plan that is not understood is answered with 400, and says why."""
+    """An invalid plan gets 400, with the reason."""
     reply = take_turn(sim, fields={"X-Simulate": plan})
     assert (reply.status, reply.json["error"]["code"]) == (400, "bad_plan")
 
 
 def test_plans_are_queued_over_http(sim: Simulator) -> None:
-    """Another process can queue plans and ask what was seen."""
+    """Another process can queue plans and read the records."""
     members = {"status": 418, "body": "aGk=", "path": TARGET, "times": 2}
     assert call(sim, "POST", "/_simulator/plan", body=members).json == {"waiting": 2}
     assert call(sim, "POST", "/_simulator/plan", body={"nothing": 1}).status == 400
@@ -397,8 +397,8 @@ def test_plans_are_queued_over_http(sim: Simulator) -> None:
     assert [seen["target"] for seen in state["requests"]][-2:] == [TARGET, "/_simulator/state"]
 
 
-def test_default_plan_is_for_all_the_rest(sim: Simulator) -> None:
-    """Where no plan waits the default one is obeyed, by the APIs only."""
+def test_default_plan_applies_to_all_others(sim: Simulator) -> None:
+    """Without a queued plan the default one applies, but to the APIs only."""
     sim.default_plan = Plan(json="default")
     sim.plan(Plan(json="queued"))
     assert [take_turn(sim).json for _ in range(3)] == ["queued", "default", "default"]
@@ -406,7 +406,7 @@ def test_default_plan_is_for_all_the_rest(sim: Simulator) -> None:
 
 
 def test_plans_wait_for_their_path(sim: Simulator) -> None:
-    """A plan with a path goes past other requests; one without a path is for the APIs only."""
+    """A plan with a path ignores other requests; one without a path applies to the APIs only."""
     sim.plan(Plan(json="models"), path="/backend-api/codex/models")
     sim.plan(Plan(json="any"))
     assert call(sim, "GET", "/backend-api/conversations").json["items"]
@@ -415,7 +415,7 @@ def test_plans_wait_for_their_path(sim: Simulator) -> None:
 
 
 def test_body_is_sent_in_pieces(sim: Simulator) -> None:
-    """A raw body can be cut into pieces that are events to gates and faults."""
+    """A raw body can be split into pieces that count as events for gates and faults."""
     gate = sim.gate().after(2)
     sim.plan(Plan(body=b"aabbcc", event_bytes=2, framing="length", gate=gate))
     with dial(sim) as sock:
@@ -426,7 +426,7 @@ def test_body_is_sent_in_pieces(sim: Simulator) -> None:
 
 
 def test_head_and_empty_statuses_have_no_body(sim: Simulator) -> None:
-    """HEAD, 204 and 304 have no body, and the connection goes on."""
+    """HEAD, 204 and 304 have no body, and the connection stays open."""
     fields = owner_fields(sim.credential())
     with connect(sim) as connection:
         reply = call_on(connection, "HEAD", "/backend-api/codex/models", fields=fields)
@@ -439,14 +439,14 @@ def test_head_and_empty_statuses_have_no_body(sim: Simulator) -> None:
 
 
 def test_http_1_0_gets_a_close_delimited_body(sim: Simulator) -> None:
-    """A client of HTTP/1.0 gets no chunks."""
+    """HTTP/1.0 clients get no chunks."""
     raw = exchange_raw(sim, turn_bytes(sim).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
     assert b"Transfer-Encoding" not in raw
     assert said(raw.partition(b"\r\n\r\n")[2]) == DEFAULT_TEXT
 
 
 def test_tls_is_served() -> None:
-    """With a context the simulator speaks TLS, says a true end, and stops with connections open."""
+    """With a context the simulator uses TLS, sends close_notify, and stops despite open connections."""
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(server)
@@ -463,8 +463,8 @@ def test_tls_is_served() -> None:
             sim.stop()
 
 
-def test_three_hundred_streams_at_once(sim: Simulator) -> None:
-    """Three hundred responses stand open at once and all end well."""
+def test_three_hundred_concurrent_streams(sim: Simulator) -> None:
+    """Three hundred concurrent responses all complete."""
     gate = sim.gate().after(3)
     sim.plan(Plan(gate=gate), times=300)
     request = _closing(turn_bytes(sim))
@@ -481,7 +481,7 @@ def test_three_hundred_streams_at_once(sim: Simulator) -> None:
     assert len(sim.turns) == 300
 
 
-def test_stop_ends_everything_at_once() -> None:
+def test_stop_ends_everything_immediately() -> None:
     """Stopping closes silent streams, idle connections and the port, and joins every thread."""
     sim = Simulator().start()
     sim.plan(Plan(silence_after=1), times=20)
@@ -504,8 +504,8 @@ def test_stop_ends_everything_at_once() -> None:
     sim.stop()
 
 
-def test_clear_forgets_what_was_seen(sim: Simulator) -> None:
-    """After clearing, the records start anew."""
+def test_clear_drops_all_records(sim: Simulator) -> None:
+    """After clearing, there are no old records."""
     take_turn(sim)
     sim.clear()
     assert (sim.requests, sim.turns, sim.sent, sim.refreshes) == ([], [], [], [])
