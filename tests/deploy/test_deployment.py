@@ -1,4 +1,4 @@
-"""The files in ``deploy/``, checked with the programs that use them: systemd, gunicorn under systemd's rules, logrotate."""
+"""The files in ``deploy/``, checked with the programs that use them: systemd, gunicorn, logrotate."""
 
 from __future__ import annotations
 
