@@ -98,17 +98,17 @@ def shares(
     :param costs_micro_usd: by user, of all the user's turns in this window so far.
     :param earlier: the observations in earlier windows, newest first.
     """
-    learnt = min((_rate(tuple(window)) for window in earlier[:EARLIER_WINDOWS]), default=math.inf)
-    known = min(_rate(tuple(observations)), learnt)
+    earlier_rate = min((_rate(tuple(window)) for window in earlier[:EARLIER_WINDOWS]), default=math.inf)
+    known = min(_rate(tuple(observations)), earlier_rate)
     last = observations[-1] if observations else Observation(0.0, 0, 0)
-    ours_then = min(last.used_percent, known * last.cost_micro_usd) if last.cost_micro_usd else 0.0
+    ours = min(last.used_percent, known * last.cost_micro_usd) if last.cost_micro_usd else 0.0
     rate = known
-    if last.cost_micro_usd and (last.used_percent >= SHORT_RISE or learnt == math.inf):
+    if last.cost_micro_usd and (last.used_percent >= SHORT_RISE or earlier_rate == math.inf):
         # Without use outside, all use is ours, whatever the rate; early in a window, rounding matters too much.
-        rate = ours_then / last.cost_micro_usd
+        rate = ours / last.cost_micro_usd
     if rate == math.inf:
         return Shares(last.used_percent, None, last.used_percent, dict.fromkeys(costs_micro_usd, 0.0))
-    outside = last.used_percent - ours_then
+    outside = last.used_percent - ours
     cost = sum(costs_micro_usd.values())
     expected = last.used_percent + rate * max(cost - last.cost_micro_usd, 0)
     used_percent = min(expected, max(100.0, last.used_percent))

@@ -101,12 +101,9 @@ class UpstreamResponse:
         """
         return None if self.is_bodiless or not self._raw.detach() else self._raw
 
-    def handshake_response(self, rest: bytes) -> HandshakeResponse:
-        """This response as the answer to an opening handshake.
-
-        :param rest: octets that came behind its head.
-        """
-        return HandshakeResponse(self.status, self.reason, self._field_lines, rest)
+    def handshake_response(self) -> HandshakeResponse:
+        """Return this response as the response to an opening handshake."""
+        return HandshakeResponse(self.status, self.reason, self._field_lines)
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end; end the request at upstream otherwise."""

@@ -49,7 +49,7 @@ def open_websocket(
         limits, week_start = rate_limits.read_fields(upstream.fields)
         if limits is not None:
             service.accounting.note_rate_limits(limits)
-        if not upstream.handshake_response(b"").is_accepted:
+        if not upstream.handshake_response().is_accepted:
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, log)
         undo.callback(upstream.close)
@@ -82,8 +82,9 @@ def _opened(
 
 
 def _switched(upstream: UpstreamResponse) -> tuple[HandshakeResponse, RawResponse]:
-    upstream.handshake_response(b"").require_websocket()
+    answer = upstream.handshake_response()
+    answer.require_websocket()
     body = upstream.detach()
     if body is None:
         raise UpgradeUnavailable(_UNAVAILABLE)
-    return upstream.handshake_response(body.buffered), body
+    return answer, body

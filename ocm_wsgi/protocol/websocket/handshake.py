@@ -78,13 +78,11 @@ class HandshakeResponse:
     """Upstream's response to the opening handshake.
 
     :ivar fields: all fields, in order, as received.
-    :ivar trailing_data: octets received after its head.
     """
 
     status: int
     reason: str
     fields: Fields
-    trailing_data: bytes
 
     @property
     def is_accepted(self) -> bool:

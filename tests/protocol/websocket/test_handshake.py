@@ -28,9 +28,7 @@ HANDSHAKE = [
 
 def accepting(*more: tuple[str, str]) -> HandshakeResponse:
     """Return a response of upstream that accepts the handshake."""
-    return HandshakeResponse(
-        101, "Switching Protocols", [("Upgrade", "WebSocket"), ("Connection", "Upgrade"), *more], b""
-    )
+    return HandshakeResponse(101, "Switching Protocols", [("Upgrade", "WebSocket"), ("Connection", "Upgrade"), *more])
 
 
 def replaced(name: str, value: str | None) -> Fields:
@@ -128,7 +126,7 @@ def test_handshake_through_the_proxy() -> None:
     assert (request.path, request.headers["authorization"]) == ("/backend-api/codex/responses?x=1", "Bearer owner")
     response = server.accept(request)
     response.headers["x-request-id"] = "req_1"
-    answer = HandshakeResponse(response.status_code, response.reason_phrase, list(response.headers.raw_items()), b"")
+    answer = HandshakeResponse(response.status_code, response.reason_phrase, list(response.headers.raw_items()))
     answer.require_websocket()
     assert answer.deflate() == DeflateParameters(server_no_context_takeover=True, client_max_window_bits=11)
     client.receive_data(answer.head())
@@ -171,7 +169,7 @@ def test_deflate_refuses_extensions_that_cannot_be_read() -> None:
 def test_require_websocket_refuses_other_protocols(value: str) -> None:
     """Upstream must switch to the protocol that the client requested."""
     with pytest.raises(UpstreamError):
-        HandshakeResponse(101, "Switching Protocols", [("Upgrade", value)], b"").require_websocket()
+        HandshakeResponse(101, "Switching Protocols", [("Upgrade", value)]).require_websocket()
     accepting().require_websocket()
 
 
