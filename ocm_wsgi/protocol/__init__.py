@@ -1,1 +1,1 @@
-"""HTTP, WebSocket and the Responses API without I/O: bytes in, values out."""
+"""HTTP, WebSocket and the Responses API without I/O: octets in, values out."""

@@ -1,7 +1,7 @@
-"""The name of the owner's credential, whose subscription the quota is. Pure; no I/O."""
+"""The name of the owner's credential, to which the quota belongs. Pure; no I/O."""
 
 from __future__ import annotations
 
-#: Names the owner's credential in rows, labels and defaults. There is one so far. Quota is what a credential has, and
-#: this package, which imports nothing, can be imported wherever the name is needed, from the ledger to the views.
+#: The owner's credential in rows, labels and defaults. So far there is only one. It is defined here because each
+#: credential has its quota, and every package that needs the name, from the ledger to the views, can import this one.
 DEFAULT_CREDENTIAL = "default"

@@ -1,1 +1,1 @@
-"""The Responses API: what a request asks for, and what a response says it used."""
+"""The Responses API: model and tier of requests, outcome and usage of responses, rate limits."""
