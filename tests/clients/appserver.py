@@ -1,6 +1,6 @@
 """``codex app-server``: one Codex process that takes several turns, driven by JSON-RPC over its standard streams.
 
-It is what Codex's own desktop app and editor extensions speak with.
+Codex's own desktop app and editor extensions use it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ ANSWER_SECONDS = 30.0
 
 
 class AppServer:
-    """A running one, with one thread: Codex's word for a conversation.
+    """A running app-server with one thread, which is Codex's word for a conversation.
 
-    :ivar thread_id: of the conversation that all turns belong to.
+    :ivar thread_id: the conversation that all turns belong to.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -37,16 +37,16 @@ class AppServer:
         self.thread_id: str = started["thread"]["id"]
 
     def turn(self, prompt: str) -> tuple[str, str]:
-        """Take a turn to its end; return its status and what the model said."""
+        """Take a turn to its end; return its status and the model's text."""
         self._call("turn/start", {"threadId": self.thread_id, "input": [{"type": "text", "text": prompt}]})
-        said = ""
+        text = ""
         while True:
             message = self._receive()
             params = message.get("params", {})
             if message.get("method") == "item/completed" and params["item"]["type"] == "agentMessage":
-                said += params["item"]["text"]
+                text += params["item"]["text"]
             elif message.get("method") == "turn/completed":
-                return params["turn"]["status"], said
+                return params["turn"]["status"], text
 
     def _call(self, method: str, params: Mapping[str, Any]) -> Any:
         self._requests += 1
@@ -63,15 +63,15 @@ class AppServer:
         self._process.stdin.flush()
 
     def _receive(self) -> dict[str, Any]:
-        """Return the next message, of whatever kind."""
+        """Return the next message of any kind."""
         assert self._process.stdout is not None
         deadline = time.monotonic() + ANSWER_SECONDS
         while b"\n" not in self._received:
             left = max(0.0, deadline - time.monotonic())
             readable, _, _ = select.select([self._process.stdout], [], [], left)
-            assert readable, f"Codex says nothing for {ANSWER_SECONDS} s"
+            assert readable, f"Codex sent nothing for {ANSWER_SECONDS} s"
             octets = os.read(self._process.stdout.fileno(), 65536)
-            assert octets, "Codex has ended"
+            assert octets, "Codex has exited"
             self._received += octets
         line, _, self._received = self._received.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
@@ -80,9 +80,9 @@ class AppServer:
 
 @contextmanager
 def run_app_server(home: Path, environ: Mapping[str, str]) -> Iterator[AppServer]:
-    """Run one until the end of the context.
+    """Run an app-server until the end of the context.
 
-    :param home: prepared by :func:`tests.clients.codex.prepare_home`, which also gave `environ`.
+    :param home: prepared by :func:`tests.clients.codex.prepare_home`, which also returned `environ`.
     """
     with (home / "stderr.log").open("wb") as log:
         process = subprocess.Popen(
@@ -98,5 +98,5 @@ def run_app_server(home: Path, environ: Mapping[str, str]) -> Iterator[AppServer
         try:
             yield AppServer(process)
         finally:
-            # Codex is a Node script that starts the real program: a session of their own, to end both.
+            # Codex is a Node script that starts the real program; a separate session allows killing both.
             os.killpg(process.pid, signal.SIGKILL)

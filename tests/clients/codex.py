@@ -1,6 +1,6 @@
-"""The real Codex client, run once and without a person, on a configuration of its own.
+"""Runs the real Codex client once, non-interactively, with its own configuration.
 
-Knows how to start it and keep it to itself; what it says and does is for the tests.
+This module starts and isolates the client; the tests check its output and behaviour.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parents[2] / ".cache/codex/node_modules/.bin/codex"
-# Of those bundled with the pinned release; for an unknown one Codex warns of missing metadata.
+# One of the models bundled with the pinned release; for unknown models Codex warns about missing metadata.
 MODEL = "gpt-5.5"
 _NO_RETRIES = "request_max_retries = 0\nstream_max_retries = 0"
 
@@ -30,19 +30,19 @@ def run_codex(
     retries: bool = False,
     timeout_seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``codex exec`` with one prompt and wait for its end.
+    """Run ``codex exec`` with one prompt, and wait for it to exit.
 
-    :param base_url: of the provider, with its ``/v1``.
-    :param home: an empty directory, or one that an earlier run has used; becomes ``HOME`` and ``CODEX_HOME``.
-    :param websockets: whether the provider claims to speak them.
-    :param authority: a file of the one root certificate to trust, for TLS.
-    :param retries: whether a failure is tried again as often as Codex does by default; without, it shows at once.
+    :param base_url: the provider's base URL, including ``/v1``.
+    :param home: an empty directory, or that of an earlier run; becomes ``HOME`` and ``CODEX_HOME``.
+    :param websockets: whether the provider is configured as supporting WebSockets.
+    :param authority: a file with the only root certificate to trust, for TLS.
+    :param retries: whether to retry failures as often as Codex does by default, or not at all.
     :return: exit status 0 or 1, the model's text on stdout, everything else on stderr.
     """
     environ = prepare_home(home, base_url, bearer_token, websockets=websockets, authority=authority, retries=retries)
     options = ["--strict-config", "--skip-git-repo-check", "--ephemeral", "--sandbox=read-only"]
     command = [str(PROGRAM), "exec", *options, prompt]
-    # Codex is a Node script that starts the real program: a session of their own, to end both where they hang.
+    # Codex is a Node script that starts the real program; a separate session allows killing both if they hang.
     with subprocess.Popen(
         command,
         cwd=home,
@@ -58,7 +58,7 @@ def run_codex(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             stdout, stderr = process.communicate()
-            pytest.fail(f"Codex did not end within {timeout_seconds} s.\n{stdout}\n{stderr}")
+            pytest.fail(f"Codex did not exit within {timeout_seconds} s.\n{stdout}\n{stderr}")
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
@@ -71,9 +71,9 @@ def prepare_home(
     authority: Path | None,
     retries: bool,
 ) -> dict[str, str]:
-    """Write a configuration into `home`; return the whole environment for Codex. Parameters as of :func:`run_codex`.
+    """Write a configuration into `home`; return Codex's complete environment. Parameters as for :func:`run_codex`.
 
-    Nothing of the developer's own Codex, proxies or keys comes along.
+    The developer's own Codex settings, proxies and keys are not used.
     """
     assert PROGRAM.exists(), "Codex is not installed: `make test` does it"
     home.mkdir(exist_ok=True)
@@ -89,7 +89,7 @@ def prepare_home(
 
 
 def _configuration(base_url: str, *, websockets: bool, retries: bool) -> str:
-    """Return a ``config.toml`` for a provider behind `base_url`; nothing else is on the network."""
+    """Return a ``config.toml`` for a provider behind `base_url`; Codex contacts nothing else on the network."""
     return f"""
 model = "{MODEL}"
 model_provider = "ocm"
@@ -99,7 +99,7 @@ check_for_update_on_startup = false
 enabled = false
 
 [features]
-plugins = false # would fetch a list from GitHub
+plugins = false # would download a list from GitHub
 
 [model_providers.ocm]
 name = "OCM"

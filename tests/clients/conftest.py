@@ -1,4 +1,4 @@
-"""Fixtures for clients that come the whole way: TLS, nginx, the service, the simulator."""
+"""Fixtures for clients that use the whole stack: TLS, nginx, the service, the simulator."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def start_nginx(tmp_path: Path) -> Iterator[Callable[[str], Nginx]]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the test of long silence begin first: it only waits, while other workers of pytest-xdist go on."""
+    """Run the test of long silence first: it only waits, while other workers of pytest-xdist continue."""
     items.sort(key=lambda item: item.path.name != "test_silence.py")

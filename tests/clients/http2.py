@@ -1,6 +1,6 @@
-"""A client of HTTP/2 that can leave a single stream, with RST_STREAM, as browsers and Go programs do.
+"""An HTTP/2 client that can reset a single stream with RST_STREAM, as browsers and Go programs do.
 
-Python's own client (``httpx2``) reads many streams on one connection but resets none.
+Python's own client (``httpx2``) reads several streams on one connection but cannot reset one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WAIT_SECONDS = 15.0
 
 
 class Http2Client:
-    """One connection, used from one thread.
+    """An HTTP/2 connection, used from one thread.
 
     :param connection: a TLS connection on which HTTP/2 was negotiated.
     """
@@ -35,11 +35,11 @@ class Http2Client:
         self._flush()
 
     def fileno(self) -> int:
-        """Let ``select`` wait for it."""
+        """Return the socket's descriptor, for ``select``."""
         return self._socket.fileno()
 
     def post(self, target: str, body: bytes, bearer_token: str) -> int:
-        """Send a request; return the number of its stream."""
+        """Send a request; return its stream id."""
         stream = self._protocol.get_next_available_stream_id()
         fields = {
             ":method": "POST",
@@ -55,7 +55,7 @@ class Http2Client:
         return stream
 
     def read_event(self, stream: int) -> bytes:
-        """Return the next event of a stream of them, with the blank line that ends it."""
+        """Return the next event of an event stream, including the blank line that ends it."""
         while b"\n\n" not in self._received[stream]:
             assert stream not in self._ended, "the stream has ended"
             self._receive()
@@ -63,13 +63,13 @@ class Http2Client:
         return event + mark
 
     def read_rest(self, stream: int) -> bytes:
-        """Return all that is still to come."""
+        """Return the remaining data of a stream."""
         while stream not in self._ended:
             self._receive()
         return self._received.pop(stream)
 
     def reset(self, stream: int) -> None:
-        """Leave one stream, and stay for the others."""
+        """Reset one stream, and keep the connection open for the others."""
         self._protocol.reset_stream(stream, ErrorCodes.CANCEL)
         self._flush()
 
@@ -92,7 +92,7 @@ class Http2Client:
 
 @contextmanager
 def connect_http2(nginx: Nginx) -> Iterator[Http2Client]:
-    """Open a connection, which the end of the context just closes."""
+    """Open a connection that is closed without a GOAWAY at the end of the context."""
     tls = nginx.own_tls()
     tls.set_alpn_protocols(["h2"])
     with (

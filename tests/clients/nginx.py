@@ -1,4 +1,4 @@
-"""The real nginx, run unprivileged on ``deploy/nginx.conf`` itself, with only names, ports and paths replaced."""
+"""Runs the real nginx, unprivileged, with ``deploy/nginx.conf`` in which only names, ports and paths are replaced."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CONFIGURATION = Path(__file__).parents[2] / "deploy/nginx.conf"
 SERVER_NAME = "localhost"
 LOOPBACK = ("127.0.0.1", 0)
 
-# As nginx.conf of a distribution is around our file, with all paths in one directory. Debian's has gzip on.
-_AROUND = """
+# Like a distribution's nginx.conf that includes our file, with all paths in one directory. Debian enables gzip.
+_MAIN_CONFIGURATION = """
 daemon off;
-# Whoever runs the tests: nobody else could enter the directory.
+# The user that runs the tests, because no other user can enter the directory.
 user {user} {group};
 pid {directory}/nginx.pid;
 error_log {directory}/error.log info;
@@ -47,8 +47,8 @@ http {{
 class Nginx:
     """A running nginx.
 
-    :ivar tls: trusts its certificate, whose chain was made for this run.
-    :ivar authority: the root certificate of that chain, for clients that take a file.
+    :ivar tls: a context that trusts its certificate, whose chain was generated for this run.
+    :ivar authority: the root certificate of that chain, for clients that need a file.
     """
 
     https_port: int
@@ -58,11 +58,11 @@ class Nginx:
 
     @property
     def url(self) -> str:
-        """Where it speaks TLS."""
+        """The base URL of the TLS port."""
         return f"https://{SERVER_NAME}:{self.https_port}"
 
     def own_tls(self) -> ssl.SSLContext:
-        """Return what ``tls`` is, for a client that changes it, as those of HTTP/2 do."""
+        """Return a separate context like ``tls``, for clients that modify it, as HTTP/2 clients do."""
         return ssl.create_default_context(cafile=self.authority)
 
     def connect(self, *, timeout_seconds: float = 20) -> HTTPSConnection:
@@ -74,16 +74,16 @@ class Nginx:
 def run_nginx(upstream: str, directory: Path, *, edits: Mapping[str, str] | None = None) -> Iterator[Nginx]:
     """Run nginx in front of `upstream` (``host:port``) until the end of the context.
 
-    nginx takes over listening sockets that are open before it starts, as in an upgrade of its binary: no port can be
-    lost to another process, and a client that comes too early waits.
+    nginx inherits listening sockets that are opened before it starts, as in a binary upgrade: no other process can take
+    the ports, and a client that connects too early waits.
 
-    :param directory: an empty one, for its configuration, certificate, logs and temporary files.
-    :param edits: what an owner changes in the file beyond the lines marked EDIT; each is there once.
+    :param directory: an empty directory for its configuration, certificate, logs and temporary files.
+    :param edits: replacements that an owner makes in addition to the lines marked EDIT; each occurs once.
     """
     tls = _write_certificate(directory)
     with socket.create_server(LOOPBACK) as https, socket.create_server(LOOPBACK) as http:
         for listener in (https, http):
-            listener.setblocking(False)  # nginx takes it as it is, and several workers would wait in one accept()
+            listener.setblocking(False)  # nginx does not set this, and several workers would block in one accept()
         nginx = Nginx(https.getsockname()[1], http.getsockname()[1], tls, directory / "authority.pem")
         _write_configuration(directory, nginx, upstream, edits or {})
         process = subprocess.Popen(
@@ -100,7 +100,7 @@ def run_nginx(upstream: str, directory: Path, *, edits: Mapping[str, str] | None
 
 
 def check_configuration(directory: Path) -> subprocess.CompletedProcess[str]:
-    """Have nginx say what it thinks of the configuration that :func:`run_nginx` wrote."""
+    """Run ``nginx -t`` on the configuration that :func:`run_nginx` wrote."""
     return subprocess.run([*_command(directory), "-t"], capture_output=True, text=True, check=False)
 
 
@@ -111,7 +111,7 @@ def _command(directory: Path) -> list[str]:
 
 
 def _write_certificate(directory: Path) -> ssl.SSLContext:
-    """Write a certificate with an intermediate one, as a public authority would issue it; return who trusts it."""
+    """Write a certificate with an intermediate one, as public authorities do; return a context that trusts it."""
     authority = trustme.CA()
     leaf = authority.create_child_ca().issue_cert(SERVER_NAME)
     (directory / "fullchain.pem").write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
@@ -125,7 +125,7 @@ def _write_certificate(directory: Path) -> ssl.SSLContext:
 def _write_configuration(directory: Path, nginx: Nginx, upstream: str, edits: Mapping[str, str]) -> None:
     user = pwd.getpwuid(os.geteuid()).pw_name
     group = grp.getgrgid(os.getegid()).gr_name
-    (directory / "nginx.conf").write_text(_AROUND.format(directory=directory, user=user, group=group))
+    (directory / "nginx.conf").write_text(_MAIN_CONFIGURATION.format(directory=directory, user=user, group=group))
     text = CONFIGURATION.read_text()
     for found, put, times in [
         ("server 127.0.0.1:8080;", f"server {upstream};", 1),
@@ -135,7 +135,7 @@ def _write_configuration(directory: Path, nginx: Nginx, upstream: str, edits: Ma
         ("listen [::]:443 ssl http2 default_server;", "", 1),
         ("listen [::]:80 default_server;", "", 1),
         ("listen 80;", f"listen 127.0.0.1:{nginx.http_port};", 1),
-        # Not every machine that runs tests has IPv6.
+        # Not every test machine has IPv6.
         ("listen [::]:443 ssl http2;", "", 1),
         ("listen [::]:80;", "", 1),
         ("server_name ocm.example.org;", f"server_name {SERVER_NAME};", 2),

@@ -1,4 +1,4 @@
-"""A WebSocket client that comes through nginx."""
+"""A WebSocket client that connects through nginx."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAIT_SECONDS = 20.0
 
 @contextmanager
 def connect_socket(stack: Stack) -> Iterator[ClientConnection]:
-    """Open a WebSocket as Codex does: it sends no pings."""
+    """Open a WebSocket as Codex does, without sending pings."""
     with connect(
         f"{stack.nginx.url.replace('https', 'wss', 1)}/v1/responses",
         ssl=stack.nginx.tls,
@@ -29,14 +29,14 @@ def connect_socket(stack: Stack) -> Iterator[ClientConnection]:
         yield client
 
 
-def ask(client: ClientConnection, text: str = "say hi") -> None:
-    """Ask for a turn."""
+def request_turn(client: ClientConnection, text: str = "say hi") -> None:
+    """Request a turn."""
     client.send(json.dumps({"type": "response.create", "model": "gpt-5.5", "input": text}))
 
 
-def hear(client: ClientConnection, last: str = "response.completed") -> list[dict[str, Any]]:
-    """Return the messages until one of this type."""
-    heard: list[dict[str, Any]] = []
-    while not heard or heard[-1]["type"] != last:
-        heard.append(json.loads(client.recv(WAIT_SECONDS)))
-    return heard
+def receive_until(client: ClientConnection, last: str = "response.completed") -> list[dict[str, Any]]:
+    """Return the messages up to one of this type."""
+    received: list[dict[str, Any]] = []
+    while not received or received[-1]["type"] != last:
+        received.append(json.loads(client.recv(WAIT_SECONDS)))
+    return received

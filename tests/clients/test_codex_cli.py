@@ -1,4 +1,4 @@
-"""The real Codex client, through gunicorn and the simulator."""
+"""The real Codex client with gunicorn and the simulator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = "Hello from far away."
 
 @pytest.fixture
 def codex_home(tmp_path: Path) -> Path:
-    """Return where Codex may keep its things."""
+    """Return the home directory for Codex."""
     return tmp_path / "codex-home"
 
 
@@ -34,7 +34,7 @@ def running(service: Any) -> Any:
 
 
 def test_exec_over_sse(running: Any, codex_home: Path) -> None:
-    """A turn completes, with one request upstream in the owner's name and in Codex's own words."""
+    """A turn completes, with one upstream request that has the owner's credential and Codex's own fields."""
     running.simulator.plan(Plan(text=TEXT))
     result = say_hi(running, codex_home)
     assert (result.returncode, result.stdout.strip()) == (0, TEXT), result.stderr
@@ -49,7 +49,7 @@ def test_exec_over_sse(running: Any, codex_home: Path) -> None:
 
 
 def test_exec_over_websocket(running: Any, codex_home: Path) -> None:
-    """A turn completes over a WebSocket, and no request over HTTP was needed."""
+    """A turn completes over a WebSocket, without any HTTP request."""
     running.simulator.plan(Plan(text=TEXT))
     result = say_hi(running, codex_home, websockets=True)
     assert (result.returncode, result.stdout.strip()) == (0, TEXT), result.stderr
@@ -58,7 +58,7 @@ def test_exec_over_websocket(running: Any, codex_home: Path) -> None:
 
 
 def test_exec_with_websockets_refused(service: Any, codex_home: Path) -> None:
-    """Where WebSockets are not to be had, Codex falls back to HTTP at once, with no retry to spare."""
+    """If WebSockets are not supported, Codex immediately falls back to HTTP, without using up a retry."""
     running = service(users={"alice": BEARER_TOKEN}, arguments=("-k", "gthread"))
     running.simulator.plan(Plan(text=TEXT))
     result = say_hi(running, codex_home, websockets=True)
@@ -68,7 +68,7 @@ def test_exec_with_websockets_refused(service: Any, codex_home: Path) -> None:
 
 
 def test_exec_with_wrong_bearer_token(running: Any, codex_home: Path) -> None:
-    """An unknown bearer token fails with a sentence that says so, and nothing reaches upstream."""
+    """An unknown bearer token fails with a clear message, and nothing reaches upstream."""
     result = say_hi(running, codex_home, bearer_token="sk-ocm-nobody")
     assert result.returncode == 1
     assert "401 Unauthorized" in result.stderr
@@ -77,7 +77,7 @@ def test_exec_with_wrong_bearer_token(running: Any, codex_home: Path) -> None:
 
 
 def test_exec_beyond_usage_limit(running: Any, codex_home: Path) -> None:
-    """The subscription's own limit reaches the user in Codex's friendly words, with its time."""
+    """The user sees Codex's own message about the subscription's limit, with the time of its reset."""
     resets_at = int(datetime(2030, 3, 17, 17, 46, tzinfo=timezone.utc).timestamp())
     error = {"type": "usage_limit_reached", "message": "not shown", "plan_type": "pro", "resets_at": resets_at}
     running.simulator.plan(Plan(status=429, json={"error": error}))

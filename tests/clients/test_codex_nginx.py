@@ -1,4 +1,4 @@
-"""The real Codex client the whole way: TLS with a chain, nginx, the service, the simulator."""
+"""The real Codex client with the whole stack: TLS with a chain, nginx, the service, the simulator."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TEXT = "Hello from far away, over TLS."
 
 
 def say_hi(stack: Stack, home: Path, *, websockets: bool) -> subprocess.CompletedProcess[str]:
-    """Run Codex once through nginx, as alice, with the retries that it has by default."""
+    """Run Codex once through nginx, as alice, with its default retries."""
     options: dict[str, Any] = {"home": home, "websockets": websockets, "authority": stack.nginx.authority}
     return run_codex(f"{stack.nginx.url}/v1", ALICE, "say hi", retries=True, **options)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Return where Codex may keep its things."""
+    """Return the home directory for Codex."""
     return tmp_path / "codex-home"
 
 
@@ -46,7 +46,7 @@ def test_turn_over_sse(start_stack: Callable[..., Stack], home: Path) -> None:
 
 
 def test_turn_over_websocket(start_stack: Callable[..., Stack], home: Path) -> None:
-    """A prewarm and the turn that goes on from it share one WebSocket, and nothing is asked for over HTTP."""
+    """A prewarm and the turn that continues it share one WebSocket, and no HTTP request is made."""
     stack = start_stack()
     stack.simulator.plan(Plan(text=TEXT))
     result = say_hi(stack, home, websockets=True)
@@ -60,7 +60,7 @@ def test_turn_over_websocket(start_stack: Callable[..., Stack], home: Path) -> N
 
 
 def test_upgrade_refused_with_426(start_stack: Callable[..., Stack], home: Path) -> None:
-    """Where the server takes no WebSockets, Codex goes on over SSE at once and says nothing of it."""
+    """If the server does not support WebSockets, Codex silently falls back to SSE."""
     stack = start_stack(arguments=("-k", "gthread"))
     stack.simulator.plan(Plan(text=TEXT))
     result = say_hi(stack, home, websockets=True)
@@ -71,7 +71,7 @@ def test_upgrade_refused_with_426(start_stack: Callable[..., Stack], home: Path)
 
 
 def test_upgrade_refused_with_429(start_stack: Callable[..., Stack], home: Path) -> None:
-    """The subscription's limit, told at the upgrade, reaches the user in Codex's own words; nothing is tried again."""
+    """The user sees Codex's own message about the subscription's limit in the handshake; nothing is retried."""
     stack = start_stack()
     resets_at = int(datetime(2030, 3, 17, 17, 46, tzinfo=timezone.utc).timestamp())
     error = {"type": "usage_limit_reached", "message": "not shown", "plan_type": "pro", "resets_at": resets_at}
@@ -83,8 +83,8 @@ def test_upgrade_refused_with_429(start_stack: Callable[..., Stack], home: Path)
     assert len(stack.simulator.requests) <= 2  # for the prewarm and for the turn
 
 
-def test_limit_used_up(start_stack: Callable[..., Stack], home: Path) -> None:
-    """A user's own limit, told on the WebSocket, reaches the user in the service's words; nothing is tried again."""
+def test_limit_reached(start_stack: Callable[..., Stack], home: Path) -> None:
+    """The user sees the service's message about their own limit on the WebSocket; nothing is retried."""
     limits = [{"per": "month", "requests": 1}]
     stack = start_stack(user_entries=[{"name": "alice", "token": ALICE, "limits": limits}])
     assert stack.turn(ALICE).has_ended
@@ -98,7 +98,7 @@ def test_limit_used_up(start_stack: Callable[..., Stack], home: Path) -> None:
 
 
 def test_reload_between_turns(start_stack: Callable[..., Stack], home: Path) -> None:
-    """A reload between two turns over WebSocket is nothing that the user of one running Codex can notice."""
+    """The user of a running Codex does not notice a reload between two turns over WebSocket."""
     stack = start_stack()
     simulator = stack.simulator
     options: dict[str, Any] = {"websockets": True, "authority": stack.nginx.authority, "retries": False}

@@ -1,4 +1,4 @@
-"""Clients that speak HTTP/2 with nginx: OpenAI's own library, many streams on one connection, and their leaving."""
+"""HTTP/2 clients of nginx: OpenAI's own library, several streams on one connection, and disconnects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HTTP_VERSIONS = pytest.mark.parametrize(
 
 @contextmanager
 def library(stack: Stack, http_version: str) -> Iterator[openai.OpenAI]:
-    """OpenAI's library, which trusts the root and speaks one version of HTTP. It must not have spoken another."""
+    """Yield OpenAI's library, which trusts the root and must use this HTTP version only."""
     spoken: set[str] = set()
     with (
         openai.DefaultHttpxClient(
@@ -45,7 +45,7 @@ def library(stack: Stack, http_version: str) -> Iterator[openai.OpenAI]:
 
 @HTTP_VERSIONS
 def test_library_streamed(stack: Stack, http_version: str) -> None:
-    """Events reach the library one by one: it has the first before the second is sent."""
+    """Events reach the library one by one: the first arrives before the second is sent."""
     gate = Gate().after(1)
     stack.simulator.plan(Plan(text=TEXT, gate=gate))
     with library(stack, http_version) as client:
@@ -58,7 +58,7 @@ def test_library_streamed(stack: Stack, http_version: str) -> None:
 
 @HTTP_VERSIONS
 def test_library_not_streamed(start_stack: Callable[..., Stack], simulator: Simulator, http_version: str) -> None:
-    """A response comes in one piece, here with an owner's API key, and with a question of 20 MB."""
+    """A response is not streamed, here with an owner's API key and a request of 20 MB."""
     stack = start_stack(credential={"auth_mode": "apikey", "OPENAI_API_KEY": simulator.api_key()})
     simulator.plan(Plan(text=TEXT), path=TARGET)
     with library(stack, http_version) as client:
@@ -69,7 +69,7 @@ def test_library_not_streamed(start_stack: Callable[..., Stack], simulator: Simu
 
 
 def test_streams_of_one_connection(stack: Stack) -> None:
-    """Eight streams share a connection: each event comes as it is sent, whatever order they are sent in."""
+    """Eight streams share a connection: each event arrives when it is sent, in whatever order they are sent."""
     gates = [Gate().after(1) for _ in range(STREAMS)]
     bodies: list[bytes] = []
     with (
@@ -93,22 +93,22 @@ def test_streams_of_one_connection(stack: Stack) -> None:
 
 
 def post(client: httpx2.Client, stack: Stack) -> Any:
-    """Begin a turn; the context is its response."""
+    """Start a turn; return the response as a context manager."""
     return client.stream(
         "POST", f"{stack.nginx.url}{TARGET}", content=BODY, headers={"Authorization": f"Bearer {ALICE}"}
     )
 
 
 def begin(client: Http2Client, stack: Stack, plan: Plan) -> int:
-    """Begin a turn, and read its first event."""
+    """Start a turn, and read its first event."""
     stack.simulator.plan(plan)
     stream = client.post(TARGET, BODY, ALICE)
     assert b"response.created" in client.read_event(stream)
     return stream
 
 
-def test_stream_left_by_reset(stack: Stack) -> None:
-    """RST_STREAM ends the request upstream within a second, though upstream is silent; its neighbour goes on."""
+def test_stream_reset(stack: Stack) -> None:
+    """RST_STREAM ends the upstream request within a second, although upstream is silent; other streams continue."""
     simulator = stack.simulator
     gate = Gate().after(1)
     with connect_http2(stack.nginx) as client:
@@ -122,8 +122,8 @@ def test_stream_left_by_reset(stack: Stack) -> None:
     assert sorted(turn.status for turn in simulator.turns) == ["completed", "cut"]
 
 
-def test_streams_left_with_their_connection(stack: Stack) -> None:
-    """A connection that closes ends all of its requests upstream within a second."""
+def test_connection_closed_with_open_streams(stack: Stack) -> None:
+    """Closing a connection ends all of its upstream requests within a second."""
     simulator = stack.simulator
     with connect_http2(stack.nginx) as client:
         for _ in range(STREAMS):

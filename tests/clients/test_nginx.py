@@ -1,4 +1,4 @@
-"""``deploy/nginx.conf`` in a real nginx: what its lines are there for."""
+"""``deploy/nginx.conf`` in a real nginx: the purpose of its lines."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ WAIT_SECONDS = 20.0
 
 
 class Backend(ThreadingHTTPServer):
-    """Stands where the service would, and remembers requests as nginx sent them."""
+    """A stand-in for the service that records requests as nginx sent them."""
 
-    daemon_threads = False  # none may outlive its test
+    daemon_threads = False  # no thread may outlive its test
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -39,7 +39,7 @@ class Backend(ThreadingHTTPServer):
         self.response_fields: dict[str, str] = {}
 
     def values(self, *names: str) -> dict[str, str]:
-        """Return those of the named request fields that came."""
+        """Return the named request fields that arrived."""
         wanted = {name.lower() for name in names}
         return {name.lower(): value for name, value in self.fields if name.lower() in wanted}
 
@@ -87,15 +87,15 @@ def get(nginx: Nginx, target: str = "/", fields: dict[str, str] | None = None) -
             return response, response.read()
 
 
-def test_configuration_without_fault(front: Nginx, tmp_path: Path) -> None:
-    """nginx accepts the file as it is delivered."""
+def test_configuration_is_valid(front: Nginx, tmp_path: Path) -> None:
+    """nginx accepts the file unchanged."""
     check = check_configuration(tmp_path / "nginx")
     assert "test is successful" in check.stderr
     assert check.returncode == 0
 
 
 def test_forwarded_fields_forged(front: Nginx, backend: Backend) -> None:
-    """What a client claims of its address, scheme, host and mount point does not arrive."""
+    """A client's claims about its address, scheme, host and mount point are removed."""
     names = ["Forwarded", "X-Real-IP", "SCRIPT_NAME", "PATH_INFO"]
     names += [f"X-Forwarded-{name}" for name in ("For", "Proto", "Host", "Port", "Prefix", "Protocol", "Ssl")]
     get(front, fields=dict.fromkeys(names, "forged"))
@@ -123,20 +123,20 @@ def test_forwarded_fields_forged(front: Nginx, backend: Backend) -> None:
 def test_upgrade_for_websockets_only(
     front: Nginx, backend: Backend, fields: dict[str, str], expected: dict[str, str]
 ) -> None:
-    """A WebSocket handshake is passed on, no other upgrade is, and nothing asks to close."""
+    """A WebSocket handshake is forwarded, but no other upgrade, and no request asks to close."""
     get(front, fields=fields)
     assert backend.values("Connection", "Upgrade") == expected
 
 
 @pytest.mark.parametrize("target", ["/v1//responses", "/v1/%2E/a%2fb?x=%20&y", "/v1/a/../b;c", "/v1/x?"])
 def test_target_octet_for_octet(front: Nginx, backend: Backend, target: str) -> None:
-    """The request target arrives as the client spelled it, so that the service judges what was really sent."""
+    """The request target is forwarded byte for byte, so that the service validates what was really sent."""
     get(front, target)
     assert backend.request_lines == [f"GET {target} HTTP/1.1"]
 
 
 def test_internal_redirect_refused(front: Nginx, backend: Backend) -> None:
-    """A response cannot make nginx serve something else."""
+    """A response cannot make nginx serve a file."""
     backend.response_fields = {"X-Accel-Redirect": "/elsewhere"}
     response, body = get(front)
     assert (response.status, body) == (200, b"ok")
@@ -144,28 +144,28 @@ def test_internal_redirect_refused(front: Nginx, backend: Backend) -> None:
 
 
 def test_long_field(front: Nginx, backend: Backend) -> None:
-    """A long field, as a turn's metadata may be, passes."""
+    """A long field, such as a turn's metadata, is forwarded."""
     metadata = {"x-codex-turn-metadata": "m" * 30_000}
     get(front, fields=metadata)
     assert backend.values(*metadata) == metadata
 
 
 def test_response_fields(front: Nginx) -> None:
-    """A browser is told to stay with TLS, and nobody which nginx this is."""
+    """Browsers are told to use TLS only, and the nginx version is hidden."""
     response, _ = get(front)
     assert response.headers["Strict-Transport-Security"] == "max-age=63072000"
     assert response.headers["Server"] == "nginx"
 
 
-def test_body_beyond_all_limits(front: Nginx) -> None:
-    """A body that even the service would refuse gets 400 in OpenAI's error shape, before it is sent."""
+def test_oversized_body(front: Nginx) -> None:
+    """A body that the service would refuse gets 400 in OpenAI's error format, before it is sent."""
     response, body = get(front, fields={"Content-Length": str(130 * 1024 * 1024)})
     assert (response.status, response.headers["Content-Type"]) == (400, "application/json")
     assert json.loads(body)["error"]["code"] == "body_too_large"
 
 
 def test_plain_http_redirected(front: Nginx) -> None:
-    """What comes in the clear is sent to the same place behind TLS."""
+    """Plain HTTP requests are redirected to the same URL with TLS."""
     with closing(HTTPConnection("127.0.0.1", front.http_port, timeout=WAIT_SECONDS)) as connection:
         connection.request("GET", "/ocm/?a=b", headers={"Host": SERVER_NAME})
         with connection.getresponse() as response:
@@ -173,14 +173,14 @@ def test_plain_http_redirected(front: Nginx) -> None:
 
 
 @pytest.mark.parametrize("target", ["/metrics", "/%6detrics", "//metrics", "/v1/../metrics", "/metrics?x"])
-def test_metrics_shut(front: Nginx, backend: Backend, target: str) -> None:
-    """From outside there are no metrics, however they are spelled."""
+def test_metrics_blocked(front: Nginx, backend: Backend, target: str) -> None:
+    """Metrics are not available from outside, however the path is spelled."""
     assert get(front, target)[0].status == 404
     assert backend.request_lines == []
 
 
 def test_unknown_name_in_the_handshake(front: Nginx) -> None:
-    """Who asks for another name, or for none, gets no certificate."""
+    """A client that names another host, or none, gets no certificate."""
     for name in ("other.example", None):
         front.tls.check_hostname = False
         with (
@@ -190,8 +190,8 @@ def test_unknown_name_in_the_handshake(front: Nginx) -> None:
             front.tls.wrap_socket(plain, server_hostname=name)
 
 
-def answer_to(nginx: Nginx, request: bytes, *, is_secure: bool = True) -> bytes:
-    """Send octets, return the status line, or nothing where the connection is just closed."""
+def status_line_of(nginx: Nginx, request: bytes, *, is_secure: bool = True) -> bytes:
+    """Send raw bytes; return the status line, or nothing if the connection is closed."""
     port = nginx.https_port if is_secure else nginx.http_port
     with socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS) as plain:
         connection = nginx.tls.wrap_socket(plain, server_hostname=SERVER_NAME) if is_secure else plain
@@ -202,9 +202,9 @@ def answer_to(nginx: Nginx, request: bytes, *, is_secure: bool = True) -> bytes:
 
 @pytest.mark.parametrize("is_secure", [True, False])
 def test_unknown_name_in_the_host_field(front: Nginx, backend: Backend, is_secure: bool) -> None:
-    """A Host field with another name is not answered."""
+    """A request with another name in its Host field gets no response from the service."""
     request = b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n"
-    assert answer_to(front, request, is_secure=is_secure) in {b"", b"HTTP/1.1 421 Misdirected Request"}
+    assert status_line_of(front, request, is_secure=is_secure) in {b"", b"HTTP/1.1 421 Misdirected Request"}
     assert backend.request_lines == []
 
 
@@ -221,17 +221,17 @@ def test_unknown_name_in_the_host_field(front: Nginx, backend: Backend, is_secur
     ],
 )
 def test_smuggling_refused(front: Nginx, backend: Backend, fields: bytes) -> None:
-    """A request that two parsers could end in different places goes no further."""
+    """A request whose end two parsers could see in different places is not forwarded."""
     request = (
         b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n"
     )
-    assert answer_to(front, request).split(b" ")[1:2] in ([b"400"], [b"501"])
+    assert status_line_of(front, request).split(b" ")[1:2] in ([b"400"], [b"501"])
     assert backend.request_lines == []
 
 
 def test_too_many_requests(backend: Backend, tmp_path: Path) -> None:
-    """One address cannot keep everybody busy; it is told when to come again, in OpenAI's error shape."""
-    # A busy machine may take 50 requests in no less than the second in which they are allowed.
+    """Requests from one address are limited; the error has OpenAI's format and says when to retry."""
+    # A busy machine may need more than a second for the 50 requests that are allowed in it.
     slower = run_nginx(f"127.0.0.1:{backend.server_port}", tmp_path, edits={"rate=50r/s": "rate=1r/s"})
     with slower as front, closing(front.connect()) as connection:
         for _ in range(400):
@@ -246,7 +246,7 @@ def test_too_many_requests(backend: Backend, tmp_path: Path) -> None:
 
 
 def test_http2_offered(front: Nginx) -> None:
-    """A client that speaks HTTP/2 gets it."""
+    """Clients that support HTTP/2 get it."""
     front.tls.set_alpn_protocols(["h2", "http/1.1"])
     with (
         socket.create_connection(("127.0.0.1", front.https_port), timeout=WAIT_SECONDS) as plain,
@@ -256,77 +256,77 @@ def test_http2_offered(front: Nginx) -> None:
 
 
 @dataclass(frozen=True)
-class Road:
-    """The whole way: TLS, nginx, the service, the simulator."""
+class FullStack:
+    """The whole stack: TLS, nginx, the service, the simulator."""
 
     nginx: Nginx
     simulator: Simulator
     open_ends: ExitStack
 
     def post(self, body: bytes = TURN, **fields: str) -> HTTPResponse:
-        """Send a turn; return the response as soon as its head is there."""
+        """Send a turn; return the response as soon as its head has arrived."""
         connection = self.open_ends.enter_context(closing(self.nginx.connect()))
         usual = {
             "Authorization": f"Bearer {BEARER_TOKEN}",
             "Content-Type": "application/json",
-            "Accept-Encoding": "gzip",  # as a client would that likes what nginx must not do
+            "Accept-Encoding": "gzip",  # nginx must not compress, even if a client accepts it
         }
         connection.request("POST", "/v1/responses", body, usual | fields)
         return self.open_ends.enter_context(connection.getresponse())
 
 
 @pytest.fixture
-def road(service: Any, start_nginx: Callable[[str], Nginx]) -> Iterator[Road]:
-    """Run all of it."""
+def full_stack(service: Any, start_nginx: Callable[[str], Nginx]) -> Iterator[FullStack]:
+    """Run the whole stack."""
     running = service(users={"alice": BEARER_TOKEN})
     with ExitStack() as open_ends:
-        yield Road(start_nginx(running.url.removeprefix("http://")), running.simulator, open_ends)
+        yield FullStack(start_nginx(running.url.removeprefix("http://")), running.simulator, open_ends)
 
 
 def read_event(response: HTTPResponse) -> bytes:
-    """Return the next event of a stream, with the blank line that ends it."""
+    """Return the next event of a stream, including the blank line that ends it."""
     lines = iter(response.readline, b"\n")
     return b"".join(lines) + b"\n"
 
 
-def test_stream_event_by_event(road: Road) -> None:
-    """The first event is there before the second is sent, and all bytes are those that were sent."""
+def test_stream_event_by_event(full_stack: FullStack) -> None:
+    """The first event arrives before the second is sent, and all bytes are forwarded unchanged."""
     gate = Gate().after(1)
-    road.simulator.plan(Plan(gate=gate))
-    response = road.post()
+    full_stack.simulator.plan(Plan(gate=gate))
+    response = full_stack.post()
     first = read_event(response)
     assert b"response.created" in first
     gate.release()
     stream = first + response.read()
     assert b"response.completed" in stream
-    assert hashlib.sha256(stream).hexdigest() == road.simulator.sent[-1].body_sha256
+    assert hashlib.sha256(stream).hexdigest() == full_stack.simulator.sent[-1].body_sha256
 
 
-def test_stream_cut(road: Road) -> None:
-    """A stream that upstream cuts does not look whole to the client."""
-    road.simulator.plan(Plan(cut_after=2))
+def test_truncated_stream(full_stack: FullStack) -> None:
+    """A stream that upstream cuts off looks truncated to the client."""
+    full_stack.simulator.plan(Plan(cut_after=2))
     with pytest.raises(IncompleteRead):
-        road.post().read()
+        full_stack.post().read()
 
 
-def test_client_leaves(road: Road) -> None:
-    """When the client leaves, its request upstream ends within a second, although upstream is silent."""
-    road.simulator.plan(Plan(silence_after=1))
-    read_event(road.post())
-    assert road.simulator.open_streams == 1
-    road.open_ends.close()
-    assert road.simulator.wait_for(lambda: road.simulator.open_streams == 0, GONE_SECONDS)
+def test_client_disconnects(full_stack: FullStack) -> None:
+    """When the client disconnects, its upstream request ends within a second, although upstream is silent."""
+    full_stack.simulator.plan(Plan(silence_after=1))
+    read_event(full_stack.post())
+    assert full_stack.simulator.open_streams == 1
+    full_stack.open_ends.close()
+    assert full_stack.simulator.wait_for(lambda: full_stack.simulator.open_streams == 0, GONE_SECONDS)
 
 
-def test_underscored_fields_kept(road: Road) -> None:
-    """The fields of older Codex clients reach upstream by the names they were sent with."""
-    road.post(session_id="a", conversation_id="b").read()
-    seen = road.simulator.requests[-1]
+def test_underscored_fields_kept(full_stack: FullStack) -> None:
+    """The fields of older Codex clients reach upstream under their original names."""
+    full_stack.post(session_id="a", conversation_id="b").read()
+    seen = full_stack.simulator.requests[-1]
     assert (seen.field("session_id"), seen.field("conversation_id")) == ("a", "b")
 
 
-def test_large_body(road: Road) -> None:
-    """A body of 20 MB, as images make it, reaches upstream unchanged."""
+def test_large_body(full_stack: FullStack) -> None:
+    """A body of 20 MB, as with images, reaches upstream unchanged."""
     body = json.dumps({"model": "gpt-5.5", "stream": True, "input": os.urandom(10_000_000).hex()}).encode()
-    road.post(body).read()
-    assert road.simulator.requests[-1].body_sha256 == hashlib.sha256(body).hexdigest()
+    full_stack.post(body).read()
+    assert full_stack.simulator.requests[-1].body_sha256 == hashlib.sha256(body).hexdigest()

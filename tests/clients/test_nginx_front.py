@@ -1,4 +1,4 @@
-"""The benchmark of nginx in front: that a run measures both ways, whole. No time is asserted."""
+"""The benchmark of nginx in front: a run measures both paths completely. No times are asserted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 
 def test_run() -> None:
-    """A run prints what the service takes straight, through nginx, and the difference, for streams and WebSockets."""
+    """A run prints the figures of direct access, of nginx, and the difference, for streams and WebSockets."""
     options = ["--count", "3", "--events", "5", "--rate", "100", "--rounds", "1"]
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.nginx_front", *options],

@@ -16,7 +16,7 @@ TEXT = "Good morning, Alice."
 
 
 def connect(running: Any, bearer_token: str = BEARER_TOKEN) -> openai.OpenAI:
-    """Return a client that shows the first failure; the caller closes it."""
+    """Return a client that does not retry; the caller closes it."""
     return openai.OpenAI(base_url=f"{running.url}/v1", api_key=bearer_token, max_retries=0, timeout=20)
 
 
@@ -35,7 +35,7 @@ def with_api_key(service: Any, simulator: Simulator) -> Any:
 
 @pytest.fixture
 def chatgpt(with_chatgpt: Any) -> Iterator[openai.OpenAI]:
-    """Return alice's client for a subscription that says a known text."""
+    """Yield alice's client for a subscription whose model answers with a known text."""
     with_chatgpt.simulator.plan(Plan(text=TEXT))
     with connect(with_chatgpt) as client:
         yield client
@@ -43,7 +43,7 @@ def chatgpt(with_chatgpt: Any) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture
 def platform(with_api_key: Any) -> Iterator[openai.OpenAI]:
-    """Return alice's client for an API key that says a known text."""
+    """Yield alice's client for an API key whose model answers with a known text."""
     with_api_key.simulator.plan(Plan(text=TEXT), path="/v1/responses")
     with_api_key.simulator.plan(Plan(text=TEXT), path="/v1/chat")
     with connect(with_api_key) as client:
@@ -51,7 +51,7 @@ def platform(with_api_key: Any) -> Iterator[openai.OpenAI]:
 
 
 def streamed_text(client: openai.OpenAI) -> str:
-    """Return the text of a streamed response, from its deltas, which its end must confirm."""
+    """Return the text of a streamed response from its deltas, and check that its end agrees."""
     with client.responses.create(model=MODEL, input="say hi", store=False, stream=True) as stream:
         events = list(stream)
     assert events[0].type == "response.created"
@@ -62,17 +62,17 @@ def streamed_text(client: openai.OpenAI) -> str:
 
 
 def test_responses_with_api_key(platform: openai.OpenAI) -> None:
-    """A response comes in one piece."""
+    """A response is returned as one object."""
     assert platform.responses.create(model=MODEL, input="say hi").output_text == TEXT
 
 
 def test_responses_streamed_with_api_key(platform: openai.OpenAI) -> None:
-    """A response comes as events."""
+    """A response is streamed as events."""
     assert streamed_text(platform) == TEXT
 
 
 def test_responses_streamed_with_chatgpt(chatgpt: openai.OpenAI) -> None:
-    """A response comes as events through a subscription too."""
+    """A response is streamed as events with a subscription too."""
     assert streamed_text(chatgpt) == TEXT
 
 
@@ -82,13 +82,13 @@ def test_models_with_api_key(platform: openai.OpenAI) -> None:
 
 
 def test_chat_completions_with_api_key(platform: openai.OpenAI) -> None:
-    """A chat completion comes in one piece."""
+    """A chat completion is returned as one object."""
     completion = platform.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "say hi"}])
     assert completion.choices[0].message.content == TEXT
 
 
 def test_chat_completions_streamed_with_api_key(platform: openai.OpenAI) -> None:
-    """A chat completion comes as chunks."""
+    """A chat completion is streamed as chunks."""
     messages: Any = [{"role": "user", "content": "say hi"}]
     with platform.chat.completions.create(model=MODEL, messages=messages, stream=True) as stream:
         text = "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices)
@@ -96,15 +96,15 @@ def test_chat_completions_streamed_with_api_key(platform: openai.OpenAI) -> None
 
 
 def test_chat_completions_with_chatgpt(chatgpt: openai.OpenAI) -> None:
-    """A subscription has no chat completions, and the error says so."""
+    """A subscription does not offer chat completions, and the error says so."""
     with pytest.raises(openai.BadRequestError) as caught:
         chatgpt.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "say hi"}])
     assert caught.value.code == "endpoint_unavailable"
 
 
 @pytest.mark.parametrize("kind", ["with_chatgpt", "with_api_key"])
-def test_bad_key(kind: str, request: pytest.FixtureRequest) -> None:
-    """An unknown bearer token raises the library's own error for it, and nothing reaches upstream."""
+def test_invalid_token(kind: str, request: pytest.FixtureRequest) -> None:
+    """An unknown bearer token raises the library's authentication error, and nothing reaches upstream."""
     running = request.getfixturevalue(kind)
     with connect(running, "sk-ocm-nobody") as client, pytest.raises(openai.AuthenticationError) as caught:
         client.models.list()

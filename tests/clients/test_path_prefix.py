@@ -1,4 +1,4 @@
-"""The service below a path of a site: API, WebSocket, sign-in and pages."""
+"""The service below a path prefix: API, WebSocket, sign-in and pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.clients.nginx import Nginx, run_nginx
 from tests.conftest import ALICE, RunningService, start_service
 from tests.views.dashboard.test_dashboard import PAGES, Browser
 
-# What the owner changes in deploy/nginx.conf.
+# The owner's changes to deploy/nginx.conf.
 EDITS = {
     "location / {": "location /codex/ {",
     "proxy_pass http://ocm;": "proxy_pass http://ocm/;",
@@ -27,7 +27,7 @@ _LINK = re.compile(r'(?:href|src|action)="([^"#]+)"')
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service with an admin."""
+    """Run a service with an admin."""
     folder = tmp_path_factory.mktemp("prefix") / "service"
     users = [{"name": "alice", "token": ALICE, "admin": True}]
     with Simulator() as simulator, start_service(simulator, folder, user_entries=users) as started:
@@ -36,7 +36,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 @pytest.fixture(scope="module")
 def nginx(running: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """Return an nginx that has it below a path."""
+    """Run an nginx that serves it below a path prefix."""
     with run_nginx(running.url.removeprefix("http://"), tmp_path_factory.mktemp("nginx"), edits=EDITS) as started:
         yield started
 
@@ -51,7 +51,7 @@ def browser(nginx: Nginx) -> Iterator[Browser]:
 
 @pytest.mark.parametrize("websockets", [False, True], ids=["sse", "websocket"])
 def test_codex(running: RunningService, nginx: Nginx, tmp_path: Path, websockets: bool) -> None:
-    """Codex completes a turn there, over SSE and over WebSocket."""
+    """Codex completes a turn below the prefix, over SSE and over WebSocket."""
     running.simulator.clear()
     running.simulator.plan(Plan(text="Hello below a path."))
     base_url = f"{nginx.url}/codex/v1"
@@ -62,28 +62,28 @@ def test_codex(running: RunningService, nginx: Nginx, tmp_path: Path, websockets
 
 
 def test_pages(browser: Browser) -> None:
-    """Sign-in leads to the pages; each is there, and leads nowhere but to what is there too, below the path."""
+    """After signing in every page loads, and all its links lead to existing pages below the prefix."""
     refused = browser.get()
     assert refused.url == f"{browser.url}sign-in"
     assert browser.sign_in(ALICE).url == browser.url
-    leads = set()
+    targets = set()
     for page in PAGES:
         answer = browser.get(page)
         assert (answer.status_code, answer.url) == (200, urljoin(browser.url, page))
-        leads |= {urljoin(answer.url, link) for link in _LINK.findall(answer.text) if not link.startswith("data:")}
-    assert any(".css" in lead for lead in leads)
-    assert [lead for lead in leads if not lead.startswith(browser.url)] == []
-    for lead in leads:
-        assert browser.session.get(lead, timeout=20).status_code in {200, 405}, lead
+        targets |= {urljoin(answer.url, link) for link in _LINK.findall(answer.text) if not link.startswith("data:")}
+    assert any(".css" in target for target in targets)
+    assert [target for target in targets if not target.startswith(browser.url)] == []
+    for target in targets:
+        assert browser.session.get(target, timeout=20).status_code in {200, 405}, target
 
 
 def test_address_for_clients(browser: Browser, nginx: Nginx) -> None:
-    """The configuration that is shown for clients has the path."""
+    """The client configuration that is shown includes the prefix."""
     browser.sign_in(ALICE)
     assert "https://localhost/codex/v1" in browser.get("mine").text
 
 
-def test_nothing_beside_the_path(nginx: Nginx, browser: Browser) -> None:
-    """What is not below the path is not the service's, and metrics stay shut there."""
+def test_nothing_outside_the_prefix(nginx: Nginx, browser: Browser) -> None:
+    """Paths outside the prefix are not served, and metrics stay blocked below it."""
     for target in ("/v1/models", "/ocm/", "/codex/metrics", "/codex/x/../metrics", "/codex/%6detrics"):
         assert browser.session.get(nginx.url + target, timeout=20).status_code == 404

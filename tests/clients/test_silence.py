@@ -1,6 +1,6 @@
-"""Silence through nginx: longer than a proxy's usual patience, shorter than a model may think.
+"""Silence through nginx: longer than the usual proxy timeout, shorter than a model may think.
 
-It is waited for in real time, once for all connections; ``conftest.py`` lets this begin before all other tests.
+The test waits in real time, once for all connections; ``conftest.py`` runs it before all other tests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from ocm_wsgi.simulator import Gate, Plan
 from tests.clients.http2 import connect_http2
-from tests.clients.sockets import ask, connect_socket, hear
+from tests.clients.sockets import connect_socket, receive_until, request_turn
 from tests.conftest import ALICE
 from tests.faults.stack import BODY, Stack
 
@@ -23,7 +23,7 @@ TARGET = "/v1/responses"
 
 @pytest.mark.timeout(SILENCE_SECONDS + 60)
 def test_silence(start_stack: Callable[..., Stack]) -> None:
-    """Streams of both HTTP versions and WebSockets, within a turn and between two, live on after 150 s of silence."""
+    """Streams of both HTTP versions and WebSockets, within a turn and between two, survive 150 s of silence."""
     stack = start_stack()
     simulator = stack.simulator
     gate = Gate().after(1)
@@ -33,26 +33,26 @@ def test_silence(start_stack: Callable[..., Stack]) -> None:
         connect_socket(stack) as busy,
         connect_socket(stack) as idle,
     ):
-        ask(idle)
-        hear(idle)
+        request_turn(idle)
+        receive_until(idle)
         simulator.plan(Plan(gate=gate), times=3)
-        ask(busy)
-        hear(busy, "response.created")
+        request_turn(busy)
+        receive_until(busy, "response.created")
         stream = http2.post(TARGET, BODY, ALICE)
         http2.read_event(stream)
         http1.request("POST", TARGET, BODY, {"Authorization": f"Bearer {ALICE}"})
         with http1.getresponse() as response:
             while response.readline() != b"\n":
                 pass
-            # Nothing comes, and no connection ends.
+            # Nothing arrives, and no connection is closed.
             assert select.select([http1.sock, http2], [], [], SILENCE_SECONDS) == ([], [], [])
             assert simulator.open_streams == 3
             gate.release()
             assert b"response.completed" in response.read()
         assert b"response.completed" in http2.read_rest(stream)
-        assert hear(busy)
-        ask(idle)
-        assert hear(idle)
+        assert receive_until(busy)
+        request_turn(idle)
+        assert receive_until(idle)
     assert [turn.status for turn in simulator.turns] == ["completed"] * 5
-    # Each WebSocket was the same one before and after.
+    # Both WebSockets stayed connected.
     assert len({create.number for create in simulator.creates}) == 2
