@@ -10,15 +10,15 @@ import json
 import threading
 from collections.abc import Iterator
 
-from flask import Flask, Response, current_app, g, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 
 from ocm_wsgi.checks.tickets import is_valid
 from ocm_wsgi.errors import AuthenticationFailed, BodyTooLarge, NotFound
 from ocm_wsgi.protocol.http.bearer import bearer_token
 from ocm_wsgi.protocol.http.targets import API_PREFIX, api_target
 from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
-from ocm_wsgi.service import Service
 from ocm_wsgi.users.user import User
+from ocm_wsgi.views.current import current_service
 from ocm_wsgi.views.websocket import open_websocket
 from ocm_wsgi.wsgi.environ import client_fields
 
@@ -77,7 +77,7 @@ def stream() -> Response:
 def websocket() -> Response:
     """Open a WebSocket to OpenAI, over which every turn is refused."""
     _require_ticket()
-    service: Service = current_app.extensions["ocm"]
+    service = current_service()
     target = api_target(API_PREFIX + ENDPOINT)
     return open_websocket(service, _refuse, target, client_fields(request.environ), g.request_log)
 
@@ -93,7 +93,7 @@ def _events(pauses: list[float]) -> Iterator[bytes]:
 
 
 def _require_ticket() -> None:
-    service: Service = current_app.extensions["ocm"]
+    service = current_service()
     try:
         ticket = bearer_token(client_fields(request.environ))
     except AuthenticationFailed:

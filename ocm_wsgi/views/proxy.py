@@ -6,11 +6,11 @@ import time
 from contextlib import ExitStack, nullcontext
 from functools import partial
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, g, request
 from werkzeug.routing import PathConverter, Rule
 
 from ocm_wsgi.accounting.turn_accounting import TurnRequest, is_turn
-from ocm_wsgi.protocol.http.bearer import bearer_token, refuse_api_key_fields
+from ocm_wsgi.protocol.http.bearer import refuse_api_key_fields
 from ocm_wsgi.protocol.http.fields import Fields, value_of
 from ocm_wsgi.protocol.http.targets import ApiTarget, api_target
 from ocm_wsgi.protocol.responses.request import request_facts
@@ -19,7 +19,9 @@ from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import ClientRequest
 from ocm_wsgi.upstream.exchange import Exchange
-from ocm_wsgi.users.user import ANYONE, User
+from ocm_wsgi.users.user import User
+from ocm_wsgi.views.auth import authenticate
+from ocm_wsgi.views.current import current_service
 from ocm_wsgi.views.responses import RelayedResponse
 from ocm_wsgi.views.websocket import open_websocket
 from ocm_wsgi.wsgi.environ import (
@@ -56,17 +58,16 @@ def relay(rest: str) -> Response:
     :param rest: decoded and therefore of no use: the target is taken verbatim from the request line.
     """
     log: RequestLog = g.request_log
-    service: Service = current_app.extensions["ocm"]
+    service = current_service()
     environ, method = request.environ, request.method
     fields = client_fields(environ)
     refuse_api_key_fields(fields)
-    authenticate = partial(_authenticate, service, fields)
-    user = authenticate()
+    user = authenticate(service, fields)
     log.user = user.name
     target = api_target(request_target(environ), host=value_of(fields, "host"))
     log.path = f"/v1/{target.path}"
     if wants_websocket(environ):
-        return open_websocket(service, authenticate, target, fields, log)
+        return open_websocket(service, partial(authenticate, service, fields), target, fields, log)
     exchange = Exchange()
     with ExitStack() as undo:
         body = _read_body(environ, limit=service.config.max_body_bytes)
@@ -83,10 +84,6 @@ def relay(rest: str) -> Response:
         undo.pop_all()
     open_turn = None if turn is None else service.accounting.open(turn, upstream.status, upstream.fields)
     return RelayedResponse(upstream, open_turn, watch, log)
-
-
-def _authenticate(service: Service, fields: Fields) -> User:
-    return ANYONE if service.users.is_open else service.users.authenticate(bearer_token(fields))
 
 
 def _turn_request(

@@ -14,7 +14,7 @@ from ocm_wsgi.reporting import codex_usage, usage_query
 from ocm_wsgi.reporting.status import StatusReport, sees_all
 from ocm_wsgi.service import Service
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.views.auth import asking_user, uncached
+from ocm_wsgi.views.auth import requesting_user, uncached
 from ocm_wsgi.views.current import current_service
 
 
@@ -37,20 +37,20 @@ def show_status() -> Response:
         ledger=service.ledger,
         window_history=service.window_history,
     )
-    return uncached(jsonify(report.for_user(asking_user(service), DEFAULT_CREDENTIAL)))
+    return uncached(jsonify(report.for_user(requesting_user(service), DEFAULT_CREDENTIAL)))
 
 
 def show_usage() -> Response:
     """Return the usage of the requesting user, or of any user if they are an admin."""
     service = current_service()
-    query = usage_query.parse(request.args.to_dict(flat=False), asking_user(service))
+    query = usage_query.parse(request.args.to_dict(flat=False), requesting_user(service))
     return uncached(jsonify(usage_query.run(service.ledger, query)))
 
 
 def show_codex_usage() -> Response:
     """Return the usage in the format of the Codex client."""
     service = current_service()
-    user, now = asking_user(service), time.time()
+    user, now = requesting_user(service), time.time()
     if sees_all(user):
         return uncached(jsonify(_subscription(service, now)))
     return uncached(jsonify(codex_usage.of_user(service.admission.limit_usage(user), now)))
