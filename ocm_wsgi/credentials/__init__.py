@@ -1,7 +1,7 @@
-"""The owner's Codex credential: read as it changes, renewed once, written back whole.
+"""The owner's Codex credential: reloaded when it changes, refreshed once, and written back atomically.
 
-Start at :mod:`~ocm_wsgi.credentials.source`. The process that renews is
-:mod:`~ocm_wsgi.credentials.refresh_process`; it is not imported here, for it is run as a program.
+Start at :mod:`~ocm_wsgi.credentials.source`. Tokens are refreshed in a process of its own,
+:mod:`~ocm_wsgi.credentials.refresh_process`, which is not imported here because it is run as a program.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The content of ``auth.json``: what it means, and what it becomes when its tokens are renewed. No I/O.
+"""The content of ``auth.json``: reading it, and updating it with refreshed tokens. Pure; no I/O.
 
-The file belongs to Codex. Whatever we do not know in it is kept, at every level.
+The file belongs to Codex. Unknown members are preserved at every level.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIGN_IN = (
     '`cli_auth_credentials_store = "file"` in Codex\'s config.toml'
 )
 
-# The remaining values of `auth_mode` in Codex 0.169, and how each reads in a sentence.
+#: The other values of `auth_mode` in Codex 0.169, each with a description for messages.
 UNUSABLE_MODES = {
     "chatgptAuthTokens": "tokens that another program holds",
     "headers": "custom headers",
@@ -32,26 +32,26 @@ UNUSABLE_MODES = {
     "bedrockApiKey": "an Amazon Bedrock key",
 }
 
-# What can stand in a header field without changing its meaning: RFC 9110 section 5.5, less spaces.
+# What a header field can contain without changing its meaning: RFC 9110 section 5.5, without spaces.
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?(?:([Zz])|([+-]\d\d:\d\d))")
 
 
 class MalformedDocument(ValueError):
-    """The octets are not a JSON object: half-written, or never an ``auth.json``. Says why, quoting nothing."""
+    """The bytes are not a JSON object: half-written, or never an ``auth.json``. The message quotes nothing of them."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A whole ``auth.json``. ``repr`` shows nothing of it."""
+    """The whole content of ``auth.json``. ``repr`` shows none of it."""
 
     content: Mapping[str, Any] = field(repr=False)
 
     @property
     def mode(self) -> Mode:
-        """The kind of credential: ``auth_mode`` decides, and without it what is there, in Codex's order.
+        """The kind of credential: ``auth_mode``, or else inferred from the other members in Codex's order.
 
-        :raises CredentialRejected: it is of a kind that cannot be used here.
+        :raises CredentialRejected: this kind of credential cannot be used here.
         """
         name = self.content.get("auth_mode")
         if name is None:
@@ -59,11 +59,11 @@ class Document:
         try:
             return Mode(name)
         except ValueError:
-            kind = UNUSABLE_MODES.get(name, "of a kind unknown to it") if isinstance(name, str) else "of no known kind"
+            kind = UNUSABLE_MODES.get(name, "an unknown kind") if isinstance(name, str) else "an unknown kind"
             raise CredentialRejected(
                 f"The owner's Codex credential cannot be used by this service ({kind}). "
                 f"The owner must {SIGN_IN}, or use an API key.",
-                detail="auth_mode is none of chatgpt, apikey",
+                detail="auth_mode is neither chatgpt nor apikey",
             ) from None
 
     @property
@@ -74,19 +74,19 @@ class Document:
 
     @property
     def refresh_token(self) -> str | None:
-        """The refresh token, or ``None`` when there is none that could be presented."""
+        """The refresh token, or ``None`` if there is no usable one."""
         return _visible(self.tokens.get("refresh_token"))
 
     @property
     def provenance(self) -> Provenance:
-        """Who issued the tokens, as far as the file says so."""
+        """The issuer of the tokens, as far as the file names it."""
         provenance = self.tokens.get("oauth_provenance")
         found = provenance if isinstance(provenance, dict) else {}
         return Provenance(issuer=_visible(found.get("issuer")), client_id=_visible(found.get("client_id")))
 
     @property
     def fingerprint(self) -> str:
-        """A digest that differs whenever a secret in use does. It reveals none of them."""
+        """A digest that changes with any of the secrets in use, and reveals none of them."""
         secrets = [
             self.tokens.get("access_token"),
             self.tokens.get("refresh_token"),
@@ -95,9 +95,9 @@ class Document:
         return hashlib.sha256(json.dumps(secrets).encode()).hexdigest()
 
     def credential(self) -> Credential:
-        """Return what a request needs of this.
+        """Return the part of the document that requests need.
 
-        :raises CredentialRejected: signed out, incomplete, or of a kind that cannot be used here.
+        :raises CredentialRejected: signed out, incomplete, or a kind of credential that cannot be used here.
         """
         return self._api_key() if self.mode is Mode.API_KEY else self._chatgpt()
 
@@ -105,16 +105,16 @@ class Document:
         key = self.content.get("OPENAI_API_KEY")
         api_key = _visible(key.strip()) if isinstance(key, str) else None
         if api_key is None:
-            _reject_incomplete("OPENAI_API_KEY is missing or is not one word", "The owner's API key is missing.")
+            _reject_incomplete("OPENAI_API_KEY is missing or is not a single word", "The owner's API key is missing.")
         return Credential(mode=Mode.API_KEY, access_token=api_key)
 
     def _chatgpt(self) -> Credential:
         access_token = _visible(self.tokens.get("access_token"))
         last_refresh = parse_time(self.content.get("last_refresh"))
         if access_token is None:
-            _reject_incomplete("tokens.access_token is missing or is not one word", "The owner is not signed in.")
+            _reject_incomplete("tokens.access_token is missing or is not a single word", "The owner is not signed in.")
         if last_refresh is None:
-            _reject_incomplete("last_refresh is missing or is not a time", "The owner's sign-in is incomplete.")
+            _reject_incomplete("last_refresh is missing or is not a timestamp", "The owner's sign-in is incomplete.")
         id_token = self.tokens.get("id_token")
         account = auth_claims_of(id_token if isinstance(id_token, str) else None)
         plan_type = account.get("chatgpt_plan_type")
@@ -130,38 +130,38 @@ class Document:
         )
 
     def refreshed(self, grant: TokenGrant, *, now_ns: int) -> Document:
-        """Return this document with the tokens of ``grant``; what the grant leaves out stays as it is.
+        """Return this document with the tokens of ``grant``; tokens that the grant does not contain are unchanged.
 
-        :param now_ns: the time that becomes ``last_refresh``, in Unix nanoseconds.
+        :param now_ns: the new ``last_refresh``, in Unix nanoseconds.
         """
         tokens = {**self.tokens, **grant.tokens()}
         return Document({**self.content, "tokens": tokens, "last_refresh": format_time(now_ns)})
 
     def encoded(self) -> bytes:
-        """Return the file's octets, in Codex's layout. Escaped to ASCII, so that whatever was read can be written."""
+        """Return the content of the file in Codex's layout, escaped to ASCII so that any text can be written."""
         return json.dumps(self.content, indent=2).encode("ascii")
 
 
-def decode(octets: bytes) -> Document:
-    """Read the octets of an ``auth.json``.
+def decode(content: bytes) -> Document:
+    """Parse the content of an ``auth.json``.
 
-    :raises MalformedDocument: they are not a JSON object.
+    :raises MalformedDocument: it is not a JSON object.
     """
-    if not octets.strip():
+    if not content.strip():
         raise MalformedDocument("it is empty")
     try:
-        content = json.loads(octets)
+        members = json.loads(content)
     except UnicodeDecodeError:
         raise MalformedDocument("it is not UTF-8") from None
     except (ValueError, RecursionError):
         raise MalformedDocument("it is not JSON") from None
-    if not isinstance(content, dict):
+    if not isinstance(members, dict):
         raise MalformedDocument("it is not a JSON object")
-    return Document(content)
+    return Document(members)
 
 
 def parse_time(value: object) -> float | None:
-    """Read an RFC 3339 time, with any number of fractional digits, as Unix seconds; ``None`` when it is none."""
+    """Parse an RFC 3339 timestamp, with any number of fractional digits, as Unix seconds; ``None`` if it is invalid."""
     matched = _RFC3339.fullmatch(value) if isinstance(value, str) else None
     if matched is None:
         return None
@@ -174,7 +174,7 @@ def parse_time(value: object) -> float | None:
 
 
 def format_time(now_ns: int) -> str:
-    """Write Unix nanoseconds as Codex does: RFC 3339, UTC, nine fractional digits."""
+    """Format Unix nanoseconds as Codex does: RFC 3339, UTC, nine fractional digits."""
     seconds, nanoseconds = divmod(now_ns, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
 

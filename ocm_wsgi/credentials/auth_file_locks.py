@@ -1,4 +1,4 @@
-"""The two locks that whoever renews a credential holds; Codex 0.169 takes the same ones in the same order."""
+"""The two locks held while a credential is refreshed; Codex 0.169 takes the same ones in the same order."""
 
 from __future__ import annotations
 
@@ -10,67 +10,67 @@ from pathlib import Path
 
 import filelock
 
-# FileLock polls, and waiters are not served in turn: with 50 ms, its default, some were measured to wait 800 ms.
+# FileLock polls, and waiters are not served in order: with its default of 50 ms, waits of 800 ms were measured.
 _POLL_SECONDS = 0.02
-_CANNOT_STAND = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_CANNOT_CREATE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class LocksBusy(Exception):
-    """Another program held one of the locks for the whole of the time."""
+    """Another program held one of the locks until the timeout."""
 
 
 @contextmanager
 def credential_locks(path: Path, *, state_path: Path, timeout_seconds: float) -> Iterator[None]:
     """Hold ``auth.lock`` in the credential's folder and then ``<file>.lock`` beside the file itself.
 
-    A symbolic link is followed for the second, as Codex does. Where a lock cannot stand, because its folder cannot be
-    written, one of the same name in ``state_path`` stands for it: that keeps other workers out, though not Codex.
-    Lock files stay: to unlink one would let two programs hold it at once. The file itself may be missing, its folder
-    may not.
+    For the second one a symbolic link is followed, as in Codex. If a lock file cannot be created there because the
+    folder is not writable, one of the same name in ``state_path`` is used: that excludes other workers, but not Codex.
+    Lock files are never removed: unlinking one would let two programs hold it at the same time. The credential file
+    may be missing, its folder may not.
 
-    :param timeout_seconds: wait for each of the two.
-    :raises LocksBusy: they were not to be had in time.
-    :raises OSError: they cannot stand anywhere, or ``flock`` does not work there.
+    :param timeout_seconds: to wait for each of the two locks.
+    :raises LocksBusy: a lock could not be acquired in time.
+    :raises OSError: no lock file can be created, or ``flock`` does not work there.
     """
     target = Path(os.path.realpath(path))
     owner = os.stat(target if target.exists() else target.parent)
     with (
-        _held(path.parent / "auth.lock", state_path, owner, timeout_seconds),
-        _held(target.with_name(f"{target.name}.lock"), state_path, owner, timeout_seconds),
+        _hold(path.parent / "auth.lock", state_path, owner, timeout_seconds),
+        _hold(target.with_name(f"{target.name}.lock"), state_path, owner, timeout_seconds),
     ):
         yield
 
 
 @contextmanager
-def _held(place: Path, state_path: Path, owner: os.stat_result, timeout_seconds: float) -> Iterator[None]:
+def _hold(path: Path, state_path: Path, owner: os.stat_result, timeout_seconds: float) -> Iterator[None]:
     try:
-        lock = _acquired(place, timeout_seconds)
+        lock = _acquire(path, timeout_seconds)
     except OSError as exc:
-        if exc.errno not in _CANNOT_STAND:
+        if exc.errno not in _CANNOT_CREATE:
             raise
         state_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = _acquired(state_path / place.name, timeout_seconds)
+        lock = _acquire(state_path / path.name, timeout_seconds)
     else:
-        _hand_over(place, owner)
+        _give_to_owner(path, owner)
     try:
         yield
     finally:
         lock.release()
 
 
-def _acquired(place: Path, timeout_seconds: float) -> filelock.BaseFileLock:
-    """Build the lock and take it. Built for each use: one that was made before a fork cannot be taken after it."""
+def _acquire(path: Path, timeout_seconds: float) -> filelock.BaseFileLock:
+    """Create and acquire a lock. One is created for each use: a lock made before a fork cannot be acquired after it."""
     lock = filelock.FileLock(
-        place, timeout=timeout_seconds, mode=0o600, poll_interval=_POLL_SECONDS, fallback_to_soft=False
+        path, timeout=timeout_seconds, mode=0o600, poll_interval=_POLL_SECONDS, fallback_to_soft=False
     )
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise LocksBusy(f"{place.name} is held by another program") from None
+        raise LocksBusy(f"{path.name} is held by another program") from None
     return lock
 
 
-def _hand_over(place: Path, owner: os.stat_result) -> None:
-    """Give a lock that root made to the credential's owner, whose own Codex could not open it otherwise."""
-    if os.geteuid() == 0 and os.stat(place).st_uid != owner.st_uid:
-        os.chown(place, owner.st_uid, owner.st_gid)
+def _give_to_owner(path: Path, owner: os.stat_result) -> None:
+    """Make a lock file created by root belong to the credential's owner, whose Codex could not open it otherwise."""
+    if os.geteuid() == 0 and os.stat(path).st_uid != owner.st_uid:
+        os.chown(path, owner.st_uid, owner.st_gid)

@@ -1,7 +1,7 @@
 """Reading ``auth.json`` while other programs write it.
 
-Codex before 0.169 truncates the file and then fills it, so a reader can meet nothing or a half; measured, for up to
-40 ms. Later versions replace it, so that each version is a new inode.
+Codex before 0.169 truncates the file and then writes it, so a reader can find it empty or incomplete; this was measured
+to last up to 40 ms. Later versions replace the file, so that each version has a new inode.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 
 from ocm_wsgi.credentials.auth_file import Document, MalformedDocument, decode
 
-# How long a file that makes no sense may still be one that is being written.
+#: How long an invalid file may still be one that is being written.
 WRITING_SECONDS = 1.0
 _RETRY_SECONDS = 0.02
-# Two writes within one tick of the file system's clock leave the same time behind.
+# Two writes within one tick of the file system's clock get the same timestamp.
 _TICK_NS = 100_000_000
-# A real one has about 5 KiB.
+#: A real file is about 5 KiB.
 MAX_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class FileVersion:
-    """What tells one version of a file from another without reading it."""
+    """Distinguishes versions of a file without reading it."""
 
     device: int
     inode: int
@@ -35,23 +35,23 @@ class FileVersion:
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileVersion:
-        """Take it from what ``stat`` says."""
+        """Return the version with this ``stat`` result."""
         return cls(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
     def has_content_of(self, other: FileVersion) -> bool:
-        """Whether nobody has written since; being renamed over, as an old version is, writes nothing."""
+        """Return whether nothing was written since ``other``. Being replaced by a rename does not count as a write."""
         return (self.modified_ns, self.size) == (other.modified_ns, other.size)
 
     @property
     def is_settled(self) -> bool:
-        """Whether a later write is certain to look different: the last one is not of this very moment."""
+        """Whether a later write is certain to change the version, because the last change is long enough ago."""
         return abs(time.time_ns() - self.changed_ns) > _TICK_NS
 
 
 class FileProblem(Exception):
-    """No document can be had from the file. Says why, quoting nothing.
+    """The file contains no document. The message says why and quotes nothing of it.
 
-    :ivar version: the version of which this is said; ``None`` when there is nothing or it is out of sight.
+    :ivar version: the version of the file; ``None`` if there is no file or it cannot be examined.
     """
 
     def __init__(self, reason: str, version: FileVersion | None = None) -> None:
@@ -60,27 +60,27 @@ class FileProblem(Exception):
 
 
 class FileGone(FileProblem):
-    """There is no file: never was, taken away, a dangling link, or something else in its place."""
+    """There is no file: missing, a dangling symbolic link, or something other than a file."""
 
 
 class FileUnreadable(FileProblem):
-    """There is a file, and the system does not let us read it."""
+    """The file exists but may not be read."""
 
 
 class FileBroken(FileProblem):
-    """The content makes no sense, perhaps only at this moment."""
+    """The content is invalid, perhaps only because it is being written."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A document and the version of the file that it was read from."""
+    """A document and the version of the file it was read from."""
 
     version: FileVersion
     document: Document
 
 
 def version_of(path: Path) -> FileVersion | None:
-    """Return the version that is there now, or ``None``. Follows a symbolic link."""
+    """Return the current version of the file, or ``None`` if there is none. Follows a symbolic link."""
     try:
         return FileVersion.of(os.stat(path))
     except OSError:
@@ -97,7 +97,7 @@ def read(path: Path) -> Reading:
         status = os.stat(path)
         version = FileVersion.of(status)
         _require_regular(status)
-        # Without O_NONBLOCK, opening what has just become a pipe would wait for its writer.
+        # Without O_NONBLOCK, opening a file that has just been replaced with a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             return _read(descriptor)
@@ -110,9 +110,10 @@ def read(path: Path) -> Reading:
 
 
 def read_whole(path: Path, *, timeout_seconds: float = WRITING_SECONDS) -> Reading:
-    """Read the file, and read it again for a while as long as it makes no sense.
+    """Read the file; retry while its content is invalid.
 
-    :raises FileProblem: it is gone or unreadable, or was still broken at the end.
+    :param timeout_seconds: to retry for.
+    :raises FileProblem: it is gone or unreadable, or was still broken after the timeout.
     """
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -126,20 +127,20 @@ def read_whole(path: Path, *, timeout_seconds: float = WRITING_SECONDS) -> Readi
 
 def _require_regular(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise FileGone("a directory stands in its place", FileVersion.of(status))
+        raise FileGone("it is a directory", FileVersion.of(status))
     if not stat.S_ISREG(status.st_mode):
-        raise FileGone("what stands in its place is not a file", FileVersion.of(status))
+        raise FileGone("it is not a regular file", FileVersion.of(status))
 
 
 def _read(descriptor: int) -> Reading:
     version = FileVersion.of(os.fstat(descriptor))
     with open(descriptor, "rb", closefd=False) as file:
-        octets = file.read(MAX_BYTES + 1)
-    if len(octets) > MAX_BYTES:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise FileBroken("it is too large", version)
     if not FileVersion.of(os.fstat(descriptor)).has_content_of(version):
         raise FileBroken("it is being written", version)
     try:
-        return Reading(version, decode(octets))
+        return Reading(version, decode(content))
     except MalformedDocument as exc:
         raise FileBroken(str(exc), version) from None

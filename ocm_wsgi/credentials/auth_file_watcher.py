@@ -1,7 +1,4 @@
-"""The credential that the file holds now: noticed when it changes, remembered while it does not.
-
-Never writes and never refreshes.
-"""
+"""The credential in the file, cached until the file changes. Never writes the file and never refreshes tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ _log = logging.getLogger(__name__)
 class CredentialSnapshot:
     """A usable credential.
 
-    :ivar problem: why the file cannot be read any more, if so; the credential is then the last one that it held.
+    :ivar problem: why the file can no longer be read, if so; the credential is then the last valid one.
     """
 
     document: Document
@@ -38,15 +35,15 @@ class CredentialSnapshot:
 
 
 def copy_of(error: CredentialError) -> CredentialError:
-    """Return the like of an error that is kept: one that is raised gathers the traceback of each time."""
+    """Return a copy of a cached error to raise: raising one object repeatedly would accumulate tracebacks."""
     return type(error)(error.message, detail=error.detail, retry_after_seconds=error.retry_after_seconds)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What one version of the file came to.
+class _CacheEntry:
+    """The result of reading one version of the file.
 
-    :ivar is_settled: whether a later write is certain to make another version.
+    :ivar is_settled: whether a later write is certain to change the version.
     """
 
     version: FileVersion | None
@@ -55,87 +52,89 @@ class _Seen:
 
 
 class AuthFileWatcher:
-    """The credential file. Thread-safe. Costs one ``stat`` a call as long as nothing changes."""
+    """Reads the credential file when it has changed. Thread-safe. Costs one ``stat`` a call while nothing changes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._seen: _Seen | None = None
-        self._last_good: CredentialSnapshot | None = None
-        self._said: object = None
+        self._cached: _CacheEntry | None = None
+        self._last_valid: CredentialSnapshot | None = None
+        self._last_logged: object = None
 
     def snapshot(self) -> CredentialSnapshot:
         """Return the credential.
 
-        A file that makes no sense is read again for a second, once a version, in case it is being written. After
-        that the last good credential stands in for it; but not for a file that is gone, for that is a sign-out.
+        An invalid file is read again for up to a second, once per version, because it may be in the middle of a write.
+        After that the last valid credential is used instead; but not if the file is gone, because that is a sign-out.
 
-        :raises CredentialUnavailable: the file is gone, or cannot be read and there is no last good credential.
-        :raises CredentialRejected: it holds nothing that can be used here.
+        :raises CredentialUnavailable: the file is gone, or cannot be read and there is no last valid credential.
+        :raises CredentialRejected: the file contains no credential that can be used here.
         """
-        seen = self._seen
-        if seen is None or not self._is_current(seen):
+        entry = self._cached
+        if entry is None or not self._is_current(entry):
             with self._lock:
-                seen = self._seen
-                if seen is None or not self._is_current(seen):
-                    seen = self._seen = self._look()
-        if isinstance(seen.outcome, CredentialError):
-            raise copy_of(seen.outcome)
-        return seen.outcome
+                entry = self._cached
+                if entry is None or not self._is_current(entry):
+                    entry = self._cached = self._load()
+        if isinstance(entry.outcome, CredentialError):
+            raise copy_of(entry.outcome)
+        return entry.outcome
 
-    def _is_current(self, seen: _Seen) -> bool:
-        return seen.is_settled and seen.version == version_of(self._path)
+    def _is_current(self, entry: _CacheEntry) -> bool:
+        return entry.is_settled and entry.version == version_of(self._path)
 
-    def _look(self) -> _Seen:
+    def _load(self) -> _CacheEntry:
         try:
             reading = read_whole(self._path)
         except FileProblem as exc:
-            return _Seen(exc.version, exc.version is None or exc.version.is_settled, self._without_document(exc))
-        return _Seen(reading.version, reading.version.is_settled, self._with_document(reading.document))
+            return _CacheEntry(exc.version, exc.version is None or exc.version.is_settled, self._without_document(exc))
+        return _CacheEntry(reading.version, reading.version.is_settled, self._with_document(reading.document))
 
     def _with_document(self, document: Document) -> CredentialSnapshot | CredentialError:
         try:
             snapshot = CredentialSnapshot(document, document.credential())
         except CredentialRejected as exc:
-            self._last_good = None
-            self._say(exc.detail, logging.WARNING, "the credential file holds nothing usable: %s", exc.detail)
+            self._last_valid = None
+            self._log_change(
+                exc.detail, logging.WARNING, "The credential file contains no usable credential: %s", exc.detail
+            )
             return exc
-        self._say_found(snapshot)
-        self._last_good = snapshot
+        self._log_found(snapshot)
+        self._last_valid = snapshot
         return snapshot
 
     def _without_document(self, problem: FileProblem) -> CredentialSnapshot | CredentialError:
         reason = str(problem)
         if isinstance(problem, FileGone):
-            self._last_good = None
-            self._say(reason, logging.WARNING, "there is no credential file: %s", reason)
+            self._last_valid = None
+            self._log_change(reason, logging.WARNING, "There is no credential file: %s", reason)
             return CredentialUnavailable(
                 "The service has no OpenAI credential. "
                 "Its owner must sign in with `flask ocm login`, or `codex login`.",
                 detail=f"credential file: {reason}",
             )
-        self._say(reason, logging.WARNING, "the credential file cannot be used: %s", reason)
-        what = "may not read" if isinstance(problem, FileUnreadable) else "cannot make sense of"
+        self._log_change(reason, logging.WARNING, "The credential file cannot be used: %s", reason)
+        what = "is not allowed to read" if isinstance(problem, FileUnreadable) else "cannot parse"
         error = CredentialUnavailable(
-            f"The service {what} its OpenAI credential. Its owner must mend the file or sign in again.",
+            f"The service {what} its OpenAI credential. Its owner must fix the file or sign in again.",
             detail=f"credential file: {reason}",
         )
-        if self._last_good is None:
+        if self._last_valid is None:
             return error
-        return CredentialSnapshot(self._last_good.document, self._last_good.credential, problem=error)
+        return CredentialSnapshot(self._last_valid.document, self._last_valid.credential, problem=error)
 
-    def _say_found(self, snapshot: CredentialSnapshot) -> None:
-        before = self._last_good
+    def _log_found(self, snapshot: CredentialSnapshot) -> None:
+        before = self._last_valid
         if before is None:
-            sentence = "the credential file is there (%s)"
+            sentence = "Found the credential file (%s)"
         elif before.credential.account_id != snapshot.credential.account_id:
-            sentence = "the credential file now belongs to another account (%s)"
+            sentence = "The credential file now belongs to another account (%s)"
         else:
-            sentence = "the credential file has changed (%s)"
-        self._say(snapshot.document.fingerprint, logging.INFO, sentence, snapshot.credential.mode.value)
+            sentence = "The credential file has changed (%s)"
+        self._log_change(snapshot.document.fingerprint, logging.INFO, sentence, snapshot.credential.mode.value)
 
-    def _say(self, state: object, level: int, sentence: str, *values: object) -> None:
-        """Log a state when it is entered, and not with every look at it."""
-        if state != self._said:
-            self._said = state
+    def _log_change(self, state: object, level: int, sentence: str, *values: object) -> None:
+        """Log a message if the state has changed since the last one."""
+        if state != self._last_logged:
+            self._last_logged = state
             _log.log(level, sentence, *values)

@@ -1,8 +1,8 @@
 """Replacing the content of ``auth.json`` without ever losing it.
 
-A refresh token can be presented once. Before that is done, the room for its successor is made sure of: the place can
-be written and the disk holds enough. Then the new content is put there in one step where the folder allows it
-(a new file renamed over the old one), else into the old file.
+A refresh token can be used once. Before it is, a :class:`Replacement` makes sure that its successor can be stored: the
+file is writable and the disk has enough space. The new content is then written to a new file that is renamed over the
+old one or, if the folder does not allow that, into the old file.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from types import TracebackType
 
 from ocm_wsgi.storage.files import NewFile, copy_owner, reserve, sync_folder, write_all, write_whole
 
-# Longer tokens than before must still fit.
+# New tokens may be longer than the old ones.
 _GROWTH_BYTES = 16 * 1024
 
 
 class Replacement(ABC):
-    """Room for the next content of a file. Use as a context manager; leaving it gives back what was not used."""
+    """Reserved space for the next content of a file. Use as a context manager, which releases unused space."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
 
     @abstractmethod
-    def commit(self, octets: bytes) -> None:
-        """Make ``octets`` the content of the file, on disk when this returns.
+    def commit(self, content: bytes) -> None:
+        """Replace the content of the file. It is on disk when this returns.
 
-        :raises OSError: they could not be written.
+        :raises OSError: it could not be written.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what was reserved. May be called twice."""
+        """Release what was reserved. May be called twice."""
 
     def __enter__(self) -> Replacement:
         return self
@@ -50,8 +50,8 @@ class Replacement(ABC):
 def prepare(target: Path) -> Replacement:
     """Make sure that new content for ``target`` can be written, before there is any.
 
-    :param target: an existing file, no symbolic link: renaming over a link would replace the link.
-    :raises OSError: the file cannot be written, or the disk is full. The file is as it was.
+    :param target: an existing file, not a symbolic link, which a rename would replace.
+    :raises OSError: the file cannot be written, or the disk is full. The file is unchanged.
     """
     if is_mount_point(target):
         return InPlace(target)
@@ -63,26 +63,26 @@ def prepare(target: Path) -> Replacement:
         raise
 
 
-def create(target: Path, octets: bytes) -> None:
-    """Put a new file there in one step, mode 0600. What root creates belongs to whom the folder belongs to.
+def create(target: Path, content: bytes) -> None:
+    """Create a file in one step, with mode 0600. Root creates it for the owner of the folder.
 
     :raises OSError: it could not be written; there is no file then.
     """
-    remove_remains(target)
+    remove_leftovers(target)
     with NewFile(target, temporary=_temporary(target)) as new:
         if os.geteuid() == 0:
             copy_owner(new.descriptor, os.stat(target.parent))
-        new.write(octets)
+        new.write(content)
         new.replace()
     _sync_name(target)
 
 
 class ByRename(Replacement):
-    """A new file beside the old one, of the same mode and owner, that takes its name."""
+    """A new file beside the old one, with the same mode and owner, that is renamed over it."""
 
     def __init__(self, target: Path) -> None:
         super().__init__(target)
-        remove_remains(target)
+        remove_leftovers(target)
         status = os.stat(target)
         self._new = NewFile(target, temporary=_temporary(target))
         try:
@@ -93,13 +93,13 @@ class ByRename(Replacement):
             self.close()
             raise
 
-    def commit(self, octets: bytes) -> None:
-        self._new.write(octets)
+    def commit(self, content: bytes) -> None:
+        self._new.write(content)
         try:
             self._new.replace()
         except OSError:
-            # Seen on a mount point (EBUSY) and in a sticky folder (EPERM). The token is spent: try the other way.
-            _overwrite(self.target, octets)
+            # Seen on a mount point (EBUSY) and in a sticky folder (EPERM). The token is used up: write in place.
+            _overwrite(self.target, content)
             return
         _sync_name(self.target)
 
@@ -108,10 +108,10 @@ class ByRename(Replacement):
 
 
 class InPlace(Replacement):
-    """The old file itself: a mount point, or in a folder that cannot be written.
+    """The old file itself, if it is a mount point or its folder is not writable.
 
-    Room is reserved as blanks behind the content, which JSON allows: readers find a whole document at every moment
-    but that of the one write.
+    Space is reserved as blanks after the content, which JSON allows: readers find a whole document at any time except
+    during the one write.
     """
 
     def __init__(self, target: Path) -> None:
@@ -125,14 +125,14 @@ class InPlace(Replacement):
             self.close()
             raise
 
-    def commit(self, octets: bytes) -> None:
-        self._size = len(octets)
-        write_whole(self._descriptor, octets)
+    def commit(self, content: bytes) -> None:
+        self._size = len(content)
+        write_whole(self._descriptor, content)
 
     def close(self) -> None:
         if self._descriptor < 0:
             return
-        # Anything else there was written by somebody else since, and is theirs.
+        # Anything else was written by another program in the meantime, and stays.
         tail = os.pread(self._descriptor, _GROWTH_BYTES + 1, self._size)
         if 0 < len(tail) <= _GROWTH_BYTES and not tail.strip(b" "):
             os.ftruncate(self._descriptor, self._size)
@@ -140,14 +140,14 @@ class InPlace(Replacement):
         self._descriptor = -1
 
 
-def remove_remains(target: Path) -> None:
-    """Remove what writers that were killed left beside ``target``. Call it under the credential's locks."""
-    for remains in target.parent.glob(f"{_prefix(target)}*"):
-        remains.unlink(missing_ok=True)
+def remove_leftovers(target: Path) -> None:
+    """Remove temporary files left beside ``target`` by killed writers. Call it while holding the credential's locks."""
+    for leftover in target.parent.glob(f"{_prefix(target)}*"):
+        leftover.unlink(missing_ok=True)
 
 
 def _prefix(target: Path) -> str:
-    # Codex calls its own `.auth-XXXXXX`; those are not ours to remove.
+    # Codex names its own `.auth-XXXXXX`; those are not ours to remove.
     return f".auth-ocm.{target.name}."
 
 
@@ -155,10 +155,10 @@ def _temporary(target: Path) -> Path:
     return target.with_name(f"{_prefix(target)}{os.urandom(4).hex()}")
 
 
-def _overwrite(target: Path, octets: bytes) -> None:
+def _overwrite(target: Path, content: bytes) -> None:
     descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
     try:
-        write_whole(descriptor, octets)
+        write_whole(descriptor, content)
     finally:
         os.close(descriptor)
 
@@ -170,9 +170,9 @@ def _sync_name(target: Path) -> None:
 
 
 def is_mount_point(target: Path) -> bool:
-    """Tell whether a file is mounted by itself, as ``docker -v auth.json:…`` does: it cannot be renamed over.
+    """Return whether a single file is mounted, as by ``docker -v auth.json:…``: it cannot be replaced by a rename.
 
-    ``os.path.ismount`` knows only folders. Without ``/proc`` the answer is no, and the rename will tell.
+    ``os.path.ismount`` only supports folders. Without ``/proc`` this returns ``False``, and the rename fails.
     """
     return _mount_id(target) != _mount_id(target.parent)
 

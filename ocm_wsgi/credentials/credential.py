@@ -1,4 +1,4 @@
-"""The owner's credential, as a request needs it."""
+"""The owner's credential, reduced to what requests need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Mode(Enum):
-    """The kinds of credential that can be used; the values are those of ``auth_mode``."""
+    """The supported kinds of credential; the values are those of ``auth_mode``."""
 
     CHATGPT = "chatgpt"
     API_KEY = "apikey"
@@ -15,14 +15,14 @@ class Mode(Enum):
 
 @dataclass(frozen=True)
 class Credential:
-    """What goes upstream in the owner's name. ``repr`` shows neither the token nor whose it is.
+    """Authenticates requests to upstream as the owner. ``repr`` shows neither the token nor the account.
 
     :ivar access_token: the bearer token for upstream: an OAuth access token, or the API key.
     :ivar account_id: the ChatGPT account or workspace; ``None`` when unknown, and with an API key.
-    :ivar is_fedramp: the account belongs to a FedRAMP workspace.
+    :ivar is_fedramp: whether the account belongs to a FedRAMP workspace.
     :ivar plan_type: ``plus``, ``pro``, ``team`` and the like; ``None`` when unknown, and with an API key.
-    :ivar expires_at: ``exp`` of the access token in Unix seconds; ``None`` when it has none that can be read.
-    :ivar issued_at: its ``iat``, likewise.
+    :ivar expires_at: ``exp`` of the access token in Unix seconds; ``None`` if it has no valid one.
+    :ivar issued_at: ``iat`` of the access token, likewise.
     :ivar last_refresh: when the tokens were obtained, in Unix seconds; ``None`` with an API key.
     """
 
@@ -37,9 +37,9 @@ class Credential:
 
     @property
     def ends_at(self) -> float | None:
-        """When the access token ends by our own clock: not before it has lived as long as its issuer gave it.
+        """When the access token expires by our clock: never before it has lasted for its full lifetime.
 
-        By a clock that is far ahead each new token would have ended before it came, and be renewed again at once.
+        If our clock is far ahead, each new token would otherwise be expired on arrival and be refreshed immediately.
         """
         if self.expires_at is None or self.issued_at is None or self.last_refresh is None:
             return self.expires_at

@@ -1,4 +1,4 @@
-"""The worker's side of a renewal: starting the process that makes it, and waiting for its outcome."""
+"""The worker's side of a refresh: starting the process that does it, and waiting for its outcome."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from ocm_wsgi.oauth.refresh import ISSUER, RefreshReason
 
 
 class Refresher:
-    """Renews credentials. One a process, for any number of credentials; thread-safe; holds no lock and no file.
+    """Refreshes any number of credentials. Thread-safe; holds no lock and no open file.
 
-    The environment is read once, here: ``CODEX_REFRESH_TOKEN_URL_OVERRIDE`` and ``CODEX_APP_SERVER_LOGIN_CLIENT_ID``
-    mean what they mean to Codex.
+    The environment is read once, in the constructor: ``CODEX_REFRESH_TOKEN_URL_OVERRIDE`` and
+    ``CODEX_APP_SERVER_LOGIN_CLIENT_ID`` have the same meaning as in Codex.
 
     :param auth_base_url: the issuer's base URL.
-    :param proxy_url: how it is reached, with the password; ``None`` connects directly.
-    :param trust: whom to trust there; ``None`` trusts certifi's roots.
+    :param proxy_url: the proxy to use, with its password; ``None`` connects directly.
+    :param trust: the certificates to trust; ``None`` trusts certifi's roots.
     :param on_outcome: called with the outcome of each refresh, in the thread that waited for it.
     """
 
@@ -47,7 +47,7 @@ class Refresher:
         auth_base_url: str = ISSUER,
         proxy_url: str | None = None,
         trust: Certificate | None = None,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008  # a frozen value
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - a frozen value
         environ: Mapping[str, str] = os.environ,
         on_outcome: Callable[[RefreshOutcome], None] | None = None,
     ) -> None:
@@ -64,9 +64,9 @@ class Refresher:
     def refresh(
         self, credential_path: Path, *, state_path: Path, document: Document, reason: RefreshReason
     ) -> RefreshOutcome:
-        """Have the tokens of ``document`` renewed in the file, and wait for it.
+        """Refresh the tokens of ``document`` in its file, and return the outcome.
 
-        The process goes on by itself when this one dies or stops waiting.
+        This is done in a separate process, which continues if this one dies or stops waiting.
         """
         outcome = self._refresh(credential_path, state_path, document, reason)
         if self._on_outcome is not None:
@@ -85,25 +85,25 @@ class Refresher:
             timeouts=self._timeouts,
         )
         try:
-            process = subprocess.Popen(  # noqa: S603  # our own interpreter and module, no shell
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
                 [_interpreter(), "-m", "ocm_wsgi.credentials.refresh_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=_environment(),
-                # Out of the terminal's process group: Ctrl-C is for the server.
+                # Not in the terminal's process group: Ctrl-C is meant for the server.
                 start_new_session=True,
             )
         except OSError as exc:
-            return RefreshOutcome.failed(Problem.PROCESS, f"it could not be started: {exc.strerror}")
+            return RefreshOutcome.failed(Problem.PROCESS, f"the process could not be started: {exc.strerror}")
         return self._outcome(process, JOB.dump_json(job))
 
     def refusal(self, credential_path: Path, *, state_path: Path, document: Document) -> str | None:
-        """Return the code with which these tokens were refused for good, or ``None``.
+        """Return the error code with which these tokens were permanently refused, or ``None``.
 
-        A refusal of this very moment does not count yet: another program may be about to write better tokens.
+        A very recent refusal is not reported yet, because another program may be about to write better tokens.
 
-        :raises CredentialRejected: the tokens would travel in clear text.
+        :raises CredentialRejected: the tokens would be sent in clear text.
         """
         if document.refresh_token is None:
             return None
@@ -115,19 +115,21 @@ class Refresher:
 
     def _outcome(self, process: subprocess.Popen[bytes], job: bytes) -> RefreshOutcome:
         try:
-            answer, _ = process.communicate(job, timeout=self._timeouts.total_seconds)
+            output, _ = process.communicate(job, timeout=self._timeouts.total_seconds)
         except subprocess.TimeoutExpired:
-            return RefreshOutcome.failed(Problem.PROCESS, "it takes too long")
+            return RefreshOutcome.failed(Problem.PROCESS, "the process timed out")
         finally:
-            _let_go(process)
+            _detach(process)
         try:
-            return OUTCOME.validate_json(answer)
+            return OUTCOME.validate_json(output)
         except ValidationError:
-            return RefreshOutcome.failed(Problem.PROCESS, f"it ended early ({process.returncode})")
+            return RefreshOutcome.failed(
+                Problem.PROCESS, f"the process exited without an outcome ({process.returncode})"
+            )
 
 
-def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """Leave a process that goes on to itself, but collect it at its end, so that it is no zombie for long."""
+def _detach(process: subprocess.Popen[bytes]) -> None:
+    """Stop communicating with a process that still runs. A thread reaps it when it exits."""
     if process.returncode is not None:
         return
     for pipe in (process.stdin, process.stdout):
@@ -137,14 +139,14 @@ def _let_go(process: subprocess.Popen[bytes]) -> None:
 
 
 def _interpreter() -> str:
-    """Return the Python to run. A server that embeds it, as uWSGI does, names itself as ``sys.executable``."""
+    """Return the Python interpreter. In servers that embed Python, such as uWSGI, ``sys.executable`` is the server."""
     if "python" in os.path.basename(sys.executable) or "pypy" in os.path.basename(sys.executable):
         return sys.executable
     return os.path.join(sys.prefix, "bin", "python3")
 
 
 def _environment() -> Mapping[str, str]:
-    """Return our environment, in which the new process finds this very package wherever it was started."""
+    """Return our environment with a ``PYTHONPATH`` by which the new process imports this very package."""
     package_folder = str(Path(ocm_wsgi.__file__).resolve().parent.parent)
     folders = [package_folder, os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}

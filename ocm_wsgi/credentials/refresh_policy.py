@@ -1,6 +1,6 @@
-"""When to renew, within one process: one at a time, all who wait share the outcome, and a failure is let rest.
+"""When to refresh within one process: one refresh at a time, an outcome shared by all waiters, backoff after failures.
 
-What keeps processes apart are the locks of :mod:`~ocm_wsgi.credentials.auth_file_locks`, not this.
+Processes are kept apart by the locks of :mod:`~ocm_wsgi.credentials.auth_file_locks`, not by this.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ _log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_SECONDS = 5.0
 MAX_BACKOFF_SECONDS = 60.0
-# Tokens so young are not renewed again, whatever our clock or upstream say: each renewal spends a refresh token.
+# For this long, refreshed tokens are not refreshed again, whatever our clock or upstream say: each refresh uses up a
+# refresh token.
 RECENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class _Backoff:
-    """The time after a failure in which no renewal of the same tokens is tried."""
+    """The time after a failure in which a refresh of the same tokens is not retried."""
 
     fingerprint: str
     seconds: float
@@ -39,10 +40,10 @@ class _Backoff:
 
 @dataclass(frozen=True)
 class RecentRefresh:
-    """The time in which tokens that this process renewed count as new.
+    """A refresh by this process so recent that its tokens are not refreshed again.
 
-    :ivar reason: why those before them were given up.
-    :ivar left_seconds: how long it still lasts.
+    :ivar reason: why the tokens were refreshed.
+    :ivar left_seconds: how long the refresh still counts as recent.
     """
 
     reason: RefreshReason
@@ -50,9 +51,9 @@ class RecentRefresh:
 
 
 class RefreshPolicy:
-    """The renewals of one credential in this process. Thread-safe.
+    """Decides about refreshes of one credential in this process. Thread-safe.
 
-    :param monotonic: seconds that never run backwards.
+    :param monotonic: a monotonic clock, in seconds.
     """
 
     def __init__(self, refresher: Refresher, path: Path, *, state_path: Path, monotonic: Callable[[], float]) -> None:
@@ -67,20 +68,20 @@ class RefreshPolicy:
         self._newest: tuple[str | None, RefreshReason, float] | None = None
 
     def refresh(self, document: Document, reason: RefreshReason) -> None:
-        """Renew these tokens or wait for who does. When this returns the file holds others, or will say why not.
+        """Refresh these tokens, or wait for the refresh in progress. The file then contains other tokens.
 
-        :raises CredentialRejected: only the owner can mend it.
-        :raises CredentialUnavailable: it failed for now, or did a moment ago.
+        :raises CredentialRejected: only the owner can fix it.
+        :raises CredentialUnavailable: the refresh failed temporarily, now or very recently.
         """
         self._require_refreshable(document)
-        outcome = self._joined(document, reason)
+        outcome = self._shared_outcome(document, reason)
         if outcome.result is Result.REFUSED:
             raise RefreshRefused(outcome.detail)
         if outcome.problem is not None:
             raise self._failure(outcome.problem)
 
     def recent_refresh(self, document: Document) -> RecentRefresh | None:
-        """Return how new these tokens are, or ``None`` when they are not, or come from elsewhere."""
+        """Return the recent refresh by this process that produced these tokens, or ``None``."""
         if self._newest is None:
             return None
         fingerprint, reason, until = self._newest
@@ -88,15 +89,15 @@ class RefreshPolicy:
         return RecentRefresh(reason, left_seconds) if fingerprint == document.fingerprint and left_seconds > 0 else None
 
     def is_worth_trying(self, document: Document) -> bool:
-        """Tell whether :meth:`renew` would ask anybody, and not just repeat what is known."""
+        """Return whether :meth:`refresh` would attempt a refresh instead of repeating a known failure."""
         is_refused = self._refused is not None and self._refused[0] == document.fingerprint
         return document.refresh_token is not None and not is_refused and not self._is_backing_off(document)
 
     def raise_if_known_to_fail(self, document: Document) -> None:
-        """Raise what :meth:`renew` would without asking anybody.
+        """Raise the error that :meth:`refresh` would raise without attempting a refresh, if any.
 
-        :raises CredentialRejected: only the owner can mend it.
-        :raises CredentialUnavailable: it failed a moment ago.
+        :raises CredentialRejected: only the owner can fix it.
+        :raises CredentialUnavailable: a refresh failed very recently.
         """
         self._require_refreshable(document)
         backoff = self._backoff
@@ -106,7 +107,7 @@ class RefreshPolicy:
     def _require_refreshable(self, document: Document) -> None:
         if document.refresh_token is None:
             raise CredentialRejected(
-                f"The owner's sign-in to OpenAI has ended and cannot be renewed. The owner must {SIGN_IN}.",
+                f"The owner's sign-in to OpenAI has ended and cannot be refreshed. The owner must {SIGN_IN}.",
                 detail="tokens.refresh_token is missing",
             )
         refused = self._refused
@@ -117,51 +118,51 @@ class RefreshPolicy:
             self._remember_refusal(document, oauth_code)
             raise RefreshRefused(oauth_code)
 
-    def _joined(self, document: Document, reason: RefreshReason) -> RefreshOutcome:
+    def _shared_outcome(self, document: Document, reason: RefreshReason) -> RefreshOutcome:
         with self._lock:
             running = self._running
             if running is None:
                 if self._backoff is not None and self._is_backing_off(document):
                     raise self._failure(self._backoff.problem)
-                mine = self._running = Future()
+                own = self._running = Future()
         if running is not None:
             return running.result()
-        return self._led(mine, document, reason)
+        return self._run(own, document, reason)
 
-    def _led(self, mine: Future[RefreshOutcome], document: Document, reason: RefreshReason) -> RefreshOutcome:
-        outcome = RefreshOutcome.failed(Problem.PROCESS, "it was given up")
+    def _run(self, own: Future[RefreshOutcome], document: Document, reason: RefreshReason) -> RefreshOutcome:
+        outcome = RefreshOutcome.failed(Problem.PROCESS, "the refresh was interrupted")
         try:
             outcome = self._refresher.refresh(self._path, state_path=self._state_path, document=document, reason=reason)
         finally:
             with self._lock:
-                self._settle(document, reason, outcome)
+                self._apply_outcome(document, reason, outcome)
                 self._running = None
-            mine.set_result(outcome)
+            own.set_result(outcome)
         return outcome
 
-    def _settle(self, document: Document, reason: RefreshReason, outcome: RefreshOutcome) -> None:
+    def _apply_outcome(self, document: Document, reason: RefreshReason, outcome: RefreshOutcome) -> None:
         if outcome.result is Result.FAILED and outcome.problem is not None:
             before = (
                 self._backoff.seconds if self._backoff and self._backoff.fingerprint == document.fingerprint else 0.0
             )
             seconds = min(before * 2, MAX_BACKOFF_SECONDS) or FIRST_BACKOFF_SECONDS
             self._backoff = _Backoff(document.fingerprint, seconds, self._monotonic() + seconds, outcome.problem)
-            _log.warning("the access token could not be renewed (%s): %s", outcome.problem.value, outcome.detail)
+            _log.warning("The access token could not be refreshed (%s): %s", outcome.problem.value, outcome.detail)
             return
         self._backoff = None
         if outcome.result is Result.REFUSED:
             self._remember_refusal(document, outcome.detail)
         elif outcome.result is Result.REFRESHED:
             self._newest = (outcome.fingerprint, reason, self._monotonic() + RECENT_SECONDS)
-            _log.info("the access token was renewed")
+            _log.info("The access token was refreshed")
         elif outcome.detail:
-            _log.info("the access token was not renewed: %s", outcome.detail)
+            _log.info("The access token was not refreshed: %s", outcome.detail)
 
     def _remember_refusal(self, document: Document, oauth_code: str) -> None:
         refused = (document.fingerprint, oauth_code)
         if refused != self._refused:
             self._refused = refused
-            _log.error("OpenAI refused the refresh token for good (%s): the owner must sign in again", oauth_code)
+            _log.error("OpenAI permanently refused the refresh token (%s): the owner must sign in again", oauth_code)
 
     def _is_backing_off(self, document: Document) -> bool:
         backoff = self._backoff
@@ -172,19 +173,20 @@ class RefreshPolicy:
         seconds = max(1, math.ceil(backoff.until - self._monotonic())) if backoff is not None else 1
         if problem is Problem.UNWRITABLE:
             return CredentialRejected(
-                "The service may not write its OpenAI credential, so it cannot renew it. Its owner must allow that.",
+                "The service is not allowed to write its OpenAI credential and cannot refresh it. "
+                "Its owner must allow that.",
                 detail="the credential file cannot be written",
             )
         if problem is Problem.ENDPOINT:
-            return RefreshFailed("the token endpoint failed a moment ago", retry_after_seconds=seconds)
+            return RefreshFailed("the token endpoint failed very recently", retry_after_seconds=seconds)
         return CredentialUnavailable(
-            _SENTENCES[problem], detail=f"renewal: {problem.value}", retry_after_seconds=seconds
+            _SENTENCES[problem], detail=f"refresh: {problem.value}", retry_after_seconds=seconds
         )
 
 
 _SENTENCES = {
-    Problem.NO_SPACE: "The service has no disk space left to renew its OpenAI credential. Its owner must make some.",
-    Problem.BUSY: "Another program is renewing the service's OpenAI credential. Try again shortly.",
-    Problem.FILE: "The service's OpenAI credential cannot be renewed as it is. Its owner must sign in again.",
-    Problem.PROCESS: "The service could not renew its OpenAI credential. Try again shortly.",
+    Problem.NO_SPACE: "The service has no disk space for refreshing its OpenAI credential. Its owner must free some.",
+    Problem.BUSY: "Another program is refreshing the service's OpenAI credential. Try again shortly.",
+    Problem.FILE: "The service's OpenAI credential cannot be refreshed as it is. Its owner must sign in again.",
+    Problem.PROCESS: "The service could not refresh its OpenAI credential. Try again shortly.",
 }

@@ -1,8 +1,8 @@
-"""``python -m ocm_wsgi.credentials.refresh_process``: renew one credential, in a process of its own.
+"""``python -m ocm_wsgi.credentials.refresh_process``: refresh one credential in a process of its own.
 
-A refresh token can be presented once, and what is got for it must reach the disk. So this is done by nobody who might
-be killed for other reasons, as a worker is when it is reloaded, stops answering or when Ctrl-C is pressed. The job
-comes on standard input and the outcome goes to standard output. If the worker is gone by then, the file has it.
+A refresh token can be used once, and the tokens returned for it must reach the disk. So this does not happen in a
+worker, which may be killed for other reasons: at a reload, when it stops responding, at Ctrl-C. The job is read from
+standard input and the outcome written to standard output. If the worker is gone by then, the file has the new tokens.
 """
 
 from __future__ import annotations
@@ -29,23 +29,22 @@ _POLL_SECONDS = 0.05
 
 
 def refresh(job: RefreshJob) -> RefreshOutcome:
-    """Renew the credential of ``job``, unless another program did so already."""
+    """Refresh the credential of ``job``, unless another program has already done so."""
+    timeout_seconds = job.timeouts.lock_seconds
     try:
-        with credential_locks(
-            job.credential_path, state_path=job.state_path, timeout_seconds=job.timeouts.lock_seconds
-        ):
-            done = _Refresh(job).run()
+        with credential_locks(job.credential_path, state_path=job.state_path, timeout_seconds=timeout_seconds):
+            result = _Refresh(job).run()
     except LocksBusy as exc:
         return RefreshOutcome.failed(Problem.BUSY, str(exc))
     except FileNotFoundError:
         return RefreshOutcome(Result.CHANGED, detail="the file is gone")
     except OSError as exc:
-        return RefreshOutcome.failed(Problem.UNWRITABLE, f"the locks cannot be taken: {exc.strerror}")
-    return _confirmed(job, done) if isinstance(done, Refusal) else done
+        return RefreshOutcome.failed(Problem.UNWRITABLE, f"the locks cannot be acquired: {exc.strerror}")
+    return _confirmed(job, result) if isinstance(result, Refusal) else result
 
 
 class _Refresh:
-    """The steps that are made under the locks."""
+    """The steps of a refresh that are done while holding the locks."""
 
     def __init__(self, job: RefreshJob) -> None:
         self._job = job
@@ -62,7 +61,7 @@ class _Refresh:
             return RefreshOutcome(Result.CHANGED)
         refresh_token = document.refresh_token
         if refresh_token is None:
-            return RefreshOutcome.failed(Problem.FILE, "it holds no refresh token")
+            return RefreshOutcome.failed(Problem.FILE, "it contains no refresh token")
         return self._exchange(document, refresh_token)
 
     def _exchange(self, document: Document, refresh_token: str) -> RefreshOutcome | Refusal:
@@ -92,30 +91,30 @@ class _Refresh:
             return self._store(document, grant, replacement)
 
     def _store(self, document: Document, grant: TokenGrant, replacement: Replacement) -> RefreshOutcome:
-        """Write the grant, unless a Codex that takes no locks has put other tokens there meanwhile."""
+        """Write the new tokens, unless a Codex that takes no locks has written others in the meantime."""
         if not grant.tokens():
-            return RefreshOutcome.failed(Problem.ENDPOINT, "the token endpoint's answer held no token")
+            return RefreshOutcome.failed(Problem.ENDPOINT, "the token endpoint's response contained no token")
         try:
             latest = read_whole(self._job.credential_path).document
         except FileGone:
-            return RefreshOutcome(Result.CHANGED, detail="the file went while its tokens were being renewed")
+            return RefreshOutcome(Result.CHANGED, detail="the file was removed during the refresh")
         except FileProblem:
-            # Whoever was writing it gave up. What was there before is the better ground for the new tokens.
+            # Another writer was interrupted. The previous content is the better base for the new tokens.
             latest = document
         if latest.refresh_token != document.refresh_token:
-            return RefreshOutcome(Result.CHANGED, detail="the file got other tokens while its own were being renewed")
+            return RefreshOutcome(Result.CHANGED, detail="other tokens were written to the file during the refresh")
         refreshed = latest.refreshed(grant, now_ns=time.time_ns())
         try:
             replacement.commit(refreshed.encoded())
         except OSError as exc:
-            return RefreshOutcome.failed(Problem.UNWRITABLE, f"the renewed tokens are lost: {exc.strerror}")
+            return RefreshOutcome.failed(Problem.UNWRITABLE, f"the new tokens are lost: {exc.strerror}")
         return RefreshOutcome(Result.REFRESHED, fingerprint=refreshed.fingerprint)
 
 
 def _confirmed(job: RefreshJob, refusal: Refusal) -> RefreshOutcome:
-    """Wait, without the locks, for tokens that another program may have got for the same refresh token.
+    """Wait, without holding the locks, for tokens that another program may have received for the same refresh token.
 
-    Codex presents its refresh token without holding the locks and takes them only to write. If it came before us, our
+    Codex presents its refresh token without holding the locks and acquires them only to write. If it was first, our
     attempt was refused and its new tokens are about to be written.
     """
     deadline = refusal.refused_at + job.timeouts.adoption_seconds
@@ -133,7 +132,7 @@ def _confirmed(job: RefreshJob, refusal: Refusal) -> RefreshOutcome:
 
 
 def main() -> None:
-    """Do the job on standard input. Nothing but ``SIGKILL`` stops it half-way."""
+    """Run the job from standard input. Only ``SIGKILL`` interrupts it."""
     for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signal_number, signal.SIG_IGN)
     try:
@@ -141,13 +140,13 @@ def main() -> None:
     except CredentialError as exc:
         outcome = RefreshOutcome.failed(Problem.FILE, exc.detail or exc.message)
     except Exception as exc:
-        # Its text and its traceback may quote a secret.
+        # Its message and traceback may quote a secret.
         outcome = RefreshOutcome.failed(Problem.PROCESS, type(exc).__name__)
     try:
         sys.stdout.buffer.write(OUTCOME.dump_json(outcome))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # The worker is gone. Point standard output elsewhere, or the interpreter fails once more at its end.
+        # The worker is gone. Redirect standard output, or the interpreter would fail again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,7 +1,7 @@
-"""What a worker asks of the process that renews a credential, and what that answers. JSON both ways, over pipes.
+"""The messages between a worker and the process that refreshes a credential: JSON over pipes.
 
-The job may hold a proxy's password, so it goes through standard input and never onto a command line. Neither holds a
-token: the process reads those from the file.
+A job may contain a proxy's password, so it is sent through standard input and never on a command line. Neither message
+contains a token: the process reads those from the file.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ocm_wsgi.oauth.refresh import ISSUER, Provenance, RefreshReason, TokenEndpo
 
 @dataclass(frozen=True)
 class RefreshSettings:
-    """How the token endpoint is reached.
+    """How to reach the token endpoint.
 
     :ivar auth_base_url: the issuer's base URL.
     :ivar proxy_url: ``http://``, ``socks5://`` or ``socks5h://``, with its password; ``None`` connects directly.
-    :ivar trust: the configuration's ``certificate``, as JSON would have it; ``None`` trusts certifi's roots.
-    :ivar token_url: the whole URL of the token endpoint, over everything else.
-    :ivar client_id: the OAuth client of tokens that do not say theirs.
+    :ivar trust: the configuration's ``certificate`` as JSON; ``None`` trusts certifi's roots.
+    :ivar token_url: the whole URL of the token endpoint, which overrides everything else.
+    :ivar client_id: the OAuth client of tokens that do not name theirs.
     """
 
     auth_base_url: str = ISSUER
@@ -35,9 +35,9 @@ class RefreshSettings:
     client_id: str | None = None
 
     def endpoint(self, provenance: Provenance) -> TokenEndpoint:
-        """Return where tokens of this provenance are renewed.
+        """Return the endpoint that refreshes tokens of this provenance.
 
-        :raises CredentialRejected: they would travel in clear text.
+        :raises CredentialRejected: they would be sent in clear text.
         """
         return token_endpoint(
             provenance, auth_base_url=self.auth_base_url, token_url=self.token_url, client_id=self.client_id
@@ -59,15 +59,15 @@ class Timeouts:
 
     @property
     def total_seconds(self) -> float:
-        """How long a worker waits for the process that does it all."""
+        """How long a worker waits for the process."""
         return 2 * self.lock_seconds + self.exchange_seconds + self.adoption_seconds
 
 
 @dataclass(frozen=True)
 class RefreshJob:
-    """One renewal.
+    """One refresh.
 
-    :ivar fingerprint: of the document that the worker has; if the file's is another one, nothing is presented.
+    :ivar fingerprint: of the document that the worker has; if the file's differs, no token is presented.
     """
 
     credential_path: Path
@@ -79,17 +79,17 @@ class RefreshJob:
 
 
 class Result(Enum):
-    """How a renewal ended."""
+    """The result of a refresh."""
 
     REFRESHED = "refreshed"
     CHANGED = "changed"
-    """The file holds something else than the worker knew. Nothing was presented, or its result not needed."""
+    """The file differs from what the worker has. No token was presented, or the result was not needed."""
     REFUSED = "refused"
     FAILED = "failed"
 
 
 class Problem(Enum):
-    """Why a renewal failed for now."""
+    """The cause of a temporary failure."""
 
     ENDPOINT = "endpoint"
     UNWRITABLE = "unwritable"
@@ -101,11 +101,11 @@ class Problem(Enum):
 
 @dataclass(frozen=True)
 class RefreshOutcome:
-    """What came of a renewal. Holds no secret.
+    """The outcome of a refresh. Contains no secret.
 
-    :ivar problem: why it failed; ``None`` otherwise.
+    :ivar problem: the cause of a failure; ``None`` otherwise.
     :ivar detail: for the log; with ``REFUSED``, the issuer's error code.
-    :ivar fingerprint: of the document with the new tokens, when there are any.
+    :ivar fingerprint: of the document with the new tokens, if there are any.
     """
 
     result: Result
@@ -115,7 +115,7 @@ class RefreshOutcome:
 
     @classmethod
     def failed(cls, problem: Problem, detail: str) -> RefreshOutcome:
-        """Return the outcome of a failure that may pass."""
+        """Return the outcome of a temporary failure."""
         return cls(Result.FAILED, problem, detail)
 
 

@@ -1,6 +1,6 @@
-"""Which refresh token was refused for good, known to all processes of this service.
+"""Remembers which refresh token was permanently refused, for all processes of this service.
 
-One small file a credential, in the state directory. It holds a digest and no token.
+There is one small file per credential in the state directory. It contains a digest and no token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ocm_wsgi.storage.files import replace_file
 class Refusal:
     """One refusal.
 
-    :ivar digest: of the refresh token, and of where and for whom it was presented.
+    :ivar digest: of the refresh token, the endpoint and the client; see :func:`digest_of`.
     :ivar oauth_code: the issuer's error code.
     :ivar refused_at: Unix seconds.
     """
@@ -36,20 +36,20 @@ _REFUSAL = TypeAdapter(Refusal)
 
 
 def digest_of(refresh_token: str, endpoint: TokenEndpoint) -> str:
-    """Return what a refusal is remembered by. Another endpoint or client may yet take the same token."""
+    """Return the key of a refusal. Another endpoint or client may still accept the same token."""
     presented = "\0".join((endpoint.url, endpoint.client_id, refresh_token))
     return hashlib.sha256(presented.encode()).hexdigest()
 
 
 class RefusalStore:
-    """The last refusal of one credential."""
+    """Stores the last refusal of one credential."""
 
     def __init__(self, credential_path: Path, *, state_path: Path) -> None:
         name = hashlib.sha256(os.fsencode(os.path.realpath(credential_path))).hexdigest()[:16]
         self._path = state_path / f"refused-{name}.json"
 
     def find(self, digest: str) -> Refusal | None:
-        """Return the refusal of this digest, or ``None``. A file that cannot be read says nothing."""
+        """Return the refusal with this digest, or ``None``. A file that cannot be read is ignored."""
         try:
             refusal = _REFUSAL.validate_json(self._path.read_bytes())
         except (OSError, ValidationError):
@@ -57,15 +57,15 @@ class RefusalStore:
         return refusal if refusal.digest == digest else None
 
     def record(self, digest: str, oauth_code: str) -> Refusal:
-        """Remember a refusal in place of the one before. Call it under the credential's locks.
+        """Store a refusal in place of the previous one. Call it while holding the credential's locks.
 
-        Where the state directory cannot be written it is not remembered; each process then learns it once for itself.
+        If the state directory is not writable, it is not stored; each process then presents the token once itself.
         """
         refusal = Refusal(digest, oauth_code, time.time())
         with suppress(OSError):
             self._write(_REFUSAL.dump_json(refusal))
         return refusal
 
-    def _write(self, octets: bytes) -> None:
+    def _write(self, content: bytes) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(self._path, octets, temporary=self._path.with_suffix(".new"))
+        replace_file(self._path, content, temporary=self._path.with_suffix(".new"))

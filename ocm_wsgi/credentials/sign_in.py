@@ -1,6 +1,6 @@
-"""Signing the owner in and out: who stands in ``auth.json``, what is written there, what is taken away.
+"""Signing the owner in and out: whose credential ``auth.json`` contains, storing a new one, removing it.
 
-Talks to nobody at a terminal; the command line does. What the issuer is asked is in ``authorization.py``.
+Independent of the command line, which talks to the user. The requests to the issuer are in ``oauth.authorization``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ocm_wsgi.oauth.refresh import CLIENT_ID, Provenance, TokenGrant, token_endp
 from ocm_wsgi.tls import contexts
 
 LOCK_TIMEOUT_SECONDS = 60.0
-#: All that Codex 0.169 knows at the top of the file.
+#: All top-level members that Codex 0.169 knows.
 CODEX_FIELDS = frozenset(
     {
         "auth_mode",
@@ -52,7 +52,7 @@ CODEX_FIELDS = frozenset(
 
 @dataclass(frozen=True)
 class CredentialOwner:
-    """Whose a credential is.
+    """The owner of a credential.
 
     :ivar account_id: of ChatGPT; ``None`` with an API key.
     """
@@ -65,12 +65,12 @@ class CredentialOwner:
     def __str__(self) -> str:
         if self.mode is Mode.API_KEY:
             return "an API key"
-        account = self.email or self.account_id or "an account that does not say its name"
+        account = self.email or self.account_id or "an unnamed account"
         return f"{account} ({self.plan_type})" if self.plan_type else account
 
 
 class OtherAccountSignedIn(Exception):
-    """The file holds a working credential of somebody else."""
+    """The file contains a working credential of another account."""
 
     def __init__(self, owner: CredentialOwner) -> None:
         super().__init__(str(owner))
@@ -78,9 +78,9 @@ class OtherAccountSignedIn(Exception):
 
 
 def authority(config: Config, environ: Mapping[str, str], *, provenance: Provenance | None = None) -> Authority:
-    """Return the issuer: the configured one, or the one that tokens came from.
+    """Return the configured issuer, or the one that issued tokens of this provenance.
 
-    :raises CredentialRejected: tokens of this provenance would travel in clear text.
+    :raises CredentialRejected: such tokens would be sent in clear text.
     """
     proxy_url = config.proxy_url.get_secret_value() if config.proxy_url else None
     connection = ConnectionSettings(contexts.upstream_context(config.certificate), proxy_url)
@@ -96,10 +96,10 @@ def wait_for_approval(
     pause: Callable[[float, float], None],
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AuthorizationCode:
-    """Wait until the owner has approved a device login. A network that fails meanwhile is waited out.
+    """Wait until the owner has approved a device sign-in; retry on network failures.
 
-    :param pause: waits; is told for how many seconds, and how many are left in all.
-    :raises LoginFailed: they declined, or 15 minutes are over.
+    :param pause: called to wait, with the seconds to wait and the seconds left in total.
+    :raises LoginFailed: it was declined, or 15 minutes have passed.
     """
     deadline = monotonic() + DEVICE_CODE_SECONDS
     while (left_seconds := deadline - monotonic()) > 0:
@@ -115,16 +115,16 @@ def wait_for_approval(
 
 
 def document_from(grant: TokenGrant, issuer: Authority, *, now_ns: int) -> Document:
-    """Return the ``auth.json`` of a new sign-in, with the fields of Codex 0.169 in its order.
+    """Return the ``auth.json`` of a new sign-in, with the members of Codex 0.169 in its order.
 
-    The four that Codex has for other kinds of credential are left out by it, too, where they are empty.
+    The four members for other kinds of credential are omitted, as Codex omits them when they are empty.
 
-    :raises LoginFailed: the tokens do not say whose they are.
+    :raises LoginFailed: the tokens name no account.
     """
     account_id = auth_claims_of(grant.id_token).get("chatgpt_account_id")
     if not isinstance(account_id, str):
         raise LoginFailed(
-            "OpenAI's answer does not say which ChatGPT account this is. Sign in to one that has a Codex plan.",
+            "OpenAI's response names no ChatGPT account. Sign in to one that has a Codex plan.",
             code="no_account",
         )
     tokens = {
@@ -144,7 +144,7 @@ def document_from(grant: TokenGrant, issuer: Authority, *, now_ns: int) -> Docum
 
 
 def owner_of(document: Document) -> CredentialOwner | None:
-    """Return whose a credential is, or ``None`` when it is none that works."""
+    """Return the owner of a credential, or ``None`` if it is not usable."""
     try:
         credential = document.credential()
     except CredentialError:
@@ -159,9 +159,9 @@ def owner_of(document: Document) -> CredentialOwner | None:
 
 
 def current(path: Path) -> Document | None:
-    """Return what the file holds now, or ``None`` when there is nothing that means anything.
+    """Return the content of the file, or ``None`` if there is no valid one.
 
-    :raises LoginFailed: there is a file, and it cannot be read.
+    :raises LoginFailed: the file exists and cannot be read.
     """
     try:
         return read_whole(path).document
@@ -172,15 +172,15 @@ def current(path: Path) -> Document | None:
 
 
 def store(document: Document, path: Path, *, state_path: Path, instead_of: CredentialOwner | None = None) -> None:
-    """Write a new sign-in, with mode 0600, in one step, under the locks that Codex and the service take.
+    """Write a new sign-in atomically, with mode 0600, while holding the locks that Codex and the service use.
 
-    :param instead_of: whose working credential may be replaced, besides one of the same account.
-    :raises OtherAccountSignedIn: the file holds another one.
+    :param instead_of: the owner whose working credential may be replaced, besides the same account.
+    :raises OtherAccountSignedIn: the file contains the working credential of another account.
     :raises LoginFailed: it cannot be written.
     """
     with _exclusive(path, state_path):
-        standing = current(path)
-        found = owner_of(standing) if standing is not None else None
+        existing = current(path)
+        found = owner_of(existing) if existing is not None else None
         ours = owner_of(document)
         if found is not None and found != instead_of and found.account_id != (ours and ours.account_id):
             raise OtherAccountSignedIn(found)
@@ -189,18 +189,19 @@ def store(document: Document, path: Path, *, state_path: Path, instead_of: Crede
 
 @dataclass(frozen=True)
 class SignedOut:
-    """What came of signing out.
+    """The result of a sign-out.
 
-    :ivar failure: why OpenAI could not be told; ``None`` when it was, or had nothing to be told.
+    :ivar failure: why the tokens were not revoked; ``None`` if they were, or if there was nothing to revoke.
     """
 
     failure: LoginFailed | None
 
 
 def sign_out(path: Path, *, state_path: Path, issuer_of: Callable[[Provenance], Authority]) -> SignedOut:
-    """Have the tokens revoked as far as possible, and take them out of the file in any case.
+    """Revoke the tokens if possible, and remove them from the file in any case.
 
-    The file goes, as with Codex, which takes one without tokens for signed in; unless it holds more than Codex knows.
+    The file is removed, as by Codex, which treats a file without tokens as signed in; unless it contains members that
+    Codex does not know.
 
     :raises LoginFailed: the file cannot be changed.
     """
@@ -218,20 +219,20 @@ def _email(claims: Mapping[str, Any]) -> str | None:
 
 
 def _printable(value: object) -> str | None:
-    """Return a text that a terminal takes for nothing else, or ``None``."""
+    """Return a text that is safe to print on a terminal, or ``None``."""
     return value if isinstance(value, str) and value.isprintable() else None
 
 
 @contextmanager
 def _exclusive(path: Path, state_path: Path) -> Iterator[None]:
-    """Hold the credential's locks, its folder being there, and put what goes wrong in words."""
+    """Create the credential's folder, hold the locks, and translate errors to :class:`LoginFailed`."""
     try:
         _make_folder(Path(os.path.realpath(path)).parent)
         with credential_locks(path, state_path=state_path, timeout_seconds=LOCK_TIMEOUT_SECONDS):
             yield
     except LocksBusy:
         raise LoginFailed(
-            f"Another program has held {path} for a minute; `fuser {path.parent}/auth.lock` shows which.", code="busy"
+            f"Another program has locked {path} for a minute; `fuser {path.parent}/auth.lock` shows which.", code="busy"
         ) from None
     except OSError as exc:
         raise LoginFailed(
@@ -241,7 +242,7 @@ def _exclusive(path: Path, state_path: Path) -> Iterator[None]:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make what is missing, for its owner alone; what root makes below somebody's folder is theirs."""
+    """Create missing folders, private to their owner: for root, the owner of the folder above."""
     if folder.exists():
         return
     _make_folder(folder.parent)
@@ -255,7 +256,7 @@ def _write(target: Path, document: Document) -> None:
     if not target.exists():
         create(target, document.encoded())
         return
-    # The new file gets the old one's mode. Not ours to set where the file is somebody else's.
+    # The new file gets the mode of the old one, which cannot be set if another user owns the file.
     with suppress(PermissionError):
         target.chmod(0o600)
     with prepare(target) as replacement:
@@ -280,7 +281,7 @@ def _empty(target: Path, document: Document | None) -> None:
         try:
             target.unlink(missing_ok=True)
         except OSError:
-            # A file that is mounted by itself, or a folder that is not ours: what it holds can go all the same.
+            # The file is a mount point, or the folder is not ours: the content can be removed anyway.
             unknown = {}
         else:
             return

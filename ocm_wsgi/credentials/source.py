@@ -1,4 +1,4 @@
-"""Where a request gets the owner's credential from."""
+"""The source of the owner's credential for requests."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ocm_wsgi.credentials.refresh_policy import RefreshPolicy
 from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable
 from ocm_wsgi.oauth.refresh import RefreshReason
 
-# As the Codex client does: so long before an access token's end, and at this age when its end cannot be read.
+# As in the Codex client: tokens are refreshed this long before they expire, or at this age if their expiry is unknown.
 REFRESH_BEFORE_SECONDS = 5 * 60
 REFRESH_AGE_SECONDS = 8 * 24 * 3600
 
-# How often tokens that another program put there, and that are no better, are taken up within one call.
+# How often one call tries again because another program has replaced the tokens by expired ones.
 _ATTEMPTS = 3
 
 
 class CredentialSource:
-    """One credential file, kept fresh. Thread-safe, and usable in the children of a fork.
+    """Provides the credential of one file, refreshed when needed. Thread-safe, and usable after a fork.
 
-    Making one touches no file: the service starts before there is a credential.
+    The constructor accesses no file: the service starts before there is a credential.
 
-    :param state_path: a directory of ours, for what must be remembered across processes; made when needed.
-    :param clock: Unix seconds.
-    :param monotonic: seconds that never run backwards.
+    :param state_path: a directory of ours for state shared by all processes; created when needed.
+    :param clock: returns Unix seconds.
+    :param monotonic: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class CredentialSource:
         self._refresher = refresher
         self._clock = clock
         self._monotonic = monotonic
-        self._begin()
-        # A thread may hold one of our locks at the moment of a fork, and is not there in the child to release it.
-        begin = weakref.WeakMethod(self._begin)
-        os.register_at_fork(after_in_child=lambda: (method := begin()) and method())
+        self._reset()
+        # A thread may hold one of our locks during a fork, and does not exist in the child to release it.
+        reset = weakref.WeakMethod(self._reset)
+        os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._file = AuthFileWatcher(self._path)
         self._policy = RefreshPolicy(
             self._refresher, self._path, state_path=self._state_path, monotonic=self._monotonic
@@ -64,12 +64,12 @@ class CredentialSource:
         self._background = threading.Lock()
 
     def current(self) -> Credential:
-        """Return the credential to use now, renewed first when its access token has expired.
+        """Return the credential to use now. An expired access token is refreshed first.
 
-        In the last five minutes before that it is renewed behind the caller's back, and returned as it still is.
+        In the five minutes before it expires it is refreshed in the background, and the current one is returned.
 
-        :raises CredentialUnavailable: it is missing, broken or could not be renewed, for now.
-        :raises CredentialRejected: only the owner can mend it.
+        :raises CredentialUnavailable: it is missing, broken or temporarily could not be refreshed.
+        :raises CredentialRejected: only the owner can fix it.
         """
         snapshot = self._file.snapshot()
         if not self._is_due(snapshot):
@@ -80,12 +80,12 @@ class CredentialSource:
         return self._refreshed(snapshot, RefreshReason.PROACTIVE)
 
     def peek(self) -> Credential:
-        """Return the credential as it stands, for those who only look: it is not renewed.
+        """Return the credential without refreshing it, for display.
 
-        An access token that has expired is fine as long as nothing is known to keep the next request from renewing it.
+        An expired access token is not an error unless the next request is known to be unable to refresh it.
 
-        :raises CredentialUnavailable: it is missing, broken or could not be renewed a moment ago.
-        :raises CredentialRejected: only the owner can mend it.
+        :raises CredentialUnavailable: it is missing, broken or very recently could not be refreshed.
+        :raises CredentialRejected: only the owner can fix it.
         """
         snapshot = self._file.snapshot()
         if self._has_expired(snapshot):
@@ -95,23 +95,23 @@ class CredentialSource:
         return snapshot.credential
 
     def replacement(self, rejected: Credential) -> Credential:
-        """Return what to use instead of a credential that upstream answered with 401.
+        """Return a replacement for a credential that upstream rejected with 401.
 
-        That is what the file holds, if it is something else by now; otherwise the tokens are renewed.
+        If the file has changed in the meantime, that is its new content; otherwise the tokens are refreshed.
 
-        :raises CredentialUnavailable: there is none for now.
-        :raises CredentialRejected: only the owner can mend it.
+        :raises CredentialUnavailable: there is none at the moment.
+        :raises CredentialRejected: only the owner can fix it.
         """
         snapshot = self._file.snapshot()
         if snapshot.credential.access_token != rejected.access_token:
             return self.current()
         if snapshot.credential.mode is Mode.API_KEY:
-            raise CredentialRejected("OpenAI does not accept the owner's API key. The owner must put in another one.")
+            raise CredentialRejected("OpenAI does not accept the owner's API key. The owner must replace it.")
         recent = self._policy.recent_refresh(snapshot.document)
         if recent is not None and recent.reason is RefreshReason.UNAUTHORIZED:
             raise CredentialUnavailable(
-                "OpenAI does not accept the owner's access token, although it was just renewed.",
-                detail="upstream answered 401 to a token that was renewed for that very reason",
+                "OpenAI does not accept the owner's access token, although it was just refreshed.",
+                detail="upstream answered 401 to a token that had been refreshed because of a 401",
                 retry_after_seconds=math.ceil(recent.left_seconds),
             )
         return self._refreshed(snapshot, RefreshReason.UNAUTHORIZED)
@@ -121,7 +121,7 @@ class CredentialSource:
             if snapshot.problem is not None:
                 raise copy_of(snapshot.problem)
             failure = self._refresh(snapshot, reason)
-            # Whatever came of it: another program may have put something better there.
+            # Whatever the outcome, another program may have written better tokens.
             latest = self._file.snapshot()
             is_other = latest.document.fingerprint != snapshot.document.fingerprint
             if (is_other or reason is RefreshReason.PROACTIVE) and not self._has_expired(latest):
@@ -131,19 +131,19 @@ class CredentialSource:
             snapshot = latest
         raise CredentialUnavailable(
             "The service's OpenAI credential keeps changing. Try again shortly.",
-            detail=f"after {_ATTEMPTS} renewals by other programs the access token is still an expired one",
+            detail=f"after {_ATTEMPTS} changes by other programs the access token is still expired",
             retry_after_seconds=1,
         )
 
     def _refresh_in_background(self, snapshot: CredentialSnapshot) -> None:
-        """Renew in a thread of its own, one at a time. A process that ends meanwhile does no harm to it."""
+        """Refresh in a thread, one at a time. It is safe for this process to exit in the meantime."""
         is_possible = snapshot.problem is None and self._policy.is_worth_trying(snapshot.document)
         if is_possible and self._background.acquire(blocking=False):
             threading.Thread(target=self._refresh_quietly, args=(snapshot,), name="credential", daemon=True).start()
 
     def _refresh_quietly(self, snapshot: CredentialSnapshot) -> None:
         try:
-            # A failure is logged where it happens. The token in use is still good.
+            # Failures are logged by the policy. The current token is still valid.
             with suppress(CredentialError):
                 self._refreshed(snapshot, RefreshReason.PROACTIVE)
         finally:

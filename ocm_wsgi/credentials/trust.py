@@ -1,4 +1,4 @@
-"""Whom the token endpoint's certificate is checked against, as it travels from a worker to the process that renews."""
+"""The certificates to trust at the token endpoint, passed from a worker to the process that refreshes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ocm_wsgi.tls import contexts
 
 
 def trust_as_json(certificate: Certificate | None) -> Mapping[str, Any] | None:
-    """Return the configuration's ``certificate`` as JSON would have it. Its paths are absolute."""
+    """Return the configuration's ``certificate`` as JSON. Its paths are absolute."""
     return certificate.model_dump(mode="json", exclude_defaults=True) if certificate is not None else None
 
 
 def context_from_json(trust: Mapping[str, Any] | None) -> ssl.SSLContext:
-    """Return the context for what :func:`trust_as_json` made.
+    """Return the TLS context for the result of :func:`trust_as_json`.
 
-    :raises ConfigurationError: what should be trusted cannot be read, by now.
+    :raises ConfigurationError: a certificate can no longer be read.
     """
     fields = dict(trust or {})
     for name in ("certificate_path", "certificate_directory_path"):
         fields[name] = tuple(map(Path, fields.get(name, ())))
-    # Validated when the configuration was read; validating again would need to know beside which file it stood.
+    # Validated when the configuration was loaded; validating again would require the location of its file.
     return contexts.upstream_context(Certificate.model_construct(**fields))

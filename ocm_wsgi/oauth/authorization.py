@@ -1,9 +1,9 @@
-"""What a sign-in asks of OpenAI's OAuth issuer: device codes, the browser's address, tokens for a code, revocation.
+"""Signing in at OpenAI's OAuth issuer: device codes, authorization URLs, exchanging a code for tokens, revocation.
 
-Keeps nothing and reads no file. Every refusal becomes a :class:`~ocm_wsgi.errors.LoginFailed` with words for a person.
+Stateless; accesses no files. Refusals are raised as :class:`~ocm_wsgi.errors.LoginFailed` with a message for people.
 
-Source: the Codex client (``codex-rs/login``), RFC 6749 section 4.1, RFC 7636, RFC 7009. The device code is OpenAI's
-own kind, not RFC 8628's.
+Source: the Codex client (``codex-rs/login``), RFC 6749 section 4.1, RFC 7636, RFC 7009. The device code flow is
+OpenAI's own, not RFC 8628's.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ocm_wsgi.oauth.http_client import ConnectionSettings, IssuerResponse, NoRes
 from ocm_wsgi.oauth.refresh import CLIENT_ID, ISSUER, TokenGrant, read_grant
 
 SCOPE = "openid profile email offline_access api.connectors.read api.connectors.invoke"
-# On the issuer's list of allowed ones. Nobody listens there: the browser is on another machine as a rule, so the
-# person copies the address out of its address bar.
+#: Allowed by the issuer. Nothing listens there: the browser usually runs on another machine, so the user copies the URL
+#: from its address bar.
 REDIRECT_URI = "http://127.0.0.1:1455/auth/callback"
 DEVICE_CODE_SECONDS = 15 * 60
-# The issuer says how long to wait between two polls. RFC 8628 section 3.2 has 5 s for one that does not.
+#: The issuer specifies how long to wait between two polls. RFC 8628 section 3.2 has 5 s as the default.
 DEFAULT_INTERVAL_SECONDS = 5.0
 SHORTEST_INTERVAL_SECONDS = 1.0
 LONGEST_INTERVAL_SECONDS = 60.0
@@ -37,9 +37,9 @@ _EXPIRED = frozenset({"expired_token", "device_code_expired", "deviceauth_expire
 
 @dataclass(frozen=True)
 class DeviceCode:
-    """A device login that waits for its owner.
+    """A device sign-in that waits for the owner's approval.
 
-    :ivar user_code: what the owner enters at ``verification_url``.
+    :ivar user_code: the code that the owner enters at ``verification_url``.
     :ivar interval_seconds: to wait between two polls.
     """
 
@@ -51,9 +51,9 @@ class DeviceCode:
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """A login in the browser.
+    """A sign-in with a browser.
 
-    :ivar url: where the owner signs in.
+    :ivar url: the page at which the owner signs in.
     """
 
     url: str = field(repr=False)
@@ -63,7 +63,7 @@ class AuthorizationRequest:
 
 @dataclass(frozen=True)
 class AuthorizationCode:
-    """What can be exchanged for tokens, once."""
+    """A code that can be exchanged for tokens, once."""
 
     code: str = field(repr=False)
     verifier: str = field(repr=False)
@@ -71,14 +71,14 @@ class AuthorizationCode:
 
 
 class LoginPending(Exception):
-    """The owner has not approved the device login yet."""
+    """The owner has not approved the device sign-in yet."""
 
 
 @dataclass(frozen=True)
 class Authority:
-    """An OAuth issuer, as a client that signs in sees it.
+    """A client of an OAuth issuer.
 
-    :ivar connection: how it is reached.
+    :ivar connection: how to connect to it.
     """
 
     connection: ConnectionSettings
@@ -86,15 +86,15 @@ class Authority:
     client_id: str = CLIENT_ID
 
     def device_code(self) -> DeviceCode:
-        """Ask for a device code.
+        """Request a device code.
 
-        :raises LoginFailed: there is none to be had.
+        :raises LoginFailed: the issuer gave none.
         """
         answer = self._post("/api/accounts/deviceauth/usercode", json={"client_id": self.client_id})
         if answer.status == 404:
             raise LoginFailed(
-                "Sign-in by device code is not enabled. Switch it on (ChatGPT, Settings, Security; for a workspace its "
-                "administrator does), or use --browser, which works without.",
+                "Sign-in by device code is not enabled. Enable it (ChatGPT, Settings, Security; in a workspace its "
+                "administrator does), or use --browser, which does not need it.",
                 code="device_login_disabled",
             )
         if not answer.is_success:
@@ -111,10 +111,10 @@ class Authority:
         )
 
     def poll(self, device: DeviceCode) -> AuthorizationCode:
-        """Ask whether a device login was approved.
+        """Return the authorization code of an approved device sign-in.
 
-        :raises LoginPending: not yet.
-        :raises LoginFailed: it never will be; or the issuer could not be asked, with the code ``unreachable``.
+        :raises LoginPending: it is not approved yet.
+        :raises LoginFailed: it was declined or has expired; or, with code ``unreachable``, the issuer is unreachable.
         """
         members = {"device_auth_id": device.device_auth_id, "user_code": device.user_code}
         answer = self._post("/api/accounts/deviceauth/token", json=members)
@@ -124,11 +124,11 @@ class Authority:
         given = answer.members or {}
         code, verifier = given.get("authorization_code"), given.get("code_verifier")
         if not isinstance(code, str) or not isinstance(verifier, str):
-            raise _misunderstood("the device login")
+            raise _misunderstood("the device sign-in")
         return AuthorizationCode(code, verifier, f"{self.issuer}/deviceauth/callback")
 
     def authorization_request(self) -> AuthorizationRequest:
-        """Make the address at which the owner signs in with a browser. Asks nobody."""
+        """Return a new request for a sign-in with a browser. Sends nothing."""
         verifier, state = secrets.token_urlsafe(64), secrets.token_urlsafe(32)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         query = {
@@ -148,7 +148,7 @@ class Authority:
     def exchange(self, authorization: AuthorizationCode) -> TokenGrant:
         """Exchange a code for all three tokens.
 
-        :raises LoginFailed: the code is not taken, or the tokens do not all come.
+        :raises LoginFailed: the code was not accepted, or a token is missing.
 
         Source: RFC 6749 section 4.1.3.
         """
@@ -163,7 +163,7 @@ class Authority:
             grant = read_grant(self._post("/oauth/token", form=form))
         except CredentialError as exc:
             raise LoginFailed(
-                "OpenAI did not accept the sign-in. A code works once and for a few minutes: start again.",
+                "OpenAI did not accept the sign-in. A code works once, for a few minutes. Start again.",
                 code="code_refused",
                 detail=exc.detail,
             ) from None
@@ -172,9 +172,9 @@ class Authority:
         return grant
 
     def revoke(self, refresh_token: str) -> None:
-        """Have the issuer forget a sign-in.
+        """Revoke a sign-in.
 
-        :raises LoginFailed: it could not be asked, or did not do so.
+        :raises LoginFailed: the issuer is unreachable or refused.
 
         Source: RFC 7009.
         """
@@ -196,10 +196,10 @@ class Authority:
 
 
 def authorization_code(pasted: str, request: AuthorizationRequest) -> AuthorizationCode:
-    """Read the address that the browser was sent to at the end of a login.
+    """Return the code in the URL that the browser was redirected to at the end of a sign-in.
 
-    :param pasted: that address, or what stands behind its question mark.
-    :raises LoginFailed: it is another one, of another login, or says that the owner declined.
+    :param pasted: that URL, or only its query.
+    :raises LoginFailed: it is another URL, belongs to another sign-in, or reports that the owner declined.
     """
     text = pasted.strip()
     query = {name: values[0] for name, values in parse_qs(urlsplit(text).query or text).items()}
@@ -207,13 +207,13 @@ def authorization_code(pasted: str, request: AuthorizationRequest) -> Authorizat
         raise _declined(query)
     if "code" not in query or "state" not in query:
         raise LoginFailed(
-            "This is not the address that the sign-in ends at. "
-            f"It begins with {REDIRECT_URI}?code= and the page itself cannot be shown; copy it whole.",
+            "This is not the URL at which the sign-in ends. "
+            f"It begins with {REDIRECT_URI}?code= and the browser cannot load the page; copy the whole URL.",
             code="not_the_callback",
         )
     if not secrets.compare_digest(query["state"].encode(), request.state.encode()):
         raise LoginFailed(
-            "This address belongs to another sign-in. Open the address above, and paste what that one leads to.",
+            "This URL belongs to another sign-in. Open the URL shown above, and paste the one it leads to.",
             code="wrong_state",
         )
     return AuthorizationCode(query["code"], request.verifier, REDIRECT_URI)
@@ -222,25 +222,25 @@ def authorization_code(pasted: str, request: AuthorizationRequest) -> Authorizat
 def _declined(query: Mapping[str, str]) -> LoginFailed:
     if query["error"] in _DENIED:
         return LoginFailed("The sign-in was declined in the browser. Nothing was changed.", code="denied")
-    # What it says comes from a pasted text: not shown.
+    # The rest of the message comes from pasted text and is not shown.
     return LoginFailed("OpenAI ended the sign-in with an error. Start again.", code="refused")
 
 
 def _raise_unless_pending(answer: IssuerResponse) -> None:
-    """As the Codex client does: 403 and 404 mean not yet, unless they say something else."""
+    """Raise unless the sign-in is pending: 403 and 404 without a known code, as in the Codex client."""
     code = answer.error_code
     if code in _DENIED:
         raise LoginFailed("The sign-in was declined. Nothing was changed.", code="denied")
     if code in _EXPIRED:
         raise device_code_expired()
     if answer.status not in (403, 404):
-        raise _refused(answer, "the device login")
+        raise _refused(answer, "the device sign-in")
 
 
 def device_code_expired() -> LoginFailed:
-    """Return the failure of a device code that was not entered in time."""
+    """Return the error for a device code that was not entered in time."""
     return LoginFailed(
-        f"The code was not entered within {DEVICE_CODE_SECONDS // 60} minutes and is no longer good. Start again.",
+        f"The code was not entered within {DEVICE_CODE_SECONDS // 60} minutes and has expired. Start again.",
         code="expired",
     )
 
@@ -248,26 +248,26 @@ def device_code_expired() -> LoginFailed:
 def _refused(answer: IssuerResponse, what: str) -> LoginFailed:
     if answer.status == 429:
         return LoginFailed(
-            "OpenAI asks for patience: too many sign-ins. Try again in a few minutes.",
+            "OpenAI limits the number of sign-ins. Try again in a few minutes.",
             code="too_many",
             detail=str(answer),
         )
     if answer.status >= 500:
         return LoginFailed(
-            "OpenAI's sign-in service fails at the moment. Try again shortly.", code="unreachable", detail=str(answer)
+            "OpenAI's sign-in service is failing. Try again shortly.", code="unreachable", detail=str(answer)
         )
     return LoginFailed(f"OpenAI refused {what}. Start again.", code="refused", detail=str(answer))
 
 
 def _misunderstood(what: str) -> LoginFailed:
-    return LoginFailed(f"OpenAI's answer about {what} could not be understood.", code="misunderstood")
+    return LoginFailed(f"OpenAI's response about {what} could not be parsed.", code="misunderstood")
 
 
 def _interval(value: object) -> float:
-    """Read the interval, which comes as a string of seconds."""
+    """Return the polling interval, which is sent as a string of seconds."""
     try:
         seconds = float(value) if isinstance(value, str | int | float) else DEFAULT_INTERVAL_SECONDS
     except ValueError:
         seconds = DEFAULT_INTERVAL_SECONDS
-    # In this order: what is not a number compares as neither.
+    # In this order: NaN compares as neither smaller nor larger.
     return max(SHORTEST_INTERVAL_SECONDS, min(LONGEST_INTERVAL_SECONDS, seconds))

@@ -1,6 +1,6 @@
-"""Sending one request to OpenAI's OAuth issuer and reading its answer. What either means is for the callers.
+"""HTTP client for OpenAI's OAuth issuer: sends one request and reads the response, without interpreting either.
 
-No session: no cookies, no ``.netrc``, no proxies of the environment, no redirects.
+Uses no session: no cookies, no ``.netrc``, no environment proxies, no redirects.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from urllib3.exceptions import HTTPError
 from ocm_wsgi import __version__
 
 CONNECT_TIMEOUT_SECONDS = 10.0
-# Silence allowed between two reads, and the time within which the whole answer must have come.
+#: Between two reads, and for the whole response.
 READ_TIMEOUT_SECONDS = 20.0
-ANSWER_TIMEOUT_SECONDS = 30.0
-# Three tokens take about 6 KiB.
-MAX_ANSWER_BYTES = 256 * 1024
+RESPONSE_TIMEOUT_SECONDS = 30.0
+#: Three tokens take about 6 KiB.
+MAX_RESPONSE_BYTES = 256 * 1024
 
-# A code is letters and underscores; what holds digits might be a token sent back to us.
+# A code consists of letters and underscores; anything with digits might be a token sent back to us.
 _CODE = re.compile(r"[a-z_]{1,64}")
 
 
 class NoResponse(Exception):
-    """The issuer could not be reached, or what came is too much or too late. Says why, and holds no secret."""
+    """The issuer could not be reached, or its response was too large or too late. The message contains no secret."""
 
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """How the issuer is reached.
+    """How to connect to the issuer.
 
-    :ivar ssl_context: whom to trust.
+    :ivar ssl_context: verifies the issuer.
     :ivar proxy_url: ``http://``, ``https://``, ``socks5h://`` and the like; ``None`` connects directly.
     """
 
@@ -49,9 +49,9 @@ class ConnectionSettings:
 
 @dataclass(frozen=True)
 class IssuerResponse:
-    """What the issuer said. ``repr`` shows nothing of the body.
+    """A response of the issuer. ``repr`` shows none of its body.
 
-    :ivar members: of the JSON object in the body; ``None`` when there is none.
+    :ivar members: of the JSON object in the body; ``None`` if the body is not one.
     """
 
     status: int
@@ -59,12 +59,12 @@ class IssuerResponse:
 
     @property
     def is_success(self) -> bool:
-        """Whether the status is of the class 2xx."""
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
     @property
     def error_code(self) -> str | None:
-        """The code of a refusal, in lower case; ``None`` when it gave none that is safe to show."""
+        """The error code, in lower case; ``None`` if there is none that is safe to show."""
         members = self.members or {}
         error = members.get("error")
         candidates = (error.get("code") if isinstance(error, dict) else None, error, members.get("code"))
@@ -81,24 +81,24 @@ def post(
     *,
     json: Mapping[str, str] | None = None,
     form: Mapping[str, str] | None = None,
-    timeout_seconds: float = ANSWER_TIMEOUT_SECONDS,
+    timeout_seconds: float = RESPONSE_TIMEOUT_SECONDS,
 ) -> IssuerResponse:
-    """Send one request with a body of JSON or of a form, once.
+    """Send a POST request with a JSON or form body, once.
 
-    :param timeout_seconds: for the whole answer, from the start.
-    :raises NoResponse: none came, or none that could be taken.
+    :param timeout_seconds: for the whole exchange.
+    :raises NoResponse: there was no response, or it was too large or too late.
     """
     headers = {"User-Agent": f"ocm-wsgi/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
     request = requests.Request("POST", url, headers=headers, json=json, data=form)
     try:
-        return _sent(request.prepare(), connection, timeout_seconds)
+        return _send(request.prepare(), connection, timeout_seconds)
     except (requests.RequestException, HTTPError, OSError) as exc:
-        # The exception's own text may hold a proxy's password.
+        # The exception's message may contain a proxy's password.
         raise NoResponse(type(exc).__name__) from None
 
 
 class _ContextAdapter(HTTPAdapter):
-    """Sends over TLS with one given context, and trusts nobody else."""
+    """Sends requests over TLS with the given context only."""
 
     def __init__(self, ssl_context: ssl.SSLContext) -> None:
         self._ssl_context = ssl_context
@@ -111,10 +111,10 @@ class _ContextAdapter(HTTPAdapter):
         return super().proxy_manager_for(proxy, ssl_context=self._ssl_context, **kwargs)
 
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: the inherited method would add certifi's roots to the context. The context verifies."""
+        """Do nothing: the inherited method would add certifi's roots to the context, which already verifies."""
 
 
-def _sent(request: requests.PreparedRequest, connection: ConnectionSettings, timeout_seconds: float) -> IssuerResponse:
+def _send(request: requests.PreparedRequest, connection: ConnectionSettings, timeout_seconds: float) -> IssuerResponse:
     proxies = {"http": connection.proxy_url, "https": connection.proxy_url} if connection.proxy_url else {}
     timeout = (min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), min(READ_TIMEOUT_SECONDS, timeout_seconds))
     deadline = time.monotonic() + timeout_seconds
@@ -122,19 +122,19 @@ def _sent(request: requests.PreparedRequest, connection: ConnectionSettings, tim
         closing(_ContextAdapter(connection.ssl_context)) as adapter,
         adapter.send(request, stream=True, timeout=timeout, proxies=proxies) as response,
     ):
-        octets = b""
+        body = b""
         while piece := response.raw.read1(65536, decode_content=True):
-            octets += piece
-            if len(octets) > MAX_ANSWER_BYTES:
-                raise NoResponse("it is too large")
+            body += piece
+            if len(body) > MAX_RESPONSE_BYTES:
+                raise NoResponse("the response is too large")
             if time.monotonic() > deadline:
-                raise NoResponse("it took too long")
-        return IssuerResponse(response.status_code, _json_object(octets))
+                raise NoResponse("the response took too long")
+        return IssuerResponse(response.status_code, _json_object(body))
 
 
-def _json_object(octets: bytes) -> Mapping[str, Any] | None:
+def _json_object(body: bytes) -> Mapping[str, Any] | None:
     try:
-        answer = json.loads(octets)
+        members = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return answer if isinstance(answer, dict) else None
+    return members if isinstance(members, dict) else None

@@ -209,7 +209,7 @@ def test_unreadable_file(home: Home) -> None:
     )
     (result,) = json.loads(worker.stdout.splitlines()[1])
     assert result["status"] == 503
-    assert "may not read" in result["message"]
+    assert "is not allowed to read" in result["message"]
     assert result["detail"] == "credential file: Permission denied"
 
 
@@ -254,13 +254,13 @@ def test_changes_are_logged_once(home: Home, caplog: pytest.LogCaptureFixture) -
         step()
         look()
     assert [record.getMessage() for record in caplog.records if record.name.startswith("ocm_wsgi.credentials")] == [
-        "there is no credential file: no such file",
-        "the credential file is there (chatgpt)",
-        "the credential file has changed (chatgpt)",
+        "There is no credential file: no such file",
+        "Found the credential file (chatgpt)",
+        "The credential file has changed (chatgpt)",
         "the credential file now belongs to another account (chatgpt)",
         "the credential file cannot be used: it is not JSON",
-        "the credential file holds nothing usable: auth_mode is none of chatgpt, apikey",
-        "there is no credential file: no such file",
+        "The credential file contains no usable credential: auth_mode is neither chatgpt nor apikey",
+        "There is no credential file: no such file",
     ]
     assert not any(secret in caplog.text for secret in secrets)
 

@@ -91,7 +91,7 @@ def test_expiring_with_a_dead_endpoint_is_used(home: Home, caplog: pytest.LogCap
     before = home.sign_in(expires_in=200)["tokens"]["access_token"]
     source = home.source()
     source.current()
-    eventually(lambda: "could not be renewed" in caplog.text)
+    eventually(lambda: "could not be refreshed" in caplog.text)
     eventually(lambda: not helpers_of(os.getpid()))
     for _ in range(20):
         assert source.current().access_token == before
@@ -246,7 +246,7 @@ def test_file_that_cannot_be_written(home: Home, mount: Callable[..., None]) -> 
     before = home.sign_in(expires_in=-1)
     mount("--bind", home.folder, home.folder)
     mount("-o", "remount,bind,ro", home.folder)
-    with pytest.raises(CredentialRejected, match="may not write"):
+    with pytest.raises(CredentialRejected, match="not allowed to write"):
         home.source().current()
     assert home.outcomes() == []
     assert home.content() == before
@@ -313,12 +313,12 @@ def test_permanent_refusal_leaves_a_good_token_in_use(home: Home, caplog: pytest
     home.simulator.plan(Plan(status=401), path=TOKEN)
     source = home.source(clock=lambda: now[0])
     source.current()
-    eventually(lambda: "for good" in caplog.text)
+    eventually(lambda: "permanently refused" in caplog.text)
     assert source.current().access_token == home.access_token()
     now[0] += 260
     with pytest.raises(CredentialRejected):
         source.current()
-    assert caplog.text.count("for good") == 1
+    assert caplog.text.count("permanently refused") == 1
     assert home.outcomes() == ["refused"]
 
 

@@ -275,9 +275,9 @@ def test_waiting_for_the_refreshing_process_is_bounded(home: Home) -> None:
     source = home.source(
         refresher=home.refresher(timeouts=Timeouts(lock_seconds=0.5, exchange_seconds=0.5, adoption_seconds=0.0))
     )
-    with pytest.raises(Exception, match="could not renew") as caught:
+    with pytest.raises(Exception, match="could not refresh") as caught:
         source.current()
-    assert caught.value.detail == "renewal: process"  # type: ignore[attr-defined]
+    assert caught.value.detail == "refresh: process"  # type: ignore[attr-defined]
     assert gate.reached.wait(30)
     gate.release()
     eventually(lambda: home.access_token() != before)

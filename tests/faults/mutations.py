@@ -63,9 +63,7 @@ _NGINX_TRIES_AGAIN = Edit(
 _NGINX_GOES_ON_ALONE = Edit(NGINX, "proxy_buffering off;", "proxy_buffering off; proxy_ignore_client_abort on;")
 _NO_LOCKS = Edit(
     f"{CREDENTIALS}/refresh_process.py",
-    "with credential_locks(\n"
-    "            job.credential_path, state_path=job.state_path, timeout_seconds=job.timeouts.lock_seconds\n"
-    "        ):",
+    "with credential_locks(job.credential_path, state_path=job.state_path, timeout_seconds=timeout_seconds):",
     "if True:",
 )
 _PRESENTED_THOUGH_REFRESHED = Edit(
@@ -128,7 +126,7 @@ _FAILED_IS_FORGOTTEN = Edit(
 )
 _FILE_READ_ONCE = Edit(
     f"{CREDENTIALS}/auth_file_watcher.py",
-    "return seen.is_settled and seen.version == version_of(self._path)",
+    "return entry.is_settled and entry.version == version_of(self._path)",
     "return seen.is_settled",
 )
 _HANGUP_UNHEARD = Edit(DISCONNECTS, "                    watch.on_disconnect()", "                    pass")
@@ -203,7 +201,7 @@ CREDENTIAL = (
         "test_credential_broken_in_mid_traffic[truncated]",
         Edit(
             f"{CREDENTIALS}/auth_file_watcher.py",
-            "        if self._last_good is None:\n            return error",
+            "        if self._last_valid is None:\n            return error",
             "        if True:\n            return error",
         ),
     ),
@@ -211,7 +209,7 @@ CREDENTIAL = (
         "test_credential_broken_in_mid_traffic[unreadable]",
         Edit(
             f"{CREDENTIALS}/auth_file_watcher.py",
-            "        if self._last_good is None:\n            return error",
+            "        if self._last_valid is None:\n            return error",
             "        if True:\n            return error",
         ),
     ),

@@ -85,8 +85,8 @@ class Clock:
         pytest.param(429, {}, "too_many", "few minutes", id="too-many"),
         pytest.param(500, b"<html>", "unreachable", "Try again shortly", id="failing"),
         pytest.param(400, {"error": "invalid_client"}, "refused", "a device code", id="refused"),
-        pytest.param(200, b"", "misunderstood", "could not be understood", id="empty"),
-        pytest.param(200, {"device_auth_id": "d"}, "misunderstood", "could not be understood", id="without-code"),
+        pytest.param(200, b"", "misunderstood", "could not be parsed", id="empty"),
+        pytest.param(200, {"device_auth_id": "d"}, "misunderstood", "could not be parsed", id="without-code"),
         pytest.param(200, b"[" * 300_000, "unreachable", "cannot be reached", id="too-large"),
     ],
 )
