@@ -1,1 +1,1 @@
-"""OpenAI's OAuth issuer."""
+"""A client of OpenAI's OAuth issuer."""

@@ -1,1 +1,1 @@
-"""The state database."""
+"""The state database, atomic file replacement, and values per process."""

@@ -1,7 +1,7 @@
-"""Where state lives: connections to the database that are safe across threads, processes and forks.
+"""The state database: connections that are safe to use across threads, processes and forks.
 
-SQLite (WAL) by default, PostgreSQL through the same code. Nothing is opened before first use, and each process opens
-its own.
+SQLite (WAL) by default; PostgreSQL works through the same code. Nothing is opened before its first use, and each
+process opens its own connections.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from ocm_wsgi.storage.driver_cursor import DriverCursor
 from ocm_wsgi.storage.per_process import PerProcess
 from ocm_wsgi.storage.schema import SCHEMA_VERSION, get_meta, metadata, set_meta
 
-#: How long a writer waits for another process's transaction before it fails.
+#: How long a writer waits for another process's transaction.
 BUSY_TIMEOUT_SECONDS = 5.0
 
 #: How long the first use in a process waits for another process that is creating the schema.
 CREATION_TIMEOUT_SECONDS = 30.0
 
-#: Any constant will do, as long as nothing else in the PostgreSQL database takes it.
+# Any constant works, as long as nothing else in the PostgreSQL database uses it.
 _ADVISORY_LOCK = 0x6F636D
 
 _UNUSABLE = "The state database cannot be used at the moment."
 
 
 class Database:
-    """The state database. Costs nothing until used; safe to make before a fork and to share between threads.
+    """The state database. Opened at the first use; safe to create before a fork and to share between threads.
 
-    :param url: a SQLAlchemy URL. For SQLite the folder (0700) and the file (0600) are made when missing.
+    :param url: a SQLAlchemy URL. For SQLite the folder (0700) and the file (0600) are created if missing.
 
-    All failures of the database itself are raised as ``StateError``; ``sqlalchemy.exc.IntegrityError`` passes through,
-    as it tells the caller something about its own rows.
+    All failures of the database itself are raised as ``StateError``. ``sqlalchemy.exc.IntegrityError`` is not
+    translated, because it concerns the caller's own rows.
     """
 
     def __init__(self, url: str) -> None:
         self.url = sa.make_url(url)
         is_file = self.url.get_backend_name() == "sqlite" and self.url.database not in (None, "", ":memory:")
         self.path = Path(self.url.database or "") if is_file else None
-        # Inherited ones are kept unused: closing an inherited SQLite connection would act on the parent's files.
+        # Inherited ones stay, unused: closing an inherited SQLite connection would act on the parent's files.
         self._processes = PerProcess(lambda: _Process(self.url, self.path))
 
     def __repr__(self) -> str:
@@ -55,19 +55,19 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Give a connection that changes nothing, and on SQLite sees one moment of the database throughout."""
+        """Open a read-only transaction, which on SQLite sees one snapshot of the database throughout."""
         process = self._processes.get()
         with process.mapped_errors(), process.opened().engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """Give a connection in a transaction that is committed at the end, or rolled back when an exception leaves.
+        """Open a transaction that is committed at the end of the context, or rolled back on an exception.
 
-        On SQLite it is the only writer, from the start. When it is left without an exception, what was written
-        survives the death of any process.
+        On SQLite it is the only writer from the start. After the context ends without an exception, the changes
+        survive the death of any process.
 
-        :raises StateError: nothing was written, or (rarely, on a failing commit) that is not known.
+        :raises StateError: nothing was written or, rarely, when the commit itself failed, that is unknown.
         """
         process = self._processes.get()
         with process.mapped_errors():
@@ -80,11 +80,11 @@ class Database:
 
     @contextmanager
     def write_directly(self) -> Iterator[DriverCursor]:
-        """As :meth:`write`, past SQLAlchemy, for what happens at each turn. What fails is always a ``StateError``."""
+        """Like :meth:`write`, but bypassing SQLAlchemy, for the writes of each turn. Always raises ``StateError``."""
         process = self._processes.get()
         with process.mapped_errors():
             opened = process.opened()
-            connection = opened.direct_connection()
+            connection = opened.driver_connection()
             try:
                 cursor = connection.cursor()
                 if opened.is_sqlite:
@@ -93,13 +93,13 @@ class Database:
                 connection.commit()
                 opened.require_same_file()
             except BaseException:
-                # Without it, SQLite would stay in the transaction until the last cursor is gone.
+                # Without a rollback, SQLite would stay in the transaction until the last cursor is gone.
                 with contextlib.suppress(process.driver_error):
                     connection.rollback()
-                # Not used again: it may be the connection itself that has failed.
+                # Not reused, because the connection itself may have failed.
                 connection.invalidate()
                 raise
-            opened.keep(connection)
+            opened.put_back(connection)
 
     def close(self) -> None:
         """Close this process's connections. The next use opens new ones."""
@@ -107,7 +107,7 @@ class Database:
 
 
 class _Process:
-    """What one process has opened."""
+    """The connections of one process."""
 
     def __init__(self, url: sa.URL, path: Path | None) -> None:
         self._url = url
@@ -117,7 +117,7 @@ class _Process:
         self.driver_error: type[Exception] = url.get_dialect().import_dbapi().Error
 
     def opened(self) -> _Opened:
-        """Open, or open again where the file has been removed or replaced under us."""
+        """Return the open database; open it again if the file has been removed or replaced."""
         opened = self._opened
         if opened is not None and opened.is_same_file():
             return opened
@@ -130,7 +130,7 @@ class _Process:
 
     @contextmanager
     def mapped_errors(self) -> Iterator[None]:
-        """Make ours what goes wrong with the database itself, as against with a caller's rows."""
+        """Translate failures of the database itself, but not those about a caller's rows, to ``StateError``."""
         try:
             yield
         except sa.exc.IntegrityError:
@@ -163,7 +163,7 @@ class _Process:
         return engine
 
     def _creation_lock(self) -> AbstractContextManager[Any]:
-        # SQLite answers "locked" at once, without waiting, to some of those who turn on WAL at the same moment.
+        # If several processes turn on WAL at the same time, SQLite fails with "locked" in some of them without waiting.
         if self._path is None:
             return contextlib.nullcontext()
         return filelock.FileLock(
@@ -172,43 +172,44 @@ class _Process:
 
 
 class _Opened:
-    """The engine for one file, or for a server."""
+    """The engine of one file, or of a server, and its idle driver connections."""
 
     def __init__(self, engine: sa.Engine, path: Path | None) -> None:
         self.engine = engine
         self.is_sqlite = engine.name == "sqlite"
         self._path = path
         self._file = _identity(path)
-        # The pool takes longer to give and to take a connection than SQLite for a transaction. A server's goes there
-        # all the same: the pool looks whether the server is still there. One in memory belongs to its thread.
-        self._keeps = path is not None
-        self._kept: list[sa.PoolProxiedConnection] = []
+        # SQLAlchemy's pool takes longer to give and to take a connection than SQLite for a transaction. A server's
+        # connections still go to the pool, which checks that the server is reachable. One in memory belongs to its
+        # thread.
+        self._keeps_idle = path is not None
+        self._idle: list[sa.PoolProxiedConnection] = []
 
     def is_same_file(self) -> bool:
         return self._file == _identity(self._path)
 
     def require_same_file(self) -> None:
-        """Refuse to call a commit durable that went into a file which is no longer there."""
+        """Raise if the file was removed or replaced, because a commit to the old one is not durable."""
         if not self.is_same_file():
-            raise StateError("The state database was removed or replaced while it was written to.")
+            raise StateError("The state database was removed or replaced during a write.")
 
-    def direct_connection(self) -> sa.PoolProxiedConnection:
-        """Give a connection past the engine's own ways. The caller gives it to :meth:`keep`, or invalidates it."""
+    def driver_connection(self) -> sa.PoolProxiedConnection:
+        """Return a driver connection. The caller passes it to :meth:`put_back`, or invalidates it."""
         try:
-            return self._kept.pop()
+            return self._idle.pop()
         except IndexError:
             return self.engine.raw_connection()
 
-    def keep(self, connection: sa.PoolProxiedConnection) -> None:
-        if self._keeps:
-            self._kept.append(connection)
+    def put_back(self, connection: sa.PoolProxiedConnection) -> None:
+        if self._keeps_idle:
+            self._idle.append(connection)
         else:
             connection.close()
 
     def close(self) -> None:
-        self._keeps = False
-        while self._kept:
-            self._kept.pop().close()
+        self._keeps_idle = False
+        while self._idle:
+            self._idle.pop().close()
         self.engine.dispose()
 
 
@@ -227,13 +228,13 @@ def _server_engine(url: sa.URL) -> sa.Engine:
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
-    # Threads of a worker are the bound on connections; waiting for one of them would only add a second queue.
+    # The number of threads bounds the number of connections; waiting for one would only add a second queue.
     engine = sa.create_engine(url, max_overflow=-1, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
-        # The driver must not begin transactions by itself: it would begin deferred ones, which fail when they turn
-        # from reading to writing.
+        # The driver must not begin transactions automatically: it would begin deferred ones, which fail when they
+        # change from reading to writing.
         connection.isolation_level = None
         for pragma in ("foreign_keys = ON", "synchronous = NORMAL"):
             connection.execute(f"PRAGMA {pragma}")
@@ -241,16 +242,16 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         writes = connection.get_execution_options().get("ocm_writes", False)
-        # Past SQLAlchemy, as in Direct.
+        # Bypasses SQLAlchemy, like DriverCursor.
         connection.connection.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 
 
 def _create_private_file(path: Path) -> None:
-    """Make folder and file before SQLite does, which would make them as open as the umask allows.
+    """Create folder and file before SQLite does, which would make them as accessible as the umask allows.
 
-    An existing file is not opened: closing it would drop the locks of this process's own SQLite connections.
+    An existing file is not opened: closing it would release the locks of this process's own SQLite connections.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -261,9 +262,9 @@ def _create_private_file(path: Path) -> None:
 
 
 def _create_schema(engine: sa.Engine) -> None:
-    """Bring the schema into being, or the tables that an earlier release did not have.
+    """Create the schema, or the tables that an earlier release did not have.
 
-    :raises StateTooNew: a newer release has been here.
+    :raises StateTooNew: a newer release has created the schema.
     """
     version = _stored_version(engine)
     if version is None or (version == SCHEMA_VERSION and _lacks_tables(engine)):
@@ -276,13 +277,13 @@ def _create_schema(engine: sa.Engine) -> None:
             set_meta(connection, "schema_version", str(SCHEMA_VERSION))
     elif version > SCHEMA_VERSION:
         raise StateTooNew(
-            f"The state database was made by a newer release of ocm-wsgi (schema {version}; this release knows "
+            f"The state database was created by a newer release of ocm-wsgi (schema {version}; this release knows "
             f"{SCHEMA_VERSION}). Install that release again, or use another database_url."
         )
 
 
 def _turn_on_wal(engine: sa.Engine) -> None:
-    # Outside any transaction, hence past SQLAlchemy.
+    # Must happen outside any transaction, and so bypasses SQLAlchemy.
     with contextlib.closing(engine.raw_connection()) as connection:
         connection.cursor().execute("PRAGMA journal_mode = WAL")
 

@@ -1,7 +1,7 @@
-"""Statements run by a database's driver itself, for what is written at each turn.
+"""Executes statements through the database driver directly, for the writes of each turn.
 
-SQLAlchemy's own way costs several times what SQLite does. Here it makes each statement, once, and the rest goes past
-it. Knows nothing of the tables.
+Executing through SQLAlchemy takes several times as long as SQLite itself. Here SQLAlchemy only compiles each statement,
+once. Independent of the tables.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class DriverCursor:
-    """A way past SQLAlchemy to a transaction that somebody else begins and ends.
+    """A cursor of the driver, in a transaction that the caller begins and ends.
 
-    :ivar cursor: of the driver.
+    :ivar cursor: the driver's own cursor.
     """
 
     cursor: Any
     dialect: sa.Dialect
 
     def run(self, statement: sa.Insert, values: Values) -> int:
-        """Run a statement that returns no rows, and say how many it has written.
+        """Execute a statement that returns no rows, and return the number of rows written.
 
-        :param statement: one object throughout, as it is kept in the driver's form.
-        :param values: each as the driver takes it; those that the statement does not name are passed over.
+        :param statement: always the same object, because its compiled form is cached.
+        :param values: in types that the driver accepts; values that the statement does not name are ignored.
         """
-        prepared = _prepared(statement, self.dialect)
-        self.cursor.execute(prepared.text, prepared.arguments(values))
+        compiled = _compile(statement, self.dialect)
+        self.cursor.execute(compiled.text, compiled.arguments(values))
         count: int = self.cursor.rowcount
         return count
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _Compiled:
     text: str
     arguments: Callable[[Values], Any]
 
 
 @functools.cache
-def _prepared(statement: sa.Insert, dialect: sa.Dialect) -> _Prepared:
+def _compile(statement: sa.Insert, dialect: sa.Dialect) -> _Compiled:
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)
     if compiled.positiontup is not None:
-        return _Prepared(compiled.string, itemgetter(*compiled.positiontup))
-    return _Prepared(compiled.string, dict)
+        return _Compiled(compiled.string, itemgetter(*compiled.positiontup))
+    return _Compiled(compiled.string, dict)

@@ -1,6 +1,6 @@
-"""Files that are replaced in one step, written whole, and synced together with their folders.
+"""Atomic replacement of files, complete writes, reserved space, and synced folders.
 
-Nothing here knows what a file contains.
+Independent of what the files contain.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The tables of the state database, and the statements that need nothing else.
+"""The tables of the state database, and statements that need nothing else.
 
-SQLAlchemy Core only, for SQLite and PostgreSQL alike. Knows nothing of what the rows mean; that is for the ledger and
-the users.
+Uses SQLAlchemy Core only, for both SQLite and PostgreSQL. The packages that use the rows know their meaning.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ import functools
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-#: Raised when a column or its meaning changes, not when a table is added.
+#: Incremented when a column or its meaning changes, not when a table is added.
 SCHEMA_VERSION = 1
 
 metadata = sa.MetaData()
 
-#: 64 bits everywhere. SQLite numbers rows by itself only when the type is spelled INTEGER.
+# 64 bits everywhere. SQLite numbers rows automatically only if the type is spelled INTEGER.
 _Identity = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 user = sa.Table(
@@ -35,7 +34,7 @@ user = sa.Table(
     sa.Column("updated_at", sa.Double, nullable=False),
 )
 
-# The fields of turns.Turn. Token columns are null when upstream said nothing of usage, which is not zero.
+# The fields of protocol.responses.turn.Turn. Token columns are null if upstream reported no usage, which is not zero.
 turn = sa.Table(
     "turn",
     metadata,
@@ -62,13 +61,13 @@ turn = sa.Table(
     sa.Column("error_code", sa.Text, nullable=False),
     sa.Index("turn_by_time", "started_at", "id"),
     sa.Index("turn_by_status", "status", "started_at", "id"),
-    # Holds all that admission adds up, so that the sum never touches the rows themselves.
+    # Contains all columns that admission sums, so that the sum never reads the rows themselves.
     sa.Index("turn_by_user", "user", "started_at", "id", "input_tokens", "output_tokens", "cost_micro_usd"),
 )
 
-# Sums of turns, kept for good. `hour` is Unix seconds of the hour's start; `week_start` is 0 when unknown, as no part
-# of a primary key may be null. The key starts with the user, and SQLite keeps the rows in its order: what admission
-# sums for one user lies together.
+# Sums of turns, never deleted. `hour` is the start of the hour in Unix seconds; `week_start` is 0 if unknown, because
+# no part of a primary key may be null. The key starts with the user, and SQLite stores the rows in its order: the rows
+# that admission sums for one user are adjacent.
 turn_hour = sa.Table(
     "turn_hour",
     metadata,
@@ -92,7 +91,7 @@ turn_hour = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# The audit trail. `detail` never holds a secret.
+# The audit trail. `detail` never contains a secret.
 event = sa.Table(
     "event",
     metadata,
@@ -105,7 +104,7 @@ event = sa.Table(
     sa.Index("event_by_time", "at", "id"),
 )
 
-# The rate limits that upstream last told, per credential.
+# The rate limits last reported by upstream, per credential.
 quota = sa.Table(
     "quota",
     metadata,
@@ -114,8 +113,8 @@ quota = sa.Table(
     sa.Column("rate_limits", sa.JSON, nullable=False),
 )
 
-# How full upstream said a window was whenever that had risen, and what our own turns in it had cost by then, and by
-# the time it was last told before. `period` is 5h or week.
+# The used percentage of a window that upstream reported, each time it had risen, with the cost of our own turns in the
+# window at that time and at the time of the previous report. `period` is 5h or week.
 quota_sample = sa.Table(
     "quota_sample",
     metadata,
@@ -140,34 +139,34 @@ meta = sa.Table(
 
 
 def insert_for(dialect_name: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """Give the dialect's own INSERT, which knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
+    """Return the dialect's own INSERT, which has ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
     return postgresql.insert(table) if dialect_name == "postgresql" else sqlite.insert(table)
 
 
 def get_meta(connection: sa.Connection, key: str) -> str | None:
-    """Read a value of ``meta``."""
+    """Return a value of ``meta``, or ``None`` if there is none."""
     value: str | None = connection.scalar(sa.select(meta.c.value).where(meta.c.key == key))
     return value
 
 
 def set_meta(connection: sa.Connection, key: str, value: str) -> None:
-    """Write a value of ``meta``, new or not."""
-    connection.execute(_put_meta(connection.dialect.name), {"key": key, "value": value})
+    """Insert or update a value of ``meta``."""
+    connection.execute(_upsert_meta(connection.dialect.name), {"key": key, "value": value})
 
 
 def add_event(
     connection: sa.Connection, at: float, actor: str, kind: str, subject: str, detail: object | None = None
 ) -> None:
-    """Write one line of the audit trail.
+    """Add an event to the audit trail.
 
-    :param actor: who did it: a user's name, ``"cli"`` or ``"system"``.
-    :param detail: anything JSON can hold, never a secret.
+    :param actor: a user's name, ``"cli"`` or ``"system"``.
+    :param detail: any JSON value; never a secret.
     """
     row = {"at": at, "actor": actor, "kind": kind, "subject": subject, "detail": detail}
     connection.execute(event.insert(), row)
 
 
 @functools.cache
-def _put_meta(dialect_name: str) -> sa.Insert:
+def _upsert_meta(dialect_name: str) -> sa.Insert:
     statement = insert_for(dialect_name, meta)
     return statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})

@@ -1,1 +1,1 @@
-"""TLS contexts, for OpenAI and for clients."""
+"""TLS contexts, for connections to OpenAI and from clients."""

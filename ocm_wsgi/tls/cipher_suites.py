@@ -1,8 +1,8 @@
-"""The names of TLS cipher suites: sing-box's, which are Go's and the registry's, and OpenSSL's. Facts only."""
+"""The names of TLS cipher suites in sing-box (which are Go's and the registry's) and in OpenSSL. Data only."""
 
 from __future__ import annotations
 
-# sing-box (Go) names to OpenSSL's, for TLS 1.2. What is not here is TLS 1.3's, which is not configurable there either.
+#: From sing-box's (Go's) names to OpenSSL's, for TLS 1.2. Those of TLS 1.3 are not configurable in sing-box either.
 CIPHER_SUITES = {
     "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA",
     "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",

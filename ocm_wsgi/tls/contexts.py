@@ -1,6 +1,6 @@
-"""TLS contexts: for gunicorn towards clients, and for connections to upstream. Opens no connection itself.
+"""TLS contexts for gunicorn's connections from clients and for connections to upstream. Opens no connection itself.
 
-Both raise :class:`ConfigurationError` whose problems name the key at fault (``key_path``), as the settings spell it.
+Errors are raised as :class:`ConfigurationError` with problems that name the key in the settings, such as ``key_path``.
 """
 
 from __future__ import annotations
@@ -103,18 +103,18 @@ class TrustSettings(Protocol):
 
 
 def server_context(tls: ServerSettings) -> ssl.SSLContext:
-    """Return the context in which gunicorn answers clients. Reads the files now; a key never touches the disk.
+    """Return the context for connections from clients. Reads the files now; an inline key is never written to disk.
 
-    :raises ConfigurationError: a file cannot be read, is not what it should be, or the key is another certificate's.
+    :raises ConfigurationError: a file cannot be read or is invalid, or the key does not belong to the certificate.
     """
-    texts = _PemReader()
-    certificate_key, certificate = texts.inline_or_file("certificate", tls.certificate, tls.certificate_path)
-    key_key, key = texts.inline_or_file("key", tls.key.get_secret_value() if tls.key else None, tls.key_path)
-    authorities = texts.inline_or_files("client_certificate", tls.client_certificate, tls.client_certificate_path)
-    texts.require_certificates(certificate_key, certificate)
+    reader = _PemReader()
+    certificate_key, certificate = reader.inline_or_file("certificate", tls.certificate, tls.certificate_path)
+    key_key, key = reader.inline_or_file("key", tls.key.get_secret_value() if tls.key else None, tls.key_path)
+    authorities = reader.inline_or_files("client_certificate", tls.client_certificate, tls.client_certificate_path)
+    reader.require_certificates(certificate_key, certificate)
     for authority_key, authority in authorities:
-        texts.require_certificates(authority_key, authority)
-    texts.raise_problems()
+        reader.require_certificates(authority_key, authority)
+    reader.raise_problems()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[tls.min_version]
     context.maximum_version = _VERSIONS[tls.max_version]
@@ -128,11 +128,11 @@ def server_context(tls: ServerSettings) -> ssl.SSLContext:
 
 
 def upstream_context(certificate: TrustSettings) -> ResumingContext:
-    """Return the context in which upstream is verified, one and the same for the same settings.
+    """Return the context that verifies upstream. The same settings return the same object.
 
-    It costs about 50 ms to build (OpenSSL parses every root), so it is built once a process and shared.
+    It takes about 50 ms to build (OpenSSL parses every root), so it is built once per process and shared.
 
-    :raises ConfigurationError: what should be trusted cannot be read.
+    :raises ConfigurationError: a certificate to trust cannot be read.
     """
     names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
     return _upstream_context(certificate, tuple((name, os.environ[name]) for name in names if os.environ.get(name)))
@@ -144,38 +144,38 @@ def _upstream_context(certificate: TrustSettings, environ: tuple[tuple[str, str]
 
 
 def build_upstream_context(certificate: TrustSettings, environ: Mapping[str, str]) -> ResumingContext:
-    """Return a new context that verifies upstream, with OpenSSL's variables taken from ``environ``."""
+    """Return a new context that verifies upstream, with OpenSSL's variables from ``environ``."""
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Any certificate that is trusted is an anchor, also one that is not self-signed: so it is in Go, and so sing-box.
+    # Any trusted certificate is an anchor, even if it is not self-signed, as in Go and therefore in sing-box.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.set_alpn_protocols(["http/1.1"])
-    texts = _PemReader()
-    given = texts.inline_and_files(certificate)
+    reader = _PemReader()
+    trusted = reader.inline_and_files(certificate)
     if certificate.store == "mozilla":
         context.load_verify_locations(cafile=certifi.where())
     elif certificate.store == "system":
         context.set_default_verify_paths()
     elif certificate.store is None:
-        _load_default_roots(context, environ, texts)
-    texts.raise_problems()
-    for text in given:
+        _load_default_roots(context, environ, reader)
+    reader.raise_problems()
+    for text in trusted:
         context.load_verify_locations(cadata=text)
     return context
 
 
-def _load_default_roots(context: ssl.SSLContext, environ: Mapping[str, str], texts: _PemReader) -> None:
-    """Trust what OpenSSL's own variables name, in place of certifi's roots; OpenSSL ignores wrong ones silently."""
+def _load_default_roots(context: ssl.SSLContext, environ: Mapping[str, str], reader: _PemReader) -> None:
+    """Trust certifi's roots, or those named by OpenSSL's variables, in which OpenSSL ignores errors silently."""
     file, folder = environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR")
     if not file and not folder:
         context.load_verify_locations(cafile=certifi.where())
     if file:
-        texts.require_certificates("SSL_CERT_FILE", text := texts.read("SSL_CERT_FILE", Path(file)))
-        if not texts.problems:
+        reader.require_certificates("SSL_CERT_FILE", text := reader.read("SSL_CERT_FILE", Path(file)))
+        if not reader.problems:
             context.load_verify_locations(cadata=text)
     if folder:
         for part in folder.split(os.pathsep):
-            # Looked up by hash at each verification, so new files are seen; OpenSSL's c_rehash made the names.
+            # Looked up by hash at each verification, so new files are found; the names are made by OpenSSL's c_rehash.
             context.load_verify_locations(capath=part)
 
 
@@ -191,7 +191,7 @@ def _load_pair(context: ssl.SSLContext, certificate: str, key: str, key_key: str
     with ExitStack() as files:
         paths = [files.enter_context(_in_memory(text)) for text in (certificate, key)]
         try:
-            # Without a password given, OpenSSL would ask for one on the terminal and hang there.
+            # Without a password, OpenSSL would prompt for one on the terminal and hang.
             context.load_cert_chain(paths[0], paths[1], password="")
         except (ssl.SSLError, ValueError) as exc:
             if getattr(exc, "reason", None) == "KEY_VALUES_MISMATCH":
@@ -205,7 +205,7 @@ def _load_pair(context: ssl.SSLContext, certificate: str, key: str, key_key: str
 
 @contextmanager
 def _in_memory(text: str) -> Iterator[str]:
-    """Give a text a path without a disk under it: Python loads keys from paths only (cpython#60691)."""
+    """Return a path to a text in memory: Python loads keys from paths only (cpython#60691)."""
     descriptor = os.memfd_create("pem")
     try:
         os.write(descriptor, text.encode())
@@ -215,7 +215,7 @@ def _in_memory(text: str) -> Iterator[str]:
 
 
 class _PemReader:
-    """Reads PEM texts and keeps what is wrong with each, so that all of it can be told at once."""
+    """Reads PEM texts and collects their problems, to report all of them together."""
 
     def __init__(self) -> None:
         self.problems: list[ConfigProblem] = []
@@ -226,14 +226,14 @@ class _PemReader:
 
     def read(self, key: str, path: Path) -> str:
         try:
-            # PEM is ASCII; the names that bundles put between the certificates may be anything.
+            # PEM is ASCII; the names between the certificates of a bundle may be in any encoding.
             return path.read_text(encoding="ascii", errors="ignore")
         except OSError as exc:
             self.problems.append(ConfigProblem(key, f"{path}: {exc.strerror}", "a file that can be read"))
             return ""
 
     def inline_or_file(self, key: str, inline: str | None, path: Path | None) -> tuple[str, str]:
-        """Return the text, and the key that it came by."""
+        """Return the text, and the configuration key that it comes from."""
         if inline or path is None:
             return key, inline or ""
         return f"{key}_path", self.read(f"{key}_path", path)
@@ -243,7 +243,7 @@ class _PemReader:
         return texts + [(f"{key}_path", self.read(f"{key}_path", path)) for path in paths]
 
     def inline_and_files(self, certificate: TrustSettings) -> list[str]:
-        """Return every text that is to be trusted besides a store."""
+        """Return all texts to trust in addition to a store."""
         texts = self.inline_or_files("certificate", certificate.certificate, certificate.certificate_path)
         for key, text in texts:
             self.require_certificates(key, text)
@@ -251,12 +251,12 @@ class _PemReader:
         return [text for _, text in texts] + folders
 
     def require_certificates(self, key: str, text: str) -> None:
-        already_told = not text and any(problem.where == key for problem in self.problems)
-        if not already_told and not _holds_certificates(text):
+        is_reported = not text and any(problem.where == key for problem in self.problems)
+        if not is_reported and not _holds_certificates(text):
             self.problems.append(ConfigProblem(key, "no certificate in it", _PEM))
 
     def _folder(self, folder: Path) -> list[str]:
-        """Return the certificates in a folder's files; what else lies there is passed over, as in sing-box."""
+        """Return the certificates in the files of a folder; other files are ignored, as in sing-box."""
         key = "certificate_directory_path"
         try:
             files = sorted(path for path in folder.iterdir() if path.is_file())

@@ -1,4 +1,4 @@
-"""TLS to upstream that resumes what was agreed before: half the CPU of a handshake, and half the memory afterwards."""
+"""TLS session resumption for upstream: half the CPU of a full handshake, and half the memory afterwards."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 class ResumingContext(ssl.SSLContext):
-    """A client's context that keeps one session a server, and offers it with every new connection there.
+    """A client context that caches one session per server and offers it on every new connection to that server.
 
-    A server that does not want it answers with a full handshake, whose session is the next to be kept. Who a server
-    is was verified in the full handshake, for its name and with the roots of this very context: OpenSSL looks at no
-    certificate when it resumes, so a session is offered under the same name only. A session lasts as long as the
-    server said, at most seven days (RFC 8446 section 4.6.1).
+    A server that does not accept the session does a full handshake, whose session is cached next. The server's identity
+    was verified in the full handshake, for its name and against the roots of this very context: OpenSSL checks no
+    certificate on resumption, so a session is only offered under the same name. A session lasts as long as the server
+    specified, at most seven days (RFC 8446 section 4.6.1).
     """
 
     def __init__(self, *_protocol: Any) -> None:
@@ -30,7 +30,7 @@ class ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLSocket:
-        """As the base class does, with the session of this server if one is kept."""
+        """Wrap a socket as the base class does, with the cached session of this server if there is one."""
         try:
             return super().wrap_socket(
                 sock,
@@ -45,11 +45,11 @@ class ResumingContext(ssl.SSLContext):
             raise
 
     def keep_session(self, connection: ssl.SSLSocket) -> None:
-        """Keep what a full handshake agreed, and let go of what its tickets were read with.
+        """Cache the session of a full handshake, and free the buffer that its tickets were read with.
 
-        To be called when something was received: tickets come behind the handshake.
+        Call this after data was received: tickets arrive after the handshake.
 
-        :param connection: with nothing left to send.
+        :param connection: must have nothing left to send.
         """
         session = None if connection.session_reused else connection.session
         if session is not None and session.has_ticket:
@@ -58,14 +58,14 @@ class ResumingContext(ssl.SSLContext):
 
 
 def _release_write_buffer(connection: ssl.SSLSocket) -> None:
-    """Give back 17 KiB that would be kept until the next write: for a stream, to its end.
+    """Free 17 KiB that would be held until the next write: for a stream, until its end.
 
-    OpenSSL 3.0 makes room to answer whatever message of a handshake it reads, and a ticket is one that is not
-    answered. To write nothing sends nothing (SSL_write_ex(3)). But where a write has failed half-way it would break
-    the connection, from which the response may still be read.
+    OpenSSL 3.0 allocates a buffer to answer any handshake message that it reads, and a ticket is never answered. An
+    empty write sends nothing (SSL_write_ex(3)). But after a partially failed write it would break the connection,
+    from which the response may still be read.
     """
     timeout = connection.gettimeout()
-    connection.setblocking(False)  # It would wait until there is room to send.
+    connection.setblocking(False)  # It would block until there is space to send.
     with contextlib.suppress(OSError):
         connection.send(b"")
     connection.settimeout(timeout)

@@ -1,1 +1,1 @@
-"""One request to OpenAI, exactly as given."""
+"""Requests to OpenAI, sent exactly as given."""

@@ -1,8 +1,8 @@
-"""How octets reach upstream: a requests transport adapter that neither adds, changes nor hides anything.
+"""A requests transport adapter for upstream that neither adds, changes nor hides anything.
 
-The response is handed out as it arrives (``arriving``): ``iter_content`` of a plain response waits for whole chunks,
-or to the end of a body with a ``Content-Length``. All connections share one TLS context: building one costs 50 ms of
-CPU, a handshake with a ready one 3 ms. What the connections themselves do differently is in ``connections.py``.
+The body of a response is returned as it arrives (see ``response``): ``iter_content`` of an ordinary response waits for
+whole chunks, or for the end of a body with a ``Content-Length``. All connections share one TLS context: building one
+takes 50 ms of CPU, a handshake with an existing one 3 ms. The connections themselves are in ``connections``.
 
 The side of OpenAI is called *upstream* throughout, as nginx does; RFC 9110 section 3.7 calls it inbound.
 """
@@ -26,12 +26,12 @@ from ocm_wsgi.upstream.response import BLOCK_SIZE
 class UpstreamAdapter(HTTPAdapter):
     """Sends prepared requests whose ``headers`` are a :class:`RequestHead`, and nothing else.
 
-    Use it directly, not through a ``Session``: a session keeps cookies between users, reads ``.netrc`` and follows
-    redirects. Environment proxies are not looked at; the way out was decided by the configuration.
+    Use it directly, not through a ``Session``: a session shares cookies between users, reads ``.netrc`` and follows
+    redirects. Environment proxies are ignored; only the configuration decides about a proxy.
 
-    :param tls: for upstream's certificate; shared by all connections.
-    :param proxy_url: ``socks5h://``, ``socks4a://``, ``http://`` or ``https://``, or ``None`` for a direct way.
-    :param pool_size: connections kept open while idle, for one origin.
+    :param tls: verifies upstream's certificate; shared by all connections.
+    :param proxy_url: ``socks5h://``, ``socks4a://``, ``http://`` or ``https://``; ``None`` connects directly.
+    :param pool_size: the maximum number of idle connections to one origin.
     """
 
     def __init__(self, tls: ssl.SSLContext, *, proxy_url: str | None = None, pool_size: int = 256) -> None:
@@ -42,7 +42,7 @@ class UpstreamAdapter(HTTPAdapter):
         super().__init__(pool_connections=16, pool_maxsize=pool_size)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
-        """Called by the base class to make what makes connections."""
+        """Create the pool manager. Called by the base class."""
         options: dict[str, Any] = {
             "num_pools": connections,
             "maxsize": maxsize,
@@ -54,7 +54,7 @@ class UpstreamAdapter(HTTPAdapter):
         self.poolmanager = pool_manager(self._proxy_url, self._tls, options)
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
-        """The pool of connections to the request's origin."""
+        """Return the pool of connections to the request's origin."""
         origin: Origin = request.origin
         key = (origin.scheme, origin.host, origin.port)
         pool = self._pools.get(key)
@@ -68,19 +68,19 @@ class UpstreamAdapter(HTTPAdapter):
         return pool
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Nothing to do: the TLS context verifies, always. The base class would load the roots again each time."""
+        """Do nothing: the TLS context always verifies. The base class would load the roots again each time."""
 
     def request_url(self, request: Any, proxies: Any) -> str:
-        """The target; in absolute-form towards a forwarding proxy (RFC 9112 section 3.2.2)."""
+        """Return the target, in absolute-form for a forwarding proxy (RFC 9112 section 3.2.2)."""
         origin: Origin = request.origin
         head: RequestHead = request.headers
         if origin.scheme == "http" and self._proxy_url is not None and self._proxy_url.startswith("http"):
             head.target = f"http://{origin.authority}{head.target}"
             return head.target
-        return "/"  # The connection sends the head's own target, which urllib3 must not normalise.
+        return "/"  # The connection sends the head's own target, which urllib3 must not normalize.
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """Wrap what our connections return, without reading cookies."""
+        """Wrap the response of one of our connections, without reading cookies."""
         response = requests.Response()
         response.status_code = resp.status
         response.reason = resp.reason
@@ -91,20 +91,20 @@ class UpstreamAdapter(HTTPAdapter):
 
 
 class _OriginRequest(requests.PreparedRequest):
-    """A prepared request that was not prepared: requests' preparation normalises targets and adds fields."""
+    """A request that bypasses requests' preparation, which normalizes targets and adds fields."""
 
     origin: Origin
 
 
 def upstream_request(method: str, origin: Origin, head: RequestHead, body: Any) -> requests.PreparedRequest:
-    """Make a request for :class:`UpstreamAdapter`.
+    """Return a request for :class:`UpstreamAdapter`.
 
-    :param body: ``None``, or something with ``read`` that stands at its beginning; ``head`` says its length.
+    :param body: ``None``, or a readable object at its start; ``head`` contains its length.
     """
     request = _OriginRequest()
     request.method = method
     request.origin = origin
     request.url = f"{origin.scheme}://{origin.authority}/"
-    request.headers = head  # type: ignore[assignment]  # a mapping, as far as the adapter is concerned
+    request.headers = head  # type: ignore[assignment]  # the adapter only needs these methods of a mapping
     request.body = body
     return request

@@ -1,6 +1,6 @@
-"""Opening requests to OpenAI: which base, which fields, whose credential, and what its failures mean.
+"""The client for OpenAI: selects the base URL, the fields and the credential of a request, and translates failures.
 
-Nothing here knows of Flask, nor where a credential is kept. Foreign exceptions become ours here and nowhere else.
+Independent of Flask. This is the only place that translates exceptions of requests and urllib3 to ours.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from ocm_wsgi.wsgi.request_body import Body
 
 _log = logging.getLogger(__name__)
 
-#: To a connection that can be written to, TLS included, in seconds.
+#: For establishing a connection, including TLS.
 CONNECT_TIMEOUT_SECONDS = 15.0
-#: Upstream may be silent for so long, before its response and within it. The longest that the Codex client itself
-#: waits is four times its idle timeout of 300 s, for a compaction.
+#: The maximum silence of upstream, before and within its response. The Codex client itself waits at most for four times
+#: its idle timeout of 300 s, for a compaction.
 SILENCE_TIMEOUT_SECONDS = 1200.0
-#: An opening handshake is answered at once or not at all; Codex itself waits for 15 s.
+#: For the response to an opening handshake, which is either immediate or missing; Codex itself waits for 15 s.
 HANDSHAKE_TIMEOUT_SECONDS = 30.0
 
-#: Exists on OpenAI's platform only; the backend behind a ChatGPT sign-in has no such endpoint.
+# On OpenAI's platform only; the backend for ChatGPT sign-ins has no such endpoint.
 _PLATFORM_ONLY = frozenset({"chat/completions"})
 
 
 @dataclass(frozen=True)
 class ClientRequest:
-    """What a client wants from upstream.
+    """A client's request to upstream.
 
     :ivar fields: as the client sent them.
-    :ivar body: ``None`` for a request without one. Stays the caller's to close.
-    :ivar is_upgrade: it is the opening handshake of a WebSocket.
+    :ivar body: ``None`` for a request without one. The caller closes it.
+    :ivar is_upgrade: whether it is the opening handshake of a WebSocket.
     """
 
     method: str
@@ -64,10 +64,10 @@ class ClientRequest:
 
 
 class UpstreamResponse:
-    """An open response of upstream. Whoever holds it closes it.
+    """An open response of upstream. The caller closes it.
 
-    :ivar fields: what of its fields goes to the client.
-    :ivar is_bodiless: it has no body, whatever its fields say (RFC 9112 section 6.3).
+    :ivar fields: the fields to forward to the client.
+    :ivar is_bodiless: whether it has no body, regardless of its fields (RFC 9112 section 6.3).
     """
 
     def __init__(self, response: requests.Response, request: ClientRequest) -> None:
@@ -85,19 +85,19 @@ class UpstreamResponse:
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it arrives, undecoded; nothing for a bodiless response.
 
-        :raises UpstreamCut: it ended before its end, or upstream was silent for too long.
+        :raises UpstreamCut: it is incomplete, or upstream was silent for too long.
         """
         if self.is_bodiless:
             return
         try:
             yield from self._response.iter_content(BLOCK_SIZE)
         except (requests.RequestException, HTTPError, OSError) as exc:
-            raise UpstreamCut("Upstream's response ended before its end.", detail=_reason(exc)) from exc
+            raise UpstreamCut("Upstream's response is incomplete.", detail=_reason(exc)) from exc
 
     def detach(self) -> RawResponse | None:
-        """Return the response as an event loop moves it, in place of :meth:`pieces`, or ``None`` if it cannot be had.
+        """Return the raw response for an event loop, in place of :meth:`pieces`; ``None`` if that is impossible.
 
-        The caller closes it; this object is then of no further use.
+        The caller closes it and must not use this object any more.
         """
         return None if self.is_bodiless or not self._raw.detach() else self._raw
 
@@ -106,19 +106,19 @@ class UpstreamResponse:
         return HandshakeResponse(self.status, self.reason, self._field_lines)
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end; end the request at upstream otherwise."""
+        """Release the connection if the body was read to its end; otherwise abort the request at upstream."""
         self._response.close()
 
 
 class Upstream:
-    """OpenAI, as the owner's credential sees it.
+    """Sends requests to OpenAI with the owner's credential.
 
-    :param credentials: asked at every request.
-    :param chatgpt_base_url: for a ChatGPT credential; ``/v1`` of the client's target is replaced by it.
-    :param api_base_url: for an API key; ``/v1`` stays behind it.
+    :param credentials: provides the credential of each request.
+    :param chatgpt_base_url: for a ChatGPT credential; replaces ``/v1`` of the client's target.
+    :param api_base_url: for an API key; ``/v1`` is appended to it.
     :param overrides: the configuration's ``headers``.
     :param tls: verifies upstream.
-    :param proxy_url: the way there, or ``None`` for the direct one.
+    :param proxy_url: the proxy to use; ``None`` connects directly.
     """
 
     def __init__(
@@ -144,13 +144,13 @@ class Upstream:
         self._handshake_timeout = (CONNECT_TIMEOUT_SECONDS, handshake_timeout_seconds)
 
     def open(self, request: ClientRequest) -> UpstreamResponse:
-        """Send a request and return its response as soon as the response's head is there.
+        """Send a request and return its response as soon as the head has arrived.
 
-        A 401 is about the owner's credential and never the client's business: the request is tried once more with
-        another credential, if there is one.
+        A 401 concerns the owner's credential and never the client: the request is retried once with a replacement of
+        the credential, if there is one.
 
-        :raises CredentialError: there is no credential to send it with, or upstream wants none that we have.
-        :raises UpstreamError: no response could be had.
+        :raises CredentialError: there is no credential, or upstream accepts none that we have.
+        :raises UpstreamError: there was no valid response.
         :raises BadRequest: the endpoint does not exist for this kind of credential.
         """
         credential = self._credentials.current()
@@ -163,7 +163,7 @@ class Upstream:
             return response
         response.close()
         raise CredentialRejected(
-            "OpenAI refuses the credential of this service. Its owner must sign in again.",
+            "OpenAI rejects the credential of this service. Its owner must sign in again.",
             detail="upstream answered 401 twice, to the credential and to its replacement",
         )
 
@@ -182,7 +182,7 @@ class Upstream:
         except requests.RequestException as exc:
             if not _is_caused_by(exc, StaleConnection):
                 raise _translated(exc) from exc
-        _log.debug("a pooled connection was stale; sending the request over a new one")
+        _log.debug("A pooled connection was stale; sending the request over a new one")
         try:
             return self._send_once(request, credential)
         except requests.RequestException as exc:
@@ -223,19 +223,19 @@ def _account_fields(credential: Credential) -> Fields:
 
 
 def _translated(exc: requests.RequestException) -> UpstreamError:
-    """Our error for one of requests'. The client gets a fixed sentence, the log the reason."""
+    """Return our error for an exception of requests. The client gets a fixed message, the log gets the reason."""
     reason = _reason(exc)
     if _is_caused_by(exc, Aborted):
-        return UpstreamUnreachable("The client left before upstream answered.", detail=reason)
+        return UpstreamUnreachable("The client disconnected before upstream responded.", detail=reason)
     if isinstance(exc, requests.ReadTimeout):
-        return UpstreamTimeout("OpenAI accepted the request and has not answered it in time.", detail=reason)
+        return UpstreamTimeout("OpenAI accepted the request and did not respond in time.", detail=reason)
     if isinstance(exc, requests.exceptions.ProxyError):
         return UpstreamUnreachable("OpenAI cannot be reached: the configured proxy refused or failed.", detail=reason)
     if isinstance(exc, requests.exceptions.SSLError):
         return UpstreamUnreachable("OpenAI cannot be reached: TLS failed.", detail=reason)
     if isinstance(exc, requests.ConnectionError):
         return UpstreamUnreachable("OpenAI cannot be reached.", detail=reason)
-    return UpstreamError("OpenAI's answer could not be understood.", detail=reason)
+    return UpstreamError("OpenAI's response could not be parsed.", detail=reason)
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
@@ -250,6 +250,6 @@ def _is_caused_by(exc: BaseException, kind: type[BaseException]) -> bool:
 
 
 def _reason(exc: BaseException) -> str:
-    """What lies at the bottom of an exception; what lies above repeats the URL, which is the client's secret."""
-    *_, bottom = _causes(exc)
-    return f"{type(exc).__name__} from {type(bottom).__name__}: {bottom}"
+    """Return the root cause of an exception; the exceptions above it repeat the URL, which is private to the client."""
+    *_, root = _causes(exc)
+    return f"{type(exc).__name__} from {type(root).__name__}: {root}"

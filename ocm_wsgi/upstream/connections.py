@@ -1,12 +1,12 @@
-"""Connections to upstream that send a request exactly as given and can be ended from another thread.
+"""urllib3 connections that send a request exactly as given and return the response as it arrives.
 
-requests and urllib3 are made for people who fetch documents. A relay needs other things of their connections:
+requests and urllib3 are made for fetching documents. A relay has other requirements:
 
-- the request exactly as given: target octet for octet, fields in order with duplicates, nothing added
-  (:class:`RequestHead`);
-- the response as it arrives, read by code of our own (``arriving``): the standard library takes a 103 for the final
-  response, and its parser of e-mail for the fields costs more than all the rest;
-- connections that went stale in the pool noticed, and told apart from those that failed (:class:`StaleConnection`).
+- The request is sent exactly as given: the target byte for byte, the fields in order with duplicates, nothing added
+  (:class:`~ocm_wsgi.upstream.exchange.RequestHead`).
+- The response is read by our own code (``response``) as it arrives: the standard library takes a 103 for the final
+  response, and its e-mail parser for the fields costs more than everything else.
+- Connections that became stale in the pool are distinguished from those that failed (:class:`StaleConnection`).
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from ocm_wsgi.tls.session_cache import ResumingContext
 from ocm_wsgi.upstream.exchange import Aborted, Exchange, RequestHead
 from ocm_wsgi.upstream.response import BLOCK_SIZE, RawResponse
 
-#: A pooled connection that has idled longer is not used again, in seconds. Servers close theirs after 60 and more.
+#: A pooled connection is not reused after it was idle for longer. Servers close theirs after 60 s or more.
 IDLE_LIMIT_SECONDS = 50.0
-#: One block of a request body must be taken within this time.
+#: For sending one block of a request body.
 SEND_TIMEOUT_SECONDS = 60.0
-#: At most this much is read at once with a head. No TLS record is larger, so nothing stays behind in the TLS layer.
+#: The maximum for one read of a response head. No TLS record is larger, so nothing stays buffered in the TLS layer.
 HEAD_READ_SIZE = 16 * 1024
-#: More interim responses than this before one final response are an attack or a defect.
+#: More interim responses than this before a final response are an attack or a bug.
 INTERIM_RESPONSE_LIMIT = 32
 
 
 class StaleConnection(ConnectionError):
-    """A pooled connection turned out to be closed: not one octet of a response came over it.
+    """A pooled connection was closed before any byte of the response arrived.
 
-    Upstream closed it while it idled, in all likelihood before it saw the request.
+    Upstream most likely closed it while it was idle, before it received the request.
     """
 
 
 class _VerbatimMixin:
-    """Mixed into urllib3's connections: sends a :class:`RequestHead` as it is, knows when it is stale."""
+    """For urllib3's connections: sends a :class:`RequestHead` verbatim, and detects a stale connection."""
 
     sock: socket.socket | None
     timeout: float | None
@@ -65,29 +65,29 @@ class _VerbatimMixin:
 
     def connect(self) -> None:
         self._responses = 0
-        super().connect()  # type: ignore[misc]
+        super().connect()  # type: ignore[misc]  # the other base class has it
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        """Send a request; ``url`` was normalised by urllib3, so the target is the head's own.
+        """Send a request. The target is the head's own, because ``url`` was normalized by urllib3.
 
-        :param body: ``None``, or something with ``read`` that stands at its beginning.
+        :param body: ``None``, or a readable object at its start.
         """
         head: RequestHead = headers
         self._exchange, self._method = head.exchange, method
-        octets = head.encode(method)
+        head_bytes = head.encode(method)
         if self.sock is None:
             self.connect()
         assert self.sock is not None
         head.exchange.attach(self.sock)
-        # Until here it was the time to connect in; a large body may take longer, block by block.
+        # So far this was the connect timeout; a large body may take longer, block by block.
         self.sock.settimeout(SEND_TIMEOUT_SECONDS)
-        block = octets if body is None else octets + body.read(BLOCK_SIZE)
+        block = head_bytes if body is None else head_bytes + body.read(BLOCK_SIZE)
         while block:
             self.sock.sendall(block)
             block = b"" if body is None else body.read(BLOCK_SIZE)
 
     def getresponse(self) -> Any:
-        """An :class:`RawResponse`: all that urllib3 and requests need of a response here."""
+        """Return a :class:`RawResponse`, which has everything that urllib3 and requests need of a response here."""
         assert self.sock is not None
         self.sock.settimeout(self.timeout)
         reader = HeadReader()
@@ -103,10 +103,10 @@ class _VerbatimMixin:
         return RawResponse(self, head, reader.unread, self._method)
 
     def _final_head(self, reader: HeadReader) -> ResponseHead:
-        """Read the head of the final response; interim ones (1xx, RFC 9110 section 15.2) are read and dropped.
+        """Return the head of the final response; interim ones (1xx, RFC 9110 section 15.2) are dropped.
 
-        :raises ConnectionResetError: not one octet came; the connection is closed.
-        :raises http.client.HTTPException: what came is no response, or not all of one.
+        :raises ConnectionResetError: the connection was closed before any byte arrived.
+        :raises http.client.HTTPException: the response is invalid or incomplete.
         """
         for _ in range(INTERIM_RESPONSE_LIMIT):
             head = self._next_head(reader)
@@ -123,16 +123,16 @@ class _VerbatimMixin:
             except ConnectionResetError as exc:
                 if not reader.has_begun:
                     raise
-                raise http.client.HTTPException("the connection broke within a head") from exc
+                raise http.client.HTTPException("the connection broke within a response head") from exc
             if not data and not reader.has_begun:
                 raise http.client.RemoteDisconnected("closed without a response")
             if not data:
-                raise http.client.HTTPException("the connection ended within a head")
+                raise http.client.HTTPException("the connection was closed within a response head")
             reader.feed(data)
         return head
 
     def mark_idle(self) -> None:
-        """Called before the connection goes back to the pool: whoever aborts the exchange now must not hit it."""
+        """Detach the exchange: a late ``abort()`` must not close a connection that is back in the pool."""
         self._idle_since = time.monotonic()
         if self._exchange is not None:
             self._exchange.detach()
@@ -140,7 +140,7 @@ class _VerbatimMixin:
 
     @property
     def has_idled_too_long(self) -> bool:
-        """Whether it rested so long that upstream may be about to close it."""
+        """Whether it was idle for so long that upstream may be about to close it."""
         return self.sock is not None and time.monotonic() - self._idle_since > IDLE_LIMIT_SECONDS
 
 
@@ -149,7 +149,7 @@ class _HTTPConnection(_VerbatimMixin, HTTPConnection):
 
 
 class _TLSResumptionMixin(_VerbatimMixin):
-    """Mixed into urllib3's TLS connections: the next one need not shake hands anew."""
+    """For urllib3's TLS connections: resumes TLS sessions."""
 
     host: str
     is_verified: bool
@@ -161,11 +161,11 @@ class _TLSResumptionMixin(_VerbatimMixin):
         if self.proxy is not None:
             super().connect()
             return
-        # As urllib3 does for a context that verifies. But it sets the context's mode and ALPN again for each connection
-        # while other threads are making theirs from it, and that takes as long as a quarter of a handshake.
+        # As in urllib3 for a context that verifies. But urllib3 sets the context's mode and ALPN again for each
+        # connection while other threads use the context for theirs, which takes as long as a quarter of a handshake.
         self._responses = 0
         assert self.ssl_context is not None
-        connection: socket.socket = self._new_conn()  # type: ignore[attr-defined]
+        connection: socket.socket = self._new_conn()  # type: ignore[attr-defined]  # the other base class has it
         self.sock = self.ssl_context.wrap_socket(connection, server_hostname=self.host)
         self.is_verified = True
 
@@ -174,8 +174,8 @@ class _TLSResumptionMixin(_VerbatimMixin):
         try:
             super().request(*arguments, **options)
         except ssl.SSLEOFError as exc:
-            # What Python 3.10 to 3.12 make of a connection that broke while it was written to. Of a broken pipe urllib3
-            # knows that a response may be there.
+            # Raised by Python 3.10 to 3.12 when a connection breaks during a write. urllib3 knows that a response may
+            # have arrived after a broken pipe.
             raise BrokenPipeError(errno.EPIPE, "the connection broke within the request") from exc
         self._is_sent = True
 
@@ -204,15 +204,15 @@ class _SOCKSHTTPSConnection(_TLSResumptionMixin, SOCKSHTTPSConnection):
 
 
 class _IdleTimeoutMixin:
-    """Mixed into urllib3's pools: what idled for too long is closed instead of used."""
+    """For urllib3's pools: closes connections that were idle for too long instead of reusing them."""
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
             conn.mark_idle()
-        super()._put_conn(conn)  # type: ignore[misc]
+        super()._put_conn(conn)  # type: ignore[misc]  # the other base class has it
 
     def _get_conn(self, timeout: float | None = None) -> Any:
-        conn = super()._get_conn(timeout)  # type: ignore[misc]
+        conn = super()._get_conn(timeout)  # type: ignore[misc]  # the other base class has it
         if conn.has_idled_too_long:
             conn.close()
         return conn
@@ -239,11 +239,11 @@ _SOCKS_POOLS = {"http": _SOCKSHTTPPool, "https": _SOCKSHTTPSPool}
 
 
 def pool_manager(proxy_url: str | None, tls: ssl.SSLContext, options: dict[str, Any]) -> Any:
-    """What makes the pools of such connections, for one way out.
+    """Return a urllib3 pool manager with such connections.
 
-    :param proxy_url: ``socks5h://``, ``socks4a://``, ``http://`` or ``https://``, or ``None`` for the direct way.
-    :param tls: for a proxy that is itself reached over TLS.
-    :param options: for urllib3's pools.
+    :param proxy_url: ``socks5h://``, ``socks4a://``, ``http://`` or ``https://``; ``None`` connects directly.
+    :param tls: verifies an ``https://`` proxy.
+    :param options: passed on to urllib3's pools.
     """
     if proxy_url is None:
         manager: PoolManager = PoolManager(**options)
@@ -265,7 +265,7 @@ def pool_manager(proxy_url: str | None, tls: ssl.SSLContext, options: dict[str, 
 
 
 def _proxy_fields(user_info: str | None) -> Mapping[str, str]:
-    """``Proxy-Authorization`` for a proxy URL's user and password (RFC 7617), or nothing."""
+    """Return ``Proxy-Authorization`` for a proxy URL's user and password (RFC 7617), if it has any."""
     if not user_info:
         return {}
     user, _, password = user_info.partition(":")

@@ -1,8 +1,8 @@
-"""A response of upstream whose head is here and whose body is still arriving.
+"""A response of upstream whose head has been read and whose body is still arriving.
 
-Stands in for urllib3's response in requests: ``requests.Response.iter_content`` takes its pieces from
-:meth:`RawResponse.stream`. The body is neither decoded nor waited for, and its framing is read by the same code
-as in the worker's loop.
+Replaces urllib3's response in requests: ``requests.Response.iter_content`` gets its pieces from
+:meth:`RawResponse.stream`. The body is neither decoded nor buffered, and its framing is parsed by the same code as in
+the worker's event loop.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.framing import FramingError, framing_for
 from ocm_wsgi.protocol.http.response_head import ResponseHead
 
-#: At most this much is read, sent and held at once for one stream, in octets.
+#: The maximum number of bytes that are read, sent or held at a time for one stream.
 BLOCK_SIZE = 64 * 1024
 
 
 class RawResponse:
-    """One response. Whoever holds it reads its body to the end, or closes it.
+    """One response. The caller must read its body to the end, or close it.
 
-    :param connection: one of urllib3's.
-    :param rest: what came behind the head.
+    :param connection: a urllib3 connection.
+    :param rest: bytes received after the head.
     :ivar status: of the final response.
     :ivar socket: non-blocking once :meth:`detach` has succeeded.
-    :ivar buffered: octets of the body that were read with the head.
-    :ivar length: of the body in octets; ``None`` for a chunked body, and for one that ends with the connection.
-    :ivar headers: empty: urllib3 looks for a ``Retry-After`` there, which is the client's business.
+    :ivar buffered: bytes of the body that were read with the head.
+    :ivar length: of the body in bytes; ``None`` for a chunked body, and for one that ends with the connection.
+    :ivar headers: empty, because urllib3 would evaluate ``Retry-After``, which is for the client.
     """
 
     def __init__(self, connection: Any, head: ResponseHead, rest: bytes, method: str) -> None:
-        """:raises HeadError: it cannot be told where the body ends."""
+        """:raises HeadError: the end of the body cannot be determined."""
         self.status = head.status
         self.reason = head.reason
         self.field_lines: Fields = head.fields
@@ -44,18 +44,18 @@ class RawResponse:
         self.length_remaining = self.length  # for a debug line of urllib3
         self.socket: Any = connection.sock
         self.buffered = rest
-        self._can_stay = head.keeps_alive and (self.is_chunked or self.length is not None)
-        # urllib3's pool sets these two; the connection is ours until it is given back.
+        self._is_reusable = head.keeps_alive and (self.is_chunked or self.length is not None)
+        # urllib3's pool sets the last two. The connection is ours until it is released.
         self._connection = connection
         self._pool: Any = None
         self.retries: Any = None
 
     def stream(self, amount: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:
-        """Yield what is there, as soon as anything is: at most :data:`BLOCK_SIZE` octets at a time, never decoded.
+        """Yield the body as soon as any of it arrives: at most :data:`BLOCK_SIZE` bytes at a time, never decoded.
 
-        ``decode_content`` is requests' wish to decode; fields that describe an encoded body would then lie.
+        ``decode_content``, with which requests asks for decoding, is ignored: the fields describe the encoded body.
 
-        :raises ProtocolError: the body ended before its end, or makes no sense.
+        :raises ProtocolError: the body is incomplete, or its framing is invalid.
         """
         framing = framing_for(is_chunked=self.is_chunked, length=self.length)
         data, self.buffered = self.buffered, b""
@@ -67,11 +67,11 @@ class RawResponse:
                     break
                 data = self.socket.recv(BLOCK_SIZE)
                 if not data and not framing.close():
-                    raise ProtocolError("the response ended before its end")
+                    raise ProtocolError("the response is incomplete")
         except FramingError as exc:
             if exc.decoded:
                 yield exc.decoded
-            raise ProtocolError(f"the body's framing is broken: {exc}") from exc
+            raise ProtocolError(f"the body's framing is invalid: {exc}") from exc
         finally:
             if framing.has_ended and not framing.has_excess:
                 self.give_back()
@@ -79,14 +79,14 @@ class RawResponse:
                 self.close()
 
     def give_back(self) -> None:
-        """The body was read to its end: the connection may serve another request."""
-        if not self._can_stay or self.buffered:
+        """Release the connection after the body was read to its end, for another request if possible."""
+        if not self._is_reusable or self.buffered:
             self.close()
         else:
             self._release()
 
     def close(self) -> None:
-        """End the request at upstream; after its end it does nothing."""
+        """Abort the request at upstream; no effect after its end."""
         if self._connection is not None:
             self._connection.close()
             self._release()
@@ -97,14 +97,14 @@ class RawResponse:
             self._pool._put_conn(connection)
 
     def detach(self) -> bool:
-        """Make the response one whose body an event loop moves, in place of :meth:`stream`; nothing may have been read.
+        """Prepare for an event loop to read the body, in place of :meth:`stream`. Nothing may have been read yet.
 
-        The fields are dropped; the caller has taken those that it needs.
+        Clears the fields; read them first.
 
-        :return: false if the connection is not one that can be polled (TLS within TLS).
+        :return: whether the connection has a socket that can be polled; not so for TLS within TLS.
         """
         if self._connection is None or not isinstance(self.socket, socket.socket):
             return False
         self.socket.setblocking(False)
-        self.field_lines = []  # The body may be open for long.
+        self.field_lines = []  # The body may stay open for a long time.
         return True

@@ -257,8 +257,8 @@ def test_changes_are_logged_once(home: Home, caplog: pytest.LogCaptureFixture) -
         "There is no credential file: no such file",
         "Found the credential file (chatgpt)",
         "The credential file has changed (chatgpt)",
-        "the credential file now belongs to another account (chatgpt)",
-        "the credential file cannot be used: it is not JSON",
+        "The credential file now belongs to another account (chatgpt)",
+        "The credential file cannot be used: it is not JSON",
         "The credential file contains no usable credential: auth_mode is neither chatgpt nor apikey",
         "There is no credential file: no such file",
     ]

@@ -117,7 +117,7 @@ def test_a_request_that_was_heard_is_not_sent_again(answer: bytes) -> None:
         with pytest.raises(UpstreamUnreachable, match="cannot be reached") as raised:
             ask(upstream)
     # A second attempt would have met nobody: the server takes one connection.
-    assert "ended within a head" in (raised.value.detail or "")
+    assert "closed within a response head" in (raised.value.detail or "")
 
 
 def test_what_is_not_http_is_not_waited_for() -> None:
