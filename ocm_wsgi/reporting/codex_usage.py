@@ -17,7 +17,7 @@ from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateL
 from ocm_wsgi.quota.limits import Period
 from ocm_wsgi.reporting.status import fullness
 
-#: The plan for users who may not know the real one; for this plan Codex tells people to ask their admin for more.
+#: The plan for users who may not know the real one; with this plan Codex suggests asking the admin for more.
 PLAN_TYPE = "business"
 
 _SHORT_PERIODS: frozenset[Period] = frozenset({"5h", "day"})

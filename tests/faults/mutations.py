@@ -462,7 +462,7 @@ CLIENTS = (
     ),
     Mutation(
         "test_thousands_of_invalid_tokens",
-        Edit("ocm_wsgi/views/proxy.py", "    user = authenticate()\n", "    user = ANYONE\n"),
+        Edit("ocm_wsgi/views/proxy.py", "    user = authenticate(service, fields)\n", "    user = ANYONE\n"),
     ),
     Mutation(
         "test_users_are_isolated_under_load",
