@@ -17,11 +17,11 @@ from pathlib import Path
 
 from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.ledger import Ledger
-from ocm_wsgi.accounting.queries import DAY_SECONDS, HOUR_SECONDS
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
+from ocm_wsgi.quota.limits import DAY_SECONDS, HOUR_SECONDS
 from ocm_wsgi.storage.database import Database
 
 ROWS = 1_000_000

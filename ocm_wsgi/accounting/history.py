@@ -13,9 +13,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ocm_wsgi.accounting.queries import HOUR_SECONDS, hour_down
+from ocm_wsgi.accounting.queries import hour_down
 from ocm_wsgi.accounting.turn_record import turn_of
 from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.quota.limits import HOUR_SECONDS
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 

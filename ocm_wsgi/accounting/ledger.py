@@ -23,6 +23,7 @@ from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import Record, record_of
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.quota.limits import DAY_SECONDS
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.per_process import PerProcess
 
@@ -83,7 +84,7 @@ class Ledger:
         self._database = database
         self._spool = spool
         self._clock = clock
-        self._retention_seconds = retention_days * queries.DAY_SECONDS
+        self._retention_seconds = retention_days * DAY_SECONDS
         self._retention_at: float | None = None
         self._seen_rate_limits: dict[str, RateLimitsSnapshot] = {}
         self._written_rate_limits: dict[str, RateLimitsSnapshot] = {}

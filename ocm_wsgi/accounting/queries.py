@@ -15,14 +15,11 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from ocm_wsgi.accounting.turn_record import Record, completed
-from ocm_wsgi.quota.limits import Totals
+from ocm_wsgi.quota.limits import DAY_SECONDS, HOUR_SECONDS, Totals
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.driver_cursor import DriverCursor
 
 Dimension = Literal["user", "credential", "model", "service_tier", "context_window", "hour", "day", "week"]
-
-HOUR_SECONDS = 3600
-DAY_SECONDS = 86_400
 
 #: A report from upstream that is at most this much older than the last one, in seconds, arrived late and is ignored.
 #: If it is older by more, the clock was set back, and the report is the newer one.

@@ -19,7 +19,8 @@ Unit = Literal["requests", "tokens", "usd", "percent"]
 Period = Literal["5h", "day", "week", "month"]
 
 HOUR_SECONDS = 3600
-LENGTHS: Mapping[Period, int] = {"5h": 5 * HOUR_SECONDS, "day": 24 * HOUR_SECONDS, "week": 7 * 24 * HOUR_SECONDS}
+DAY_SECONDS = 24 * HOUR_SECONDS
+LENGTHS: Mapping[Period, int] = {"5h": 5 * HOUR_SECONDS, "day": DAY_SECONDS, "week": 7 * DAY_SECONDS}
 PERIODS: tuple[Period, ...] = get_args(Period)
 #: Costs are whole micro-dollars everywhere.
 MICRO_PER_USD = 1_000_000
@@ -34,7 +35,7 @@ MEASURED_BY: Mapping[Period, Period] = {"5h": "5h", "day": "week", "week": "week
 MEASURES: tuple[Period, ...] = ("5h", "week")
 
 # 1970 began on a Thursday; this is its first Monday.
-_FIRST_MONDAY = 4 * 24 * HOUR_SECONDS
+_FIRST_MONDAY = 4 * DAY_SECONDS
 
 _LIMIT = re.compile(
     r"(?P<dollar>\$)?\s*(?P<number>\d[\d_]*(?:\.\d+)?)\s*(?P<factor>[km](?![a-z]))?\s*(?P<unit>%|[a-z]+)?"

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ocm_wsgi.accounting.ledger import Ledger
-from ocm_wsgi.accounting.queries import DAY_SECONDS, Counts, Sum
+from ocm_wsgi.accounting.queries import Counts, Sum
 from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.credentials import CredentialSource, Mode
 from ocm_wsgi.errors import CredentialError
-from ocm_wsgi.quota.limits import MEASURES, PERIOD_NAMES, Cycle, Period
+from ocm_wsgi.quota.limits import DAY_SECONDS, MEASURES, PERIOD_NAMES, Cycle, Period
 
 #: How many days charts and sums cover, including today.
 DAYS = 30

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from ocm_wsgi.accounting import history, queries
 from ocm_wsgi.accounting.history import Cursor, TurnFilter
 from ocm_wsgi.accounting.ledger import Ledger
-from ocm_wsgi.accounting.queries import DAY_SECONDS, HOUR_SECONDS, Counts, Dimension
+from ocm_wsgi.accounting.queries import Counts, Dimension
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
-from ocm_wsgi.quota.limits import Totals
+from ocm_wsgi.quota.limits import DAY_SECONDS, HOUR_SECONDS, Totals
 from ocm_wsgi.storage.database import Database
 
 START = 1_772_442_000

@@ -9,9 +9,9 @@ import pytest
 
 from ocm_wsgi.accounting import ledger as ledger_module
 from ocm_wsgi.accounting.ledger import Ledger
-from ocm_wsgi.accounting.queries import DAY_SECONDS
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import record_of
+from ocm_wsgi.quota.limits import DAY_SECONDS
 from ocm_wsgi.storage.database import Database
 from tests.accounting.test_ledger import Clock, MakeTurn, stored, wait_until
 

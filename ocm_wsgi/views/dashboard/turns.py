@@ -16,10 +16,9 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from ocm_wsgi.accounting import history
 from ocm_wsgi.accounting.history import TurnFilter
-from ocm_wsgi.accounting.queries import DAY_SECONDS
 from ocm_wsgi.config import times
 from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus
-from ocm_wsgi.quota.limits import MICRO_PER_USD
+from ocm_wsgi.quota.limits import DAY_SECONDS, MICRO_PER_USD
 from ocm_wsgi.reporting.status import iso, sees_all
 from ocm_wsgi.views.dashboard.blueprint import current_dashboard, page, viewer
 

@@ -10,10 +10,10 @@ from flask import Blueprint, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
-from ocm_wsgi.accounting.queries import DAY_SECONDS
 from ocm_wsgi.config import times
 from ocm_wsgi.errors import NotFound, UserRejected
 from ocm_wsgi.quota import limits
+from ocm_wsgi.quota.limits import DAY_SECONDS
 from ocm_wsgi.reporting import dashboard
 from ocm_wsgi.reporting.client_setup import client_configuration
 from ocm_wsgi.reporting.status import user_state
