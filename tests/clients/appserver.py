@@ -70,9 +70,9 @@ class AppServer:
             left = max(0.0, deadline - time.monotonic())
             readable, _, _ = select.select([self._process.stdout], [], [], left)
             assert readable, f"Codex sent nothing for {ANSWER_SECONDS} s"
-            octets = os.read(self._process.stdout.fileno(), 65536)
-            assert octets, "Codex has exited"
-            self._received += octets
+            data = os.read(self._process.stdout.fileno(), 65536)
+            assert data, "Codex has exited"
+            self._received += data
         line, _, self._received = self._received.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         return message

@@ -1,4 +1,4 @@
-"""The pages of docs/ as a site, and the README: links and anchors lead somewhere, and nothing is asked of others."""
+"""The site of docs/ and the README: links and anchors are valid, and nothing is loaded from other servers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site. Links and anchors that lead nowhere are among the warnings that end the build."""
+    """Build the site. Broken links and anchors are among the warnings that fail the build."""
     folder = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "properdocs", "build", "--strict", "--site-dir", str(folder)]
-    # No proxy is there, so that whatever asks the network for something fails.
+    # There is no such proxy, so that any network access fails.
     environ = {**os.environ, "HTTP_PROXY": "http://127.0.0.1:1", "HTTPS_PROXY": "http://127.0.0.1:1"}
     built = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
     warnings = [line for line in built.stderr.splitlines() if line.startswith(("WARNING", "ERROR"))]
@@ -27,15 +27,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_in_the_navigation(site: Path) -> None:
-    """From the first page each other one can be reached by the menu, without being named in properdocs.yml."""
+    """The first page's menu links to all others, although properdocs.yml does not list them."""
     menu = (site / "index.html").read_text(encoding="utf-8").partition('role="main"')[0]
     pages = [page.stem for page in (ROOT / "docs").glob("*.md") if page.name != "index.md"]
     assert pages
     assert [page for page in pages if f'href="{page}.html"' not in menu] == []
 
 
-def test_nothing_comes_from_another_server(site: Path) -> None:
-    """No script, style, font or picture of the site is somebody else's."""
+def test_nothing_is_loaded_from_other_servers(site: Path) -> None:
+    """The site loads no scripts, styles, fonts or images from other servers."""
     markup = "".join(page.read_text(encoding="utf-8") for page in site.glob("*.html"))
     loaded = re.findall(r"<(?:script|img|iframe)[^>]*\bsrc=\"([^\"]*)|<link[^>]*\bhref=\"([^\"]*)", markup)
     assert loaded
@@ -43,7 +43,7 @@ def test_nothing_comes_from_another_server(site: Path) -> None:
 
 
 def test_links_of_the_readme() -> None:
-    """What the README links to in this repository is there, and so is the place in it."""
+    """The README's links to files in this repository, and to anchors in them, are valid."""
     targets = re.findall(r"\]\((?!https?://)([^)#]+)(?:#([^)]*))?\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert targets
     assert [path for path, _ in targets if not (ROOT / path).exists()] == []
@@ -51,6 +51,6 @@ def test_links_of_the_readme() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub and the site make them of plain words."""
+    """Return the anchors that GitHub and the site generate for a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}

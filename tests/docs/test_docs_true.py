@@ -1,4 +1,4 @@
-"""What the pages say is so: commands, examples and tests that they name exist."""
+"""The pages are correct: the commands, examples and tests that they name exist."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from ocm_wsgi.config import load
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-#: `flask ocm` has a short name on a server set up by docs/deploy.md.
+#: `flask ocm` has a short name on a server set up according to docs/deploy.md.
 OCM = re.compile(r"^(?:[\w./]*flask )?ocm (?P<words>[a-z].*)")
-#: Programs that come with the dependencies.
+#: Programs that the dependencies install.
 IN_VENV = re.compile(r"^(?:/opt/ocm/)?\.venv/bin/(?P<words>.+)")
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Each page, the README included, with its name."""
+    """Yield the name and text of each page, including the README."""
     for page in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]:
         yield page.name, page.read_text(encoding="utf-8")
 
 
 def commands(text: str) -> Iterator[str]:
-    """What stands in a page as a command: lines of code and code within a line, without comments."""
+    """Yield the commands in a page: lines of code blocks and inline code, without comments."""
     fenced = re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in fenced for line in block.splitlines()]
     lines += re.findall(r"^ {4,}(\S.*)$", text, re.MULTILINE)
@@ -43,13 +43,13 @@ def commands(text: str) -> Iterator[str]:
 
 
 def found(pattern: re.Pattern[str]) -> list[tuple[str, str]]:
-    """Page and words of every command that the pattern finds."""
+    """Return the page and the words of every command that matches the pattern."""
     pairs = [(name, pattern.match(command)) for name, text in texts() for command in commands(text)]
     return sorted({(name, match["words"]) for name, match in pairs if match})
 
 
 def test_make_targets_exist() -> None:
-    """Every `make x` has its rule in the Makefile."""
+    """Every `make x` is a target in the Makefile."""
     rules = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = [
         (name, word)
@@ -61,25 +61,25 @@ def test_make_targets_exist() -> None:
     assert [pair for pair in named if pair[1] not in rules] == []
 
 
-def test_options_of_the_bench_exist() -> None:
-    """Every option in `make bench ARGS='...'` is one of the bench."""
+def test_benchmark_options_exist() -> None:
+    """Every option in `make bench ARGS='...'` exists."""
     command = [sys.executable, "-m", "benchmarks", "--help"]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    help_text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
     given = found(re.compile(r"^make bench ARGS='(?P<words>[^']+)'"))
     named = {(name, word) for name, words in given for word in words.split() if word.startswith("--")}
     assert named
-    assert [pair for pair in sorted(named) if not re.search(rf"{pair[1]}\b", told)] == []
+    assert [pair for pair in sorted(named) if not re.search(rf"{pair[1]}\b", help_text)] == []
 
 
 def test_ocm_commands_exist() -> None:
-    """Every `flask ocm x --y` is a command with that option."""
+    """Every `flask ocm x --y` is a command that has this option."""
     used = found(OCM)
     assert {"login", "check", "add-user"} <= {words.split()[0] for _, words in used}
     assert [(name, words, problem) for name, words in used if (problem := problem_of(words))] == []
 
 
 def problem_of(words: str) -> str | None:
-    """What is wrong with a command line of `flask ocm`, or nothing."""
+    """Return what is wrong with a `flask ocm` command line, or `None`."""
     first, *rest = re.split(r"\s+", words)
     command = ocm if first == "--help" else ocm.get_command(click.Context(ocm), first)
     if command is None:
@@ -98,12 +98,12 @@ def problem_of(words: str) -> str | None:
     ],
 )
 def test_problem_of(words: str, problem: str | None) -> None:
-    """What does not exist is noticed."""
+    """Unknown commands and options are detected."""
     assert problem_of(words) == problem
 
 
 def test_programs_exist() -> None:
-    """Every `.venv/bin/x` is installed, and every `python -m x` is a module that is there."""
+    """Every `.venv/bin/x` is installed, and every `python -m x` is an existing module."""
     programs = {(name, words.split()[0]) for name, words in found(IN_VENV)}
     assert {"flask", "gunicorn", "pytest"} <= {program for _, program in programs}
     assert [pair for pair in sorted(programs) if not Path(sys.executable).with_name(pair[1]).exists()] == []
@@ -113,13 +113,13 @@ def test_programs_exist() -> None:
 
 
 def has_module(name: str) -> bool:
-    """Whether the repository has this module or package."""
+    """Return whether the repository has this module or package."""
     path = ROOT / name.replace(".", "/")
     return path.with_suffix(".py").exists() or (path / "__main__.py").exists()
 
 
 def test_files_exist() -> None:
-    """What is named as a file of deploy/, scripts/ or tests/ is there."""
+    """Every file in deploy/, scripts/ or tests/ that a page names exists."""
     named = {
         (name, path) for name, text in texts() for path in re.findall(r"`((?:deploy|scripts|tests)/[\w./-]+)`", text)
     }
@@ -127,8 +127,8 @@ def test_files_exist() -> None:
     assert [pair for pair in sorted(named) if not (ROOT / pair[1]).exists()] == []
 
 
-def test_the_proofs_exist() -> None:
-    """Every test that a page names is there: as `file.py::test_x` in that file, as `test_x` in any."""
+def test_named_tests_exist() -> None:
+    """Every test that a page names exists: `file.py::test_x` in that file, `test_x` in any file."""
     tests = {path.relative_to(ROOT / "tests").as_posix(): path for path in (ROOT / "tests").rglob("test_*.py")}
     defined = {name: functions(path) for name, path in tests.items()}
     anywhere = set().union(*defined.values())
@@ -142,20 +142,20 @@ def test_the_proofs_exist() -> None:
 
 
 def functions(path: Path) -> set[str]:
-    """The functions that a module defines."""
+    """Return the names of the functions that a module defines."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
 def examples_of_sing_box() -> tuple[str, str]:
-    """The configuration and the usage file in docs/sing-box.md."""
+    """Return the configuration and the usage file from docs/sing-box.md."""
     text = (DOCS / "sing-box.md").read_text(encoding="utf-8")
     configuration, usages = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return configuration, usages
 
 
-def test_sing_box_configuration_works_as_it_is(tmp_path: Path) -> None:
-    """The example in docs/sing-box.md loads, and everything that concerns this service is in force."""
+def test_sing_box_configuration_works_unchanged(tmp_path: Path) -> None:
+    """The example in docs/sing-box.md loads, and everything that concerns this service takes effect."""
     file = tmp_path / "config.json"
     file.write_text(examples_of_sing_box()[0])
     config = load({"HOME": str(tmp_path), "OCM_CONFIG": str(file)}, tmp_path)
@@ -169,7 +169,7 @@ def test_sing_box_configuration_works_as_it_is(tmp_path: Path) -> None:
 
 
 def test_sing_box_usage_file_is_continued_in_its_own_format(tmp_path: Path) -> None:
-    """The example in docs/sing-box.md is understood, and written again with the same sums and members."""
+    """The example in docs/sing-box.md is parsed, and written with the same sums and members."""
     usages = json.loads(examples_of_sing_box()[1])
     written = json.loads(render(parse(json.dumps(usages)), datetime(2026, 3, 4, tzinfo=timezone.utc)))
     assert written["combinations"] == usages["combinations"]

@@ -271,9 +271,9 @@ def received_until_close(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def held_open(stack: Stack, count: int, route: str, octets: bytes) -> Iterator[None]:
+def held_open(stack: Stack, count: int, route: str, data: bytes) -> Iterator[None]:
     """Hold open this many connections on which only these bytes have been sent."""
     with ExitStack() as connections:
         for _ in range(count):
-            connections.enter_context(stack.socket(route)).sendall(octets)
+            connections.enter_context(stack.socket(route)).sendall(data)
         yield

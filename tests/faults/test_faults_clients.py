@@ -84,13 +84,13 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("octets", SMUGGLED.values(), ids=SMUGGLED)
-def test_smuggled_request(stack: Stack, octets: bytes, route: str) -> None:
+@pytest.mark.parametrize("data", SMUGGLED.values(), ids=SMUGGLED)
+def test_smuggled_request(stack: Stack, data: bytes, route: str) -> None:
     """However ambiguous the end of a body is, the request hidden there is not made for any user."""
     with bystander(stack), stack.socket(route) as connection:
         # Some servers wait for more. Closing the sending side would abort the requests, including the hidden one.
         connection.settimeout(1)
-        connection.sendall(octets)
+        connection.sendall(data)
         received = received_until_close(connection)
     requests = stack.simulator.requests
     assert not any(seen.field("x-smuggled") for seen in requests)
@@ -100,12 +100,12 @@ def test_smuggled_request(stack: Stack, octets: bytes, route: str) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("octets", AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_invalid_request(stack: Stack, octets: bytes, route: str) -> None:
+@pytest.mark.parametrize("data", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_invalid_request(stack: Stack, data: bytes, route: str) -> None:
     """Invalid and ambiguous requests are refused, and nothing is sent upstream."""
     with bystander(stack), stack.socket(route) as connection:
         connection.settimeout(1)
-        connection.sendall(octets)
+        connection.sendall(data)
         received = received_until_close(connection)
     assert not received.startswith(b"HTTP/1.1 2")
     assert len(stack.simulator.requests) == 1
@@ -140,9 +140,9 @@ def test_pipelined_requests(stack: Stack, route: str) -> None:
     users = [ALICE, BOB, "sk-ocm-nobody", ALICE]
     for name in ("first", "second", "third"):
         stack.simulator.plan(Plan(text=f"the {name} answer"))
-    octets = [head(token, LENGTH) + BODY for token in users[:-1]] + [head(ALICE, LENGTH, "Connection: close") + BODY]
+    data = [head(token, LENGTH) + BODY for token in users[:-1]] + [head(ALICE, LENGTH, "Connection: close") + BODY]
     with stack.socket(route) as connection:
-        connection.sendall(b"".join(octets))
+        connection.sendall(b"".join(data))
         received = received_until_close(connection)
     statuses = re.findall(rb"HTTP/1\.1 (\d+)", received)
     assert statuses == [b"200", b"200", b"401", b"200"]
@@ -154,15 +154,15 @@ def test_pipelined_requests(stack: Stack, route: str) -> None:
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
-    "octets",
+    "data",
     [b"", b"POST /v1/resp", head(ALICE, LENGTH)[:-2], HALF_A_BODY],
     ids=["nothing", "half-a-line", "half-a-head", "half-a-body"],
 )
-def test_half_requests(stack: Stack, octets: bytes, route: str) -> None:
+def test_half_requests(stack: Stack, data: bytes, route: str) -> None:
     """Hundreds of clients that send half a request block nobody, and nothing is sent upstream for them."""
     # gunicorn waits for heads without a thread but for bodies with one, and has 256 threads.
-    count = 300 if route == "direct" and octets != HALF_A_BODY else 100
-    with held_open(stack, count, route, octets):
+    count = 300 if route == "direct" and data != HALF_A_BODY else 100
+    with held_open(stack, count, route, data):
         assert stack.serves()
         with bystander(stack):
             assert stack.turn(ALICE).has_ended

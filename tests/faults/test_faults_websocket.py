@@ -135,10 +135,10 @@ def test_socket_cut_by_upstream(stack: Stack, plan: Plan, code: int | None, rout
     assert len(stack.simulator.turns) == 2
 
 
-@pytest.mark.parametrize("octets", GARBAGE.values(), ids=GARBAGE)
-def test_socket_with_garbage_from_upstream(start_stack: Callable[..., Stack], octets: bytes) -> None:
+@pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
+def test_socket_with_garbage_from_upstream(start_stack: Callable[..., Stack], data: bytes) -> None:
     """Invalid data is forwarded or ends the socket, and the turn is recorded once, as cut."""
-    with upstream_sending(octets) as url:
+    with upstream_sending(data) as url:
         stack = start_stack(workers=1, chatgpt_base_url=url)
         with open_socket(stack) as spoilt:
             spoilt.ask()
@@ -187,12 +187,12 @@ def test_socket_that_does_not_read(stack: Stack, route: str) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize(("octets", "code"), BROKEN.values(), ids=BROKEN)
-def test_socket_that_breaks_the_protocol(stack: Stack, octets: bytes, code: int, route: str) -> None:
+@pytest.mark.parametrize(("data", "code"), BROKEN.values(), ids=BROKEN)
+def test_socket_that_breaks_the_protocol(stack: Stack, data: bytes, code: int, route: str) -> None:
     """It is closed with a code that says why, and nothing of it is forwarded upstream."""
     with socket_bystander(stack), open_socket(stack, route=route) as broken:
         assert broken.turn() == "response.completed"
-        sending = Background(lambda: broken.client.socket.sendall(octets))
+        sending = Background(lambda: broken.client.socket.sendall(data))
         assert is_closed_with(code, broken)
         sending.answer()
     assert statuses(stack, broken) == ["completed"]

@@ -91,10 +91,10 @@ def statuses(stack: Stack, *talks: SocketClient) -> list[str]:
 
 
 @contextmanager
-def upstream_sending(octets: bytes) -> Iterator[str]:
+def upstream_sending(data: bytes) -> Iterator[str]:
     """Accept WebSockets, send these bytes after the first message, and close; yield the base URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_serve, args=(listener, octets))
+        thread = threading.Thread(target=_serve, args=(listener, data))
         thread.start()
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -103,7 +103,7 @@ def upstream_sending(octets: bytes) -> Iterator[str]:
             thread.join(WAIT_SECONDS)
 
 
-def _serve(listener: socket.socket, octets: bytes) -> None:
+def _serve(listener: socket.socket, data: bytes) -> None:
     while True:
         try:
             connection, _ = listener.accept()
@@ -117,4 +117,4 @@ def _serve(listener: socket.socket, octets: bytes) -> None:
             answer += [f"Sec-WebSocket-Accept: {accept_key(key)}", "", ""]
             connection.sendall("\r\n".join(answer).encode())
             lines.read1()
-            connection.sendall(octets)
+            connection.sendall(data)
