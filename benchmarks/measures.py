@@ -16,7 +16,7 @@ from benchmarks.tally import Progress, Tally
 
 # How long a server still works after a load has ended, in seconds: it records turns.
 _SETTLE_SECONDS = 0.3
-#: The fraction of all events after which the streams are certainly in their middle.
+# The fraction of all events after which the streams are certainly in their middle.
 _MIDDLE = 0.6
 # The memory of fewer streams is lost in the noise of a server's own allocations.
 _LEAST_STREAMS_FOR_MEMORY = 10

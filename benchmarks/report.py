@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import nginx, service
 from benchmarks.measures import Column, Figures, Measurement
 
-#: Above this, the load generator itself causes delays, which appear as the server's.
+# Above this, the load generator itself causes delays, which appear as the server's.
 _BUSY_LIMIT = 0.8
 _RATIO = "ratio"
 _SHOWN_REASONS = 5

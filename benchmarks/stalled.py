@@ -32,7 +32,7 @@ TIME_LIMIT_SECONDS = 60.0
 LONG_EVENTS = 500_000
 LONG_RATE = 4000.0
 _RECEIVE_BUFFER_BYTES = 4096
-#: If upstream uses less than this fraction of a CPU, all buffers are full.
+# If upstream uses less than this fraction of a CPU, all buffers are full.
 _IDLE = 0.05
 _FILL_SECONDS = 120.0
 _UPSTREAM_PROCESSES = 2

@@ -15,7 +15,7 @@ _OLD_DAYS = 90
 
 
 def findings(*, now: float | None = None) -> Iterator[Finding]:
-    """Report the age of the price data. It carries no date, so its installation date is used as an upper bound."""
+    """Report the age of the price data. It carries no date, but is at least as old as its installation."""
     package = distribution(_PACKAGE)
     installed_at = os.stat(str(package.locate_file("genai_prices/__init__.py"))).st_mtime
     days = max(0, int(((time.time() if now is None else now) - installed_at) // 86400))

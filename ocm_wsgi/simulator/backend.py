@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from ocm_wsgi.simulator import ratelimits
-from ocm_wsgi.simulator.exchange import Answer, Event, Exchange, World, error_answer, json_answer
+from ocm_wsgi.simulator.exchange import Event, Exchange, Response, World, error_response, json_response
 from ocm_wsgi.simulator.model import Output, new_id, sse_events, usage_object
 from ocm_wsgi.simulator.receiving import Head
 
@@ -18,11 +18,11 @@ PRIVATE_MARKER = "PRIVATE-CONVERSATION-OF-THE-OWNER-7f3c1e"
 MODEL_SLUGS = ("gpt-6.1-sol", "gpt-6.1-terra", "gpt-5.5", "gpt-5.5-mini")
 
 
-def authenticate(world: World, head: Head) -> str | Answer:
+def authenticate(world: World, head: Head) -> str | Response:
     """Return the request's account, or a refusal as the ChatGPT backend would send it."""
     scheme, _, access_token = (head.field("Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or len(head.values("Authorization")) != 1:
-        return json_answer({"detail": "Unauthorized"}, status=401)
+        return json_response({"detail": "Unauthorized"}, status=401)
     known = world.issuer.access(access_token)
     if known is None or known.state != "live":
         message = "Your authentication token has been invalidated. Please try signing in again."
@@ -30,12 +30,12 @@ def authenticate(world: World, head: Head) -> str | Answer:
     if known.expires_at <= world.issuer.clock():
         return _refusal("token_expired", "Provided authentication token is expired. Please try signing in again.")
     if head.values("ChatGPT-Account-Id") != [known.account.account_id]:
-        return json_answer({"detail": "The account does not match the token."}, status=401)
+        return json_response({"detail": "The account does not match the token."}, status=401)
     return known.account.account_id
 
 
-def _refusal(code: str, message: str) -> Answer:
-    return json_answer(
+def _refusal(code: str, message: str) -> Response:
+    return json_response(
         {"error": {"message": message, "type": None, "code": code, "param": None}, "status": 401}, status=401
     )
 
@@ -51,31 +51,31 @@ def output_for(exchange: Exchange, request: dict[str, Any]) -> Output:
     )
 
 
-def streamed_answer(exchange: Exchange, output: Output, fields: tuple[tuple[str, str], ...] = ()) -> Answer:
+def streamed_response(exchange: Exchange, output: Output, fields: tuple[tuple[str, str], ...] = ()) -> Response:
     """Return a turn's event stream, which records the turn just before its last event is sent."""
 
     def finish(status: str) -> None:
         exchange.world.journal.add_turn(output.turn(status, "sse"))
 
     head = (("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache"), *fields)
-    return Answer(200, head, sse_events(output), is_streamed=True, finish=finish)
+    return Response(200, head, sse_events(output), is_streamed=True, finish=finish)
 
 
 def _fields(exchange: Exchange) -> tuple[tuple[str, str], ...]:
     return (("x-request-id", new_id("req")), *ratelimits.response_fields(exchange.rate_limits))
 
 
-def responses(exchange: Exchange) -> Answer:
+def responses(exchange: Exchange) -> Response:
     """``POST /backend-api/codex/responses``: streams only."""
     request = exchange.object()
     if request.get("stream") is not True:
-        return json_answer({"detail": "Stream must be set to true"}, status=400)
+        return json_response({"detail": "Stream must be set to true"}, status=400)
     if request.get("store"):
-        return json_answer({"detail": "Store must be set to false"}, status=400)
-    return streamed_answer(exchange, output_for(exchange, request), _fields(exchange))
+        return json_response({"detail": "Store must be set to false"}, status=400)
+    return streamed_response(exchange, output_for(exchange, request), _fields(exchange))
 
 
-def compact(exchange: Exchange) -> Answer:
+def compact(exchange: Exchange) -> Response:
     """``POST /backend-api/codex/responses/compact``: a compacted history, as JSON."""
     output = output_for(exchange, exchange.object())
 
@@ -89,19 +89,19 @@ def compact(exchange: Exchange) -> Answer:
         "output": [{"type": "compaction", "encrypted_content": "c2ltdWxhdGVkIGNvbXBhY3Rpb24="}],
         "usage": usage_object(exchange.plan.usage),
     }
-    answer = json_answer(body, fields=_fields(exchange))
-    events = [Event(event.data, "completed") for event in answer.events]
-    return Answer(200, answer.fields, events, finish=finish)
+    response = json_response(body, fields=_fields(exchange))
+    events = [Event(event.data, "completed") for event in response.events]
+    return Response(200, response.fields, events, finish=finish)
 
 
-def models(exchange: Exchange) -> Answer:
+def models(exchange: Exchange) -> Response:
     """``GET /backend-api/codex/models``, with support for ``If-None-Match``."""
     body = _models_body()
     etag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
     fields = (("ETag", etag), *_fields(exchange))
     if exchange.head.field("If-None-Match") == etag:
-        return Answer(304, fields)
-    return Answer(200, (("Content-Type", "application/json"), *fields), (Event(body),))
+        return Response(304, fields)
+    return Response(200, (("Content-Type", "application/json"), *fields), (Event(body),))
 
 
 @functools.cache
@@ -140,24 +140,24 @@ def _model(slug: str, priority: int) -> dict[str, Any]:
     }
 
 
-def search(exchange: Exchange) -> Answer:
+def search(exchange: Exchange) -> Response:
     """``POST /backend-api/codex/alpha/search``."""
     exchange.object()
     result = {"title": "A simulated result", "url": "https://example.com/", "snippet": "Nothing was searched."}
-    return json_answer({"results": [result]}, fields=_fields(exchange))
+    return json_response({"results": [result]}, fields=_fields(exchange))
 
 
-def unknown(exchange: Exchange) -> Answer:
+def unknown(exchange: Exchange) -> Response:
     """Any other path below the Codex base."""
-    return json_answer({"detail": "Not Found"}, status=404)
+    return json_response({"detail": "Not Found"}, status=404)
 
 
-def usage(exchange: Exchange) -> Answer:
+def usage(exchange: Exchange) -> Response:
     """``GET /backend-api/wham/usage`` (CODEX.md 6)."""
-    return json_answer(ratelimits.usage_page(exchange.rate_limits, exchange.world.journal.clock()))
+    return json_response(ratelimits.usage_page(exchange.rate_limits, exchange.world.journal.clock()))
 
 
-def accounts_check(exchange: Exchange) -> Answer:
+def accounts_check(exchange: Exchange) -> Response:
     """``GET /backend-api/wham/accounts/check`` (CODEX.md 6)."""
     account = {
         "id": exchange.account,
@@ -167,17 +167,17 @@ def accounts_check(exchange: Exchange) -> Answer:
         "workspace_backend_origin": "NO_CONSTRAINT",
         "account_routing_override": "NO_CONSTRAINT",
     }
-    return json_answer(
+    return json_response(
         {"accounts": [account], "account_ordering": [exchange.account], "default_account_id": exchange.account}
     )
 
 
-def private(exchange: Exchange) -> Answer:
+def private(exchange: Exchange) -> Response:
     """Private data behind the same credential. Always 200, even without a credential, so that leaks show."""
     item = {"id": "conv-1", "title": PRIVATE_MARKER, "create_time": exchange.world.journal.clock()}
-    return json_answer({"items": [item], "total": 1, "limit": 28, "offset": 0})
+    return json_response({"items": [item], "total": 1, "limit": 28, "offset": 0})
 
 
-def not_found(_: Exchange) -> Answer:
+def not_found(_: Exchange) -> Response:
     """A path that is not simulated."""
-    return error_answer(404, "not_found", "The simulator has nothing here.")
+    return error_response(404, "not_found", "The simulator has nothing here.")

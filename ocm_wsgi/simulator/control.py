@@ -5,29 +5,29 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ocm_wsgi.simulator.exchange import Answer, Exchange, error_answer, json_answer
+from ocm_wsgi.simulator.exchange import Exchange, Response, error_response, json_response
 from ocm_wsgi.simulator.plans import Plan, PlanError
 
 #: The number of newest records that ``/_simulator/state`` shows.
 MAX_SHOWN = 1000
 
 
-def plan(exchange: Exchange) -> Answer:
+def plan(exchange: Exchange) -> Response:
     """``POST /_simulator/plan``: a plan's fields as JSON, with ``path`` and ``times`` beside them."""
     members = exchange.object()
     path, times = members.pop("path", None), members.pop("times", 1)
     try:
         planned = Plan.from_members(members)
     except PlanError as exc:
-        return error_answer(400, "bad_plan", str(exc))
+        return error_response(400, "bad_plan", str(exc))
     exchange.world.plans.add(planned, path=path, times=times)
-    return json_answer({"waiting": len(exchange.world.plans)})
+    return json_response({"waiting": len(exchange.world.plans)})
 
 
-def state(exchange: Exchange) -> Answer:
+def state(exchange: Exchange) -> Response:
     """``GET /_simulator/state``: the journal as JSON, the newest records of each kind."""
     journal = exchange.world.journal
-    return json_answer(
+    return json_response(
         {
             "url": exchange.world.url,
             "open_streams": journal.open_streams,

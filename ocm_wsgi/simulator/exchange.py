@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A response from an endpoint; ``sending.py`` adds the framing and the plan's faults.
 
     :ivar is_streamed: sent chunked unless planned otherwise; other responses have a ``Content-Length``.
@@ -127,35 +127,37 @@ def reach(connection: Connection, plan: Plan, point: int | str) -> None:
         raise Cut
 
 
-def json_answer(value: Any, *, status: int = 200, fields: tuple[tuple[str, str], ...] = ()) -> Answer:
+def json_response(value: Any, *, status: int = 200, fields: tuple[tuple[str, str], ...] = ()) -> Response:
     """Return a JSON response."""
     data = json.dumps(value, separators=(",", ":")).encode()
-    return Answer(status, (("Content-Type", "application/json"), *fields), (Event(data),))
+    return Response(status, (("Content-Type", "application/json"), *fields), (Event(data),))
 
 
-def error_answer(status: int, code: str | None, message: str, *, error_type: str = "invalid_request_error") -> Answer:
+def error_response(
+    status: int, code: str | None, message: str, *, error_type: str = "invalid_request_error"
+) -> Response:
     """Return an error response in the platform's format."""
-    return json_answer(error_body(code, message, error_type=error_type), status=status)
+    return json_response(error_body(code, message, error_type=error_type), status=status)
 
 
 def error_body(code: str | None, message: str, *, error_type: str = "invalid_request_error") -> dict[str, Any]:
     return {"error": {"message": message, "type": error_type, "param": None, "code": code}}
 
 
-def planned_answer(plan: Plan) -> Answer | None:
+def planned_response(plan: Plan) -> Response | None:
     """Return the complete response that the plan contains, or ``None`` if the endpoint has to create it."""
     status = plan.status or 200
     if plan.json is not None:
-        return json_answer(plan.json, status=status)
+        return json_response(plan.json, status=status)
     if plan.body is not None:
         size = plan.event_bytes or len(plan.body) or 1
         pieces = (plan.body[start : start + size] for start in range(0, len(plan.body), size))
         named = any(name.lower() == "content-type" for name, _ in plan.fields)
         fields = () if named else (("Content-Type", "application/octet-stream"),)
-        return Answer(status, fields, tuple(Event(piece) for piece in pieces))
+        return Response(status, fields, tuple(Event(piece) for piece in pieces))
     if plan.status in (204, 304):
-        return Answer(status)
+        return Response(status)
     if status >= 300:
         code, message = plan.error or ("simulated_error", f"Simulated status {status}.")
-        return error_answer(status, code, message, error_type=plan.error_type)
+        return error_response(status, code, message, error_type=plan.error_type)
     return None

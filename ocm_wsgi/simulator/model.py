@@ -43,8 +43,8 @@ class Output:
 
     @property
     def service_tier(self) -> str:
-        asked = self.request.get("service_tier") or "default"
-        return self.plan.service_tier or ("default" if asked == "auto" else str(asked))
+        requested = self.request.get("service_tier") or "default"
+        return self.plan.service_tier or ("default" if requested == "auto" else str(requested))
 
     @property
     def deltas(self) -> list[str]:

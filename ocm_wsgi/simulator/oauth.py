@@ -7,7 +7,7 @@ import secrets
 from dataclasses import replace
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from ocm_wsgi.simulator.exchange import Answer, Event, Exchange, error_answer, json_answer, planned_answer
+from ocm_wsgi.simulator.exchange import Event, Exchange, Response, error_response, json_response, planned_response
 from ocm_wsgi.simulator.issuer import (
     Account,
     Authorization,
@@ -26,18 +26,18 @@ REFUSALS = {
 }
 
 
-def token(exchange: Exchange) -> Answer:
+def token(exchange: Exchange) -> Response:
     """``POST /oauth/token``: refresh tokens as JSON, authorization codes as a form."""
     members = _members(exchange)
     grant_type = members.get("grant_type")
     if grant_type == "refresh_token":
         return _refresh(exchange, members)
-    planned = planned_answer(exchange.plan)
+    planned = planned_response(exchange.plan)
     if planned is not None:
         return planned
     if grant_type == "authorization_code":
         return _exchange_code(exchange, members)
-    return json_answer({"error": "unsupported_grant_type"}, status=400)
+    return json_response({"error": "unsupported_grant_type"}, status=400)
 
 
 def _members(exchange: Exchange) -> dict[str, str]:
@@ -46,7 +46,7 @@ def _members(exchange: Exchange) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(exchange.body.content.decode("latin-1")).items()}
 
 
-def _refresh(exchange: Exchange, members: dict[str, str]) -> Answer:
+def _refresh(exchange: Exchange, members: dict[str, str]) -> Response:
     presented = members.get("refresh_token", "")
     record = Refresh(
         refresh_token_sha256=hashlib.sha256(presented.encode()).hexdigest(),
@@ -57,16 +57,16 @@ def _refresh(exchange: Exchange, members: dict[str, str]) -> Answer:
     )
     try:
         exchange.pass_point("rotation")
-        record, answer = _rotate(exchange, presented, record)
+        record, response = _rotate(exchange, presented, record)
     finally:
         exchange.world.journal.add_refresh(record)
     exchange.pass_point("rotated")
-    return answer
+    return response
 
 
-def _rotate(exchange: Exchange, presented: str, record: Refresh) -> tuple[Refresh, Answer]:
+def _rotate(exchange: Exchange, presented: str, record: Refresh) -> tuple[Refresh, Response]:
     """Consume the refresh token, unless the plan refuses it; return the record and the response."""
-    planned = planned_answer(exchange.plan)
+    planned = planned_response(exchange.plan)
     if planned is not None:
         return replace(record, outcome="refused"), planned
     issuer, omit = exchange.world.issuer, exchange.plan.omit
@@ -76,15 +76,15 @@ def _rotate(exchange: Exchange, presented: str, record: Refresh) -> tuple[Refres
         account = check(presented)
     except RefreshRefused as exc:
         status, code, message = REFUSALS[exc.state]
-        return replace(record, outcome=exc.state), error_answer(status, code, message)
+        return replace(record, outcome=exc.state), error_response(status, code, message)
     if exchange.plan.account is not None:
         account = replace(account, account_id=exchange.plan.account)
     tokens = issuer.issue(account, issuer=exchange.world.url)
     members = token_response(tokens, expires_in=issuer.token_lifetime, omit=omit)
-    return replace(record, outcome=outcome), json_answer(members)
+    return replace(record, outcome=outcome), json_response(members)
 
 
-def _exchange_code(exchange: Exchange, members: dict[str, str]) -> Answer:
+def _exchange_code(exchange: Exchange, members: dict[str, str]) -> Response:
     issuer = exchange.world.issuer
     account = issuer.use_code(
         members.get("code", ""),
@@ -92,55 +92,55 @@ def _exchange_code(exchange: Exchange, members: dict[str, str]) -> Answer:
         verifier=members.get("code_verifier", ""),
     )
     if account is None:
-        return json_answer({"error": "invalid_grant", "error_description": "The code is not valid."}, status=400)
+        return json_response({"error": "invalid_grant", "error_description": "The code is not valid."}, status=400)
     if exchange.plan.account is not None:
         account = replace(account, account_id=exchange.plan.account)
     tokens = issuer.issue(account, issuer=exchange.world.url)
-    return json_answer(token_response(tokens, expires_in=issuer.token_lifetime, omit=exchange.plan.omit))
+    return json_response(token_response(tokens, expires_in=issuer.token_lifetime, omit=exchange.plan.omit))
 
 
-def revoke(exchange: Exchange) -> Answer:
+def revoke(exchange: Exchange) -> Response:
     """``POST /oauth/revoke`` (RFC 7009)."""
     exchange.world.issuer.revoke(_members(exchange).get("token", ""))
-    return json_answer({})
+    return json_response({})
 
 
-def authorize(exchange: Exchange) -> Answer:
+def authorize(exchange: Exchange) -> Response:
     """``GET /oauth/authorize``: the owner consents immediately, so the response redirects back with a code."""
-    query = {name: values[0] for name, values in parse_qs(urlsplit(exchange.head.target).query).items()}
-    redirect_uri = query.get("redirect_uri", "")
-    if query.get("code_challenge_method") != "S256" or not query.get("code_challenge") or not redirect_uri:
-        return error_answer(400, "invalid_request", "PKCE with S256 and a redirect_uri are required.")
+    parameters = {name: values[0] for name, values in parse_qs(urlsplit(exchange.head.target).query).items()}
+    redirect_uri = parameters.get("redirect_uri", "")
+    if parameters.get("code_challenge_method") != "S256" or not parameters.get("code_challenge") or not redirect_uri:
+        return error_response(400, "invalid_request", "PKCE with S256 and a redirect_uri are required.")
     account = Account(account_id=exchange.plan.account or Account.account_id)
-    code = exchange.world.issuer.add_code(Authorization(account, redirect_uri, query["code_challenge"]))
-    answer = urlencode({"code": code, "state": query.get("state", "")})
-    return Answer(302, (("Location", f"{redirect_uri}?{answer}"),))
+    code = exchange.world.issuer.add_code(Authorization(account, redirect_uri, parameters["code_challenge"]))
+    query = urlencode({"code": code, "state": parameters.get("state", "")})
+    return Response(302, (("Location", f"{redirect_uri}?{query}"),))
 
 
-def device_user_code(exchange: Exchange) -> Answer:
+def device_user_code(exchange: Exchange) -> Response:
     """``POST /api/accounts/deviceauth/usercode``."""
     device_auth_id, user_code = exchange.world.devices.start()
-    return json_answer({"device_auth_id": device_auth_id, "user_code": user_code, "interval": "0"})
+    return json_response({"device_auth_id": device_auth_id, "user_code": user_code, "interval": "0"})
 
 
-def device_token(exchange: Exchange) -> Answer:
+def device_token(exchange: Exchange) -> Response:
     """``POST /api/accounts/deviceauth/token``: 403 while pending; the server creates the PKCE pair."""
     members = exchange.object()
     approved = exchange.world.devices.poll(str(members.get("device_auth_id")), str(members.get("user_code")))
     if approved is None:
-        return error_answer(400, "invalid_request", "There is no such device login.")
+        return error_response(400, "invalid_request", "There is no such device login.")
     if not approved:
-        return error_answer(403, "authorization_pending", "The device login is not approved yet.")
+        return error_response(403, "authorization_pending", "The device login is not approved yet.")
     verifier = secrets.token_urlsafe(48)
     account = Account(account_id=exchange.plan.account or Account.account_id)
     redirect_uri = f"{exchange.world.url}/deviceauth/callback"
     code = exchange.world.issuer.add_code(Authorization(account, redirect_uri, challenge_of(verifier)))
-    return json_answer(
+    return json_response(
         {"authorization_code": code, "code_challenge": challenge_of(verifier), "code_verifier": verifier}
     )
 
 
-def device_page(_: Exchange) -> Answer:
+def device_page(_: Exchange) -> Response:
     """``GET /codex/device``: the page for people."""
     page = b"<!doctype html><title>Device login</title><p>This simulator approves every device automatically.</p>"
-    return Answer(200, (("Content-Type", "text/html; charset=utf-8"),), (Event(page),))
+    return Response(200, (("Content-Type", "text/html; charset=utf-8"),), (Event(page),))

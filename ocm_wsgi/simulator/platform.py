@@ -7,23 +7,23 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ocm_wsgi.simulator.backend import MODEL_SLUGS, output_for, streamed_answer
-from ocm_wsgi.simulator.exchange import Answer, Event, Exchange, World, error_answer, error_body, json_answer
+from ocm_wsgi.simulator.backend import MODEL_SLUGS, output_for, streamed_response
+from ocm_wsgi.simulator.exchange import Event, Exchange, Response, World, error_body, error_response, json_response
 from ocm_wsgi.simulator.model import Output, chat_usage_object, new_id
 from ocm_wsgi.simulator.receiving import Head
 
 
-def authenticate(world: World, head: Head) -> str | Answer:
+def authenticate(world: World, head: Head) -> str | Response:
     """Return ``api``, or OpenAI's response to a missing or wrong key."""
     scheme, _, api_key = (head.field("Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or len(head.values("Authorization")) != 1:
-        return json_answer(error_body(None, "You didn't provide an API key."), status=401)
+        return json_response(error_body(None, "You didn't provide an API key."), status=401)
     if not world.issuer.has_api_key(api_key):
-        return error_answer(401, "invalid_api_key", f"Incorrect API key provided: {api_key[:8]}****.")
+        return error_response(401, "invalid_api_key", f"Incorrect API key provided: {api_key[:8]}****.")
     return "api"
 
 
-def responses(exchange: Exchange) -> Answer:
+def responses(exchange: Exchange) -> Response:
     """``POST /v1/responses``, streamed or whole."""
     request = exchange.object()
     output = output_for(exchange, request)
@@ -31,55 +31,55 @@ def responses(exchange: Exchange) -> Answer:
         exchange.world.store(output.response("completed"))
     fields = (("x-request-id", new_id("req")), ("openai-version", "2020-10-01"), ("openai-processing-ms", "12"))
     if request.get("stream"):
-        return streamed_answer(exchange, output, fields)
+        return streamed_response(exchange, output, fields)
     status = exchange.plan.terminal if exchange.plan.terminal in ("incomplete", "failed") else "completed"
     return _whole(exchange, output, output.response(status), ends=status)
 
 
-def _whole(exchange: Exchange, output: Output, body: dict[str, Any], *, ends: str) -> Answer:
+def _whole(exchange: Exchange, output: Output, body: dict[str, Any], *, ends: str) -> Response:
     def finish(status: str) -> None:
         exchange.world.journal.add_turn(output.turn(status, "json"))
 
     fields = (("Content-Type", "application/json"), ("x-request-id", new_id("req")))
-    return Answer(200, fields, (Event(json.dumps(body).encode(), ends),), finish=finish)
+    return Response(200, fields, (Event(json.dumps(body).encode(), ends),), finish=finish)
 
 
-def stored_response(exchange: Exchange) -> Answer:
+def stored_response(exchange: Exchange) -> Response:
     """``GET /v1/responses/{id}``."""
     response = exchange.world.stored(exchange.path.rpartition("/")[2])
-    return _no_response(exchange) if response is None else json_answer(response)
+    return _no_response(exchange) if response is None else json_response(response)
 
 
-def delete_response(exchange: Exchange) -> Answer:
+def delete_response(exchange: Exchange) -> Response:
     """``DELETE /v1/responses/{id}``."""
     response = exchange.world.forget(exchange.path.rpartition("/")[2])
     if response is None:
         return _no_response(exchange)
-    return json_answer({"id": response["id"], "object": "response", "deleted": True})
+    return json_response({"id": response["id"], "object": "response", "deleted": True})
 
 
-def _no_response(exchange: Exchange) -> Answer:
-    return error_answer(404, None, f"Response with id '{exchange.path.rpartition('/')[2]}' not found.")
+def _no_response(exchange: Exchange) -> Response:
+    return error_response(404, None, f"Response with id '{exchange.path.rpartition('/')[2]}' not found.")
 
 
-def models(_: Exchange) -> Answer:
+def models(_: Exchange) -> Response:
     """``GET /v1/models``."""
-    return json_answer({"object": "list", "data": [_model(slug) for slug in MODEL_SLUGS]})
+    return json_response({"object": "list", "data": [_model(slug) for slug in MODEL_SLUGS]})
 
 
-def model(exchange: Exchange) -> Answer:
+def model(exchange: Exchange) -> Response:
     """``GET /v1/models/{id}``."""
     slug = exchange.path.rpartition("/")[2]
     if slug not in MODEL_SLUGS:
-        return error_answer(404, "model_not_found", f"The model '{slug}' does not exist or you have no access to it.")
-    return json_answer(_model(slug))
+        return error_response(404, "model_not_found", f"The model '{slug}' does not exist or you have no access to it.")
+    return json_response(_model(slug))
 
 
 def _model(slug: str) -> dict[str, Any]:
     return {"id": slug, "object": "model", "created": 1735689600, "owned_by": "system"}
 
 
-def chat_completions(exchange: Exchange) -> Answer:
+def chat_completions(exchange: Exchange) -> Response:
     """``POST /v1/chat/completions``, streamed or whole."""
     request = exchange.object()
     output = output_for(exchange, request)
@@ -92,7 +92,7 @@ def chat_completions(exchange: Exchange) -> Answer:
         exchange.world.journal.add_turn(output.turn(status, "sse", reports_usage=includes_usage))
 
     fields = (("Content-Type", "text/event-stream; charset=utf-8"), ("x-request-id", new_id("req")))
-    return Answer(200, fields, _chunks(output, includes_usage=includes_usage), is_streamed=True, finish=finish)
+    return Response(200, fields, _chunks(output, includes_usage=includes_usage), is_streamed=True, finish=finish)
 
 
 def _completion(output: Output) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _data(value: dict[str, Any], ends: str | None) -> Event:
     return Event(f"data: {json.dumps(value, separators=(',', ':'))}\n\n".encode(), ends)
 
 
-def embeddings(exchange: Exchange) -> Answer:
+def embeddings(exchange: Exchange) -> Response:
     """``POST /v1/embeddings``."""
     request = exchange.object()
     given = request.get("input", "")
@@ -148,12 +148,12 @@ def embeddings(exchange: Exchange) -> Answer:
     vector = [0.5, -0.25, 0.125]
     data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(count)]
     usage = {"prompt_tokens": 8 * count, "total_tokens": 8 * count}
-    return json_answer({"object": "list", "data": data, "model": request.get("model"), "usage": usage})
+    return json_response({"object": "list", "data": data, "model": request.get("model"), "usage": usage})
 
 
-def echo(exchange: Exchange) -> Answer:
+def echo(exchange: Exchange) -> Response:
     """Any other path: returns the request, so that a proxy's tests can compare it."""
-    return json_answer(
+    return json_response(
         {
             "method": exchange.head.method,
             "target": exchange.head.target,

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ocm_wsgi.simulator import backend, control, oauth, platform
-from ocm_wsgi.simulator.exchange import Answer, Exchange, World
+from ocm_wsgi.simulator.exchange import Exchange, Response, World
 from ocm_wsgi.simulator.receiving import Head
 from ocm_wsgi.simulator.targets import API_BASE, CODEX_BASE, escapes, is_below, path_of, readings
 
-Authenticate = Callable[[World, Head], "str | Answer"]
+Authenticate = Callable[[World, Head], "str | Response"]
 
 
 def _anyone(_: World, __: Head) -> str:
@@ -30,7 +30,7 @@ class Route:
 
     pattern: str
     methods: str
-    handle: Callable[[Exchange], Answer]
+    handle: Callable[[Exchange], Response]
     authenticate: Authenticate = _anyone
     is_api: bool = False
     obeys_plans: bool = False
@@ -42,7 +42,7 @@ class Route:
 
 
 def _codex(
-    pattern: str, methods: str, handle: Callable[[Exchange], Answer], *, accepts_websocket: bool = False
+    pattern: str, methods: str, handle: Callable[[Exchange], Response], *, accepts_websocket: bool = False
 ) -> Route:
     return Route(
         CODEX_BASE + pattern,
@@ -55,7 +55,9 @@ def _codex(
     )
 
 
-def _api(pattern: str, methods: str, handle: Callable[[Exchange], Answer], *, accepts_websocket: bool = False) -> Route:
+def _api(
+    pattern: str, methods: str, handle: Callable[[Exchange], Response], *, accepts_websocket: bool = False
+) -> Route:
     return Route(
         API_BASE + pattern, methods, handle, platform.authenticate, is_api=True, accepts_websocket=accepts_websocket
     )

@@ -11,7 +11,7 @@ from typing import Protocol
 import zstandard
 
 from ocm_wsgi.simulator.connection import ClientGone, Connection, Cut
-from ocm_wsgi.simulator.exchange import Answer, Event, reach
+from ocm_wsgi.simulator.exchange import Event, Response, reach
 from ocm_wsgi.simulator.plans import Plan
 from ocm_wsgi.simulator.receiving import Head
 from ocm_wsgi.simulator.recording import Journal, Sent
@@ -104,20 +104,20 @@ class Delivery:
     """
 
     def __init__(
-        self, connection: Connection, head: Head, plan: Plan, answer: Answer, journal: Journal, number: int
+        self, connection: Connection, head: Head, plan: Plan, response: Response, journal: Journal, number: int
     ) -> None:
         self._connection = connection
         self._head = head
         self._plan = plan
-        self._answer = answer
+        self._response = response
         self._journal = journal
-        self._status = plan.status or answer.status
+        self._status = plan.status or response.status
         self._has_body = head.method != "HEAD" and self._status >= 200 and self._status not in (204, 304)
-        self._framing = plan.framing or ("chunked" if answer.is_streamed else "length")
+        self._framing = plan.framing or ("chunked" if response.is_streamed else "length")
         if self._framing == "chunked" and head.http_version == "HTTP/1.0":
             self._framing = "close"
         self._encoder = encoder_for(plan.encoding)
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._sent = Sent(number, head.target, self._status)
         self._is_finished = False
 
@@ -139,7 +139,7 @@ class Delivery:
         return stays and not self._plan.close_idle
 
     def _send(self, *, stays: bool) -> None:
-        events = self._answer.events
+        events = self._response.events
         length = None
         if self._framing == "length":
             events, length = self._measured(events)
@@ -169,7 +169,7 @@ class Delivery:
         fields = [("Date", email.utils.formatdate(usegmt=True)), ("Server", "simulator")]
         fields += [
             (name, value)
-            for name, value in self._answer.fields
+            for name, value in self._response.fields
             if not (plan.no_content_type and name == "Content-Type")
         ]
         fields += [(str(name), str(value)) for name, value in plan.fields]
@@ -195,23 +195,23 @@ class Delivery:
         self._reach(number)
 
     def _finish(self, status: str) -> None:
-        if not self._is_finished and self._answer.finish is not None:
-            self._answer.finish(status)
+        if not self._is_finished and self._response.finish is not None:
+            self._response.finish(status)
         self._is_finished = True
 
     def _write(self, payload: bytes) -> None:
         """Send all chunks that the planned chunking makes complete; buffer the rest."""
-        self._held += payload
-        size = {"byte": 1, "event": len(self._held), "whole": 0}.get(str(self._plan.chunking))
+        self._buffer += payload
+        size = {"byte": 1, "event": len(self._buffer), "whole": 0}.get(str(self._plan.chunking))
         if size is None:
             size = int(self._plan.chunking)
-        whole = len(self._held) // size * size if size else 0
-        self._emit([bytes(self._held[start : start + size]) for start in range(0, whole, size or 1)])
-        del self._held[:whole]
+        complete = len(self._buffer) // size * size if size else 0
+        self._emit([bytes(self._buffer[start : start + size]) for start in range(0, complete, size or 1)])
+        del self._buffer[:complete]
 
     def _flush(self) -> None:
-        self._emit([bytes(self._held)] if self._held else [])
-        self._held.clear()
+        self._emit([bytes(self._buffer)] if self._buffer else [])
+        self._buffer.clear()
 
     def _emit(self, chunks: list[bytes]) -> None:
         if not chunks:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from ocm_wsgi.simulator import ratelimits, routing, websocket
 from ocm_wsgi.simulator.connection import ClientGone, Connection, Cut, DisconnectMonitor
-from ocm_wsgi.simulator.exchange import Answer, Exchange, World, error_answer, planned_answer
+from ocm_wsgi.simulator.exchange import Exchange, Response, World, error_response, planned_response
 from ocm_wsgi.simulator.plans import Plan, PlanError
 from ocm_wsgi.simulator.receiving import BadMessage, Body, Head, read_body, read_head
 from ocm_wsgi.simulator.recording import MAX_KEPT_BODY, Seen
@@ -132,9 +132,9 @@ class Server:
         """Record a malformed request and respond with 400, so that its sender notices."""
         self._world.journal.add_bad_message(reason)
         head = Head("GET", "/", "HTTP/1.0", ())
-        answer = error_answer(400, "bad_message", f"The simulator got a bad request: {reason}.")
+        response = error_response(400, "bad_message", f"The simulator got a bad request: {reason}.")
         with contextlib.suppress(ClientGone, OSError):
-            Delivery(connection, head, Plan(), answer, self._world.journal, self._world.journal.number()).run(
+            Delivery(connection, head, Plan(), response, self._world.journal, self._world.journal.number()).run(
                 body_was_read=False
             )
 
@@ -151,35 +151,35 @@ def serve_request(world: World, connection: Connection, head: Head) -> bool:
     body = read_body(connection, head, own_plan)
     number = _record(world, connection, head, body)
     before_status(connection, own_plan)
-    account = "" if isinstance(identity, Answer) else identity
+    account = "" if isinstance(identity, Response) else identity
     exchange = Exchange(world, connection, number, head, path, body, plan, account)
-    answer = identity if isinstance(identity, Answer) else _planned(route, exchange, own_plan)
-    if answer is None and opens_websocket:
+    response = identity if isinstance(identity, Response) else _planned(route, exchange, own_plan)
+    if response is None and opens_websocket:
         websocket.serve(exchange)
         return False
-    answer = answer or _handled(route, exchange)
-    return Delivery(connection, head, own_plan, answer, world.journal, number).run(body_was_read=body.is_whole)
+    response = response or _handled(route, exchange)
+    return Delivery(connection, head, own_plan, response, world.journal, number).run(body_was_read=body.is_whole)
 
 
 def _identity_and_plan(
     world: World, head: Head, route: routing.Route, opens_websocket: bool
-) -> tuple[str | Answer, Plan]:
+) -> tuple[str | Response, Plan]:
     """Return the account or a refusal, and the plan. Refused requests take no plan from the queue."""
     identity = route.authenticate(world, head)
-    if isinstance(identity, Answer):
+    if isinstance(identity, Response):
         return identity, Plan()
     try:
         return identity, _plan_for(world, head, route, opens_websocket)
     except PlanError as exc:
-        return error_answer(400, "bad_plan", str(exc)), Plan()
+        return error_response(400, "bad_plan", str(exc)), Plan()
 
 
-def _planned(route: routing.Route, exchange: Exchange, plan: Plan) -> Answer | None:
+def _planned(route: routing.Route, exchange: Exchange, plan: Plan) -> Response | None:
     """Return the response in the plan, with the fields that every response of this endpoint has."""
-    answer = None if route.obeys_plans else planned_answer(plan)
-    if answer is None or not route.reports_limits:
-        return answer
-    return replace(answer, fields=(*answer.fields, *ratelimits.response_fields(exchange.rate_limits)))
+    response = None if route.obeys_plans else planned_response(plan)
+    if response is None or not route.reports_limits:
+        return response
+    return replace(response, fields=(*response.fields, *ratelimits.response_fields(exchange.rate_limits)))
 
 
 def _plan_for(world: World, head: Head, route: routing.Route, opens_websocket: bool) -> Plan:
@@ -190,11 +190,11 @@ def _plan_for(world: World, head: Head, route: routing.Route, opens_websocket: b
     return world.plans.take(head.target, upgrade=opens_websocket, api=route.is_api)
 
 
-def _handled(route: routing.Route, exchange: Exchange) -> Answer:
+def _handled(route: routing.Route, exchange: Exchange) -> Response:
     try:
         return route.handle(exchange)
     except ValueError as exc:
-        return error_answer(400, "invalid_json", f"The body could not be read: {exc}")
+        return error_response(400, "invalid_json", f"The body could not be read: {exc}")
 
 
 def _record(world: World, connection: Connection, head: Head, body: Body) -> int:

@@ -21,7 +21,7 @@ from websockets.server import ServerProtocol
 
 from ocm_wsgi.simulator import ratelimits
 from ocm_wsgi.simulator.connection import ClientGone, Cut
-from ocm_wsgi.simulator.exchange import Exchange, planned_answer
+from ocm_wsgi.simulator.exchange import Exchange, planned_response
 from ocm_wsgi.simulator.model import DEFAULT_ERROR, Output, new_id
 from ocm_wsgi.simulator.plans import Plan
 from ocm_wsgi.simulator.receiving import Head
@@ -46,7 +46,7 @@ def serve(exchange: Exchange) -> None:
     session = Session(exchange)
     if session.open():
         for message in session.messages():
-            session.answer(message)
+            session.handle(message)
 
 
 class Session:
@@ -85,7 +85,7 @@ class Session:
                 return
             self._receive()
 
-    def answer(self, message: str) -> None:
+    def handle(self, message: str) -> None:
         """Respond to one message from the client."""
         try:
             request = json.loads(message)
@@ -262,17 +262,17 @@ def _has_pending(sock: Any) -> bool:
 
 def _refusal(plan: Plan, fields: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the ``error`` message for a plan of an HTTP error, with that response's fields."""
-    answer = planned_answer(plan)
-    if answer is None:
+    response = planned_response(plan)
+    if response is None:
         return None
     try:
-        body = json.loads(b"".join(event.data for event in answer.events))
+        body = json.loads(b"".join(event.data for event in response.events))
     except ValueError:
         body = {}
     error = body.get("error") if isinstance(body, dict) else None
     code, message = plan.error or DEFAULT_ERROR
     error = error or {"type": plan.error_type, "code": code, "message": message}
-    return {"type": "error", "status": answer.status, "error": error, "headers": dict(fields)}
+    return {"type": "error", "status": response.status, "error": error, "headers": dict(fields)}
 
 
 def _error(status: int, code: str, message: str) -> dict[str, Any]:
