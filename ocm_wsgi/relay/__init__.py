@@ -1,6 +1,6 @@
-"""Moving the bytes of open responses in one event loop, instead of in a thread for each.
+"""Moves open responses and WebSockets in one event loop. Knows neither gunicorn nor Flask.
 
-``framing`` reads bodies off the wire and puts them back on it, pure. ``peer`` is a socket without waiting, ``stream``
-one response on its way, ``loop`` what serves all of them, ``lingering`` how a connection is closed without hurry.
-Nothing here knows of gunicorn or Flask; ``worker.py`` brings them together.
+``loop`` waits for sockets and deadlines, ``peer`` is a non-blocking socket, ``stream`` one response and ``tunnel`` one
+WebSocket in transit; ``request_arrival`` waits for requests and ``lingering_close`` closes connections. ``handoff`` is
+the contract with the server. ``disconnects`` is for requests that are still in a thread.
 """

@@ -1,7 +1,7 @@
-"""Noticing that a client has gone while its request is being worked on.
+"""Detects that a client has disconnected while a thread works on its request.
 
-A WSGI server notices it at the second write after the fact, and not at all while upstream is silent. One thread a
-process waits on all clients' sockets at once instead, for their end only; it reads nothing.
+A WSGI server notices a disconnect at the second write after it, and not at all while upstream is silent. Therefore one
+thread per process polls all clients' sockets for their end; it reads nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 
 class Watch:
-    """One watched socket. A context manager: leaving it ends the watch."""
+    """One watched socket."""
 
     def __init__(self, monitor: DisconnectMonitor, fd: int, on_disconnect: Callable[[], None]) -> None:
         self._monitor = monitor
@@ -23,21 +22,15 @@ class Watch:
         self.on_disconnect = on_disconnect
 
     def cancel(self) -> None:
-        """Stop watching. To be called before the socket is closed: its number may soon be another's."""
+        """Stop watching. Call this before the socket is closed: its descriptor may soon be reused."""
         self._monitor.forget(self._fd, self)
-
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self.cancel()
 
 
 class DisconnectMonitor:
-    """Watches client sockets; calls back within milliseconds of a hang-up, from its own thread.
+    """Watches client sockets, and calls back from its own thread within milliseconds of a disconnect.
 
-    A client that half-closes its side counts as gone, as it does for nginx. Safe under fork: each process that uses
-    it has its own thread.
+    A client that half-closes its side counts as disconnected, as it does for nginx. Safe under fork: each process that
+    uses the monitor has its own thread.
     """
 
     def __init__(self) -> None:
@@ -47,7 +40,7 @@ class DisconnectMonitor:
         self._epoll: select.epoll | None = None
 
     def watch(self, fd: int, on_disconnect: Callable[[], None]) -> Watch:
-        """Call ``on_disconnect`` once when the peer of ``fd`` goes away.
+        """Call ``on_disconnect`` once when the peer of ``fd`` disconnects.
 
         :param on_disconnect: must be quick and must not raise.
         """
@@ -59,7 +52,7 @@ class DisconnectMonitor:
         return watch
 
     def forget(self, fd: int, watch: Watch) -> None:
-        """End a watch; nothing happens if it has ended."""
+        """End a watch; do nothing if it has ended."""
         with self._lock:
             if self._watches.get(fd) is watch and self._epoll is not None:
                 del self._watches[fd]
@@ -68,7 +61,7 @@ class DisconnectMonitor:
 
     def _started(self) -> select.epoll:
         if self._epoll is None or self._pid != os.getpid():
-            # An epoll set made before a fork is shared with the parent: its thread is not.
+            # After a fork, the parent's epoll set is shared, but its thread is not.
             self._watches = {}
             self._epoll = select.epoll()
             self._pid = os.getpid()

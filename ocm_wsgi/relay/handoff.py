@@ -56,7 +56,7 @@ class RelayedBody:
         self._socket = client_socket(environ)
         self._is_framed = environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
         self._pieces = upstream.pieces() if turn is None else turn.observed(upstream.pieces())
-        self._octets = 0
+        self._sent_bytes = 0
         self._end = "" if upstream.is_bodiless else "client left"
         if self._socket is not None and self._socket.gettimeout() != CLIENT_STALL_SECONDS:
             # Bounds each write: a client that reads nothing would hold this thread forever. The server makes the
@@ -78,7 +78,7 @@ class RelayedBody:
                 if not self._is_framed:
                     reset(self._socket)
             raise
-        self._octets += len(piece)
+        self._sent_bytes += len(piece)
         return piece
 
     def take_over(self) -> bool:
@@ -99,17 +99,17 @@ class RelayedBody:
         del self._upstream, self._pieces, self._watch, self._socket
         return True
 
-    def log(self, *, octets: int, end: str) -> None:
+    def log(self, *, body_bytes: int, end: str) -> None:
         """Write the request's line, when the response has ended."""
         turn = None if self.turn is None else self.turn.turn
-        self._log.log(status=self._status, octets=octets, end=end, turn=turn)
+        self._log.log(status=self._status, body_bytes=body_bytes, end=end, turn=turn)
 
     def abandon(self, end: str) -> None:
         """Give up a response that was taken over, before any of its body was sent."""
         self.raw.close()
         if self.turn is not None:
             self.turn.close_async()
-        self.log(octets=0, end=end)
+        self.log(body_bytes=0, end=end)
 
     def close(self) -> None:
         """Called by the server when the response was sent, or could not be."""
@@ -118,7 +118,7 @@ class RelayedBody:
         self._upstream.close()
         if self.turn is not None:
             self.turn.close()
-        self.log(octets=self._octets, end=self._end)
+        self.log(body_bytes=self._sent_bytes, end=self._end)
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ class OpenedTunnel:
     def abandon(self, end: str) -> None:
         """Give it up before anything has passed."""
         self.upstream.close()
-        self.log(octets=0, end=end)
+        self.log(body_bytes=0, end=end)
 
-    def log(self, *, octets: int, end: str) -> None:
+    def log(self, *, body_bytes: int, end: str) -> None:
         """Write the request's line, when all is over."""
-        self.request_log.log(status=self.answer.status, octets=octets, end=end)
+        self.request_log.log(status=self.answer.status, body_bytes=body_bytes, end=end)

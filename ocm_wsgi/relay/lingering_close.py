@@ -1,7 +1,7 @@
-"""Closing a client's connection so that what was sent last arrives, without waiting for it.
+"""Closes client connections without losing the end of the response, and without blocking.
 
-A connection that is closed while octets of the client are unread is reset, and the reset may overtake the end of the
-response. So our side is closed first, and what the client still sends is read away until it closes too (RFC 9112
+A connection that is closed with unread data from the client is reset, and the reset may overtake the end of the
+response. So our side is shut down first, and further data is discarded until the client closes too (RFC 9112
 section 9.6).
 """
 
@@ -16,16 +16,17 @@ from collections.abc import Callable
 
 from ocm_wsgi.relay.loop import Loop
 
-#: How long, and how much, a client may go on after its response.
+#: How long a client may go on sending after its response.
 LINGER_SECONDS = 2.0
+# How much a client may send after its response.
 _DRAIN_LIMIT_BYTES = 64 * 1024
 _READ_SIZE = 16 * 1024
 
 
 class LingeringClose:
-    """A connection on its way to being closed.
+    """A connection that is being closed.
 
-    :param on_closed: called once, when it is.
+    :param on_closed: called once, when the connection is closed.
     """
 
     def __init__(self, loop: Loop, connection: socket.socket, on_closed: Callable[[], None]) -> None:
@@ -37,10 +38,10 @@ class LingeringClose:
         self._until = loop.now + LINGER_SECONDS
 
     def start(self) -> None:
-        """Close our side, and wait for the client to close its own."""
+        """Shut our side down, and wait for the client to close its own."""
         try:
             self._socket.setblocking(False)
-            self._say_goodbye()
+            self._send_close_notify()
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
         except OSError:
             self._close()
@@ -49,19 +50,19 @@ class LingeringClose:
         self._loop.watch(self._fd, select.EPOLLIN | select.EPOLLRDHUP, self._on_ready)
 
     def check(self, now: float) -> None:
-        """Close when the time is over."""
+        """Close the connection if the client has had its time."""
         if now >= self._until:
             self._close()
 
-    def _say_goodbye(self) -> None:
-        """Under TLS, tell that the end is meant (RFC 8446 section 6.1), without waiting for an answer."""
+    def _send_close_notify(self) -> None:
+        """Under TLS, send ``close_notify`` (RFC 8446 section 6.1), without waiting for the client's."""
         if isinstance(self._socket, ssl.SSLSocket):
             with contextlib.suppress(OSError, ValueError):
                 self._socket.unwrap()
 
     def _on_ready(self, _mask: int) -> None:
         try:
-            # Of the plain socket, under TLS too: nobody reads this.
+            # From the plain socket even under TLS: the data is discarded.
             data = socket.socket.recv(self._socket, _READ_SIZE) if self._socket.fileno() >= 0 else b""
         except BlockingIOError:
             return

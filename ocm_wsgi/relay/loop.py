@@ -1,4 +1,4 @@
-"""The event loop: hears when sockets are ready, and asks twice a second whose time is over."""
+"""The event loop: dispatches socket events, and checks deadlines twice a second."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-#: How often deadlines are looked at.
+#: How often deadlines are checked.
 TICK_SECONDS = 0.5
 
 
 class HasDeadline(Protocol):
-    """Something that is under way and must not be so for ever."""
+    """Something with a deadline."""
 
     def check(self, now: float) -> None:
-        """Look at the deadline; ``now`` is a reading of the monotonic clock."""
+        """Act if the deadline has passed; ``now`` is a reading of the monotonic clock."""
 
 
 class Loop:
-    """For one thread, in the process that made it.
+    """An epoll loop for one thread, in the process that made it.
 
-    :ivar now: the monotonic clock, as of the last time that something was ready.
+    :ivar now: the monotonic clock, as of the last events.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Loop:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._masks: dict[int, int] = {}
-        self._under_way: set[HasDeadline] = set()
+        self._deadlines: set[HasDeadline] = set()
         self._tick_at = self.now + TICK_SECONDS
         self._is_interrupted = False
         self._deferred: deque[Callable[[], None]] = deque()
@@ -44,14 +44,14 @@ class Loop:
         self.watch(self._wake_fd, select.EPOLLIN, self._run_deferred)
 
     def defer(self, callback: Callable[[], None]) -> None:
-        """Have something called soon in the loop's thread; callable from any thread, to the very end."""
+        """Call something soon in the loop's thread; may be used from any thread until the process ends."""
         self._deferred.append(callback)
         if not self._is_woken:
             self._is_woken = True
             os.eventfd_write(self._wake_fd, 1)
 
     def watch(self, fd: int, mask: int, on_ready: Callable[[int], None]) -> None:
-        """See ``peer.Poll``."""
+        """Call ``on_ready`` with the events in ``mask`` that occur, from now on; replaces an earlier mask."""
         if self._masks.get(fd) == mask:
             return
         if fd in self._masks:
@@ -62,32 +62,32 @@ class Loop:
         self._handlers[fd] = on_ready
 
     def rearm(self, fd: int) -> None:
-        """See ``peer.Poll``."""
+        """Re-arm: report current readiness even if the edge was already delivered. Does nothing for an unwatched fd."""
         mask = self._masks.get(fd)
         if mask is not None:
             self._epoll.modify(fd, mask)
 
     def forget(self, fd: int) -> None:
-        """See ``peer.Poll``. To be called before the descriptor is closed: its number may soon be another's."""
+        """Stop watching, if it is watched. Call this before closing: the descriptor may soon be reused."""
         if self._masks.pop(fd, None) is not None:
             del self._handlers[fd]
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
 
     def add(self, timed: HasDeadline) -> None:
-        """Have deadlines looked at."""
-        self._under_way.add(timed)
+        """Check a deadline at each tick."""
+        self._deadlines.add(timed)
 
     def discard(self, timed: HasDeadline) -> None:
-        """What was under way is over."""
-        self._under_way.discard(timed)
+        """Stop checking a deadline."""
+        self._deadlines.discard(timed)
 
     def interrupt(self, _mask: int = 0) -> None:
-        """Let :meth:`run` return when what is ready now has been served."""
+        """Make :meth:`run` return after the current events."""
         self._is_interrupted = True
 
     def run(self, timeout: float) -> None:
-        """Serve for so many seconds, or until interrupted."""
+        """Dispatch events for ``timeout`` seconds, or until interrupted."""
         until = time.monotonic() + timeout
         self._is_interrupted = False
         handlers = self._handlers
@@ -96,14 +96,14 @@ class Loop:
             ready = self._epoll.poll(max(wait, 0.0))
             self.now = time.monotonic()
             for fd, mask in ready:
-                # Serving one may have ended the interest in another.
+                # An earlier handler may have stopped watching this one.
                 on_ready = handlers.get(fd)
                 if on_ready is not None:
                     try:
                         on_ready(mask)
                     except Exception:
-                        # A defect: it must not end the others, nor come again at once.
-                        logger.exception("A connection could not be served")
+                        # A bug: it must not end the others, nor be reported again immediately.
+                        _log.exception("Unhandled exception in a connection's event handler")
                         self.forget(fd)
             if self.now >= self._tick_at:
                 self._tick()
@@ -111,23 +111,23 @@ class Loop:
                 break
 
     def close(self) -> None:
-        """Give the descriptors back. Nothing may be deferred any more."""
+        """Close the descriptors. Nothing may be deferred afterwards."""
         self._epoll.close()
         os.close(self._wake_fd)
 
     def _run_deferred(self, _mask: int) -> None:
         os.eventfd_read(self._wake_fd)
-        # Before the queue is looked at, or what comes now would wait for the next wake-up.
+        # Before the queue is read: a callback deferred from here on must wake the loop again.
         self._is_woken = False
-        # What these defer in turn waits until sockets have been served.
+        # Callbacks that these defer in turn run after the next socket events.
         for _ in range(len(self._deferred)):
             try:
                 self._deferred.popleft()()
             except Exception:
-                # A defect: the others must be called all the same.
-                logger.exception("What was deferred failed")
+                # A bug: the other callbacks must run nevertheless.
+                _log.exception("Unhandled exception in a deferred callback")
 
     def _tick(self) -> None:
         self._tick_at = self.now + TICK_SECONDS
-        for timed in list(self._under_way):
+        for timed in list(self._deadlines):
             timed.check(self.now)

@@ -1,4 +1,4 @@
-"""Requests on their way in: no thread is taken up by a client that has not said what it wants."""
+"""Waits for requests, so that no thread is occupied by a client that has not sent a whole request head."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Callable
 
 from ocm_wsgi.relay.loop import Loop
 
-#: A client must have sent its request's head within this time from its first octet, or from its connect.
+#: Time for a client to send its request's head, from the head's first byte or from the connect.
 HEAD_SECONDS = 30.0
-#: A head that grows beyond this goes on in a thread, which knows what is too large.
-_HELD_BYTES = 64 * 1024
+# A longer head is passed on to a thread, where gunicorn applies its limits.
+_MAX_HEAD_BYTES = 64 * 1024
 _READ_SIZE = 16 * 1024
 _END = b"\r\n\r\n"
 
 
 class RequestArrival:
-    """A connection on which the next request is expected, or a handshake.
+    """A connection on which the next request, or a TLS handshake, is expected.
 
-    :param received: octets of it that came with the request before.
-    :param is_opaque: under TLS, where the head cannot be told; the first octet is waited for, and not read.
-    :param on_arrived: called with what was received when there is something to do for a thread.
-    :param on_gone: called when the client left or took too long.
+    :param received: bytes of it that were read with the previous request.
+    :param is_opaque: true under TLS, where the head cannot be seen; the first byte is awaited, but not read.
+    :param on_arrived: called with the received bytes when a thread can handle the request.
+    :param on_gone: called when the client has disconnected or takes too long.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RequestArrival:
         self._until = loop.now + HEAD_SECONDS
 
     def start(self) -> None:
-        """Begin. What is there already is taken at once; mostly that is all, and the loop need not be asked."""
+        """Begin by reading what is there. Usually that is the whole head, and the loop is not needed."""
         self._socket.setblocking(False)
         if _END in self._received:
             self._on_arrived(bytes(self._received))
@@ -53,12 +53,12 @@ class RequestArrival:
             self._loop.add(self)
             self._loop.watch(self._fd, select.EPOLLIN | select.EPOLLRDHUP, self._on_ready)
 
-    def hurry(self, until: float) -> None:
-        """Wait no longer than this."""
+    def wait_at_most_until(self, until: float) -> None:
+        """Shorten the deadline to at most this reading of the monotonic clock."""
         self._until = min(self._until, until)
 
     def check(self, now: float) -> None:
-        """Give up when the time is over."""
+        """Give up if the client takes too long."""
         if now >= self._until:
             self._leave()
             self._on_gone()
@@ -71,7 +71,7 @@ class RequestArrival:
             self._read()
 
     def _read(self) -> bool:
-        """Read once; return whether it is over with that."""
+        """Read once; return whether the wait is over."""
         try:
             data = self._socket.recv(_READ_SIZE)
         except BlockingIOError:
@@ -82,10 +82,10 @@ class RequestArrival:
             self._leave()
             self._on_gone()
             return True
-        # The end may lie across two reads.
+        # The end may be split between two reads.
         searched = max(len(self._received) - len(_END), 0)
         self._received += data
-        if self._received.find(_END, searched) < 0 and len(self._received) <= _HELD_BYTES:
+        if self._received.find(_END, searched) < 0 and len(self._received) <= _MAX_HEAD_BYTES:
             return False
         self._leave()
         self._on_arrived(bytes(self._received))

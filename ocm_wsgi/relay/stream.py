@@ -13,7 +13,7 @@ from ocm_wsgi.protocol.http.framing import LAST_CHUNK, Framing, FramingError, ch
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import DISCONNECTED, Peer
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 CLIENT_LEFT = "client left"
 CLIENT_STALLED = "client stalled"
@@ -58,7 +58,7 @@ class Stream:
     :param turn: what the response is accounted as, or ``None``.
     :param defer: has something called soon, in the loop's thread; callable from any thread.
     :param on_end: called once, with how it ended, ``""`` being well. The client's socket is its caller's again.
-    :ivar octets: of the body, sent or about to be.
+    :ivar sent_bytes: of the body, sent or about to be.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Stream:
         defer: Callable[[Callable[[], None]], None],
         on_end: Callable[[str], None],
     ) -> None:
-        self.octets = 0
+        self.sent_bytes = 0
         self._loop = loop
         self._body = body
         self._client = Peer(loop, client, self._on_client)
@@ -169,7 +169,7 @@ class Stream:
             self._fail()
 
     def _fail(self) -> None:
-        logger.exception("A stream failed")
+        _log.exception("A stream failed")
         self._finish("failed")
 
     def _take(self, data: bytes) -> None:
@@ -201,7 +201,7 @@ class Stream:
 
         :param framed: the piece as a chunk, where it is at hand.
         """
-        self.octets += len(piece)
+        self.sent_bytes += len(piece)
         if not framed:
             framed = chunk(piece) if piece and self._is_chunked else piece
         if last:
@@ -280,7 +280,7 @@ class Stream:
         """Read nothing for a while: not even of its end would upstream be heard otherwise without end."""
         if self._is_reading:
             self._is_reading = False
-            self._upstream.leave()
+            self._upstream.stop_watching()
 
     def _finish(self, end: str) -> None:
         if self._is_over:
@@ -288,7 +288,7 @@ class Stream:
         self._is_over = True
         self._loop.discard(self)
         self._pause()
-        self._client.leave()
+        self._client.stop_watching()
         self._body.close()
         try:
             if self._turn is not None:

@@ -20,7 +20,7 @@ from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Timeouts, Upstrea
 from ocm_wsgi.relay.websocket_turns import WebSocketTurn, WebSocketTurns
 from ocm_wsgi.upstream.exchange import SOCKET_OPTIONS
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 UPSTREAM_STALLED = "upstream stalled"
 
@@ -40,7 +40,7 @@ class Tunnel:
     :param submit: has something done in another thread: decisions may take a while.
     :param defer: has something called soon, in the loop's thread; callable from any thread.
     :param on_end: called once, with how it ended, ``""`` being well. The client's socket is its caller's again.
-    :ivar octets: that went to the client.
+    :ivar sent_bytes: that went to the client.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Tunnel:
         defer: Callable[[Callable[[], None]], None],
         on_end: Callable[[str], None],
     ) -> None:
-        self.octets = 0
+        self.sent_bytes = 0
         self._loop = loop
         self._session = session
         self._turns = turns
@@ -136,7 +136,7 @@ class Tunnel:
             self._fail()
 
     def _fail(self) -> None:
-        logger.exception("A WebSocket failed")
+        _log.exception("A WebSocket failed")
         self._finish("failed")
 
     def _on_upstream(self, mask: int) -> None:
@@ -213,7 +213,7 @@ class Tunnel:
         except OcmError as exc:
             error = exc
         except Exception:
-            logger.exception("A turn could not be decided about")
+            _log.exception("A turn could not be decided about")
             error = OcmError("This service failed. Its log says why.")
         self._defer(lambda: self._guarded(self._on_admitted, turn, error))
 
@@ -270,7 +270,7 @@ class Tunnel:
         client = self._client
         if not client.unsent:
             client.progress_at = self._loop.now
-        self.octets += len(data)
+        self.sent_bytes += len(data)
         try:
             if data:
                 client.send(data)
@@ -285,7 +285,7 @@ class Tunnel:
             upstream.send(data)
         except OSError as exc:
             # What it said before may still be there to be read.
-            logger.debug("upstream takes nothing more: %s", exc)
+            _log.debug("upstream takes nothing more: %s", exc)
 
     def _end_with(self, end: str) -> None:
         """Nothing more comes from upstream: the client gets what came before."""
@@ -320,7 +320,7 @@ class Tunnel:
         if self._reads_upstream or self._upstream.unsent:
             self._upstream.wait(to_read=self._reads_upstream)
         else:
-            self._upstream.leave()
+            self._upstream.stop_watching()
         self._client.wait(to_read=self._reads_client)
 
     def _finish(self, end: str) -> None:
@@ -328,8 +328,8 @@ class Tunnel:
             return
         self._is_over = True
         self._loop.discard(self)
-        self._upstream.leave()
-        self._client.leave()
+        self._upstream.stop_watching()
+        self._client.stop_watching()
         self._body.close()
         try:
             for ended in [*self._pending, *self._session.end()]:

@@ -1,4 +1,4 @@
-"""The turns of one WebSocket: admitted when they are admit for, recorded when they end."""
+"""The turns of one WebSocket: admitted when requested, recorded when they end."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ocm_wsgi.users.user import User
 
 
 class WebSocketTurn(TurnInProgress):
-    """A turn that was admit for over a WebSocket.
+    """A turn that was requested over a WebSocket.
 
-    :param on_end: called when it is no more under way.
-    :ivar is_prewarm: nothing is to be generated.
+    :param on_end: called when the turn is no longer in progress.
+    :ivar is_prewarm: whether the turn generates nothing.
     """
 
     def __init__(
@@ -35,19 +35,19 @@ class WebSocketTurn(TurnInProgress):
         self._on_end = on_end
 
     def release(self) -> None:
-        """It is no more under way: the next turn of this user may begin."""
+        """End the turn's progress, so that the user's next turn may begin."""
         self.request.release()
         self._on_end()
 
 
 class WebSocketTurns:
-    """Decides about and records the turns of one WebSocket.
+    """Admits and records the turns of one WebSocket.
 
-    :param authenticate: gives the socket's user as of now; raises what refuses them.
-    :param path: of the handshake.
-    :param request_id: what the client calls its handshake, or ``""``.
-    :param week_start: of the subscription, as far as the handshake on_recorded.
-    :param track_turn: on_recorded of each turn under way.
+    :param authenticate: returns the socket's user as of now, or raises if they are refused.
+    :param path: path of the handshake.
+    :param request_id: the client's name for its handshake, or ``""``.
+    :param week_start: start of the subscription's week, if the handshake reported it.
+    :param track_turn: called at the start of each turn.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class WebSocketTurns:
         self._week_start = week_start
 
     def admit(self, message: HeldMessage) -> WebSocketTurn | None:
-        """Read a message and admit the turn that it asks for; ``None`` when it asks for none. May take a while.
+        """Read a message and admit the turn that it requests, if any. This may block for a while.
 
-        :return: holds a slot, which ``release`` releases; ``record`` sees to that.
+        :return: a turn that counts as in progress until :meth:`record`, or ``None`` if the message requests none.
         :raises OcmError: the turn is refused.
         """
         arrived = time.monotonic()
@@ -85,16 +85,16 @@ class WebSocketTurns:
         return self._turn(create.facts, arrived, release, is_prewarm=create.is_prewarm)
 
     def note(self, limits: RateLimits) -> None:
-        """Take note of what upstream said of its windows."""
+        """Note the rate limits that upstream reported."""
         if limits.week_start is not None:
             self._week_start = limits.week_start
         self._accounting.note_rate_limits(limits)
 
     def record(self, end: TurnEnded[WebSocketTurn], on_recorded: Callable[[], None]) -> bool:
-        """Record a turn and let go of its slot, without waiting.
+        """Record a turn and release it, without waiting.
 
-        :param on_recorded: called once when the record is safe, from another thread.
-        :return: whether there is anything to wait for. Upstream bills no prewarm that it says no usage of.
+        :param on_recorded: called once from another thread, when the record is safe.
+        :return: whether there is a record to wait for. Upstream does not bill a prewarm whose usage it does not report.
         """
         turn = end.turn or self._turn(RequestFacts(), time.monotonic(), nothing_to_release, is_prewarm=False)
         if turn.is_prewarm and end.outcome.usage is None:

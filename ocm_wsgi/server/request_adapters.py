@@ -39,11 +39,11 @@ class Head:
     """What a response takes for its client's connection, so that its head can go out with the first of its body."""
 
     def __init__(self) -> None:
-        self.octets = b""
+        self.sent_bytes = b""
 
     def sendall(self, data: bytes) -> None:
         """Called by gunicorn."""
-        self.octets += data
+        self.sent_bytes += data
 
 
 class TimedBody:

@@ -147,7 +147,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         if self._stopping_since is None:
             self._stopping_since = now
         for arrival in self._arrivals:
-            arrival.hurry(self._stopping_since + LAST_REQUEST_SECONDS)
+            arrival.wait_at_most_until(self._stopping_since + LAST_REQUEST_SECONDS)
         for tunnel in list(self._tunnels):
             tunnel.leave()
         grace = self.cfg.graceful_timeout
@@ -238,8 +238,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
         def ended(end: str) -> None:
             self._streams.discard(stream)
-            response.sent = stream.octets
-            body.log(octets=stream.octets, end=end)
+            response.sent = stream.sent_bytes
+            body.log(body_bytes=stream.sent_bytes, end=end)
             self.log.access(response, response.req, environ, datetime.now() - began)
             self._stream_ended(conn, response, is_whole=not end, keeps_alive=keeps_alive)
 
@@ -247,7 +247,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self.loop,
             body.raw,
             conn.sock,
-            head=head.octets,
+            head=head.sent_bytes,
             is_chunked=response.chunked,
             turn=body.turn,
             timeouts=_TIMEOUTS,
@@ -273,8 +273,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
         def ended(end: str) -> None:
             self._tunnels.discard(tunnel)
-            response.sent = tunnel.octets
-            opened.log(octets=tunnel.octets, end=end)
+            response.sent = tunnel.sent_bytes
+            opened.log(body_bytes=tunnel.sent_bytes, end=end)
             self.log.access(response, response.req, environ, datetime.now() - began)
             self._close_gracefully(conn)
 

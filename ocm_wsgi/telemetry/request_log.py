@@ -38,10 +38,10 @@ class RequestLog:
         self.track_turn: Tracker = untracked
         self._is_written = False
 
-    def log(self, *, status: int, octets: int, end: str = "", turn: Turn | None = None) -> None:
+    def log(self, *, status: int, body_bytes: int, end: str = "", turn: Turn | None = None) -> None:
         """Write the line, at the end of the request. Calling it again does nothing.
 
-        :param octets: of the body, as sent to the client.
+        :param body_bytes: size of the response's body, as sent to the client.
         :param turn: the turn's record, if the request was one.
         """
         if self._is_written:
@@ -52,7 +52,7 @@ class RequestLog:
             method=self.method,
             path=self.path,
             status=status,
-            body_bytes=octets,
+            body_bytes=body_bytes,
             duration_seconds=time.monotonic() - self.started,
             request_id=self.request_id,
             turn=turn,

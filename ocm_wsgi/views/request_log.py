@@ -27,6 +27,6 @@ def _begin() -> None:
 def _end(response: Response) -> Response:
     if not isinstance(response, LateResponse):
         log: RequestLog = g.request_log
-        octets = 0 if request.method == "HEAD" else response.content_length or 0
-        log.log(status=response.status_code, octets=octets)
+        body_bytes = 0 if request.method == "HEAD" else response.content_length or 0
+        log.log(status=response.status_code, body_bytes=body_bytes)
     return response

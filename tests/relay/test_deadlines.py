@@ -85,7 +85,7 @@ def test_a_stream_that_ends_well(resources: ExitStack) -> None:
     assert pipe.client.recv(10) == b"hello"
     assert pipe.ends == [""]
     assert pipe.body.fate[0] == "given back"
-    assert pipe.stream.octets == 5
+    assert pipe.stream.sent_bytes == 5
 
 
 def test_a_client_that_takes_nothing(resources: ExitStack) -> None:
@@ -100,7 +100,7 @@ def test_a_client_that_takes_nothing(resources: ExitStack) -> None:
         except BlockingIOError:
             pipe.loop.run(0.001)
     assert pipe.ends == []
-    assert pipe.stream.octets <= taken < 4 * 2**20
+    assert pipe.stream.sent_bytes <= taken < 4 * 2**20
     pipe.stream.check(pipe.loop.now + TIMEOUTS.stall_seconds - 1)
     assert pipe.ends == []
     pipe.stream.check(pipe.loop.now + TIMEOUTS.stall_seconds + 1)
