@@ -249,5 +249,5 @@ def health(credentials: CredentialSource) -> Health:
         return Health(False, "The credential needs attention", [exc.message])
     if credential.mode is Mode.API_KEY:
         return Health(True, "The credential works", ["An OpenAI API key. It has no usage windows."])
-    plan = f" with the plan {credential.plan_type.title()}" if credential.plan_type else ""
+    plan = f" with the {credential.plan_type.title()} plan" if credential.plan_type else ""
     return Health(True, "The credential works", [f"Signed in to ChatGPT{plan}. It is refreshed automatically."])
