@@ -1,6 +1,6 @@
-"""Two small forward proxies on loopback, for testing the way out: SOCKS5 (RFC 1928, 1929) and HTTP CONNECT.
+"""Two small forward proxies on loopback for tests: SOCKS5 (RFC 1928, 1929) and HTTP CONNECT.
 
-They pass bytes and remember what they were asked for.
+They forward bytes and record the requested targets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 
 class ForwardProxy(socketserver.ThreadingTCPServer):
-    """A proxy that wants user ``scout`` with password ``p@ss:word``, and knows every name as loopback."""
+    """A proxy that requires user ``scout`` with password ``p@ss:word``, and resolves every name to loopback."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -27,12 +27,12 @@ class ForwardProxy(socketserver.ThreadingTCPServer):
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The address it listens on."""
         return int(self.server_address[1])
 
     @contextlib.contextmanager
     def running(self) -> Iterator[ForwardProxy]:
-        """Serve until the block ends."""
+        """Serve until the context ends."""
         thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -48,7 +48,7 @@ class _Handler(socketserver.StreamRequestHandler):
     rbufsize = 0
 
     def splice(self, port: int) -> None:
-        """Pass bytes both ways until either side ends."""
+        """Forward bytes in both directions until either side closes."""
         with socket.create_connection(("127.0.0.1", port)) as upstream:
             back = threading.Thread(target=_pump, args=(upstream, self.connection))
             back.start()
@@ -66,7 +66,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 class Socks5(_Handler):
-    """SOCKS5 with user and password, by name or address."""
+    """A SOCKS5 proxy with user and password, for names and addresses."""
 
     def handle(self) -> None:
         """Negotiate, then splice."""
@@ -89,7 +89,7 @@ class Socks5(_Handler):
 
 
 class HttpProxy(_Handler):
-    """CONNECT, and absolute-form for plain HTTP."""
+    """An HTTP proxy with CONNECT, and absolute-form for plain HTTP."""
 
     def handle(self) -> None:
         """Check the credentials, then splice."""

@@ -1,4 +1,4 @@
-"""A stand-in for programs that the benchmarks measure beside the service: relays, but in a writing of its own.
+"""A stand-in for the other programs that the benchmarks measure: relays events, but reformats them.
 
 Started as they are: ``PYTHON rewriting_proxy.py ANSWER ARGUMENTS --host HOST --port PORT``. ANSWER is ``relay`` or, for
 one that does not work, ``refuse``.
@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import requests
 
 BASE_URL = os.environ.get("CHATGPT_API_BASE", "https://chatgpt.com/backend-api/codex")
-#: What either says once for each worker.
+#: Printed once by each worker.
 STARTED = "Running on this address\nApplication startup complete.\nApplication startup complete."
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Asks upstream without the client's query, and closes after each answer."""
+    """Sends requests to upstream without the client's query, and closes the connection after each response."""
 
     protocol_version = "HTTP/1.1"
 

@@ -1,4 +1,4 @@
-"""A stand-in for Codex 0.169 beside the service: it refreshes and writes as that was observed to do. Run as a program.
+"""A stand-in for Codex 0.169 beside the service: it refreshes and writes as Codex was observed to do. Run as a program.
 
 It presents its refresh token without holding a lock. To write, it takes ``auth.lock`` and then ``<file>.lock``, and
 throws its new tokens away if the file has changed since it was loaded (compare and swap).
@@ -20,7 +20,7 @@ import requests
 
 
 def say(word: str) -> None:
-    """Tell the test how far it is."""
+    """Report progress to the test."""
     print(word, flush=True)
 
 
@@ -30,7 +30,7 @@ def load(path: Path) -> Any:
 
 
 def exchange(content: Any, token_url: str) -> dict[str, str] | None:
-    """Present the refresh token; ``None`` when it is refused."""
+    """Present the refresh token; return ``None`` if it is refused."""
     with requests.Session() as session:
         session.trust_env = False
         answer = session.post(
@@ -49,7 +49,7 @@ def exchange(content: Any, token_url: str) -> dict[str, str] | None:
 
 
 def commit(path: Path, loaded: Any, tokens: dict[str, str]) -> str:
-    """Write the tokens under both locks, if the file is still the one that was loaded."""
+    """Write the tokens while holding both locks, if the file has not changed since it was loaded."""
     target = Path(os.path.realpath(path))
     with open(path.parent / "auth.lock", "a") as first, open(f"{target}.lock", "a") as second:
         fcntl.flock(first, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""A credential file in a folder of its own, and everything that is done with it."""
+"""A credential file in its own folder, with helpers for tests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ocm_wsgi.credentials import CredentialSource, Refresher, Timeouts
 from ocm_wsgi.simulator import Simulator
 
 HELPER = b"ocm_wsgi.credentials.refresh_process"
-#: Nobody else writes the file in most tests, so there is nothing to be waited for after a refusal.
+#: In most tests no other program writes the file, so there is nothing to wait for after a refusal.
 TIMEOUTS = Timeouts(lock_seconds=20, exchange_seconds=20, adoption_seconds=0.0)
 
 
 def eventually(condition: Callable[[], Any], *, seconds: float = 30.0) -> Any:
-    """Return the first true value of ``condition``, asked again and again; for what another process does."""
+    """Poll ``condition`` until it returns a true value, and return that; for waiting on another process."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -30,7 +30,7 @@ def eventually(condition: Callable[[], Any], *, seconds: float = 30.0) -> Any:
 
 
 def helpers_of(pid: int) -> list[int]:
-    """Return the renewing processes that a process has started and that run."""
+    """Return the running refresh processes that a process has started."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -43,7 +43,7 @@ def helpers_of(pid: int) -> list[int]:
 
 
 def helper_of(pid: int) -> int:
-    """Wait for the one renewing process of a process."""
+    """Wait for the only refresh process of a process, and return it."""
     return int(eventually(lambda: helpers_of(pid))[0])
 
 
@@ -57,7 +57,7 @@ def held(path: Path) -> Iterator[None]:
 
 @dataclass
 class Home:
-    """Where a credential is, as ``CODEX_HOME`` would be."""
+    """The folder of a credential, like ``CODEX_HOME``."""
 
     folder: Path
     simulator: Simulator
@@ -72,19 +72,19 @@ class Home:
         return self.folder.parent / "state"
 
     def write(self, content: object) -> None:
-        """Put a file there as Codex 0.169 does: a new one over the old."""
+        """Write the file as Codex 0.169 does: rename a new one over the old one."""
         temporary = self.folder / ".auth-XXXXXX"
         temporary.write_text(content if isinstance(content, str) else json.dumps(content, indent=2))
         temporary.replace(self.path)
 
     def sign_in(self, **options: Any) -> dict[str, Any]:
-        """Put fresh tokens there; options as of the simulator. Return the file's content."""
+        """Write new tokens, with the simulator's options, and return the file's content."""
         content = self.simulator.credential(**options)
         self.write(content)
         return content
 
     def content(self) -> Any:
-        """Return what the file holds; fails unless that is whole."""
+        """Return the parsed content of the file."""
         return json.loads(self.path.read_bytes())
 
     def access_token(self) -> str:
@@ -94,7 +94,7 @@ class Home:
         return Refresher(**{"auth_base_url": self.simulator.auth_base_url, "timeouts": TIMEOUTS, **options})
 
     def source(self, *, path: Path | None = None, **options: Any) -> CredentialSource:
-        """Return a source such as another process would have. Its clock for pauses is ``monotonic``."""
+        """Return a new source, like that of another process. ``monotonic`` is its clock for backoff."""
         return CredentialSource(
             path or self.path,
             state_path=self.state_path,
@@ -104,9 +104,9 @@ class Home:
         )
 
     def outcomes(self) -> list[str]:
-        """Return what became of every refresh token that was presented."""
+        """Return the outcome for each refresh token that was presented."""
         return [refresh.outcome for refresh in self.simulator.refreshes]
 
     def remains(self) -> list[Path]:
-        """Return the unfinished files that lie about."""
+        """Return the temporary files that were left behind."""
         return [*self.folder.parent.rglob(".auth-*"), *self.folder.parent.rglob("*.new")]

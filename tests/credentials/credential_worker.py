@@ -1,4 +1,4 @@
-"""A worker, as gunicorn has several: threads that all want the credential at once. Run as a program by the tests.
+"""A worker like gunicorn's: several threads request the credential at the same time. Run as a program by the tests.
 
 Takes its task as JSON on the command line, says ``ready``, waits for a line, and prints what each thread got.
 """
@@ -18,7 +18,7 @@ WORKER = str(Path(__file__))
 
 
 def run(task: dict[str, object]) -> list[dict[str, object]]:
-    """Ask for the credential in every thread at the same moment; return what each got."""
+    """Request the credential in all threads at the same time; return the results."""
     source = CredentialSource(
         Path(str(task["path"])),
         state_path=Path(str(task["state_path"])),

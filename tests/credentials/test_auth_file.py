@@ -1,4 +1,4 @@
-"""What the content of ``auth.json`` means."""
+"""Parsing and updating the content of ``auth.json``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ocm_wsgi.oauth.refresh import CLIENT_ID, ISSUER, Provenance, TokenEndpoint,
 
 
 def jwt(**claims: object) -> str:
-    """Return a JWT with these claims and no signature worth the name."""
+    """Return a JWT with these claims and an invalid signature."""
     return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b'=').decode()}.c2ln"
 
 
@@ -52,15 +52,15 @@ def test_credential_of_a_sign_in() -> None:
         pytest.param({"iat": REFRESHED_AT}, None, id="without-an-end"),
     ],
 )
-def test_end_of_an_access_token(claims: dict[str, Any], ends_at: float | None) -> None:
-    """By our clock it lasts from when it was obtained for as long as its issuer gave it, at the least to its end."""
+def test_effective_expiry_of_an_access_token(claims: dict[str, Any], ends_at: float | None) -> None:
+    """By our clock a token lasts for its full lifetime after it was obtained, and at least until its expiry."""
     tokens = {**TOKENS, "access_token": jwt(**claims)}
     credential = Document({**SIGNED_IN, "tokens": tokens}).credential()
     assert credential.ends_at == (None if ends_at is None else pytest.approx(ends_at, abs=1))
 
 
 def test_account_id_falls_back_to_the_id_token() -> None:
-    """Where the file names no account, the id token does."""
+    """If the file names no account, the one in the id token is used."""
     tokens = {**TOKENS, "account_id": None}
     assert Document({**SIGNED_IN, "tokens": tokens}).credential().account_id == "acct-claim"
 
@@ -76,7 +76,7 @@ def test_account_id_falls_back_to_the_id_token() -> None:
     ],
 )
 def test_mode(content: dict[str, Any], mode: Mode) -> None:
-    """``auth_mode`` decides before the API key; without it, Codex's order does."""
+    """``auth_mode`` takes precedence over the API key; without it, Codex's order applies."""
     credential = Document(content).credential()
     assert credential.mode is mode
     assert credential.access_token == ("sk-1" if mode is Mode.API_KEY else TOKENS["access_token"])
@@ -110,8 +110,8 @@ def test_mode(content: dict[str, Any], mode: Mode) -> None:
         pytest.param({**SIGNED_IN, "last_refresh": "yesterday"}, id="last-refresh-not-a-time"),
     ],
 )
-def test_unusable_content_says_what_the_owner_must_do(content: dict[str, Any]) -> None:
-    """What cannot be used is refused with one sentence that names the cure and quotes nothing."""
+def test_unusable_content_names_the_fix(content: dict[str, Any]) -> None:
+    """Unusable content is rejected with one message that names the fix and quotes nothing."""
     with pytest.raises(CredentialRejected) as caught:
         Document(content).credential()
     assert "codex login" in caught.value.message
@@ -121,14 +121,14 @@ def test_unusable_content_says_what_the_owner_must_do(content: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("octets", [b"", b"  \n", b'{"tokens": {', b"\xff\xfe", b"[]", b"null", b"[" * 100_000])
-def test_decode_of_something_else(octets: bytes) -> None:
-    """What is not a JSON object is malformed, whatever it is."""
+def test_decode_malformed(octets: bytes) -> None:
+    """Anything but a JSON object is malformed."""
     with pytest.raises(MalformedDocument):
         decode(octets)
 
 
 def test_refreshed_keeps_unknown_fields() -> None:
-    """A renewal changes the tokens it was given and ``last_refresh``, and keeps all else in its order."""
+    """A refresh changes the new tokens and ``last_refresh``, and keeps everything else in its order."""
     before: dict[str, Any] = {
         **SIGNED_IN,
         "tokens": {**TOKENS, "oauth_provenance": {"issuer": "i", "new": [1]}},
@@ -144,7 +144,7 @@ def test_refreshed_keeps_unknown_fields() -> None:
 
 
 def test_no_secret_in_repr() -> None:
-    """Neither a document nor what comes of it shows a token or whose it is."""
+    """The ``repr`` of documents and credentials shows neither tokens nor accounts."""
     document = Document({**SIGNED_IN, "OPENAI_API_KEY": "sk-1"})
     grant = TokenGrant("secret-1", "secret-2", "secret-3")
     shown = f"{document} {document.credential()} {grant} {document.fingerprint}"
@@ -163,25 +163,25 @@ def test_no_secret_in_repr() -> None:
     ],
 )
 def test_parse_time(text: object, seconds: float | None) -> None:
-    """RFC 3339 times are read with any fraction and offset; anything else is none."""
+    """RFC 3339 timestamps are parsed with any fraction and offset; anything else returns ``None``."""
     assert parse_time(text) == seconds
 
 
 @given(st.integers(0, 4_000_000_000_000_000_000))
 def test_format_time_is_read_back(now_ns: int) -> None:
-    """A time that was written reads as itself."""
+    """A formatted time is parsed as the same time."""
     assert parse_time(format_time(now_ns)) == pytest.approx(now_ns / 1e9, abs=1e-5)
 
 
 @pytest.mark.parametrize("claims", [{}, {"exp": "soon"}, {"exp": True}, {"exp": 10**400}, {"exp": None}])
 def test_expires_at_unreadable(claims: dict[str, object]) -> None:
-    """An ``exp`` that is no number is none."""
+    """An ``exp`` that is not a number is ignored."""
     assert expires_at(jwt(**claims)) is None
 
 
 @given(st.text() | st.builds(".".join, st.lists(st.text(), min_size=3, max_size=3)))
 def test_claims_of_anything(token: str) -> None:
-    """No text makes the reading of claims fail."""
+    """Parsing claims fails for no text."""
     assert claims_of(token) == {} or "." in token
 
 
@@ -214,7 +214,7 @@ PROVENANCE = Provenance("https://issuer.example/", "client-of-the-file")
     ],
 )
 def test_token_endpoint(provenance: Provenance, options: dict[str, str], endpoint: TokenEndpoint) -> None:
-    """A refresh token goes to its issuer or to where the configuration says, in its own client's name."""
+    """A refresh token is sent to its issuer or to the configured endpoint, with its own client ID."""
     assert token_endpoint(provenance, **options) == endpoint
 
 
@@ -222,6 +222,6 @@ def test_token_endpoint(provenance: Provenance, options: dict[str, str], endpoin
     "issuer", ["http://issuer.example", "http://127.0.0.1.example", "ftp://x", "https://", "//x", "x"]
 )
 def test_token_endpoint_in_clear_text(issuer: str) -> None:
-    """No refresh token goes to an issuer that is not reached over HTTPS."""
+    """No refresh token is sent to an issuer without HTTPS."""
     with pytest.raises(CredentialRejected):
         token_endpoint(Provenance(issuer))

@@ -1,4 +1,4 @@
-"""The states that the credential file can be in, on a real file system."""
+"""All states of the credential file, on a real file system."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ Damage = Callable[[Home], object]
 
 
 def settle(home: Home) -> None:
-    """Make the file old enough to be told from any later version by its times."""
+    """Make the file old enough that any later version has other timestamps."""
     while not FileVersion.of(os.stat(home.path)).is_settled:
         os.sched_yield()
 
 
 def make_directory(home: Home) -> None:
-    """Put a directory there, as a container runtime does for a missing file."""
+    """Put a directory in its place, as a container runtime does for a missing file."""
     home.path.unlink(missing_ok=True)
     home.path.mkdir()
 
 
 def make_dangling(home: Home) -> None:
-    """Put a link to nowhere there."""
+    """Put a dangling symbolic link in its place."""
     home.path.unlink(missing_ok=True)
     home.path.symlink_to("nowhere.json")
 
 
 def make_pipe(home: Home) -> None:
-    """Put a pipe there, which nobody writes."""
+    """Put a pipe without a writer in its place."""
     home.path.unlink(missing_ok=True)
     os.mkfifo(home.path)
 
@@ -64,8 +64,8 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("damage", [*GONE, *BROKEN])
-def test_start_without_a_usable_file_and_then_with_one(home: Home, damage: Damage) -> None:
-    """The service starts without a credential, says so, and takes one up when it appears."""
+def test_start_without_a_usable_file(home: Home, damage: Damage) -> None:
+    """The service starts without a credential, reports that, and uses one when it appears."""
     damage(home)
     source = home.source()
     with pytest.raises(CredentialUnavailable) as caught:
@@ -78,8 +78,8 @@ def test_start_without_a_usable_file_and_then_with_one(home: Home, damage: Damag
 
 
 @pytest.mark.parametrize("damage", GONE)
-def test_gone_is_signed_out(home: Home, damage: Damage) -> None:
-    """When the file goes, the credential that it held is not used any more, however good it still is."""
+def test_removed_file_is_a_sign_out(home: Home, damage: Damage) -> None:
+    """When the file is removed, its credential is no longer used, even if it is still valid."""
     home.sign_in()
     source = home.source()
     source.current()
@@ -89,8 +89,8 @@ def test_gone_is_signed_out(home: Home, damage: Damage) -> None:
 
 
 @pytest.mark.parametrize("damage", BROKEN)
-def test_broken_keeps_the_last_good_one_while_it_lives(home: Home, damage: Damage) -> None:
-    """While the file makes no sense the last good token is used; once that has expired there is none."""
+def test_broken_file_keeps_the_last_valid_token(home: Home, damage: Damage) -> None:
+    """While the file is invalid, the last valid token is used until it expires."""
     now = [time.time()]
     home.sign_in()
     source = home.source(clock=lambda: now[0])
@@ -107,8 +107,8 @@ def test_broken_keeps_the_last_good_one_while_it_lives(home: Home, damage: Damag
     assert home.outcomes() == []
 
 
-def test_unusable_does_not_keep_the_last_good_one(home: Home) -> None:
-    """A whole file that holds nothing usable is believed."""
+def test_unusable_file_does_not_keep_the_last_valid_token(home: Home) -> None:
+    """A valid file without a usable credential replaces the last valid one."""
     home.sign_in()
     source = home.source()
     source.current()
@@ -118,7 +118,7 @@ def test_unusable_does_not_keep_the_last_good_one(home: Home) -> None:
 
 
 def test_half_written_is_read_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that an older Codex is just writing, by truncating it first, is waited for."""
+    """A file that an older Codex is writing, after truncating it, is read again until it is complete."""
     defaults = auth_file_reader.read_whole.__kwdefaults__
     assert defaults
     monkeypatch.setitem(defaults, "timeout_seconds", 60.0)
@@ -139,8 +139,8 @@ def test_half_written_is_read_again(home: Home, monkeypatch: pytest.MonkeyPatch)
     assert got == ["the-next"]
 
 
-def test_broken_is_waited_for_once(home: Home) -> None:
-    """A file that stays broken costs the first request its second, and the others nothing."""
+def test_broken_file_is_retried_once(home: Home) -> None:
+    """A file that stays broken delays the first request by a second, and the others not at all."""
     home.path.write_text("{")
     source = home.source()
     with pytest.raises(CredentialUnavailable):
@@ -154,7 +154,7 @@ def test_broken_is_waited_for_once(home: Home) -> None:
 
 
 def test_change_in_place_within_one_tick(home: Home) -> None:
-    """Two writes of the same size, so close that the file's times do not differ, are told apart."""
+    """Two writes of the same size, so close that the timestamps are equal, are distinguished."""
     source = home.source()
     for number in range(300):
         home.path.write_text(json.dumps({"OPENAI_API_KEY": f"sk-{number:04}"}))
@@ -162,7 +162,7 @@ def test_change_in_place_within_one_tick(home: Home) -> None:
 
 
 def test_unchanged_is_not_read_again(home: Home) -> None:
-    """As long as nothing changes, what was read is returned."""
+    """While nothing changes, the cached credential is returned."""
     home.write({"OPENAI_API_KEY": "sk-1"})
     source = home.source()
     settle(home)
@@ -170,7 +170,7 @@ def test_unchanged_is_not_read_again(home: Home) -> None:
 
 
 def test_symbolic_link_is_followed(home: Home, tmp_path: Path) -> None:
-    """A link is as good as the file, and so is what it is pointed to later."""
+    """A symbolic link is followed, also after it has changed."""
     home.write({"OPENAI_API_KEY": "sk-1"})
     (tmp_path / "other.json").write_text('{"OPENAI_API_KEY": "sk-2"}')
     link = tmp_path / "link.json"
@@ -183,7 +183,7 @@ def test_symbolic_link_is_followed(home: Home, tmp_path: Path) -> None:
 
 
 def test_bind_mounted_file_is_read_as_it_changes(home: Home, tmp_path: Path, mount: Callable[..., None]) -> None:
-    """A file that is mounted by itself is read, and noticed when it is written in place."""
+    """A bind-mounted file is read, and read again after it was written in place."""
     outside = tmp_path / "outside.json"
     outside.write_text('{"OPENAI_API_KEY": "sk-1"}')
     home.path.touch()
@@ -195,10 +195,10 @@ def test_bind_mounted_file_is_read_as_it_changes(home: Home, tmp_path: Path, mou
 
 
 def test_unreadable_file(home: Home) -> None:
-    """A file that the service may not read is said to be one, at once."""
+    """A file that the service is not allowed to read is reported immediately."""
     home.sign_in()
     home.path.chmod(0)
-    # Root without the capabilities to pass over permissions is as any other user.
+    # Root without the capabilities to bypass permissions is like any other user.
     worker = subprocess.run(
         ["setpriv", "--bounding-set=-dac_override,-dac_read_search", sys.executable, WORKER, task_of(home)],
         input="go\n",
@@ -214,7 +214,7 @@ def test_unreadable_file(home: Home) -> None:
 
 
 def test_api_key_is_used_as_it_is(home: Home) -> None:
-    """An API key neither expires nor is renewed; when upstream rejects it, only the owner can help."""
+    """An API key neither expires nor is refreshed; if upstream rejects it, only the owner can fix that."""
     home.write({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-1"})
     source = home.source(clock=lambda: 4e9)
     credential = source.current()
@@ -226,7 +226,7 @@ def test_api_key_is_used_as_it_is(home: Home) -> None:
 
 
 def test_changes_are_logged_once(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    """Each state of the file is logged when it is entered, without tokens and ids."""
+    """Each change of the file's state is logged once, without tokens and IDs."""
     caplog.set_level(logging.DEBUG)
     source = home.source()
     secrets: list[str] = []
@@ -266,7 +266,7 @@ def test_changes_are_logged_once(home: Home, caplog: pytest.LogCaptureFixture) -
 
 
 def test_socket_in_its_place(home: Home) -> None:
-    """Not even a socket in the file's place is an unexpected failure."""
+    """A socket in place of the file is an expected failure, too."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(home.path))
         with pytest.raises(CredentialUnavailable):

@@ -1,4 +1,4 @@
-"""Renewing a credential: when, how often, and what becomes of the file."""
+"""Refreshing a credential: when, how often, and the resulting file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def in_threads(ask: Callable[[], Any], threads: int = 10) -> list[Any]:
-    """Return what ``ask`` returned in each of so many threads, all at once."""
+    """Return the results of ``ask`` in several threads that run at the same time."""
     together = threading.Barrier(threads)
     results: list[Any] = []
 
@@ -52,7 +52,7 @@ def in_threads(ask: Callable[[], Any], threads: int = 10) -> list[Any]:
 
 @pytest.mark.parametrize("expires_in", [301.0, 3600.0])
 def test_not_due(home: Home, expires_in: float) -> None:
-    """Until five minutes before its end an access token is used as it is."""
+    """Until five minutes before it expires, an access token is used unchanged."""
     now = time.time() - 0.5
     home.sign_in(expires_in=expires_in, last_refresh="2020-01-01T00:00:00Z")
     assert home.source(clock=lambda: now).current().access_token == home.access_token()
@@ -60,7 +60,7 @@ def test_not_due(home: Home, expires_in: float) -> None:
 
 
 def test_expired_is_refreshed_once_for_all_threads(home: Home) -> None:
-    """When the token has expired, all threads wait for one renewal and use what comes of it."""
+    """When the token has expired, all threads wait for one refresh and use its result."""
     home.sign_in(expires_in=-1)
     source = home.source()
     credentials = in_threads(source.current)
@@ -70,7 +70,7 @@ def test_expired_is_refreshed_once_for_all_threads(home: Home) -> None:
 
 
 def test_expiring_is_refreshed_in_the_background(home: Home) -> None:
-    """In its last five minutes a token is renewed while everybody goes on with it."""
+    """In its last five minutes a token is refreshed while all threads keep using it."""
     gate = home.simulator.gate().at("rotation")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
     before = home.sign_in(expires_in=200)["tokens"]["access_token"]
@@ -86,7 +86,7 @@ def test_expiring_is_refreshed_in_the_background(home: Home) -> None:
 
 
 def test_expiring_with_a_dead_endpoint_is_used(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    """A renewal that fails for now is only logged as long as the token is good, and is not tried at once again."""
+    """While the token is valid, a temporary failure is only logged, and not retried immediately."""
     home.simulator.plan(Plan(status=500), path=TOKEN, times=99)
     before = home.sign_in(expires_in=200)["tokens"]["access_token"]
     source = home.source()
@@ -105,8 +105,8 @@ def test_expiring_with_a_dead_endpoint_is_used(home: Home, caplog: pytest.LogCap
 @pytest.mark.parametrize(
     ("days", "count"), [pytest.param(8.1, 1, id="older-than-8-days"), pytest.param(7.9, 0, id="younger-than-8-days")]
 )
-def test_age_decides_without_a_readable_end(home: Home, days: float, count: int) -> None:
-    """An access token that does not say its end is renewed when it is 8 days old, and used meanwhile."""
+def test_age_decides_without_an_expiry(home: Home, days: float, count: int) -> None:
+    """An access token without an expiry is refreshed when it is 8 days old, and used in the meantime."""
     content = home.simulator.credential()
     content["tokens"]["access_token"] = "opaque"
     home.write(content)
@@ -118,7 +118,7 @@ def test_age_decides_without_a_readable_end(home: Home, days: float, count: int)
 
 
 def test_replacement_refreshes_what_upstream_rejected(home: Home) -> None:
-    """After a 401 the token is renewed whatever its end, once for all who were rejected."""
+    """After a 401 the token is refreshed regardless of its expiry, once for all rejected requests."""
     home.sign_in()
     source = home.source()
     rejected = source.current()
@@ -128,8 +128,8 @@ def test_replacement_refreshes_what_upstream_rejected(home: Home) -> None:
     assert {credential.access_token for credential in replacements} == {home.access_token()} != {rejected.access_token}
 
 
-def test_replacement_takes_what_the_file_holds_by_now(home: Home) -> None:
-    """After a 401 a token that another program has put into the file is used, and nothing is renewed."""
+def test_replacement_uses_a_changed_file(home: Home) -> None:
+    """After a 401, a token that another program has written to the file is used without a refresh."""
     home.sign_in()
     source = home.source()
     rejected = source.current()
@@ -138,8 +138,8 @@ def test_replacement_takes_what_the_file_holds_by_now(home: Home) -> None:
     assert home.outcomes() == []
 
 
-def test_replacement_does_not_go_on_and_on(home: Home) -> None:
-    """When upstream rejects even what was renewed for that reason, no more refresh tokens are spent on it."""
+def test_replacement_is_not_repeated(home: Home) -> None:
+    """If upstream also rejects the token refreshed after a 401, no more refresh tokens are used up."""
     home.sign_in()
     source = home.source()
     second = source.replacement(source.current())
@@ -153,7 +153,7 @@ def test_replacement_does_not_go_on_and_on(home: Home) -> None:
 
 
 def test_new_tokens_are_used_whatever_our_clock_says(home: Home) -> None:
-    """With a clock that is ahead, or very short-lived tokens, not every request renews them."""
+    """With a clock that is ahead, or very short-lived tokens, not every request refreshes them."""
     home.simulator.token_lifetime = -10
     home.sign_in(expires_in=-1)
     source = home.source()
@@ -162,7 +162,7 @@ def test_new_tokens_are_used_whatever_our_clock_says(home: Home) -> None:
 
 
 def test_the_file_afterwards(home: Home) -> None:
-    """A renewal keeps every field it does not know, at every level, and Codex's layout, mode and owner."""
+    """A refresh keeps unknown members at every level, and Codex's layout, mode and owner."""
     content = home.simulator.credential(expires_in=-1)
     content["tokens"]["future"] = {"deep": [1, None, "ü"]}
     content["future"] = content["agent_identity"] = {"x": {"y": 1.5}}
@@ -186,8 +186,8 @@ def test_the_file_afterwards(home: Home) -> None:
 
 
 @pytest.mark.parametrize("omitted", ["id_token", "access_token", "refresh_token"])
-def test_a_token_that_was_not_given_stays(home: Home, omitted: str) -> None:
-    """Each token is optional in the answer; what is missing keeps its value."""
+def test_omitted_token_is_kept(home: Home, omitted: str) -> None:
+    """Each token is optional in the response; a missing one keeps its value."""
     before = home.sign_in(expires_in=-1)["tokens"]
     home.simulator.plan(Plan(omit=(omitted,)), path=TOKEN)
     home.source().current()
@@ -196,8 +196,8 @@ def test_a_token_that_was_not_given_stays(home: Home, omitted: str) -> None:
     assert same == [omitted]
 
 
-def test_symbolic_link_stays_one(home: Home, tmp_path: Path) -> None:
-    """Behind a link the target is replaced, and its own lock stands beside it."""
+def test_symbolic_link_is_kept(home: Home, tmp_path: Path) -> None:
+    """The target of a symbolic link is replaced, and its lock is created beside it."""
     home.sign_in(expires_in=-1)
     folder = tmp_path / "linked"
     folder.mkdir()
@@ -212,7 +212,7 @@ def test_symbolic_link_stays_one(home: Home, tmp_path: Path) -> None:
 
 
 def test_bind_mounted_file_is_written_in_place(home: Home, tmp_path: Path, mount: Callable[..., None]) -> None:
-    """A file that is mounted by itself cannot be renamed over: its content changes and its inode stays."""
+    """A bind-mounted file cannot be replaced by a rename: its content changes and its inode stays."""
     outside = tmp_path / "outside.json"
     outside.write_text(json.dumps(home.simulator.credential(expires_in=-1)))
     home.path.touch()
@@ -228,7 +228,7 @@ def test_bind_mounted_file_is_written_in_place(home: Home, tmp_path: Path, mount
 
 
 def test_folder_that_cannot_be_written(home: Home, tmp_path: Path, mount: Callable[..., None]) -> None:
-    """Where only the file can be written it is written in place, and the locks stand in the state directory."""
+    """If only the file is writable, it is written in place, with the locks in the state directory."""
     outside = tmp_path / "outside.json"
     outside.write_text(json.dumps(home.simulator.credential(expires_in=-1)))
     home.path.touch()
@@ -242,7 +242,7 @@ def test_folder_that_cannot_be_written(home: Home, tmp_path: Path, mount: Callab
 
 
 def test_file_that_cannot_be_written(home: Home, mount: Callable[..., None]) -> None:
-    """Where nothing can be written the refresh token is not spent, and the owner is told."""
+    """If nothing is writable, the refresh token is not used up, and the error names the cause."""
     before = home.sign_in(expires_in=-1)
     mount("--bind", home.folder, home.folder)
     mount("-o", "remount,bind,ro", home.folder)
@@ -253,8 +253,10 @@ def test_file_that_cannot_be_written(home: Home, mount: Callable[..., None]) -> 
 
 
 @pytest.mark.parametrize("by_itself", [False, True], ids=["folder", "mounted-by-itself"])
-def test_full_disk_is_noticed_before(home: Home, tmp_path: Path, mount: Callable[..., None], by_itself: bool) -> None:
-    """On a full disk the refresh token is not spent; once there is room again it is renewed."""
+def test_full_disk_is_detected_before_the_refresh(
+    home: Home, tmp_path: Path, mount: Callable[..., None], by_itself: bool
+) -> None:
+    """On a full disk the refresh token is not used up; once there is space again, it is refreshed."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount("-t", "tmpfs", "-o", "size=128k", "none", disk)
@@ -291,8 +293,8 @@ PERMANENT = [
 
 
 @pytest.mark.parametrize(("plan", "reason"), PERMANENT)
-def test_permanent_refusal_is_remembered(home: Home, plan: Plan, reason: str) -> None:
-    """What was refused for good is presented once, by all processes together, until the owner signs in again."""
+def test_permanent_refusal_is_stored(home: Home, plan: Plan, reason: str) -> None:
+    """A permanently refused token is presented once by all processes together, until the owner signs in again."""
     home.sign_in(expires_in=-1)
     home.simulator.plan(plan, path=TOKEN)
     for source in (home.source(), home.source()):
@@ -306,8 +308,8 @@ def test_permanent_refusal_is_remembered(home: Home, plan: Plan, reason: str) ->
     assert home.outcomes() == ["refused", "rotated"]
 
 
-def test_permanent_refusal_leaves_a_good_token_in_use(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    """A refusal in the token's last minutes is logged once; the token is used to its end, and no longer."""
+def test_permanent_refusal_keeps_a_valid_token_in_use(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal in the token's last minutes is logged once; the token is used until it expires."""
     now = [time.time()]
     home.sign_in(expires_in=200)
     home.simulator.plan(Plan(status=401), path=TOKEN)
@@ -322,8 +324,8 @@ def test_permanent_refusal_leaves_a_good_token_in_use(home: Home, caplog: pytest
     assert home.outcomes() == ["refused"]
 
 
-def test_refusal_holds_for_the_endpoint_that_gave_it(home: Home) -> None:
-    """A wrong ``auth_base_url`` that was mended is no reason to sign in again."""
+def test_refusal_is_per_endpoint(home: Home) -> None:
+    """After a wrong ``auth_base_url`` is fixed, the owner need not sign in again."""
     home.sign_in(expires_in=-1)
     with Simulator() as wrong, pytest.raises(CredentialRejected):
         home.source(refresher=home.refresher(auth_base_url=wrong.auth_base_url)).current()
@@ -331,7 +333,7 @@ def test_refusal_holds_for_the_endpoint_that_gave_it(home: Home) -> None:
 
 
 def test_no_refresh_token(home: Home) -> None:
-    """Without a refresh token the access token is used to its end."""
+    """Without a refresh token the access token is used until it expires."""
     content = home.simulator.credential(expires_in=100)
     content["tokens"]["refresh_token"] = ""
     home.write(content)
@@ -357,8 +359,8 @@ TRANSIENT = [
 
 
 @pytest.mark.parametrize("plan", TRANSIENT)
-def test_transient_failure_is_let_rest(home: Home, plan: Plan) -> None:
-    """After a failure that may pass, requests are told when to come again, and the endpoint is left alone till then."""
+def test_backoff_after_a_temporary_failure(home: Home, plan: Plan) -> None:
+    """After a temporary failure, requests get a Retry-After, and the endpoint is not contacted until then."""
     before = home.sign_in(expires_in=-1)
     home.simulator.plan(plan, path=TOKEN)
     source = home.source()
@@ -372,8 +374,8 @@ def test_transient_failure_is_let_rest(home: Home, plan: Plan) -> None:
     assert source.current().access_token == home.access_token()
 
 
-def test_rests_grow(home: Home) -> None:
-    """The longer the endpoint is down the more seldom it is asked, up to once a minute; a new file starts anew."""
+def test_backoff_grows(home: Home) -> None:
+    """The backoff grows to one minute while the endpoint is down; a new file resets it."""
     home.sign_in(expires_in=-1)
     home.simulator.plan(Plan(status=500), path=TOKEN, times=99)
     source = home.source()
@@ -392,8 +394,8 @@ def test_rests_grow(home: Home) -> None:
     assert caught.value.retry_after_seconds == 5
 
 
-def test_nobody_listens(home: Home) -> None:
-    """An endpoint that cannot be reached is a failure that may pass."""
+def test_unreachable_endpoint(home: Home) -> None:
+    """An unreachable endpoint is a temporary failure."""
     home.sign_in(expires_in=-1)
     with pytest.raises(CredentialUnavailable):
         home.source(refresher=home.refresher(auth_base_url="http://127.0.0.1:1")).current()
@@ -401,10 +403,10 @@ def test_nobody_listens(home: Home) -> None:
 
 @pytest.mark.parametrize("padding", [0, 100, 16_384, 50_000])
 @pytest.mark.parametrize("in_place", [False, True], ids=["replaced", "in-place"])
-def test_other_tokens_meanwhile_are_kept(
+def test_other_tokens_written_during_the_refresh_are_kept(
     home: Home, tmp_path: Path, mount: Callable[..., None], in_place: bool, padding: int
 ) -> None:
-    """What a Codex without locks has written during the renewal stays as it is, and is used."""
+    """Tokens that a Codex without locks has written during the refresh are kept and used."""
     gate = home.simulator.gate().at("rotated")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
     home.sign_in(expires_in=-1)
@@ -437,7 +439,7 @@ def test_other_tokens_meanwhile_are_kept(
     ],
 )
 def test_file_changes_during_the_refresh(home: Home, change: Callable[[Home], object], is_there: bool) -> None:
-    """A sign-out during a renewal stands; what somebody else left broken is mended by it; other changes are kept."""
+    """A sign-out during a refresh is kept; a file left broken is repaired; other changes are kept."""
     gate = home.simulator.gate().at("rotated")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
     before = home.sign_in(expires_in=-1)["tokens"]["access_token"]
@@ -466,7 +468,7 @@ def test_file_changes_during_the_refresh(home: Home, change: Callable[[Home], ob
 
 
 def test_environment_of_codex(home: Home) -> None:
-    """Codex's own variables for the endpoint and the client are honoured."""
+    """Codex's own variables for the endpoint and the client are respected."""
     content = home.simulator.credential(expires_in=-1)
     del content["tokens"]["oauth_provenance"]
     home.write(content)
@@ -480,7 +482,7 @@ def test_environment_of_codex(home: Home) -> None:
 
 @pytest.fixture
 def secure(tmp_path: Path) -> Iterator[tuple[Simulator, Path]]:
-    """An issuer behind TLS, and the file of the authority that vouches for it."""
+    """An issuer over TLS, and the file of its certificate authority."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -490,7 +492,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[Simulator, Path]]:
 
 
 def test_tls_is_verified(home: Home, secure: tuple[Simulator, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The configuration's certificate is trusted and no other; nothing is sent to whom it does not vouch for."""
+    """Only the configured certificate is trusted; nothing is sent to an unverified issuer."""
     simulator, authority = secure
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
     home.write(simulator.credential(expires_in=-1))
@@ -503,7 +505,7 @@ def test_tls_is_verified(home: Home, secure: tuple[Simulator, Path], monkeypatch
 
 
 def test_detour_and_no_other_proxy(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The endpoint is reached by the detour; the environment's proxies and ``.netrc`` change nothing."""
+    """The endpoint is reached through the detour; environment proxies and ``.netrc`` are ignored."""
     (Path(os.environ["HOME"]) / ".netrc").write_text("default login a password b\n")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
@@ -519,7 +521,7 @@ def test_detour_and_no_other_proxy(home: Home, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_no_secret_leaves_the_file(home: Home, caplog: pytest.LogCaptureFixture) -> None:
-    """No token and no password is in the log, the state, or what can be seen of the renewing process."""
+    """No token and no password appears in the log, the state, or the visible data of the refresh process."""
     caplog.set_level(logging.DEBUG)
     gate = home.simulator.gate().at("rotation")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
@@ -549,7 +551,7 @@ def test_no_secret_leaves_the_file(home: Home, caplog: pytest.LogCaptureFixture)
 
 
 def test_signals_do_not_stop_the_refreshing_process(home: Home) -> None:
-    """Ctrl-C, a hang-up or a termination that reaches the renewing process, too, does not."""
+    """SIGINT, SIGHUP and SIGTERM do not interrupt the refresh process."""
     gate = home.simulator.gate().at("rotated")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
     home.sign_in(expires_in=-1)
@@ -568,7 +570,7 @@ def test_signals_do_not_stop_the_refreshing_process(home: Home) -> None:
 
 
 def test_lock_that_is_never_released(home: Home) -> None:
-    """When another program keeps a lock, nothing is presented and the request is told to come again."""
+    """If another program holds a lock, no token is presented, and the request gets a Retry-After."""
     home.sign_in(expires_in=-1)
     timeouts = Timeouts(lock_seconds=0.2, exchange_seconds=TIMEOUTS.exchange_seconds, adoption_seconds=0)
     source = home.source(refresher=home.refresher(timeouts=timeouts))
@@ -578,7 +580,7 @@ def test_lock_that_is_never_released(home: Home) -> None:
 
 
 def test_embedded_interpreter_elsewhere(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A server that embeds Python, and has changed its directory, renews all the same."""
+    """A refresh works in a server that embeds Python and has changed its directory."""
     monkeypatch.setattr(sys, "executable", "/usr/bin/uwsgi")
     monkeypatch.chdir(tmp_path)
     home.sign_in(expires_in=-1)
@@ -599,6 +601,6 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_source_after_a_fork(home: Home) -> None:
-    """A child is not held up by a lock that was held when it was made."""
+    """A child is not blocked by a lock that was held during the fork."""
     home.write({"OPENAI_API_KEY": "sk-1"})
     subprocess.run([sys.executable, "-c", FORK, home.path], check=True, timeout=30, cwd=REPOSITORY)

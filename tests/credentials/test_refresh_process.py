@@ -1,4 +1,4 @@
-"""One refresh for all: workers, a Codex beside them, and processes that are killed at the worst moment."""
+"""One refresh for many processes: several workers, a concurrent Codex, and processes killed at the worst moment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CODEX = str(Path(__file__).with_name("codex_standin.py"))
 
 
 class Program:
-    """A program of ours in its own process, that is spoken with line by line."""
+    """A test program in its own process, which communicates line by line."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
@@ -34,24 +34,24 @@ class Program:
         )
 
     def heard(self) -> str:
-        """Wait for its next line."""
+        """Wait for its next line, and return it."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def tell(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
 
     def results(self) -> list[dict[str, Any]]:
-        """Wait for what a worker's threads got."""
+        """Wait for the results of a worker's threads, and return them."""
         results = json.loads(self.heard())
         assert isinstance(results, list)
         return results
 
     def end(self) -> None:
-        """Make an end of it, if it has not come."""
+        """Kill it if it is still running."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -64,7 +64,7 @@ Start = Callable[..., Program]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a program; all of them have ended with the test."""
+    """Start a program; all are ended at the end of the test."""
     with ExitStack() as programs:
 
         def run(*arguments: str) -> Program:
@@ -76,14 +76,14 @@ def start() -> Iterator[Start]:
 
 
 def start_workers(start: Start, home: Home, workers: int = 4, **task: Any) -> list[Program]:
-    """Return so many workers that wait for the word."""
+    """Start workers that wait for the signal to begin."""
     programs = [start(WORKER, task_of(home, **task)) for _ in range(workers)]
     assert [program.heard() for program in programs] == ["ready"] * workers
     return programs
 
 
 def go(programs: list[Program]) -> list[dict[str, Any]]:
-    """Let all go at once; return what each of their threads got."""
+    """Let all begin at the same time; return the results of all threads."""
     for program in programs:
         program.tell()
     return [result for program in programs for result in program.results()]
@@ -91,7 +91,7 @@ def go(programs: list[Program]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("rejected", [False, True], ids=["expired", "rejected"])
 def test_forty_threads_in_four_processes_refresh_once(home: Home, start: Start, rejected: bool) -> None:
-    """Forty requests at once over four workers make exactly one refresh, and all use what came of it."""
+    """Forty concurrent requests over four workers cause exactly one refresh, and all use its result."""
     home.sign_in(expires_in=3600 if rejected else -1)
     results = go(start_workers(start, home, threads=10, rejected=rejected))
     assert home.outcomes() == ["rotated"]
@@ -99,7 +99,7 @@ def test_forty_threads_in_four_processes_refresh_once(home: Home, start: Start, 
 
 
 def test_permanent_refusal_is_presented_once_across_processes(home: Home, start: Start) -> None:
-    """Workers that all meet a dead sign-in present it once, and once again only after the file has changed."""
+    """Several workers present a dead sign-in once, and once more only after the file has changed."""
     home.sign_in(expires_in=-1)
     home.simulator.revoke_all()
     timeouts = {"lock_seconds": 20.0, "exchange_seconds": 20.0, "adoption_seconds": 0.5}
@@ -115,7 +115,7 @@ def test_permanent_refusal_is_presented_once_across_processes(home: Home, start:
 
 @pytest.mark.parametrize("is_codex_first", [True, False])
 def test_workers_beside_codex_refresh_once(home: Home, start: Start, is_codex_first: bool) -> None:
-    """Forty requests over four workers and a Codex: one rotation, and all who ask end with its tokens."""
+    """Forty requests over four workers and a Codex: one rotation, and all of them end with its tokens."""
     home.sign_in(expires_in=-1)
     workers = start_workers(
         start, home, threads=10, timeouts={"lock_seconds": 20.0, "exchange_seconds": 20.0, "adoption_seconds": 10.0}
@@ -133,7 +133,7 @@ def test_workers_beside_codex_refresh_once(home: Home, start: Start, is_codex_fi
 
 
 def test_codex_was_first_and_writes_later(home: Home, start: Start) -> None:
-    """Tokens that Codex got before us, and writes after we were refused, are waited for and used."""
+    """After a refusal, tokens that Codex received before us and writes later are waited for and used."""
     home.sign_in(expires_in=-1)
     codex = start(CODEX, str(home.path), f"{home.simulator.url}{TOKEN}")
     assert codex.heard() == "loaded"
@@ -149,7 +149,7 @@ def test_codex_was_first_and_writes_later(home: Home, start: Start) -> None:
     assert worker.results() == [{"access_token": home.access_token()}]
 
 
-def test_codex_comes_while_we_refresh(home: Home, start: Start) -> None:
+def test_codex_refreshes_during_our_refresh(home: Home, start: Start) -> None:
     """A Codex that loaded the file before our refresh is refused by the issuer, and adopts ours afterwards."""
     gate = home.simulator.gate().at("rotated")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
@@ -169,7 +169,7 @@ def test_codex_comes_while_we_refresh(home: Home, start: Start) -> None:
 
 
 def kill_at(start: Start, home: Home, is_there: Callable[[int], object]) -> int:
-    """Start a worker, kill it when its renewing process is where it should be; return the latter's id."""
+    """Start a worker, kill it at a point of its refresh process, and return the ID of that process."""
     (worker,) = start_workers(start, home, 1)
     worker.tell()
     helper = helper_of(worker.process.pid)
@@ -180,7 +180,7 @@ def kill_at(start: Start, home: Home, is_there: Callable[[int], object]) -> int:
 
 
 def watch_whole(home: Home) -> Callable[[], None]:
-    """Read the file all the time, as a reader without patience; return what ends that and says whether it was whole."""
+    """Read the file continuously without retries; return a function that stops and asserts it was always whole."""
     done = threading.Event()
     failures: list[FileProblem] = []
 
@@ -203,7 +203,7 @@ def watch_whole(home: Home) -> Callable[[], None]:
 
 
 def has_open(path: Path) -> Callable[[int], bool]:
-    """Return a test for whether a process has a file open."""
+    """Return a function that tests whether a process has a file open."""
 
     def test(pid: int) -> bool:
         try:
@@ -215,7 +215,7 @@ def has_open(path: Path) -> Callable[[int], bool]:
 
 
 def assert_refreshed_without_us(home: Home, before: str) -> None:
-    """Assert that the orphaned process finishes, and that the next worker uses what it wrote."""
+    """Assert that the orphaned process finishes, and that the next worker uses its result."""
     eventually(lambda: home.access_token() != before)
     assert home.outcomes() == ["rotated"]
     assert home.source().current().access_token == home.access_token()
@@ -224,7 +224,7 @@ def assert_refreshed_without_us(home: Home, before: str) -> None:
 
 
 def test_worker_killed_while_it_waits_for_the_lock(home: Home, start: Start) -> None:
-    """A renewal outlives its worker, killed while another program holds the lock."""
+    """A refresh outlives its worker, killed while another program holds the lock."""
     before = home.sign_in(expires_in=-1)["tokens"]["access_token"]
     end = watch_whole(home)
     with held(home.folder / "auth.json.lock"):
@@ -236,7 +236,7 @@ def test_worker_killed_while_it_waits_for_the_lock(home: Home, start: Start) -> 
 
 @pytest.mark.parametrize("point", ["rotation", "rotated"])
 def test_worker_killed_while_the_request_is_in_flight(home: Home, start: Start, point: str) -> None:
-    """A renewal outlives its worker, killed before or after the issuer has used up the refresh token."""
+    """A refresh outlives its worker, killed before or after the issuer has used up the refresh token."""
     gate = home.simulator.gate().at(point)
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
     before = home.sign_in(expires_in=-1)["tokens"]["access_token"]
@@ -248,7 +248,7 @@ def test_worker_killed_while_the_request_is_in_flight(home: Home, start: Start, 
 
 
 def test_refreshing_process_killed_before_the_rotation(home: Home, start: Start) -> None:
-    """When the renewing process itself is killed before the rotation, the file is as it was and the next one works."""
+    """If the refresh process itself is killed before the rotation, the file is unchanged and the next one works."""
     gate = home.simulator.gate().at("rotation")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
     before = home.sign_in(expires_in=-1)
@@ -268,7 +268,7 @@ def test_refreshing_process_killed_before_the_rotation(home: Home, start: Start)
 
 
 def test_waiting_for_the_refreshing_process_is_bounded(home: Home) -> None:
-    """A worker stops waiting in the end; the renewal goes on, and its result is found in the file."""
+    """A worker stops waiting eventually; the refresh continues, and its result is found in the file."""
     gate = home.simulator.gate().at("rotated")
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
     before = home.sign_in(expires_in=-1)["tokens"]["access_token"]

@@ -1,4 +1,4 @@
-"""An owner's folder with its configuration, and ``flask ocm`` run in it as a process of its own."""
+"""An owner's folder with its configuration, and ``flask ocm`` run in it as a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass
 class Owner:
-    """Whoever sits at the command line, in front of a simulated issuer."""
+    """The owner at the command line, with a simulated issuer."""
 
     simulator: Simulator
     folder: Path
@@ -58,7 +58,7 @@ class Owner:
         )
 
     def run(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        """Run ``flask ocm …`` to its end, with nobody at a terminal."""
+        """Run ``flask ocm …`` to its end, without a terminal."""
         with self.start(*arguments) as process:
             stdout, stderr = process.communicate(typed, timeout=60)
         assert "Traceback" not in stderr, stderr

@@ -37,7 +37,7 @@ def read_until(descriptor: int, pattern: str, *, seconds: float = 20) -> str:
 
 
 def test_device_code(owner: Any) -> None:
-    """The code is shown, the login waits for its approval, and the file is as Codex 0.169 writes it."""
+    """The code is shown, the login waits for approval, and the file is like one written by Codex 0.169."""
     result = owner.run("login")
     assert result.returncode == 0, result.stderr
     [polled, _] = owner.simulator.seen("/api/accounts/deviceauth/token")
@@ -61,7 +61,7 @@ def test_device_code(owner: Any) -> None:
 
 
 def test_file_and_folder_are_private(owner: Any) -> None:
-    """The new file is for its owner alone, and so is the folder; both lock files stand, nothing else is left."""
+    """The new file and its folder are private to their owner; both lock files exist, and nothing else is left."""
     owner.run("login")
     assert stat.S_IMODE(owner.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(owner.path.parent.stat().st_mode) == 0o700
@@ -69,7 +69,7 @@ def test_file_and_folder_are_private(owner: Any) -> None:
 
 
 def test_no_token_is_shown(owner: Any) -> None:
-    """Neither output holds a token, in words or in JSON."""
+    """Neither the text nor the JSON output contains a token."""
     for arguments in (("login",), ("login", "--json")):
         result = owner.run(*arguments)
         assert all(secret not in result.stdout + result.stderr for secret in owner.secrets())
@@ -97,7 +97,7 @@ def test_json(owner: Any) -> None:
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["address", "query"])
 def test_browser(owner: Any, is_whole: bool) -> None:
-    """The address that the browser ends at, or its query, is exchanged with the verifier of the very same login."""
+    """The URL at which the browser ends, or its query, is exchanged with the verifier of the same login."""
     with owner.start("login", "--browser", "--json") as process:
         shown = json.loads(process.stdout.readline())
         callback = requests.get(shown["url"], allow_redirects=False, timeout=10).headers["Location"]
@@ -121,8 +121,8 @@ def test_browser(owner: Any, is_whole: bool) -> None:
         pytest.param("http://127.0.0.1:1455/auth/callback?error=server_error\n", "refused", id="error"),
     ],
 )
-def test_wrong_address_is_refused(owner: Any, typed: str, code: str) -> None:
-    """What is not the end of this login is refused, is not sent to the issuer, and writes nothing."""
+def test_wrong_url_is_refused(owner: Any, typed: str, code: str) -> None:
+    """Any URL that does not belong to this login is refused, not sent to the issuer, and nothing is written."""
     result = owner.run("login", "--browser", "--json", typed=typed)
     assert (result.returncode, events(result.stdout)[-1]["code"]) == (1, code)
     assert owner.simulator.seen("/oauth/token") == []
@@ -131,15 +131,15 @@ def test_wrong_address_is_refused(owner: Any, typed: str, code: str) -> None:
 
 @pytest.mark.parametrize("answer", [Plan(status=401, json={"error": "invalid_grant"}), Plan(status=500, json={})])
 def test_refused_code_writes_nothing(owner: Any, answer: Plan) -> None:
-    """An exchange that fails is told in one sentence, and the file stays away."""
+    """A failed exchange is reported in one sentence, and no file is created."""
     owner.simulator.plan(answer, path="/oauth/token")
     result = owner.run("login")
     assert (result.returncode, owner.path.exists()) == (1, False)
     assert "OpenAI did not accept the sign-in" in result.stderr
 
 
-def test_tokens_must_all_come(owner: Any) -> None:
-    """An answer without a refresh token is no sign-in."""
+def test_all_tokens_are_required(owner: Any) -> None:
+    """A response without a refresh token is an error."""
     owner.simulator.plan(Plan(omit=("refresh_token",)), path="/oauth/token")
     result = owner.run("login", "--json")
     assert (result.returncode, events(result.stdout)[-1]["code"]) == (1, "misunderstood")
@@ -147,7 +147,7 @@ def test_tokens_must_all_come(owner: Any) -> None:
 
 
 def test_unreachable_issuer(owner: Any) -> None:
-    """Where nobody listens, the sentence names the host and what to look at."""
+    """If the issuer is unreachable, the message names the host and what to check."""
     owner.configure(auth_base_url="http://127.0.0.1:9")
     result = owner.run("login")
     assert result.returncode == 1
@@ -156,7 +156,7 @@ def test_unreachable_issuer(owner: Any) -> None:
 
 
 def test_same_account_is_replaced_without_asking(owner: Any) -> None:
-    """Signing in once more renews the tokens, and makes the file private again."""
+    """Signing in once more replaces the tokens, and makes the file private again."""
     owner.put(owner.simulator.credential())
     owner.path.chmod(0o644)
     before = owner.secrets()
@@ -169,7 +169,7 @@ def test_same_account_is_replaced_without_asking(owner: Any) -> None:
 
 @pytest.mark.parametrize("other", ["account", "api-key"])
 def test_another_credential_is_kept(owner: Any, other: str) -> None:
-    """A working credential of somebody else stays when nobody says otherwise; the tokens not used are revoked."""
+    """A working credential of another account is kept by default; the unused new tokens are revoked."""
     standing = (
         owner.simulator.credential(account="acct-other") if other == "account" else {"OPENAI_API_KEY": "sk-of-other"}
     )
@@ -184,8 +184,8 @@ def test_another_credential_is_kept(owner: Any, other: str) -> None:
 
 
 @pytest.mark.parametrize("standing", ["", "{", "[]", '{"auth_mode": "chatgpt"}', '{"auth_mode": "agentIdentity"}'])
-def test_what_does_not_work_is_replaced(owner: Any, standing: str) -> None:
-    """A file that nobody can use is no reason to ask."""
+def test_unusable_file_is_replaced(owner: Any, standing: str) -> None:
+    """A file without a usable credential is replaced without confirmation."""
     owner.put(standing)
     result = owner.run("login")
     assert result.returncode == 0, result.stderr
@@ -193,7 +193,7 @@ def test_what_does_not_work_is_replaced(owner: Any, standing: str) -> None:
 
 
 def test_link_stays_a_link(owner: Any) -> None:
-    """A symbolic link, dangling even, is followed."""
+    """A symbolic link is followed, even a dangling one."""
     owner.path.parent.mkdir()
     (owner.folder / "elsewhere").mkdir()
     owner.path.symlink_to(owner.folder / "elsewhere" / "auth.json")
@@ -203,7 +203,7 @@ def test_link_stays_a_link(owner: Any) -> None:
 
 
 def test_waits_for_the_locks(owner: Any) -> None:
-    """While another program holds Codex's lock, nothing is written; then it is."""
+    """Nothing is written until another program releases Codex's lock."""
     owner.path.parent.mkdir()
     with (owner.path.parent / "auth.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -218,7 +218,7 @@ def test_waits_for_the_locks(owner: Any) -> None:
 
 
 def test_asks_at_a_terminal(owner: Any) -> None:
-    """A person sees that it waits, and is asked before another account's credential goes."""
+    """The user sees that it waits, and must confirm before another account's credential is replaced."""
     owner.put(owner.simulator.credential(account="acct-other"))
     owner.simulator.device_polls = None
     ours, theirs = pty.openpty()
@@ -241,7 +241,7 @@ def test_asks_at_a_terminal(owner: Any) -> None:
     "arguments", [("login", "--json"), ("login", "--browser", "--json")], ids=["device", "browser"]
 )
 def test_interrupted(owner: Any, arguments: tuple[str, ...]) -> None:
-    """Ctrl-C ends it with one sentence, and nothing is left behind."""
+    """Ctrl-C ends it with one message, and nothing is left behind."""
     owner.simulator.device_polls = None
     with owner.start(*arguments) as process:
         process.stdout.readline()
@@ -254,7 +254,7 @@ def test_interrupted(owner: Any, arguments: tuple[str, ...]) -> None:
 
 
 def test_logout(owner: Any) -> None:
-    """The refresh token is revoked in the name of the client it was issued to, and the file goes."""
+    """The refresh token is revoked with the client ID it was issued to, and the file is removed."""
     owner.run("login")
     refresh_token = owner.content()["tokens"]["refresh_token"]
     result = owner.run("logout", "--yes")
@@ -269,7 +269,7 @@ def test_logout(owner: Any) -> None:
 
 
 def test_logout_asks(owner: Any) -> None:
-    """Without --yes and without a person, nothing happens."""
+    """Without --yes and without a terminal, nothing happens."""
     owner.run("login")
     before = owner.content()
     result = owner.run("logout")
@@ -278,7 +278,7 @@ def test_logout_asks(owner: Any) -> None:
 
 
 def test_logout_while_issuer_is_down(owner: Any) -> None:
-    """The tokens leave the machine all the same, and the owner is told what is left to do."""
+    """The tokens are removed from the machine anyway, and the owner learns what is left to do."""
     owner.put(owner.simulator.credential())
     owner.configure(auth_base_url="http://127.0.0.1:9")
     result = owner.run("logout", "--yes")
@@ -286,21 +286,21 @@ def test_logout_while_issuer_is_down(owner: Any) -> None:
     assert "Revoking them at OpenAI failed" in result.stdout
 
 
-def test_logout_keeps_what_is_not_codex(owner: Any) -> None:
-    """What neither Codex nor we know stays in the file; every token goes."""
+def test_logout_keeps_unknown_members(owner: Any) -> None:
+    """Members that neither Codex nor we know stay in the file; all tokens are removed."""
     owner.put({**owner.simulator.credential(), "ours": {"note": 1}})
     assert owner.run("logout", "--yes").returncode == 0
     assert owner.content() == {"ours": {"note": 1}}
 
 
 def test_logout_twice(owner: Any) -> None:
-    """Signing out when nobody is signed in is no failure, and makes no file or folder."""
+    """Signing out twice is not an error, and creates no file or folder."""
     assert owner.run("logout", "--yes", "--json").stdout == json.dumps({"event": "signed_out", "revoked": False}) + "\n"
     assert not owner.path.parent.exists()
 
 
 def test_file_that_cannot_be_written(owner: Any, tmp_path: Path) -> None:
-    """A place that cannot be written is named, with what to do about it."""
+    """An unwritable path is named, with what to do about it."""
     (tmp_path / "codex").write_text("a file where a folder should be")
     result = owner.run("login")
     assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""The sign-in's steps against an issuer that refuses, fails and talks nonsense; the way there; and Codex's verdict."""
+"""The steps of a sign-in with an issuer that refuses, fails or sends garbage; the detour; and Codex with the file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Refusing = Callable[..., Authority]
 
 @pytest.fixture
 def answering() -> Iterator[Refusing]:
-    """Return a maker of issuers that give the answers they are told, one after the other."""
+    """Return a factory of issuers that send the given responses in order."""
     servers = []
 
     def answer(*answers: tuple[int, Any]) -> Authority:
@@ -91,7 +91,7 @@ class Clock:
     ],
 )
 def test_device_code_refused(answering: Refusing, status: int, body: Any, code: str, words: str) -> None:
-    """Each way of not getting a device code has its own words."""
+    """Each failure to get a device code has its own message."""
     with pytest.raises(LoginFailed, match=words) as failure:
         answering((status, body)).device_code()
     assert failure.value.code == code
@@ -102,7 +102,7 @@ def test_device_code_refused(answering: Refusing, status: int, body: Any, code: 
     [("7", 7.0), ("0", 1.0), (3, 3.0), ("-1", 1.0), ("86400", 60.0), ("nan", 60.0), ("soon", 5.0), (None, 5.0)],
 )
 def test_interval(answering: Refusing, interval: Any, seconds: float) -> None:
-    """The interval is a string of seconds; what makes no sense neither hammers the issuer nor stops the login."""
+    """The interval is a string of seconds; an invalid one neither floods the issuer nor stops the login."""
     issuer = answering((200, {"device_auth_id": "d", "usercode": "U", "interval": interval}))
     assert issuer.device_code().interval_seconds == seconds
 
@@ -118,7 +118,7 @@ def test_interval(answering: Refusing, interval: Any, seconds: float) -> None:
     ],
 )
 def test_device_login_ends(answering: Refusing, status: int, body: Any, code: str) -> None:
-    """What is final ends the waiting at once."""
+    """A permanent failure ends the waiting immediately."""
     clock = Clock()
     with pytest.raises(LoginFailed) as failure:
         clock.approval(answering((status, body)))
@@ -129,8 +129,8 @@ def test_device_login_ends(answering: Refusing, status: int, body: Any, code: st
     ("status", "body"),
     [(403, {}), (404, {}), (403, {"error": {"code": "authorization_pending"}}), (500, b""), (502, b"<"), (429, {})],
 )
-def test_device_login_goes_on(answering: Refusing, status: int, body: Any) -> None:
-    """What may pass is waited out, at the issuer's pace."""
+def test_device_login_continues(answering: Refusing, status: int, body: Any) -> None:
+    """After a temporary failure, polling continues at the issuer's interval."""
     clock = Clock()
     code = clock.approval(answering((status, body), (status, body), (200, APPROVED)))
     assert (code.code, code.verifier) == ("ac_1", "verifier")
@@ -147,16 +147,16 @@ def test_device_login_expires(answering: Refusing) -> None:
     assert sum(clock.pauses) == 900.0
 
 
-def test_network_that_fails_is_waited_out() -> None:
-    """Nobody listening for all of the 15 minutes ends as an expired code."""
+def test_unreachable_issuer_is_retried() -> None:
+    """If the issuer is unreachable for all of the 15 minutes, the code counts as expired."""
     clock = Clock()
     with pytest.raises(LoginFailed) as failure:
         clock.approval(Authority(ConnectionSettings(ssl.create_default_context()), "http://127.0.0.1:9"))
     assert failure.value.code == "expired"
 
 
-def test_goes_through_the_detour(owner: Any) -> None:
-    """The configured way out is taken for every request of a sign-in and a sign-out, and its password is not shown."""
+def test_login_uses_the_detour(owner: Any) -> None:
+    """The configured detour is used for every request of a sign-in and a sign-out, and its password is not shown."""
     with ForwardProxy(Socks5).running() as proxy:
         owner.configure(detour=f"socks5h://scout:p%40ss%3Aword@127.0.0.1:{proxy.port}")
         results = [owner.run("login"), owner.run("logout", "--yes")]
@@ -166,7 +166,7 @@ def test_goes_through_the_detour(owner: Any) -> None:
 
 
 def test_token_never_shown_in_repr(simulator: Simulator) -> None:
-    """What is on its way shows no secret."""
+    """The ``repr`` of intermediate values shows no secret."""
     simulator.device_polls = 0
     issuer = Authority(ConnectionSettings(ssl.create_default_context()), simulator.url)
     device = issuer.device_code()

@@ -20,13 +20,13 @@ from ocm_wsgi.storage.schema import add_event, event, get_meta, meta, set_meta, 
 
 
 def test_database_unused(database: Database, state_path: Path) -> None:
-    """Making one and closing it touches no file."""
+    """Creating and closing a database accesses no file."""
     database.close()
     assert not state_path.exists()
 
 
 def test_database_modes(database: Database, state_path: Path) -> None:
-    """Folder and files are for the owner only, whatever the umask."""
+    """Folder and files are private to the owner with any umask."""
     before = os.umask(0)
     try:
         with database.write() as connection:
@@ -46,13 +46,13 @@ def test_database_pragmas(database: Database) -> None:
         assert [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in pragmas] == ["wal", 1, 1]
 
 
-def test_database_created_by_ten_at_once(process: Callable[..., Popen[str]]) -> None:
-    """Ten processes that use a new database at the same moment all succeed."""
+def test_database_created_by_ten_processes(process: Callable[..., Popen[str]]) -> None:
+    """Ten processes that use a new database at the same time all succeed."""
     assert process("create", "10").communicate(timeout=30)[0] == "10\n"
 
 
 def test_database_of_an_earlier_release(database: Database, state_path: Path) -> None:
-    """Tables that an earlier release did not have are added to its database; what is there stays."""
+    """Tables that an earlier release did not have are added to its database; existing data stays."""
     with database.write() as connection:
         set_meta(connection, "key", "value")
         connection.execute(sa.text("DROP TABLE event"))
@@ -65,7 +65,7 @@ def test_database_of_an_earlier_release(database: Database, state_path: Path) ->
 
 
 def test_database_newer_schema(database: Database) -> None:
-    """A database of a newer release is refused, with both versions and a way out."""
+    """A database of a newer release is refused; the message names both versions and a solution."""
     with database.write() as connection:
         set_meta(connection, "schema_version", "2")
     database.close()
@@ -74,7 +74,7 @@ def test_database_newer_schema(database: Database) -> None:
 
 
 def test_database_garbage(database: Database, state_path: Path) -> None:
-    """A file that is no database is reported as such, and left as it is."""
+    """A file that is not a database is reported as such, and unchanged."""
     state_path.mkdir()
     path = state_path / "ocm.sqlite3"
     path.write_bytes(b"no database" * 100)
@@ -85,14 +85,14 @@ def test_database_garbage(database: Database, state_path: Path) -> None:
 
 
 def test_database_unwritable_place(tmp_path: Path) -> None:
-    """A folder that cannot be made is a failure of the state, not of the program."""
+    """A folder that cannot be created is a ``StateError``."""
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match="cannot be created"), Database(f"sqlite:///{tmp_path}/file/x").read():
         pass
 
 
 def test_write_rolls_back(database: Database) -> None:
-    """What is written before an exception is not kept, and the exception is the caller's own."""
+    """An exception rolls the transaction back, and is passed on unchanged."""
 
     def work() -> None:
         with database.write() as connection:
@@ -105,8 +105,8 @@ def test_write_rolls_back(database: Database) -> None:
         assert get_meta(connection, "key") is None
 
 
-def test_write_directly_is_whole(database: Database) -> None:
-    """Past SQLAlchemy too all is written or nothing, alone, and what fails is a failure of the state."""
+def test_write_directly_is_atomic(database: Database) -> None:
+    """A transaction that bypasses SQLAlchemy is atomic and exclusive, too, and its failures are ``StateError``."""
     insert = meta.insert()
 
     def write(*values: str | None) -> None:
@@ -127,7 +127,7 @@ def test_write_directly_is_whole(database: Database) -> None:
 
 
 def test_write_integrity_error(database: Database) -> None:
-    """A row that breaks a rule is the caller's business, as SQLAlchemy reports it."""
+    """A row that violates a constraint raises SQLAlchemy's own error."""
     row = {"name": "alice", "token_sha256": "0", "created_at": 0.0, "updated_at": 0.0}
     with database.write() as connection:
         connection.execute(user.insert(), row)
@@ -135,7 +135,7 @@ def test_write_integrity_error(database: Database) -> None:
         connection.execute(user.insert(), row)
 
 
-def test_write_is_alone(database: Database, process: Callable[..., Popen[str]]) -> None:
+def test_write_is_exclusive(database: Database, process: Callable[..., Popen[str]]) -> None:
     """A writer waits for another process's transaction; a reader does not."""
     with database.write() as connection:
         set_meta(connection, "key", "before")
@@ -155,7 +155,7 @@ def test_write_is_alone(database: Database, process: Callable[..., Popen[str]]) 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_database_removed(database: Database, state_path: Path, is_replaced: bool) -> None:
-    """A file that was removed, or replaced, is noticed at the next use: nothing goes on into the one that is gone."""
+    """A file that was removed or replaced is noticed at the next use: nothing more is written to the old one."""
     with database.write() as connection:
         set_meta(connection, "key", "old")
     for path in list(state_path.glob("ocm.sqlite3*")):
@@ -174,7 +174,7 @@ def test_database_removed(database: Database, state_path: Path, is_replaced: boo
 def test_database_removed_while_writing(
     database: Database, state_path: Path, way: Callable[[Database], AbstractContextManager[object]], is_made_again: bool
 ) -> None:
-    """A commit into a file that is gone by then is not called one, also when another thread has made a new one."""
+    """A commit to a file removed in the meantime is an error, also if another thread has created a new one."""
 
     def work() -> None:
         with way(database):
@@ -192,7 +192,7 @@ def test_database_removed_while_writing(
 
 
 def test_add_event(database: Database) -> None:
-    """An event is kept with its detail."""
+    """An event is stored with its detail."""
     with database.write() as connection:
         add_event(connection, 5.0, "cli", "add-user", "alice", {"models": ["gpt-*"]})
     with database.read() as connection:

@@ -1,4 +1,4 @@
-"""TLS sessions to upstream are resumed, and only where that is safe."""
+"""TLS sessions to upstream are resumed, but only when that is safe."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ NAMES = ("localhost", "127.0.0.1")
 
 
 class Handler(socketserver.BaseRequestHandler):
-    """Answers one request with whether its connection resumed a session, and closes. It reads no body."""
+    """Reports in one response whether the connection resumed a session, and closes it. Reads no request body."""
 
     server: Server
 
     def handle(self) -> None:
         if self.server.is_refusing:
             return
-        # What still waited for an acknowledgement would be lost with the rest of a request that was not read.
+        # Unacknowledged data would be lost because the rest of the request was not read.
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self.server.context.wrap_socket(self.request, server_side=True) as connection:
             received = b""
@@ -60,7 +60,7 @@ class Server(socketserver.ThreadingTCPServer):
         self.forget()
 
     def forget(self) -> None:
-        """Take new keys for tickets, as after a restart."""
+        """Use new keys for tickets, as after a restart."""
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.maximum_version = self._version
         self._authority.issue_cert(*NAMES).configure_cert(self.context)
@@ -68,7 +68,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Whom the client trusts."""
+    """The certificate authority that the client trusts."""
     return trustme.CA()
 
 
@@ -84,28 +84,28 @@ def server(request: pytest.FixtureRequest, authority: trustme.CA) -> Iterator[Se
 
 
 class OneCredential(CredentialSource):
-    """A credential that nobody refuses."""
+    """Provides a credential that is never rejected."""
 
     def __init__(self) -> None:
         """There is no file."""
 
     def current(self) -> Credential:
-        """The one."""
+        """Return the credential."""
         return Credential(Mode.API_KEY, "sk-x")
 
     def replacement(self, rejected: Credential) -> Credential:
-        """The same."""
+        """Return the same credential."""
         return rejected
 
 
 def trusting(authority: trustme.CA) -> ResumingContext:
-    """A context as the service makes it."""
+    """Return a context with the options of the service."""
     return contexts.build_upstream_context(Certificate(certificate=authority.cert_pem.bytes().decode()), {})
 
 
 @contextlib.contextmanager
 def client_of(server: Server, authority: trustme.CA) -> Iterator[Upstream]:
-    """Upstream as the service makes it, towards the server."""
+    """Return an upstream with the options of the service, for the server."""
     upstream = Upstream(
         OneCredential(),
         chatgpt_base_url="https://unused.example",
@@ -119,12 +119,12 @@ def client_of(server: Server, authority: trustme.CA) -> Iterator[Upstream]:
 
 
 def ask(upstream: Upstream) -> bytes:
-    """What the server says of a new connection."""
+    """Return the server's report about a new connection."""
     return b"".join(upstream.open(ClientRequest("GET", api_target("/v1/models"), [], None)).pieces())
 
 
-def test_an_answer_before_the_end_of_the_request(server: Server, authority: trustme.CA) -> None:
-    """It is read, though the request broke off and OpenSSL has a part of it left."""
+def test_a_response_before_the_end_of_the_request(server: Server, authority: trustme.CA) -> None:
+    """An early response is read although the request failed and OpenSSL still has a part of it to send."""
     content = io.BytesIO(bytes(16 * 1024 * 1024))
     with client_of(server, authority) as upstream, read_body(content, announced=None, limit=2**25) as body:
         answer = b"".join(upstream.open(ClientRequest("POST", api_target("/v1/responses"), [], body)).pieces())
@@ -132,13 +132,13 @@ def test_an_answer_before_the_end_of_the_request(server: Server, authority: trus
 
 
 def test_later_connections_resume(server: Server, authority: trustme.CA) -> None:
-    """The first connection shakes hands in full, all later ones take up what it agreed."""
+    """The first connection does a full handshake, and all later ones resume its session."""
     with client_of(server, authority) as upstream:
         assert [ask(upstream) for _ in range(4)] == [b"full", b"resumed", b"resumed", b"resumed"]
 
 
 def test_a_server_that_forgot(server: Server, authority: trustme.CA) -> None:
-    """A session that the server does not know any more costs a full handshake, once."""
+    """A session that the server has forgotten causes one full handshake."""
     with client_of(server, authority) as upstream:
         answers = [ask(upstream), ask(upstream)]
         server.forget()
@@ -146,8 +146,8 @@ def test_a_server_that_forgot(server: Server, authority: trustme.CA) -> None:
     assert answers == [b"full", b"resumed", b"full", b"resumed"]
 
 
-def test_a_handshake_that_fails(server: Server, authority: trustme.CA) -> None:
-    """A session is not offered again after the handshake that failed with it."""
+def test_a_failed_handshake(server: Server, authority: trustme.CA) -> None:
+    """A session is not offered again after a failed handshake."""
     with client_of(server, authority) as upstream:
         answers = [ask(upstream), ask(upstream)]
         server.is_refusing = True
@@ -159,7 +159,7 @@ def test_a_handshake_that_fails(server: Server, authority: trustme.CA) -> None:
 
 
 def test_a_session_is_for_one_name(server: Server, authority: trustme.CA) -> None:
-    """Under another name the certificate is looked at again: a resumed session says nothing of that name."""
+    """For another name the certificate is verified again, because a session does not cover that name."""
     context = trusting(authority)
     reused = []
     for name in ("localhost", "127.0.0.1", "localhost", "127.0.0.1"):
@@ -175,7 +175,7 @@ def test_a_session_is_for_one_name(server: Server, authority: trustme.CA) -> Non
 
 
 class Heap(ctypes.Structure):
-    """What glibc tells of its heaps (mallinfo2(3)), as far as is asked here."""
+    """The statistics of glibc's heaps (mallinfo2(3)) that are used here."""
 
     _fields_ = (("_others", ctypes.c_size_t * 7), ("used", ctypes.c_size_t), ("_more", ctypes.c_size_t * 2))
 
@@ -185,7 +185,7 @@ heap.restype = Heap
 
 
 def shake_hands(*sides: ssl.SSLSocket) -> None:
-    """Let two ends of a connection, which do not block, shake hands."""
+    """Complete the handshake between two non-blocking ends of a connection."""
     waiting = set(sides)
     while waiting:
         for side in tuple(waiting):
@@ -196,7 +196,7 @@ def shake_hands(*sides: ssl.SSLSocket) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_response_that_has_begun_holds_no_buffer(authority: trustme.CA, version: ssl.TLSVersion) -> None:
-    """When a response has begun OpenSSL has let its buffers go, and upstream was sent nothing for it."""
+    """Once a response has begun, OpenSSL has freed its buffers, and nothing was sent to upstream for that."""
     context, server_context = trusting(authority), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_context.maximum_version = version
     authority.issue_cert(*NAMES).configure_cert(server_context)

@@ -1,4 +1,4 @@
-"""Opening requests to OpenAI: exact out, exact back, as it arrives, and nothing left open."""
+"""Requests to OpenAI and their responses: exact in both directions, without delay, and nothing left open."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ RESPONSES = b'{"model": "gpt-5.5", "stream": true, "input": "hi"}'
 
 @dataclass
 class FixedCredentials(CredentialSource):
-    """Gives the credentials it was made with, one after the other."""
+    """Provides the given credentials in order."""
 
     credentials: list[Credential]
     replaced: list[Credential] = field(default_factory=list)
 
     def current(self) -> Credential:
-        """The first of them."""
+        """Return the first one."""
         return self.credentials[0]
 
     def replacement(self, rejected: Credential) -> Credential:
-        """The next one, for good."""
+        """Return the next one, from now on."""
         self.replaced.append(rejected)
         if len(self.credentials) > 1:
             self.credentials.pop(0)
@@ -53,13 +53,13 @@ class FixedCredentials(CredentialSource):
 
 
 def chatgpt(simulator: Simulator, **options: Any) -> Credential:
-    """A ChatGPT credential that the simulator has just issued."""
+    """Return a ChatGPT credential newly issued by the simulator."""
     tokens = simulator.credential(**options)["tokens"]
     return Credential(Mode.CHATGPT, tokens["access_token"], account_id=tokens["account_id"])
 
 
 def upstream_for(simulator: Simulator, *credentials: Credential, **options: Any) -> Upstream:
-    """Upstream, seen with the given credentials, or with a fresh ChatGPT one."""
+    """Return an upstream with the given credentials, or with a new ChatGPT one."""
     return Upstream(
         FixedCredentials(list(credentials) or [chatgpt(simulator)]),
         chatgpt_base_url=simulator.chatgpt_base_url,
@@ -69,18 +69,18 @@ def upstream_for(simulator: Simulator, *credentials: Credential, **options: Any)
 
 
 def post(target: str = "/v1/responses", body: bytes = RESPONSES, **options: Any) -> ClientRequest:
-    """A client's request."""
+    """Return a client's request."""
     fields = options.pop("fields", [("content-type", "application/json"), ("accept", "text/event-stream")])
     return ClientRequest("POST", api_target(target), fields, Body(io.BytesIO(body), len(body)), **options)
 
 
 def get(target: str, method: str = "GET", fields: list[tuple[str, str]] | None = None) -> ClientRequest:
-    """A client's request without a body."""
+    """Return a client's request without a body."""
     return ClientRequest(method, api_target(target), fields or [], None)
 
 
 def whole(response: UpstreamResponse) -> bytes:
-    """The response's body, read to its end."""
+    """Return the body of the response, read to its end."""
     try:
         return b"".join(response.pieces())
     finally:
@@ -89,7 +89,7 @@ def whole(response: UpstreamResponse) -> bytes:
 
 @pytest.fixture
 def upstream(simulator: Simulator) -> Iterator[Upstream]:
-    """Upstream with a fresh ChatGPT credential."""
+    """An upstream with a new ChatGPT credential."""
     opened = upstream_for(simulator)
     yield opened
     opened.close()
@@ -101,7 +101,7 @@ def upstream(simulator: Simulator) -> Iterator[Upstream]:
 def test_bytes_arrive_as_sent(
     simulator: Simulator, upstream: Upstream, framing: str, chunking: str | int, encoding: str | None
 ) -> None:
-    """Every framing, chunking and content encoding is passed on octet for octet."""
+    """Every framing, chunking and content encoding is passed on byte for byte."""
     simulator.plan(Plan(framing=framing, chunking=chunking, encoding=encoding, events=20, event_bytes=100))
     response = upstream.open(post())
     body = whole(response)
@@ -110,8 +110,8 @@ def test_bytes_arrive_as_sent(
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
-def test_an_event_leaves_as_soon_as_it_arrives(simulator: Simulator, upstream: Upstream, framing: str) -> None:
-    """The first event is here before the second is sent, whatever the framing."""
+def test_an_event_is_passed_on_immediately(simulator: Simulator, upstream: Upstream, framing: str) -> None:
+    """The first event arrives before the second is sent, with any framing."""
     gate = simulator.gate().after(1)
     simulator.plan(Plan(framing=framing, gate=gate, events=3))
     response = upstream.open(post())
@@ -126,7 +126,7 @@ def test_an_event_leaves_as_soon_as_it_arrives(simulator: Simulator, upstream: U
 
 
 def test_a_piece_of_a_chunk_does_not_wait_for_the_rest(simulator: Simulator, upstream: Upstream) -> None:
-    """One large chunk is passed on as it arrives, not when it is whole."""
+    """A large chunk is passed on as it arrives, not when it is complete."""
     gate = simulator.gate().after(1)
     simulator.plan(Plan(framing="length", body=bytes(300_000), event_bytes=100_000, gate=gate))
     response = upstream.open(post())
@@ -138,7 +138,7 @@ def test_a_piece_of_a_chunk_does_not_wait_for_the_rest(simulator: Simulator, ups
 
 
 def test_a_large_body_is_not_read_ahead(simulator: Simulator, upstream: Upstream) -> None:
-    """What nobody asks for yet stays with upstream: no piece is larger than a block."""
+    """No more is read than requested: no piece is larger than a block."""
     simulator.plan(Plan(body=bytes(8 * 2**20), framing="chunked", chunking="whole"))
     response = upstream.open(post())
     sizes = [len(piece) for piece in response.pieces()]
@@ -147,8 +147,8 @@ def test_a_large_body_is_not_read_ahead(simulator: Simulator, upstream: Upstream
     assert max(sizes) <= 65536
 
 
-def test_the_request_goes_out_exactly(simulator: Simulator, upstream: Upstream) -> None:
-    """Target octet for octet, the client's fields in order, the owner's account, and nothing of a library's."""
+def test_the_request_is_sent_exactly(simulator: Simulator, upstream: Upstream) -> None:
+    """The request has its target byte for byte, the client's fields in order, the owner's account, and nothing else."""
     fields = [
         ("session_id", "s-1"),
         ("CONVERSATION_ID", "c-1"),
@@ -177,14 +177,14 @@ def test_the_request_goes_out_exactly(simulator: Simulator, upstream: Upstream) 
 
 
 @pytest.mark.parametrize("target", ["/v1/models?", "/v1/models/a%2fb", "/v1/x;y=%7e", "/v1/%7Ex/"])
-def test_the_target_is_not_normalised(simulator: Simulator, upstream: Upstream, target: str) -> None:
-    """Escapes keep their case, an empty query its mark."""
+def test_the_target_is_not_normalized(simulator: Simulator, upstream: Upstream, target: str) -> None:
+    """Escapes keep their case, and an empty query its question mark."""
     whole(upstream.open(get(target)))
     assert simulator.requests[0].target == "/backend-api/codex" + target[len("/v1") :]
 
 
 def test_an_api_key_goes_to_the_platform(simulator: Simulator) -> None:
-    """With an API key /v1 stays in the path, and no account is named."""
+    """With an API key, /v1 stays in the path, and no account is sent."""
     upstream = upstream_for(simulator, Credential(Mode.API_KEY, simulator.api_key()))
     assert b'"object":"list"' in whole(upstream.open(get("/v1/models")))
     assert simulator.requests[0].target == "/v1/models"
@@ -193,7 +193,7 @@ def test_an_api_key_goes_to_the_platform(simulator: Simulator) -> None:
 
 
 def test_chat_completions_need_an_api_key(simulator: Simulator, upstream: Upstream) -> None:
-    """Behind a ChatGPT credential there are none; the client is told so and upstream is not asked."""
+    """With a ChatGPT credential, the client gets an error and no request is sent to upstream."""
     with pytest.raises(EndpointUnavailable, match=r"/v1/chat/completions needs an OpenAI API key"):
         upstream.open(post("/v1/chat%2Fcompletions"))
     assert simulator.requests == []
@@ -211,8 +211,8 @@ def test_configured_headers_go_out(simulator: Simulator) -> None:
 @pytest.mark.parametrize(
     ("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304), ("GET", 301), ("GET", 404), ("GET", 200)]
 )
-def test_connections_are_used_again(simulator: Simulator, upstream: Upstream, method: str, status: int) -> None:
-    """A response that ended gives its connection back, also one that has no body."""
+def test_connections_are_reused(simulator: Simulator, upstream: Upstream, method: str, status: int) -> None:
+    """The connection is reused after a response has ended, also one without a body."""
     for _ in range(3):
         simulator.plan(
             Plan(status=status, body=b"gone" if status not in {204, 304} else b"", fields=[("Location", "/x")])
@@ -224,7 +224,7 @@ def test_connections_are_used_again(simulator: Simulator, upstream: Upstream, me
 
 
 def test_a_redirect_is_passed_on(simulator: Simulator, upstream: Upstream) -> None:
-    """A 307 is the client's to follow, with its body and Location as they are."""
+    """A 307 is passed on unchanged for the client to follow."""
     simulator.plan(Plan(status=307, body=b"over there", fields=[("Location", "https://x.example/\xfc?%zz")]))
     response = upstream.open(post())
     assert dict(response.fields)["Location"] == "https://x.example/\xfc?%zz"
@@ -232,8 +232,8 @@ def test_a_redirect_is_passed_on(simulator: Simulator, upstream: Upstream) -> No
     assert len(simulator.requests) == 1
 
 
-def test_interim_responses_do_not_shift_the_answers(simulator: Simulator, upstream: Upstream) -> None:
-    """After a 102 and a 103 the next request on the connection still gets its own answer."""
+def test_interim_responses_do_not_shift_responses(simulator: Simulator, upstream: Upstream) -> None:
+    """After a 102 and a 103 the next request on the connection still gets its own response."""
     simulator.plan(Plan(early_hints=True, body=b"first"))
     simulator.plan(Plan(body=b"second"))
     assert whole(upstream.open(get("/v1/models"))) == b"first"
@@ -242,7 +242,7 @@ def test_interim_responses_do_not_shift_the_answers(simulator: Simulator, upstre
 
 
 def test_cookies_cross_no_request(simulator: Simulator, upstream: Upstream) -> None:
-    """What upstream sets is neither kept, nor sent again, nor passed on."""
+    """Upstream's cookies are neither stored, nor sent again, nor passed on."""
     simulator.plan(Plan(set_cookie=["a=1; Path=/", "b=2"]))
     response = upstream.open(post())
     whole(response)
@@ -252,7 +252,7 @@ def test_cookies_cross_no_request(simulator: Simulator, upstream: Upstream) -> N
 
 
 def test_a_stale_connection_is_replaced(simulator: Simulator, upstream: Upstream) -> None:
-    """A pooled connection that upstream closed in the meantime costs no error, body and all."""
+    """A pooled connection that upstream has closed is replaced without an error, also for a request with a body."""
     simulator.plan(Plan(close_idle=True))
     whole(upstream.open(post()))
     assert simulator.wait_for(lambda: simulator.open_connections == 0)
@@ -260,8 +260,8 @@ def test_a_stale_connection_is_replaced(simulator: Simulator, upstream: Upstream
     assert [seen.body for seen in simulator.requests] == [RESPONSES, RESPONSES]
 
 
-def test_a_reset_on_a_used_connection_is_tried_once_more(simulator: Simulator, upstream: Upstream) -> None:
-    """A pooled connection that dies under the request is replaced once; a fresh one that dies is an error."""
+def test_a_reset_on_a_pooled_connection_is_retried_once(simulator: Simulator, upstream: Upstream) -> None:
+    """A pooled connection that breaks during the request is replaced once; if a new one breaks, that is an error."""
     whole(upstream.open(post()))
     simulator.plan(Plan(cut_at="status"))
     assert b"response.completed" in whole(upstream.open(post()))
@@ -282,7 +282,7 @@ def test_a_reset_on_a_used_connection_is_tried_once_more(simulator: Simulator, u
     ],
 )
 def test_a_truncated_response_is_noticed(simulator: Simulator, upstream: Upstream, plan: Plan) -> None:
-    """What came before the cut is passed on; the cut is an error, and its connection is not used again."""
+    """The data before the cut is passed on; the cut is an error, and its connection is not reused."""
     simulator.plan(plan)
     response = upstream.open(post())
     received: list[bytes] = []
@@ -306,7 +306,7 @@ def test_a_truncated_response_is_noticed(simulator: Simulator, upstream: Upstrea
     ],
 )
 def test_failures_before_the_response(simulator: Simulator, plan: Plan, error: type[OcmError]) -> None:
-    """Every failure before the response is one of ours, with a fixed sentence."""
+    """Every failure before the response is raised as one of our errors, with a fixed message."""
     upstream = upstream_for(simulator, silence_timeout_seconds=0.3 if error is UpstreamTimeout else 30)
     simulator.plan(plan)
     with pytest.raises(error) as raised:
@@ -316,8 +316,8 @@ def test_failures_before_the_response(simulator: Simulator, plan: Plan, error: t
     upstream.close()
 
 
-def test_silence_before_the_answer_to_a_handshake(simulator: Simulator) -> None:
-    """An opening handshake that upstream does not answer is given up long before a turn would be."""
+def test_silence_before_the_response_to_a_handshake(simulator: Simulator) -> None:
+    """An opening handshake without a response times out long before a turn would."""
     upstream = upstream_for(simulator, handshake_timeout_seconds=0.3)
     simulator.plan(Plan(upgrade=True, silence_before_status=True))
     fields = [("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]
@@ -327,7 +327,7 @@ def test_silence_before_the_answer_to_a_handshake(simulator: Simulator) -> None:
 
 
 def test_silence_within_a_response_ends_it(simulator: Simulator) -> None:
-    """Upstream that falls silent in mid-stream is cut off after the configured time."""
+    """If upstream is silent within a stream, the stream is cut after the configured timeout."""
     upstream = upstream_for(simulator, silence_timeout_seconds=3)
     simulator.plan(Plan(silence_after=2))
     response = upstream.open(post())
@@ -338,8 +338,8 @@ def test_silence_within_a_response_ends_it(simulator: Simulator) -> None:
     upstream.close()
 
 
-def test_nobody_there(simulator: Simulator, upstream: Upstream) -> None:
-    """A refused connection is an error of ours."""
+def test_connection_refused(simulator: Simulator, upstream: Upstream) -> None:
+    """A refused connection is raised as one of our errors."""
     simulator.stop()
     with pytest.raises(UpstreamUnreachable, match=r"^OpenAI cannot be reached\.$"):
         upstream.open(post())
@@ -347,7 +347,7 @@ def test_nobody_there(simulator: Simulator, upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("plan", [Plan(silence_before_status=True), Plan(silence_after=1)])
 def test_abort_wakes_a_silent_exchange(simulator: Simulator, upstream: Upstream, plan: Plan) -> None:
-    """An exchange ends at once when it is aborted, before its response and within it, and is not tried again."""
+    """An aborted exchange ends immediately, before its response or within it, and is not retried."""
     whole(upstream.open(post()))
     simulator.plan(plan)
     request = post(exchange=Exchange())
@@ -369,8 +369,8 @@ def test_abort_wakes_a_silent_exchange(simulator: Simulator, upstream: Upstream,
     assert len(simulator.requests) == 2
 
 
-def test_abort_after_the_end_spares_the_next_exchange(simulator: Simulator, upstream: Upstream) -> None:
-    """Once a response ended, its connection belongs to the next request: a late abort does not hit that one."""
+def test_late_abort_does_not_affect_the_next_exchange(simulator: Simulator, upstream: Upstream) -> None:
+    """After a response has ended, a late abort does not affect the next request on its connection."""
     first = post(exchange=Exchange())
     whole(upstream.open(first))
     gate = simulator.gate().after(1)
@@ -382,8 +382,8 @@ def test_abort_after_the_end_spares_the_next_exchange(simulator: Simulator, upst
     assert len({seen.connection_id for seen in simulator.requests}) == 1
 
 
-def test_401_is_tried_once_more_with_another_credential(simulator: Simulator) -> None:
-    """A credential that upstream refuses is replaced, and the body is sent again."""
+def test_401_is_retried_once_with_another_credential(simulator: Simulator) -> None:
+    """A credential that upstream rejects is replaced, and the body is sent again."""
     stale, fresh = chatgpt(simulator, expires_in=-5), chatgpt(simulator)
     upstream = upstream_for(simulator, stale, fresh)
     assert b"response.completed" in whole(upstream.open(post()))
@@ -391,8 +391,8 @@ def test_401_is_tried_once_more_with_another_credential(simulator: Simulator) ->
     upstream.close()
 
 
-def test_401_twice_is_the_owners_business(simulator: Simulator) -> None:
-    """Upstream's 401 never reaches the client, who would sign in again for nothing."""
+def test_401_twice_is_not_passed_on(simulator: Simulator) -> None:
+    """Upstream's 401 never reaches the client, which would sign in again needlessly."""
     upstream = upstream_for(simulator, chatgpt(simulator, expires_in=-5))
     with pytest.raises(CredentialRejected, match="owner must sign in again"):
         upstream.open(post())
@@ -400,8 +400,8 @@ def test_401_twice_is_the_owners_business(simulator: Simulator) -> None:
     upstream.close()
 
 
-def test_upstream_that_answers_early_is_heard(simulator: Simulator, upstream: Upstream) -> None:
-    """A refusal sent before the body was read is passed on."""
+def test_early_response_is_passed_on(simulator: Simulator, upstream: Upstream) -> None:
+    """A response sent before the request body was read is passed on."""
     simulator.plan(Plan(status=413, refuse_body=True, error=("too_large", "too large")))
     response = upstream.open(post(body=bytes(4 * 2**20)))
     assert response.status == 413
@@ -410,7 +410,7 @@ def test_upstream_that_answers_early_is_heard(simulator: Simulator, upstream: Up
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """A certificate authority that nobody else trusts."""
+    """A certificate authority for the tests only."""
     return trustme.CA()
 
 
@@ -424,7 +424,7 @@ def secure_simulator(authority: trustme.CA) -> Iterator[Simulator]:
 
 
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    """A context that trusts the authority alone."""
+    """Return a context that trusts only the authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     return context
@@ -441,7 +441,7 @@ def test_tls_is_verified_and_reused(secure_simulator: Simulator, authority: trus
 
 
 def test_a_certificate_for_another_name_is_refused(authority: trustme.CA) -> None:
-    """However much it is trusted."""
+    """A trusted certificate is refused if it has another name."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("elsewhere.test").configure_cert(context)
     with Simulator("localhost", ssl_context=context) as simulator:
@@ -453,7 +453,7 @@ def test_a_certificate_for_another_name_is_refused(authority: trustme.CA) -> Non
 
 
 class Finished(ssl.SSLContext):
-    """A context that is not to be changed any more."""
+    """A context that must not be changed any more."""
 
     is_finished = False
 
@@ -466,8 +466,8 @@ class Finished(ssl.SSLContext):
         super().__setattr__(name, value)
 
 
-def test_the_context_is_left_as_it_is(secure_simulator: Simulator, authority: trustme.CA) -> None:
-    """Connections are made from it in many threads at once."""
+def test_the_context_is_not_modified(secure_simulator: Simulator, authority: trustme.CA) -> None:
+    """The shared context is not modified for new connections, which many threads make concurrently."""
     context = Finished(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     context.is_finished = True
@@ -477,7 +477,7 @@ def test_the_context_is_left_as_it_is(secure_simulator: Simulator, authority: tr
 
 
 def test_abort_wakes_a_silent_exchange_over_tls(secure_simulator: Simulator, authority: trustme.CA) -> None:
-    """TLS makes no difference to an abort."""
+    """An abort works over TLS, too."""
     upstream = upstream_for(secure_simulator, tls=trusting(authority))
     secure_simulator.plan(Plan(silence_after=1))
     response = upstream.open(post())
@@ -501,13 +501,13 @@ def test_an_unknown_authority_is_refused(secure_simulator: Simulator) -> None:
 
 @pytest.fixture(params=["socks5h", "http"])
 def proxy(request: pytest.FixtureRequest) -> Iterator[tuple[str, ForwardProxy]]:
-    """A proxy that wants a password with awkward characters, and its URL."""
+    """A proxy that requires a password with special characters, and its URL."""
     handler = Socks5 if request.param == "socks5h" else HttpProxy
     with ForwardProxy(handler).running() as running:
         yield f"{request.param}://scout:p%40ss%3Aword@127.0.0.1:{running.port}", running
 
 
-def test_the_way_out_is_the_configured_proxy(
+def test_the_configured_proxy_is_used(
     secure_simulator: Simulator, authority: trustme.CA, proxy: tuple[str, ForwardProxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests go through the configured proxy, which resolves the name; the environment's proxies are ignored."""

@@ -1,4 +1,4 @@
-"""What goes over a connection to upstream, octet for octet, and when a request is sent a second time."""
+"""The bytes on a connection to upstream, and when a request is retried."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ BODY = b'{"model": "gpt-5.5"}'
 
 
 class OneCredential(CredentialSource):
-    """A credential that nobody refuses."""
+    """Provides a credential that is never rejected."""
 
     def __init__(self) -> None:
         """There is no file."""
 
     def current(self) -> Credential:
-        """The one."""
+        """Return the credential."""
         return Credential(Mode.API_KEY, "sk-x")
 
     def replacement(self, rejected: Credential) -> Credential:
-        """The same."""
+        """Return the same credential."""
         return rejected
 
 
 class Scripted(threading.Thread):
-    """A server that answers with these octets, one request after another, and leaves when there are none.
+    """A server that sends the given responses to successive requests, and then exits.
 
-    :ivar reads: what each read of a request gave.
+    :ivar reads: the bytes of each read.
     """
 
     def __init__(self, *answers: bytes) -> None:
@@ -67,7 +67,7 @@ class Scripted(threading.Thread):
 
 @contextmanager
 def upstream_at(server: Scripted) -> Iterator[Upstream]:
-    """Upstream as the service opens it, towards the server."""
+    """Return an upstream with the options of the service, for the server."""
     upstream = Upstream(
         OneCredential(),
         chatgpt_base_url="http://unused.example",
@@ -84,13 +84,13 @@ def upstream_at(server: Scripted) -> Iterator[Upstream]:
 
 
 def ask(upstream: Upstream) -> bytes:
-    """Send the request; return what the body of the answer is."""
+    """Send the request; return the body of the response."""
     request = ClientRequest("POST", api_target("/v1/responses"), [], Body(io.BytesIO(BODY), len(BODY)))
     return b"".join(upstream.open(request).pieces())
 
 
-def test_a_small_request_goes_out_in_one_piece() -> None:
-    """Head and body arrive with one read: no packet waits for the one before."""
+def test_a_small_request_is_sent_in_one_piece() -> None:
+    """Head and body arrive in one read: no packet waits for the previous one."""
     server = Scripted(WHOLE)
     with upstream_at(server) as upstream:
         assert ask(upstream) == b"ok"
@@ -109,19 +109,19 @@ def test_a_small_request_goes_out_in_one_piece() -> None:
         pytest.param(b"HTTP/1.1 103 Early Hints\r\n\r\n", id="hints-alone"),
     ],
 )
-def test_a_request_that_was_heard_is_not_sent_again(answer: bytes) -> None:
-    """A kept connection that ends after some octets was not stale: upstream works on the turn already."""
+def test_a_request_that_was_received_is_not_retried(answer: bytes) -> None:
+    """A pooled connection that is closed after some bytes was not stale: upstream is already processing the turn."""
     server = Scripted(WHOLE, answer)
     with upstream_at(server) as upstream:
         assert ask(upstream) == b"ok"
         with pytest.raises(UpstreamUnreachable, match="cannot be reached") as raised:
             ask(upstream)
-    # A second attempt would have met nobody: the server takes one connection.
+    # A second attempt would have failed: the server accepts one connection.
     assert "closed within a response head" in (raised.value.detail or "")
 
 
-def test_what_is_not_http_is_not_waited_for() -> None:
-    """The first octets tell, though no line ends and the connection stays."""
+def test_a_response_that_is_not_http_is_rejected() -> None:
+    """A response that is not HTTP is rejected at its first bytes, without waiting for a line to end."""
     server = Scripted(b"SSH-2.0-", WHOLE)
     with upstream_at(server) as upstream, pytest.raises(UpstreamUnreachable):
         ask(upstream)
@@ -130,7 +130,7 @@ def test_what_is_not_http_is_not_waited_for() -> None:
 @pytest.mark.parametrize("value", ["a\r\nx: b", "a\nx: b", "a\rb", "a\0b"])
 @pytest.mark.parametrize("place", ["target", "name", "value"])
 def test_a_request_cannot_be_split(value: str, place: str) -> None:
-    """What would end a line of the head is refused, wherever it stands."""
+    """A line break is refused anywhere in the head."""
     fields = {"target": ("x", "y"), "name": (value, "y"), "value": ("x", value)}[place]
     head = RequestHead(value if place == "target" else "/", [fields], Exchange())
     with pytest.raises(ValueError, match="not allowed in fields"):
