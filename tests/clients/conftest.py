@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.clients.nginx import Nginx, run_nginx
-from tests.faults.conftest import lasting_stack, stack, start_stack
+from tests.faults.conftest import shared_stack, stack, start_stack
 
-__all__ = ["lasting_stack", "stack", "start_stack"]
+__all__ = ["shared_stack", "stack", "start_stack"]
 
 
 @pytest.fixture

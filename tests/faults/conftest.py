@@ -17,7 +17,7 @@ MAX_IDLE_CONNECTIONS = 2 * 9
 
 
 @pytest.fixture(scope="module")
-def lasting_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack shared by the tests of a module, after each of which it must still work."""
     with Simulator() as simulator, run_stack(simulator, tmp_path_factory.mktemp("faults")) as stack:
         # A worker that is still starting grows, and has no last valid credential to fall back to.
@@ -26,13 +26,13 @@ def lasting_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def stack(lasting_stack: Stack) -> Iterator[Stack]:
+def stack(shared_stack: Stack) -> Iterator[Stack]:
     """The module's stack, with an empty request log; afterwards it must work, with nothing left open upstream."""
-    simulator = lasting_stack.simulator
+    simulator = shared_stack.simulator
     assert simulator.wait_for(lambda: simulator.open_streams == 0)
     simulator.clear()
-    yield lasting_stack
-    assert lasting_stack.serves()
+    yield shared_stack
+    assert shared_stack.serves()
     assert simulator.wait_for(lambda: simulator.open_streams == 0)
     assert simulator.wait_for(lambda: simulator.open_connections <= MAX_IDLE_CONNECTIONS)
 

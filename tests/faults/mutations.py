@@ -55,23 +55,23 @@ UPSTREAM = "ocm_wsgi/upstream/client.py"
 WORKER = "ocm_wsgi/server/worker.py"
 
 #: As nginx did before 1.29.7: a truncated response looks complete.
-_HTTP_1_0_TO_US = Edit(NGINX, "proxy_http_version 1.1;", "proxy_http_version 1.0;")
+_HTTP_1_0_TO_SERVICE = Edit(NGINX, "proxy_http_version 1.1;", "proxy_http_version 1.0;")
 _TWO_SERVERS = Edit("tests/clients/nginx.py", 'f"server {upstream};"', 'f"server {upstream}; server {upstream};"')
-_NGINX_TRIES_AGAIN = Edit(
+_NGINX_RETRIES = Edit(
     NGINX, "proxy_next_upstream off;", "proxy_next_upstream error timeout http_502 http_503 http_504 non_idempotent;"
 )
-_NGINX_GOES_ON_ALONE = Edit(NGINX, "proxy_buffering off;", "proxy_buffering off; proxy_ignore_client_abort on;")
+_NGINX_IGNORES_DISCONNECTS = Edit(NGINX, "proxy_buffering off;", "proxy_buffering off; proxy_ignore_client_abort on;")
 _NO_LOCKS = Edit(
     f"{CREDENTIALS}/refresh_process.py",
     "with credential_locks(job.credential_path, state_path=job.state_path, timeout_seconds=timeout_seconds):",
     "if True:",
 )
-_PRESENTED_THOUGH_REFRESHED = Edit(
+_REFRESHED_AGAIN = Edit(
     f"{CREDENTIALS}/refresh_process.py",
     "        if document.fingerprint != self._job.fingerprint:",
     "        if False:",
 )
-_REFUSAL_FORGOTTEN = Edit(
+_REFUSAL_NOT_STORED = Edit(
     f"{CREDENTIALS}/refusal_store.py", "            self._write(_REFUSAL.dump_json(refusal))", "            pass"
 )
 _END_SENT_BEFORE_ITS_RECORD = Edit(
@@ -79,7 +79,7 @@ _END_SENT_BEFORE_ITS_RECORD = Edit(
     "sent, self._withheld = self._withheld + piece[:sendable], piece[sendable:]",
     'sent, self._withheld = self._withheld + piece, b""',
 )
-_CUT_LOOKS_WHOLE = Edit(
+_TRUNCATION_HIDDEN = Edit(
     STREAM,
     '        self._end = f"upstream cut it: {detail}"\n',
     '        self._end = ""\n        self._send(b"", LAST_CHUNK)\n        self._advance()\n        return\n',
@@ -100,10 +100,10 @@ def lax(request):
         request.body = Body(LengthReader(request.unreader, int((length or "0").split(",")[0])))
 message.Request.set_body_reader = lax""",
 )
-_STALE_IS_AN_ERROR = Edit(
+_STALE_CONNECTION_NOT_RETRIED = Edit(
     CONNECTIONS, "                raise StaleConnection(", "                raise ConnectionError("
 )
-_POOL_NOT_LOOKED_AT = Edit(
+_POOL_NOT_CHECKED = Edit(
     CONNECTIONS,
     "        conn = super()._get_conn(timeout)",
     "        import urllib3.connectionpool as pools\n\n        pools.is_connection_dropped = lambda conn: False\n"
@@ -119,7 +119,7 @@ _NOT_RECORDED = Edit(
     "            while not self._recorders.get().submit(",
     "            while not (on_recorded, record) and (",
 )
-_FAILED_IS_FORGOTTEN = Edit(
+_FAILED_RECORDS_DROPPED = Edit(
     RECORDER,
     "            self._note_failure(exc)\n",
     '            self._settle(batch, "memory")\n            self._note_failure(exc)\n',
@@ -129,8 +129,8 @@ _FILE_READ_ONCE = Edit(
     "return entry.is_settled and entry.version == version_of(self._path)",
     "return seen.is_settled",
 )
-_HANGUP_UNHEARD = Edit(DISCONNECTS, "                    watch.on_disconnect()", "                    pass")
-_CLIENT_UNWATCHED = Edit(
+_DISCONNECT_IGNORED = Edit(DISCONNECTS, "                    watch.on_disconnect()", "                    pass")
+_CLIENT_NOT_WATCHED = Edit(
     STREAM, "        if mask & DISCONNECTED:\n            self._finish(CLIENT_LEFT)\n            return\n", ""
 )
 
@@ -141,8 +141,8 @@ def _setting(name: str) -> Edit:
 
 
 PROCESSES = (
-    Mutation("test_worker_killed_at_each_step[in-the-middle]", _HTTP_1_0_TO_US),
-    Mutation("test_worker_killed_at_each_step[before-the-status]", _NGINX_TRIES_AGAIN, (_TWO_SERVERS,)),
+    Mutation("test_worker_killed_at_each_step[in-the-middle]", _HTTP_1_0_TO_SERVICE),
+    Mutation("test_worker_killed_at_each_step[before-the-status]", _NGINX_RETRIES, (_TWO_SERVERS,)),
     Mutation("test_worker_killed_at_each_step[after-the-terminal-event]", _NOT_RECORDED),
     Mutation(
         "test_workers_killed_while_the_credential_is_refreshed[rotated]",
@@ -179,7 +179,7 @@ STATE = (
         Edit(RECORDER, '            self._settle(overdue, "spool")', "            pass"),
         (Edit(STREAM, "record_seconds: float = 2.0", "record_seconds: float = 3600.0"),),
     ),
-    Mutation("test_disk_full", _FAILED_IS_FORGOTTEN),
+    Mutation("test_disk_full", _FAILED_RECORDS_DROPPED),
     Mutation("test_disk_full", Edit(SPOOL, "            reserve(descriptor, self._reserve_bytes)", "            pass")),
     Mutation(
         "test_database_damaged",
@@ -269,10 +269,10 @@ CREDENTIAL = (
         "test_refresh_endpoint_slow",
         Edit(f"{CREDENTIALS}/refresh_client.py", "timeout=self._timeouts.total_seconds", "timeout=0.001"),
     ),
-    Mutation("test_refresh_token_already_used", _REFUSAL_FORGOTTEN),
-    Mutation("test_refresh_cut_off_after_rotation", _REFUSAL_FORGOTTEN),
+    Mutation("test_refresh_token_already_used", _REFUSAL_NOT_STORED),
+    Mutation("test_refresh_cut_off_after_rotation", _REFUSAL_NOT_STORED),
     Mutation("test_twenty_expiries_under_load", _NO_LOCKS),
-    Mutation("test_twenty_expiries_under_load", _PRESENTED_THOUGH_REFRESHED),
+    Mutation("test_twenty_expiries_under_load", _REFRESHED_AGAIN),
     Mutation(
         "test_one_file_shared_with_the_real_codex[service-first]",
         Edit(
@@ -281,7 +281,7 @@ CREDENTIAL = (
             "            pass",
         ),
     ),
-    Mutation("test_one_file_shared_with_the_real_codex[service-first]", _PRESENTED_THOUGH_REFRESHED),
+    Mutation("test_one_file_shared_with_the_real_codex[service-first]", _REFRESHED_AGAIN),
 )
 
 OPENAI = (
@@ -300,9 +300,9 @@ OPENAI = (
     Mutation(
         "test_upstream_closes_as_a_turn_is_sent[direct]", Edit(CONNECTIONS, "if self._responses:\n", "if True:\n")
     ),
-    Mutation("test_upstream_cuts_off_after_the_head[closed]", _CUT_LOOKS_WHOLE),
+    Mutation("test_upstream_cuts_off_after_the_head[closed]", _TRUNCATION_HIDDEN),
     *(
-        Mutation(f"test_upstream_cuts_off_its_response[{cut}]", _CUT_LOOKS_WHOLE)
+        Mutation(f"test_upstream_cuts_off_its_response[{cut}]", _TRUNCATION_HIDDEN)
         for cut in ("reset", "closed", "bad-chunk")
     ),
     Mutation("test_upstream_cuts_off_its_response[closed]", _CUT_NOT_RECORDED),
@@ -316,7 +316,7 @@ OPENAI = (
             "        if response.status >= 500:\n            response = self._send(request, credential)\n",
         ),
     ),
-    Mutation("test_upstream_error_status[503]", _NGINX_TRIES_AGAIN, (_TWO_SERVERS,)),
+    Mutation("test_upstream_error_status[503]", _NGINX_RETRIES, (_TWO_SERVERS,)),
     Mutation(
         "test_upstream_error_status[429]",
         Edit(NGINX, "proxy_buffering off;", "proxy_buffering off; proxy_intercept_errors on;"),
@@ -337,7 +337,7 @@ OPENAI = (
             "        self.has_excess = self.has_ended and at < len(data)\n",
             '        pieces.append(data[at:] if self.has_ended else b"")\n',
         ),
-        (_POOL_NOT_LOOKED_AT,),
+        (_POOL_NOT_CHECKED,),
     ),
     Mutation(
         "test_unusual_but_valid_response[without-length]",
@@ -347,17 +347,17 @@ OPENAI = (
             "        return False",
         ),
     ),
-    Mutation("test_unusual_but_valid_response[closes-afterwards]", _STALE_IS_AN_ERROR, (_POOL_NOT_LOOKED_AT,)),
+    Mutation("test_unusual_but_valid_response[closes-afterwards]", _STALE_CONNECTION_NOT_RETRIED, (_POOL_NOT_CHECKED,)),
     Mutation(
         "test_upstream_falls_silent[head-direct]",
         Edit(DISCONNECTS, "                    watch.on_disconnect()", "                    pass"),
     ),
-    Mutation("test_upstream_falls_silent[body-direct]", _CLIENT_UNWATCHED),
-    Mutation("test_upstream_falls_silent[head-nginx]", _NGINX_GOES_ON_ALONE),
-    Mutation("test_upstream_falls_silent[body-nginx]", _NGINX_GOES_ON_ALONE),
-    Mutation("test_upstream_closes_idle_connections", _STALE_IS_AN_ERROR, (_POOL_NOT_LOOKED_AT,)),
-    Mutation("test_upstream_closes_as_a_turn_is_sent[direct]", _STALE_IS_AN_ERROR),
-    Mutation("test_turns_on_one_connection_are_isolated", _CUT_LOOKS_WHOLE),
+    Mutation("test_upstream_falls_silent[body-direct]", _CLIENT_NOT_WATCHED),
+    Mutation("test_upstream_falls_silent[head-nginx]", _NGINX_IGNORES_DISCONNECTS),
+    Mutation("test_upstream_falls_silent[body-nginx]", _NGINX_IGNORES_DISCONNECTS),
+    Mutation("test_upstream_closes_idle_connections", _STALE_CONNECTION_NOT_RETRIED, (_POOL_NOT_CHECKED,)),
+    Mutation("test_upstream_closes_as_a_turn_is_sent[direct]", _STALE_CONNECTION_NOT_RETRIED),
+    Mutation("test_turns_on_one_connection_are_isolated", _TRUNCATION_HIDDEN),
 )
 
 CLIENTS = (
@@ -434,8 +434,8 @@ CLIENTS = (
             "        pass\n    return length",
         ),
     ),
-    Mutation("test_clients_that_disconnect[direct]", _CLIENT_UNWATCHED),
-    Mutation("test_clients_that_disconnect[nginx]", _NGINX_GOES_ON_ALONE),
+    Mutation("test_clients_that_disconnect[direct]", _CLIENT_NOT_WATCHED),
+    Mutation("test_clients_that_disconnect[nginx]", _NGINX_IGNORES_DISCONNECTS),
     Mutation(
         "test_client_that_does_not_read[direct]",
         Edit(
@@ -487,8 +487,8 @@ THREADS = (
             "        for piece in pieces:\n            if sendable := (self.feed(piece), piece)[1]:",
         ),
     ),
-    Mutation("test_faults_threads.py::test_clients_that_disconnect[direct]", _HANGUP_UNHEARD),
-    Mutation("test_faults_threads.py::test_upstream_falls_silent[body-direct]", _HANGUP_UNHEARD),
+    Mutation("test_faults_threads.py::test_clients_that_disconnect[direct]", _DISCONNECT_IGNORED),
+    Mutation("test_faults_threads.py::test_upstream_falls_silent[body-direct]", _DISCONNECT_IGNORED),
 )
 
 _CUT_SOCKET_NOT_RECORDED = Edit(
@@ -496,7 +496,7 @@ _CUT_SOCKET_NOT_RECORDED = Edit(
     "        self._accounting.record_async(turn, end.outcome, recorded)",
     '        end.outcome.status == "cut" or self._accounting.record_async(turn, end.outcome, recorded)',
 )
-_TOO_LONG_IS_HELD = Edit(
+_OVERSIZED_MESSAGE_ACCEPTED = Edit(
     "ocm_wsgi/protocol/websocket/message_gate.py",
     "        elif len(self._octets) + _FRAGMENT_BYTES * len(self._payloads) >",
     "        elif False and 0 >",
@@ -520,8 +520,8 @@ WEBSOCKETS = (
         ),
         (Edit(TUNNEL, "                self._client.unsent or self._recording", "                self._recording"),),
     ),
-    Mutation("test_socket_that_breaks_the_protocol[too-many-fragments-direct]", _TOO_LONG_IS_HELD),
-    Mutation("test_socket_that_breaks_the_protocol[too-large-direct]", _TOO_LONG_IS_HELD),
+    Mutation("test_socket_that_breaks_the_protocol[too-many-fragments-direct]", _OVERSIZED_MESSAGE_ACCEPTED),
+    Mutation("test_socket_that_breaks_the_protocol[too-large-direct]", _OVERSIZED_MESSAGE_ACCEPTED),
     Mutation(
         "test_socket_that_breaks_the_protocol[unmasked-direct]",
         Edit(
@@ -538,7 +538,7 @@ WEBSOCKETS = (
             '        self._accounting.record_async(turn, end.outcome, lambda place: None)\n        recorded("memory")',
         ),
     ),
-    Mutation("test_socket_while_the_disk_is_full", _FAILED_IS_FORGOTTEN),
+    Mutation("test_socket_while_the_disk_is_full", _FAILED_RECORDS_DROPPED),
     Mutation("test_socket_whose_credential_is_replaced", _FILE_READ_ONCE),
     Mutation(
         "test_socket_of_a_removed_user",
@@ -573,7 +573,7 @@ CLOCK = (
             "        return min(self.expires_at, ",
         ),
     ),
-    Mutation("test_clock_jumps_while_the_credential_is_refreshed", _PRESENTED_THOUGH_REFRESHED),
+    Mutation("test_clock_jumps_while_the_credential_is_refreshed", _REFRESHED_AGAIN),
     Mutation(
         "test_clock_jumps_across_a_limit",
         Edit(

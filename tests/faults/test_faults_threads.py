@@ -28,7 +28,7 @@ THREADS = ("--worker-class", "gthread")
 
 
 @pytest.fixture(scope="module")
-def lasting_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack shared by all tests, after each of which it must still work."""
     folder = tmp_path_factory.mktemp("threads")
     with Simulator() as simulator, run_stack(simulator, folder, arguments=THREADS) as stack:
