@@ -38,7 +38,7 @@ def get(running: RunningService, target: str, token: str | None = ADMIN, **field
         return session.get(running.url + target, headers=headers, timeout=20)
 
 
-def take_turn(running: RunningService, token: str = ALICE, **body: object) -> requests.Response:
+def send_turn(running: RunningService, token: str = ALICE, **body: object) -> requests.Response:
     """Send a turn of a user."""
     with requests.Session() as session:
         session.trust_env = False
@@ -48,11 +48,11 @@ def take_turn(running: RunningService, token: str = ALICE, **body: object) -> re
 
 def scrape(running: RunningService, token: str | None = ADMIN) -> Samples:
     """Return all samples, by name and labels."""
-    answer = get(running, "/metrics", token)
-    assert answer.status_code == 200, answer.text
+    response = get(running, "/metrics", token)
+    assert response.status_code == 200, response.text
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(answer.text)
+        for family in text_string_to_metric_families(response.text)
         for sample in family.samples
     }
 
@@ -86,7 +86,7 @@ def test_turns_tokens_and_cost(service: ServiceFactory) -> None:
     """Usage is shown by user and model, along with the histograms of the turns."""
     running = service(user_entries=USERS)
     for token in (ALICE, ALICE, BOB):
-        assert take_turn(running, token).status_code == 200
+        assert send_turn(running, token).status_code == 200
     eventually(running, ended(3))
     # Upstream's windows are in the database within about a second.
     weekly = {"limit": "codex", "window": "secondary"}
@@ -108,7 +108,7 @@ def test_unknown_models_are_no_labels(service: ServiceFactory) -> None:
     running = service(user_entries=USERS, workers=1)
     for number in range(3):
         running.simulator.plan(Plan(status=400))
-        assert take_turn(running, model=f"made-up-{number}").status_code == 400
+        assert send_turn(running, model=f"made-up-{number}").status_code == 400
     text = get(running, "/metrics").text
     assert "made-up" not in text
     eventually(running, lambda found: value(found, "ocm_turns_total", user="alice", model="unknown") == 3)
@@ -118,12 +118,12 @@ def test_counts_survive_killed_workers(service: ServiceFactory) -> None:
     """Killed workers' counts remain, their open streams do not, and new workers continue the counts."""
     running = service(user_entries=USERS)
     for _ in range(4):
-        take_turn(running)
+        send_turn(running)
     eventually(running, ended(4))
     gate = running.simulator.gate().after(1)
     with ThreadPoolExecutor(1) as pool:
         running.simulator.plan(Plan(gate=gate))
-        cut = pool.submit(take_turn, running)
+        cut = pool.submit(send_turn, running)
         assert gate.reached.wait(30)
         eventually(running, lambda found: value(found, "ocm_open_streams") == 1)
         killed = workers_of(running)
@@ -136,7 +136,7 @@ def test_counts_survive_killed_workers(service: ServiceFactory) -> None:
     assert value(samples, "ocm_turns_total", user="alice", model="gpt-5.5") == 4
     assert value(samples, "ocm_responses_total", status="200") == 4
     assert value(samples, "ocm_turn_duration_seconds_count", status="completed") == 4
-    take_turn(running)
+    send_turn(running)
     assert value(eventually(running, ended(5)), "ocm_turns_total", user="alice", model="gpt-5.5") == 5
 
 
@@ -144,10 +144,10 @@ def test_metrics_access(service: ServiceFactory) -> None:
     """Admins and the scraper have access; users, unknown tokens and requests without a token get no numbers."""
     running = service(user_entries=USERS, workers=1, metrics_token=SCRAPER)
     for token, status in ((ADMIN, 200), (SCRAPER, 200), (ALICE, 403), ("nobodys", 401), (None, 401)):
-        answer = get(running, "/metrics", token)
-        assert answer.status_code == status
-        assert ("ocm_turns" in answer.text) == (status == 200)
-        assert answer.headers.get("Cache-Control") == ("no-store" if status == 200 else None)
+        response = get(running, "/metrics", token)
+        assert response.status_code == status
+        assert ("ocm_turns" in response.text) == (status == 200)
+        assert response.headers.get("Cache-Control") == ("no-store" if status == 200 else None)
     assert get(running, "/v1/models", SCRAPER).status_code == 401
     assert get(running, "/ocm/v1/status", SCRAPER).status_code == 401
 
@@ -155,7 +155,7 @@ def test_metrics_access(service: ServiceFactory) -> None:
 def test_promtool_accepts_the_metrics(service: ServiceFactory) -> None:
     """promtool has no complaints, and the OpenMetrics format is served on request."""
     running = service(user_entries=USERS, workers=1)
-    take_turn(running)
+    send_turn(running)
     text = get(running, "/metrics").content
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
@@ -167,18 +167,18 @@ def test_promtool_accepts_the_metrics(service: ServiceFactory) -> None:
 def test_counts_continue_after_a_restart(service: ServiceFactory) -> None:
     """The ledger's counts continue where they were."""
     before = service(user_entries=USERS)
-    take_turn(before)
+    send_turn(before)
     assert before.stop() == 0
     after = service(user_entries=USERS, state_path=str(before.state_path))
     assert value(scrape(after), "ocm_turns_total", user="alice", model="gpt-5.5") == 1
-    take_turn(after)
+    send_turn(after)
     assert value(scrape(after), "ocm_turns_total", user="alice", model="gpt-5.5") == 2
 
 
 def test_refreshes_are_counted(service: ServiceFactory, simulator: Simulator) -> None:
     """Each attempt by its result; those that never happened are 0."""
     running = service(user_entries=USERS, workers=1, credential=simulator.credential(expires_in=-60))
-    take_turn(running)
+    send_turn(running)
     samples = eventually(running, ended(1))
     results = ("refreshed", "refused", "failed")
     counts = {
@@ -190,14 +190,14 @@ def test_refreshes_are_counted(service: ServiceFactory, simulator: Simulator) ->
 def test_a_removed_metrics_folder(service: ServiceFactory) -> None:
     """Scrapes still show the ledger's counts, and a worker that starts later counts again."""
     running = service(user_entries=USERS, workers=1)
-    take_turn(running)
+    send_turn(running)
     eventually(running, ended(1))
     folder = folder_of(running)
     shutil.rmtree(folder)
     assert value(scrape(running), "ocm_turns_total", user="alice", model="gpt-5.5") == 1
     for pid in workers_of(running):
         os.kill(pid, signal.SIGKILL)
-    take_turn(running)
+    send_turn(running)
     samples = eventually(running, ended(1))
     assert value(samples, "ocm_turns_total", user="alice", model="gpt-5.5") == 2
     shutil.rmtree(folder)
@@ -206,13 +206,13 @@ def test_a_removed_metrics_folder(service: ServiceFactory) -> None:
 def test_a_missing_database(service: ServiceFactory) -> None:
     """The scrape works without it and reports it; the spooled records are counted."""
     running = service(user_entries=USERS, workers=1)
-    take_turn(running)
+    send_turn(running)
     eventually(running, ended(1))
     database = running.state_path / "ocm.db"
     for file in running.state_path.glob("ocm.db*"):
         file.unlink()
     database.mkdir()
-    take_turn(running)
+    send_turn(running)
     eventually(running, lambda found: value(found, "ocm_ledger_backlog_records", place="spool") == 1)
     samples = eventually(running, lambda found: value(found, "ocm_ledger_failing_workers") == 1)
     assert value(samples, "ocm_state_up") == 0

@@ -169,9 +169,9 @@ def test_all_lines_are_json(service: ServiceFactory) -> None:
 
 def test_gunicorn_access_log(service: ServiceFactory) -> None:
     """If enabled, it has the fields of a streamed turn's request and response."""
-    form = "own line %(r)s %({x-asked}i)s %({x-codex-plan-type}o)s"
+    form = "own line %(r)s %({x-sender}i)s %({x-codex-plan-type}o)s"
     running = service(workers=1, arguments=("--access-logfile", "-", "--access-logformat", form))
-    fields = {"Authorization": f"Bearer {ALICE}", "X-Asked": "by-alice"}
+    fields = {"Authorization": f"Bearer {ALICE}", "X-Sender": "by-alice"}
     body = {"model": "gpt-5.5", "stream": True, "input": "hi"}
     requests.post(f"{running.url}/v1/responses", json=body, headers=fields, timeout=20).close()
     assert running.stop() == 0

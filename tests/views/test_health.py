@@ -25,12 +25,12 @@ def readiness(running: RunningService, *, ready: bool) -> list[str]:
     """Wait until the service is ready, or not ready, and return the reasons. A result is cached for a second."""
     deadline = time.monotonic() + 20
     while True:
-        answer = get(running, "/ocm/readyz")
-        assert answer.status_code == (200 if answer.json()["ready"] else 503)
-        if answer.json()["ready"] is ready:
-            reasons: list[str] = answer.json()["reasons"]
+        response = get(running, "/ocm/readyz")
+        assert response.status_code == (200 if response.json()["ready"] else 503)
+        if response.json()["ready"] is ready:
+            reasons: list[str] = response.json()["reasons"]
             return reasons
-        assert time.monotonic() < deadline, answer.text
+        assert time.monotonic() < deadline, response.text
 
 
 def test_ready(service: ServiceFactory) -> None:

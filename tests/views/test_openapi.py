@@ -59,12 +59,12 @@ def send(running: RunningService, target: str, token: str | None, **options: Any
         return session.request(method, running.url + target, headers=headers, timeout=20, **options)
 
 
-def require_documented(answer: requests.Response) -> None:
+def require_documented(response: requests.Response) -> None:
     """Validate a request and its response against the document."""
-    request = RequestsOpenAPIRequest(answer.request)
-    if answer.status_code == 200:
+    request = RequestsOpenAPIRequest(response.request)
+    if response.status_code == 200:
         OPEN_API.validate_request(request)
-    OPEN_API.validate_response(request, RequestsOpenAPIResponse(answer))
+    OPEN_API.validate_response(request, RequestsOpenAPIResponse(response))
 
 
 @pytest.mark.parametrize("who", TOKENS)
@@ -91,10 +91,10 @@ def test_other_statuses_are_as_documented(running: RunningService) -> None:
 
 def test_undocumented_members_are_noticed(running: RunningService) -> None:
     """The document is strict: a response with an undocumented member fails."""
-    answer = send(running, "/ocm/healthz", None)
-    answer._content = b'{"alive": true, "since": 1}'
+    response = send(running, "/ocm/healthz", None)
+    response._content = b'{"alive": true, "since": 1}'
     with pytest.raises(InvalidData):
-        require_documented(answer)
+        require_documented(response)
 
 
 def test_exactly_the_documented_paths_exist(tmp_path: Path) -> None:

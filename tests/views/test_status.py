@@ -39,18 +39,18 @@ def get(running: RunningService, target: str, token: str | None = ADMIN, **param
         return session.get(running.url + target, params=parameters, headers=headers, timeout=20)
 
 
-def timeless(answer: requests.Response) -> str:
+def timeless(response: requests.Response) -> str:
     """Return a response's text without the seconds until a reset, which differ between two requests."""
-    return re.sub(r'(?<="reset_after_seconds":)\d+', "some", answer.text)
+    return re.sub(r'(?<="reset_after_seconds":)\d+', "some", response.text)
 
 
-def take_turn(running: RunningService, token: str) -> None:
+def send_turn(running: RunningService, token: str) -> None:
     """Send a turn of a user."""
     with requests.Session() as session:
         session.trust_env = False
         headers = {"Authorization": f"Bearer {token}"}
-        answer = session.post(f"{running.url}/v1/responses", json=TURN, headers=headers, timeout=20)
-    assert answer.status_code == 200
+        response = session.post(f"{running.url}/v1/responses", json=TURN, headers=headers, timeout=20)
+    assert response.status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     folder = tmp_path_factory.mktemp("status") / "service"
     with Simulator() as simulator, start_service(simulator, folder, user_entries=USERS, workers=1) as started:
         for token in (ALICE, ALICE, BOB):
-            take_turn(started, token)
+            send_turn(started, token)
         # Upstream's windows are written to the database shortly after they were reported.
         deadline = time.monotonic() + 20
         while len(get(started, "/ocm/v1/status").json()["service"]["windows"]) < 2:
@@ -69,11 +69,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 def test_status_of_a_user(running: RunningService) -> None:
     """A user sees their own limits, and nothing else."""
-    answer = get(running, "/ocm/v1/status", ALICE)
-    assert answer.status_code == 200
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.json().keys() == {"user"}
-    user = answer.json()["user"]
+    response = get(running, "/ocm/v1/status", ALICE)
+    assert response.status_code == 200
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.json().keys() == {"user"}
+    user = response.json()["user"]
     limits = {limit["limit"]: limit for limit in user.pop("limits")}
     assert user == {
         "name": "alice",
@@ -108,9 +108,9 @@ def test_status_of_an_admin(running: RunningService) -> None:
 def test_usage_of_a_user(running: RunningService) -> None:
     """A user sees their own turns, whatever the query."""
     for parameters in ({}, {"user": "alice"}, {"by": "user,model"}, {"since": int(time.time()) - 7200}):
-        answer = get(running, "/ocm/v1/usage", ALICE, **parameters).json()
-        (row,) = answer["rows"]
-        assert row["turns"] == answer["total"]["turns"] == 2
+        response = get(running, "/ocm/v1/usage", ALICE, **parameters).json()
+        (row,) = response["rows"]
+        assert row["turns"] == response["total"]["turns"] == 2
         assert row["input_tokens"] == 2468
         assert row["cost_usd"] > 0
         assert row.get("user", "alice") == "alice"
@@ -120,10 +120,10 @@ def test_usage_of_all_users(running: RunningService) -> None:
     """An admin sees the usage of all users, or of the one they name."""
     rows = get(running, "/ocm/v1/usage", by="user").json()["rows"]
     assert {row["user"]: row["turns"] for row in rows} == {"alice": 2, "bob-the-second": 1}
-    answer = get(running, "/ocm/v1/usage", user="bob-the-second", by="day,model").json()
-    (row,) = answer["rows"]
+    response = get(running, "/ocm/v1/usage", user="bob-the-second", by="day,model").json()
+    (row,) = response["rows"]
     assert (row["model"], row["turns"]) == ("gpt-5.5", 1)
-    # The turn may have been taken before midnight.
+    # The turn may have been before midnight.
     days = [time.strftime("%Y-%m-%dT00:00:00Z", time.gmtime(at)) for at in (time.time() - 600, time.time())]
     assert row["day"] in days
     assert get(running, "/ocm/v1/usage", until="2020-01-01").json()["total"]["turns"] == 0
@@ -144,17 +144,17 @@ def test_usage_of_all_users(running: RunningService) -> None:
 )
 def test_invalid_usage_query(running: RunningService, parameters: dict[str, Any]) -> None:
     """400 with one sentence that says what is supported."""
-    answer = get(running, "/ocm/v1/usage", **parameters)
-    assert answer.status_code == 400
-    assert answer.json()["error"].keys() == {"type", "code", "message"}
+    response = get(running, "/ocm/v1/usage", **parameters)
+    assert response.status_code == 400
+    assert response.json()["error"].keys() == {"type", "code", "message"}
 
 
 @pytest.mark.parametrize("path", CODEX_PATHS)
 def test_codex_usage_of_a_user(running: RunningService, path: str) -> None:
     """Codex sees a user's fullest limits as the windows, and not the real plan."""
-    answer = get(running, path, ALICE).json()
-    assert answer["plan_type"] == "business"
-    rate_limit = answer["rate_limit"]
+    response = get(running, path, ALICE).json()
+    assert response["plan_type"] == "business"
+    rate_limit = response["rate_limit"]
     assert (rate_limit["allowed"], rate_limit["limit_reached"]) == (True, False)
     assert rate_limit["secondary_window"]["used_percent"] == 50
     assert rate_limit["secondary_window"]["limit_window_seconds"] == pytest.approx(7 * 86400, abs=60)
@@ -170,19 +170,19 @@ def test_codex_usage_of_a_user(running: RunningService, path: str) -> None:
 @pytest.mark.parametrize("path", CODEX_PATHS)
 def test_codex_usage_of_an_admin(running: RunningService, path: str) -> None:
     """Codex sees the subscription's windows for an admin."""
-    answer = get(running, path).json()
-    assert answer["plan_type"] == "plus"
-    windows = answer["rate_limit"]["primary_window"], answer["rate_limit"]["secondary_window"]
+    response = get(running, path).json()
+    assert response["plan_type"] == "plus"
+    windows = response["rate_limit"]["primary_window"], response["rate_limit"]["secondary_window"]
     assert [window["used_percent"] for window in windows] == [12, 34]
     assert [window["limit_window_seconds"] for window in windows] == [5 * 3600, 7 * 86400]
-    assert answer["credits"] == {"has_credits": False, "unlimited": False, "balance": None}
+    assert response["credits"] == {"has_credits": False, "unlimited": False, "balance": None}
 
 
 def test_codex_usage_when_a_limit_is_reached(service: ServiceFactory) -> None:
     """The response agrees with the 429."""
     entries = [{"name": "alice", "token": ALICE, "limits": [{"per": "day", "requests": 1}]}]
     running = service(workers=1, user_entries=entries)
-    take_turn(running, ALICE)
+    send_turn(running, ALICE)
     rate_limit = get(running, CODEX_PATHS[0], ALICE).json()["rate_limit"]
     assert (rate_limit["allowed"], rate_limit["limit_reached"]) == (False, True)
     assert rate_limit["primary_window"]["used_percent"] == 100
@@ -201,24 +201,24 @@ def test_codex_usage_when_a_limit_is_reached(service: ServiceFactory) -> None:
 )
 def test_users_never_see_each_other(running: RunningService, path: str, parameters: dict[str, str]) -> None:
     """Whatever alice requests, nothing reveals bob or the subscription; naming him is like naming nobody."""
-    answer = get(running, path, ALICE, **parameters)
-    assert answer.status_code in (200, 400, 403)
-    assert "bob" not in answer.text
-    assert "root" not in answer.text
-    assert "plus" not in answer.text
-    assert '"service"' not in answer.text
+    response = get(running, path, ALICE, **parameters)
+    assert response.status_code in (200, 400, 403)
+    assert "bob" not in response.text
+    assert "root" not in response.text
+    assert "plus" not in response.text
+    assert '"service"' not in response.text
     if parameters.get("user") in ("bob-the-second", "root"):
         other = get(running, path, ALICE, **{**parameters, "user": "carol"})
-        assert (other.status_code, timeless(other)) == (answer.status_code, timeless(answer))
+        assert (other.status_code, timeless(other)) == (response.status_code, timeless(response))
 
 
 @pytest.mark.parametrize("path", ["/ocm/v1/status", "/ocm/v1/usage", *CODEX_PATHS])
 def test_strangers_see_nothing(running: RunningService, path: str) -> None:
     """Without a valid token there is a challenge and nothing else."""
     for token in (None, "sk-ocm-of-nobody-0123456789"):
-        answer = get(running, path, token)
-        assert answer.status_code == 401
-        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="ocm"'
+        response = get(running, path, token)
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="ocm"'
 
 
 def test_open_without_users(service: ServiceFactory) -> None:
@@ -227,8 +227,8 @@ def test_open_without_users(service: ServiceFactory) -> None:
     assert get(running, "/ocm/v1/status", None).json()["service"]["credential"]["usable"]
     assert get(running, "/ocm/v1/usage", None).status_code == 200
     assert get(running, "/metrics", None).status_code == 200
-    answer = get(running, CODEX_PATHS[0], None).json()
-    assert (answer["plan_type"], answer["rate_limit"]["primary_window"]) == ("plus", None)
+    response = get(running, CODEX_PATHS[0], None).json()
+    assert (response["plan_type"], response["rate_limit"]["primary_window"]) == ("plus", None)
 
 
 def test_credential_problem_is_readable(service: ServiceFactory) -> None:

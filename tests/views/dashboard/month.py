@@ -51,9 +51,9 @@ def seed(state_path: Path, *, days: int = 30, now: float | None = None) -> None:
                 connection.execute(sa.insert(db.quota_sample), row)
     accounts = Accounts([], database)
     for name in NAMES:
-        wanted = ["30% per week", "5 USD per day"] if name == "alice" else ["10% per week"] if name > "f" else []
+        limits = ["30% per week", "5 USD per day"] if name == "alice" else ["10% per week"] if name > "f" else []
         accounts.add(
-            User(name, limits=tuple(map(parse, wanted)), models=("gpt-5*",) if name == "dave" else ()), actor="root"
+            User(name, limits=tuple(map(parse, limits)), models=("gpt-5*",) if name == "dave" else ()), actor="root"
         )
     database.close()
 

@@ -52,7 +52,7 @@ def sign_in(driver: webdriver.Chrome, running: RunningService, token: str) -> No
     until(lambda: bool(driver.find_elements(By.CSS_SELECTOR, ".who")))
 
 
-def take_turn(base_url: str, token: str) -> int:
+def send_turn(base_url: str, token: str) -> int:
     """Send a turn as a client does, and return the status."""
     with requests.Session() as session:
         session.trust_env = False
@@ -99,7 +99,7 @@ def test_life_of_a_user(service: ServiceFactory, tmp_path: Path, scripts: bool) 
         sign_in(user, running, token)
         until(lambda: "No turns yet." in text(user))
         base_url = configuration.partition('base_url = "')[2].partition('"')[0]
-        assert take_turn(base_url, token) == 200
+        assert send_turn(base_url, token) == 200
         press(owner, "Overview")
         until(lambda: "left" in text(owner))
         until(lambda: "ann" in text(owner))
@@ -112,14 +112,14 @@ def test_life_of_a_user(service: ServiceFactory, tmp_path: Path, scripts: bool) 
         owner.find_element(By.NAME, "limits").send_keys("1 request per month")
         press(owner, "Save")
         until(lambda: "Saved." in text(owner))
-        assert take_turn(base_url, token) == 429
+        assert send_turn(base_url, token) == 429
         user.refresh()
         until(lambda: "reached" in text(user))
 
         press(owner, "Remove …")
         press(owner, "Remove ann")
         until(lambda: text(owner, "h1") == "Users")
-        assert take_turn(base_url, token) == 401
+        assert send_turn(base_url, token) == 401
         user.refresh()
         until(lambda: user.current_url.endswith("/ocm/sign-in"))
         press(owner, "Audit")

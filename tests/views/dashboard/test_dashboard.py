@@ -74,10 +74,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 def test_pages_require_sign_in(running: RunningService, page: str) -> None:
     """Pages redirect to the sign-in, by a relative URL, because a proxy may add a path prefix."""
     with Browser(running.url) as stranger:
-        answer = stranger.session.get(stranger.url + page, allow_redirects=False, timeout=20)
-        assert answer.status_code == 303
-        assert urljoin(answer.url, answer.headers["Location"]) == stranger.url + "sign-in"
-        assert not answer.headers["Location"].startswith(("/", "http"))
+        response = stranger.session.get(stranger.url + page, allow_redirects=False, timeout=20)
+        assert response.status_code == 303
+        assert urljoin(response.url, response.headers["Location"]) == stranger.url + "sign-in"
+        assert not response.headers["Location"].startswith(("/", "http"))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -85,16 +85,16 @@ def test_pages_for_an_admin(running: RunningService, page: str) -> None:
     """Every page exists, is small, is not cached, and loads only its own files."""
     with Browser(running.url) as root:
         assert root.sign_in(ROOT).status_code == 200
-        answer = root.get(page)
-        assert answer.status_code == 200
-        policy = answer.headers["Content-Security-Policy"]
+        response = root.get(page)
+        assert response.status_code == 200
+        policy = response.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Cache-Control"] == "no-store"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Cache-Control"] == "no-store"
         if page != "turns.csv":
-            assert len(answer.content) < 150_000
-            assert not re.search(r"style=|<style|<script>|\son\w+=|https?://(?!127\.0\.0\.1)", answer.text)
+            assert len(response.content) < 150_000
+            assert not re.search(r"style=|<style|<script>|\son\w+=|https?://(?!127\.0\.0\.1)", response.text)
 
 
 def test_cookie(running: RunningService) -> None:
@@ -105,15 +105,15 @@ def test_cookie(running: RunningService) -> None:
             token = _FORM_TOKEN.search(form.text)
             assert token
             visit = form.headers["Set-Cookie"].partition(";")[0]
-            answer = requests.post(
+            response = requests.post(
                 zed.url + "sign-in",
                 {"form_token": token[1], "bearer_token": ZED},
                 headers={"Cookie": visit, **fields},
                 allow_redirects=False,
                 timeout=20,
             )
-            assert answer.status_code == 303
-            cookie = answer.headers["Set-Cookie"]
+            assert response.status_code == 303
+            cookie = response.headers["Set-Cookie"]
             assert cookie.startswith("ocm_session=")
             assert "HttpOnly" in cookie
             assert "SameSite=Strict" in cookie
@@ -129,10 +129,10 @@ def test_forged_form(running: RunningService) -> None:
         foreign = _FORM_TOKEN.search(other.get("sign-in").text)
         assert foreign
         for token in ("", "0" * 64, foreign[1]):
-            answer = root.session.post(
+            response = root.session.post(
                 root.url + "users", {"name": "eve-of-elsewhere", "form_token": token}, timeout=20
             )
-            assert answer.status_code == 400
+            assert response.status_code == 400
         assert "eve-of-elsewhere" not in root.get("users").text
 
 
@@ -141,10 +141,10 @@ def test_admin_pages_refuse_other_users(running: RunningService, page: str) -> N
     """A user who is not an admin gets the same refusal whether the page's subject exists or not."""
     with Browser(running.url) as zed:
         zed.sign_in(ZED)
-        answer = zed.get(page)
-        assert answer.status_code == 403
-        assert "This page is for admins." in answer.text
-        assert not any(name in answer.text for name in NAMES)
+        response = zed.get(page)
+        assert response.status_code == 403
+        assert "This page is for admins." in response.text
+        assert not any(name in response.text for name in NAMES)
 
 
 def test_pages_show_only_the_viewer(running: RunningService) -> None:
@@ -159,9 +159,9 @@ def test_pages_show_only_the_viewer(running: RunningService) -> None:
         @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
         @given(st.sampled_from(["", "turns", "turns.csv", "mine"]), st.dictionaries(keys, st.one_of(texts, places)))
         def ask(page: str, parameters: dict[str, str]) -> None:
-            answer = zed.get(page, **parameters)
-            assert answer.status_code == 200
-            shown = answer.text
+            response = zed.get(page, **parameters)
+            assert response.status_code == 200
+            shown = response.text
             for given_text in sorted(parameters.values(), key=len, reverse=True):
                 shown = shown.replace(f'value="{given_text}"', "")
             shown = re.sub(r'href="[^"]*"', "", shown)
@@ -175,15 +175,15 @@ def test_turns_by_page(running: RunningService) -> None:
     """Following the pages shows each turn once, as the CSV file does."""
     with Browser(running.url) as root:
         root.sign_in(ROOT)
-        wanted = {"user": "judy", "model": "gpt-5.5"}
-        rows = root.get("turns.csv", **wanted).text.splitlines()[1:]
-        answer, seen = root.get("turns", **wanted), 0
+        filters = {"user": "judy", "model": "gpt-5.5"}
+        rows = root.get("turns.csv", **filters).text.splitlines()[1:]
+        response, seen = root.get("turns", **filters), 0
         while True:
-            seen += answer.text.count("<time")
-            following = re.search(r'href="([^"]*)" rel="next"', answer.text)
+            seen += response.text.count("<time")
+            following = re.search(r'href="([^"]*)" rel="next"', response.text)
             if not following:
                 break
-            answer = root.session.get(urljoin(answer.url, following[1].replace("&amp;", "&")), timeout=20)
+            response = root.session.get(urljoin(response.url, following[1].replace("&amp;", "&")), timeout=20)
         assert seen == len(rows) > 0
         assert all(",judy,gpt-5.5," in row for row in rows)
 
@@ -230,9 +230,9 @@ def test_throttle(service: ServiceFactory) -> None:
     with Browser(running.url, {"X-Forwarded-For": "192.0.2.1"}) as guest:
         for number in range(MAX_FAILURES_PER_ADDRESS):
             assert guest.sign_in(f"sk-ocm-{number}").status_code == 403
-        answer = guest.sign_in(ALICE)
-        assert answer.status_code == 429
-        assert int(answer.headers["Retry-After"]) > 0
+        response = guest.sign_in(ALICE)
+        assert response.status_code == 429
+        assert int(response.headers["Retry-After"]) > 0
     with Browser(running.url, {"X-Forwarded-For": "192.0.2.2"}) as other:
         assert "My usage" in other.sign_in(ALICE).text
 
