@@ -112,7 +112,7 @@ class RelayedBody:
         self.log(body_bytes=0, end=end)
 
     def close(self) -> None:
-        """Called by the server when the response was sent, or could not be."""
+        """Release everything; a server calls this after it has sent the response, or failed to."""
         if self._watch is not None:
             self._watch.cancel()
         self._upstream.close()
@@ -123,9 +123,9 @@ class RelayedBody:
 
 @dataclass(frozen=True)
 class OpenedTunnel:
-    """Two connections that have become a WebSocket, for a server that moves the octets and owns all of this.
+    """Two connections that have become a WebSocket; a server that takes it over moves the bytes and owns all parts.
 
-    As the body of a response it is empty: no other server gets to see one.
+    As the body of a response it is empty, as no other server ever receives one.
     """
 
     answer: HandshakeResponse
@@ -138,14 +138,14 @@ class OpenedTunnel:
         return iter(())
 
     def close(self) -> None:
-        """Called by a server that did not take the tunnel over."""
+        """Close a tunnel that the server did not take over."""
         self.abandon("not taken over")
 
     def abandon(self, end: str) -> None:
-        """Give it up before anything has passed."""
+        """Give up the tunnel before any data has passed."""
         self.upstream.close()
         self.log(body_bytes=0, end=end)
 
     def log(self, *, body_bytes: int, end: str) -> None:
-        """Write the request's line, when all is over."""
+        """Write the request's line, when the tunnel has ended."""
         self.request_log.log(status=self.answer.status, body_bytes=body_bytes, end=end)

@@ -1,4 +1,4 @@
-"""One response on its way from upstream to a client, in the event loop."""
+"""Relays one response from upstream to a client, in the event loop."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class UpstreamBody(Protocol):
     length: int | None
 
     def give_back(self) -> None:
-        """The body was read to its end."""
+        """Return the connection to the pool, after the body was read to its end."""
 
     def close(self) -> None:
-        """End the request, if it was not given back."""
+        """Close the connection, unless it was given back."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long a stream may stand still, in seconds.
+    """How long a stream may make no progress.
 
-    :ivar stall: a client that has not taken what was sent to it.
-    :ivar silence: upstream, between two reads.
-    :ivar record: the ledger, which tells within a second unless the disk does not answer at all.
+    :ivar stall_seconds: until a client must have read something of what was sent to it.
+    :ivar silence_seconds: between two reads from upstream.
+    :ivar record_seconds: for the ledger, which reports within a second unless the disk does not respond at all.
     """
 
     stall_seconds: float
@@ -49,16 +49,16 @@ class Timeouts:
 
 
 class Stream:
-    """Moves a response's body, and keeps its end back until its turn is recorded.
+    """Relays a response's body, and withholds its end until its turn is recorded.
 
-    :param head: of the response; sent with the first of the body, or at once when nothing of that is there.
-    :param head_waits: it is never sent at once. Of an answer that refuses a WebSocket, Codex reads only the part of
-        the body that comes with the head.
-    :param is_chunked: whether the head promises the chunked coding.
-    :param turn: what the response is accounted as, or ``None``.
-    :param defer: has something called soon, in the loop's thread; callable from any thread.
-    :param on_end: called once, with how it ended, ``""`` being well. The client's socket is its caller's again.
-    :ivar sent_bytes: of the body, sent or about to be.
+    :param head: of the response; sent with the first bytes of the body, or immediately if there are none yet.
+    :param head_waits: true if the head always waits for the body. When a WebSocket is refused, Codex reads only the
+        part of the body that arrives with the head.
+    :param is_chunked: whether the head announces the chunked coding.
+    :param turn: the turn that the response belongs to, or ``None``.
+    :param defer: schedules a callback in the loop's thread; may be called from any thread.
+    :param on_end: called once with the reason for the end (``""``: success). The caller then owns the client's socket.
+    :ivar sent_bytes: bytes of the body that were sent or buffered.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Stream:
         self._is_reading = False
         self._is_recording = False
         self._last_piece = b""  # of the body, until the turn is recorded
-        self._end: str | None = None  # set when all that is to be sent has been handed to the client's side
+        self._end: str | None = None  # set when everything to send has been handed to the client's peer
         self._is_over = False
 
     def start(self) -> None:
-        """Begin. It may be over when this returns."""
+        """Begin. The stream may have ended when this returns."""
         self._active_at = self._loop.now
         self._loop.add(self)
         buffered, self._body.buffered = self._body.buffered, b""
@@ -108,7 +108,7 @@ class Stream:
             self._advance()
 
     def check(self, now: float) -> None:
-        """Look at what is waited for, and for how long it has been."""
+        """End the stream if it has made no progress for too long."""
         waited = now - self._active_at
         if self._is_recording:
             if waited > self._timeouts.record_seconds:
@@ -122,7 +122,7 @@ class Stream:
             self._upstream.acknowledge_later()
 
     def abort(self, end: str) -> None:
-        """Give the stream up."""
+        """End the stream before its end."""
         self._finish(end)
 
     def _on_upstream(self, mask: int) -> None:
@@ -162,18 +162,18 @@ class Stream:
             self._advance()
 
     def _guarded(self, step: Callable[[bytes], None], data: bytes) -> None:
-        """A defect may end a stream, and nothing else."""
+        """Run a step; a bug in it must end only this stream."""
         try:
             step(data)
         except Exception:
             self._fail()
 
     def _fail(self) -> None:
-        _log.exception("A stream failed")
+        _log.exception("Unhandled exception while relaying a response")
         self._finish("failed")
 
     def _take(self, data: bytes) -> None:
-        """Pass on what upstream sent."""
+        """Forward bytes that upstream sent."""
         framing, turn = self._framing, self._turn
         try:
             piece = framing.feed(data)
@@ -197,9 +197,9 @@ class Stream:
             self._advance()
 
     def _send(self, piece: bytes, last: bytes = b"", *, framed: bytes = b"") -> bool:
-        """Send a piece of the body, behind the head if that is still here; return whether the client is too.
+        """Send a piece of the body, after the head if that is unsent; return whether the client is still connected.
 
-        :param framed: the piece as a chunk, where it is at hand.
+        :param framed: the piece as a chunk, if available.
         """
         self.sent_bytes += len(piece)
         if not framed:
@@ -222,7 +222,7 @@ class Stream:
         turn.record_async(lambda _place: self._defer(self._on_recorded))
 
     def _on_recorded(self) -> None:
-        """Send on: the turn's record is safe, or has taken too long."""
+        """Continue: the turn's record is safe, or has taken too long."""
         if self._is_over or not self._is_recording:
             return
         self._is_recording = False
@@ -233,7 +233,7 @@ class Stream:
             self._advance()
 
     def _complete(self) -> None:
-        """The body has ended as it should: send the last of it, when the turn is recorded, and its end."""
+        """The body has ended as framed: send its last bytes and its end, once the turn is recorded."""
         if self._turn is not None:
             self._turn.finish()
             if self._turn.is_due:
@@ -245,7 +245,7 @@ class Stream:
             self._advance()
 
     def _cut(self, detail: str, before: bytes = b"") -> None:
-        """Upstream failed: the client gets what came before, and no end."""
+        """Upstream failed: send the client the bytes that arrived before, without an end."""
         self._pause()
         self._body.close()
         self._end = f"upstream cut it: {detail}"
@@ -262,7 +262,7 @@ class Stream:
             self._body.give_back()
 
     def _advance(self) -> None:
-        """Wait for what is next."""
+        """Wait for the next event, or finish."""
         if self._is_recording:
             return
         if self._client.unsent:
@@ -273,11 +273,11 @@ class Stream:
         elif not self._is_reading:
             self._is_reading = True
             self._upstream.wait(to_read=True)
-            # Not before: a response that came whole with its head is not worth the two system calls.
+            # Only now: a response that arrived whole with its head is not worth the two system calls.
             self._client.wait()
 
     def _pause(self) -> None:
-        """Read nothing for a while: not even of its end would upstream be heard otherwise without end."""
+        """Stop polling upstream: a level-triggered EPOLLRDHUP would otherwise spin."""
         if self._is_reading:
             self._is_reading = False
             self._upstream.stop_watching()

@@ -1,4 +1,4 @@
-"""One WebSocket between a client and upstream, in the event loop."""
+"""Relays one WebSocket between a client and upstream, in the event loop."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ UPSTREAM_STALLED = "upstream stalled"
 
 
 class _TunnelPeer(Peer):
-    """A peer, and when it last took something of what was to be sent to it, or had taken all."""
+    """A peer, with the time at which it last accepted buffered bytes, or had none to accept."""
 
     __slots__ = ("progress_at",)
     progress_at: float
 
 
 class Tunnel:
-    """Moves octets both ways, and stops where a turn is to be decided about or to be recorded.
+    """Relays bytes both ways, and pauses while a turn is being admitted or recorded.
 
-    :param upstream: its ``buffered`` octets came behind the answer to the handshake.
-    :param early: octets of the client that came behind its handshake.
-    :param submit: has something done in another thread: decisions may take a while.
-    :param defer: has something called soon, in the loop's thread; callable from any thread.
-    :param on_end: called once, with how it ended, ``""`` being well. The client's socket is its caller's again.
-    :ivar sent_bytes: that went to the client.
+    :param upstream: its ``buffered`` bytes arrived after the handshake's response.
+    :param early: bytes from the client that arrived after its handshake.
+    :param submit: runs a function in another thread, as admission may block for a while.
+    :param defer: schedules a callback in the loop's thread; may be called from any thread.
+    :param on_end: called once with the reason for the end (``""``: success). The caller then owns the client's socket.
+    :ivar sent_bytes: bytes sent to the client, or buffered for it.
     """
 
     def __init__(
@@ -69,22 +69,22 @@ class Tunnel:
         self._submit = submit
         self._defer = defer
         self._on_end = on_end
-        self._upstream_active_at = loop.now  # when upstream last said something, or could not be listened to
-        self._recording: object | None = None  # the end of a turn that is being recorded; what follows waits
+        self._upstream_active_at = loop.now  # when upstream last sent something, or reading it was paused
+        self._recording: object | None = None  # the end of a turn that is being recorded; later data waits
         self._recording_since = loop.now
         self._pending: deque[bytes | TurnEnded[WebSocketTurn] | LimitsReceived] = deque()
-        self._reads_upstream = False  # to upstream
+        self._reads_upstream = False
         self._is_admitting = False
         self._awaiting_answer: WebSocketTurn | None = None
-        self._end: str | None = None  # set when nothing more comes for the client
+        self._end: str | None = None  # set when nothing more will be sent to the client
         self._is_over = False
 
     def start(self) -> None:
-        """Begin. It may be over when this returns."""
+        """Begin. The tunnel may have ended when this returns."""
         self._upstream_active_at = self._loop.now
         self._loop.add(self)
         for option in SOCKET_OPTIONS:
-            # An idle socket has no deadline, so the kernel must notice a machine that is gone. None on a Unix socket.
+            # An idle WebSocket has no deadline, so keep-alive must detect a dead peer. Unix sockets lack it.
             with contextlib.suppress(OSError):
                 self._client.socket.setsockopt(*option)
         buffered, self._body.buffered = self._body.buffered, b""
@@ -92,7 +92,7 @@ class Tunnel:
         self._guarded(self._begin, buffered, early)
 
     def check(self, now: float) -> None:
-        """Look at what is waited for, and for how long it has been. Between two turns silence is no fault."""
+        """End the tunnel if it has made no progress for too long. Between two turns, silence is normal."""
         timeouts = self._timeouts
         if self._recording is not None:
             if now - self._recording_since > timeouts.record_seconds:
@@ -106,18 +106,18 @@ class Tunnel:
         elif self._reads_upstream and self._session.has_open_turn:
             self._upstream.acknowledge_later()
 
-    def leave(self) -> None:
-        """End it between two turns; Codex goes on over another connection."""
+    def close_when_idle(self) -> None:
+        """Close the WebSocket when no turn is in progress; Codex then opens another connection."""
         if not self._is_over:
             self._session.close_when_idle()
             self._guarded(self._advance)
 
     def abort(self, end: str) -> None:
-        """Give it up."""
+        """End the tunnel immediately."""
         self._finish(end)
 
     def _time_out_upstream(self) -> None:
-        """Codex asks again over another connection, as it does when this one is cut."""
+        """Close the WebSocket; Codex then retries over another connection, as after any disconnect."""
         self._session.close_now(INTERNAL_ERROR, "OpenAI was silent for too long.")
         self._end_with("upstream cut it: it was silent for too long")
 
@@ -129,14 +129,14 @@ class Tunnel:
         self._advance()
 
     def _guarded(self, step: Callable[..., None], *arguments: object) -> None:
-        """A defect may end a tunnel, and nothing else."""
+        """Run a step; a bug in it must end only this tunnel."""
         try:
             step(*arguments)
         except Exception:
             self._fail()
 
     def _fail(self) -> None:
-        _log.exception("A WebSocket failed")
+        _log.exception("Unhandled exception while relaying a WebSocket")
         self._finish("failed")
 
     def _on_upstream(self, mask: int) -> None:
@@ -162,12 +162,12 @@ class Tunnel:
             if mask == select.EPOLLIN and not (
                 self._client.unsent or self._recording is not None or self._session.has_data_to_send
             ):
-                return  # As most times: what is waited for is what was waited for before.
+                return  # The usual case: the events to wait for are unchanged.
         elif data == b"":
             self._end_with("" if self._session.close_code is not None else "upstream cut it: it ended")
             return
         elif mask & DISCONNECTED and not self._reads_upstream:
-            # Nobody will take what it has not taken. Its own end is heard when it is read again.
+            # Upstream will not read the rest. Its end of stream is noticed when it is read again.
             self._upstream.unsent.clear()
         self._advance()
 
@@ -205,7 +205,7 @@ class Tunnel:
                 self._send_to_upstream(item)
 
     def _admit(self, message: HeldMessage) -> None:
-        """Called in another thread."""
+        """Admit a turn, or refuse it; runs in another thread."""
         turn: WebSocketTurn | None = None
         error: OcmError | None = None
         try:
@@ -213,7 +213,7 @@ class Tunnel:
         except OcmError as exc:
             error = exc
         except Exception:
-            _log.exception("A turn could not be decided about")
+            _log.exception("Unhandled exception while admitting a turn")
             error = OcmError("This service failed. Its log says why.")
         self._defer(lambda: self._guarded(self._on_admitted, turn, error))
 
@@ -242,7 +242,7 @@ class Tunnel:
             self._flush_pending()
 
     def _flush_pending(self) -> None:
-        """Send what waits, up to the next end of a turn that must be recorded first."""
+        """Send pending data, up to the next end of a turn that must be recorded first."""
         while self._pending and self._recording is None and not self._is_over:
             item = self._pending.popleft()
             if isinstance(item, bytes):
@@ -258,7 +258,7 @@ class Tunnel:
             self._recording_since = self._loop.now
 
     def _on_recorded(self, end: object) -> None:
-        """Send on: the turn's record is safe, or has taken too long."""
+        """Continue: the turn's record is safe, or has taken too long."""
         if self._is_over or self._recording is not end:
             return
         self._recording = None
@@ -284,11 +284,11 @@ class Tunnel:
         try:
             upstream.send(data)
         except OSError as exc:
-            # What it said before may still be there to be read.
-            _log.debug("upstream takes nothing more: %s", exc)
+            # Data that upstream sent before may still be unread.
+            _log.debug("Upstream accepts no more data: %s", exc)
 
     def _end_with(self, end: str) -> None:
-        """Nothing more comes from upstream: the client gets what came before."""
+        """Upstream has ended: finish once the client has been sent the earlier data."""
         if self._end is None:
             self._end = end
         self._upstream.unsent.clear()
@@ -299,7 +299,7 @@ class Tunnel:
         return self._end is None and not self._is_admitting and not self._upstream.unsent
 
     def _advance(self) -> None:
-        """Say what is ours to say, and wait for what is next."""
+        """Send frames of the session's own, and wait for the next event, or finish."""
         if not self._is_over and self._recording is None:
             self._send_own_frames()
         if not self._is_over:
@@ -340,4 +340,4 @@ class Tunnel:
 
 
 def _ignore() -> None:
-    """Nobody is left to be told."""
+    """Do nothing: the client has been disconnected."""

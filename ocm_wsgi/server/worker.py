@@ -149,7 +149,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         for arrival in self._arrivals:
             arrival.wait_at_most_until(self._stopping_since + LAST_REQUEST_SECONDS)
         for tunnel in list(self._tunnels):
-            tunnel.leave()
+            tunnel.close_when_idle()
         grace = self.cfg.graceful_timeout
         if now > self._stopping_since + grace - min(CUT_MARGIN_SECONDS, grace / 2):
             self._cut_all()

@@ -259,7 +259,7 @@ def test_a_refusal_within_a_message(passage: Passage) -> None:
 def test_leaving_within_a_turn(passage: Passage) -> None:
     """The socket is left between two turns: the one under way ends first, then comes the Close frame."""
     passage.ask()
-    passage.tunnel.leave()
+    passage.tunnel.close_when_idle()
     assert passage.ends == []
     passage.upstream.sendall(Peer().text(COMPLETED))
     passage.run()
