@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"ok")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_upgrade_for_websockets_only(
 
 
 @pytest.mark.parametrize("target", ["/v1//responses", "/v1/%2E/a%2fb?x=%20&y", "/v1/a/../b;c", "/v1/x?"])
-def test_target_octet_for_octet(front: Nginx, backend: Backend, target: str) -> None:
+def test_target_is_forwarded_unchanged(front: Nginx, backend: Backend, target: str) -> None:
     """The request target is forwarded byte for byte, so that the service validates what was really sent."""
     get(front, target)
     assert backend.request_lines == [f"GET {target} HTTP/1.1"]

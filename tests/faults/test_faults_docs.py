@@ -19,7 +19,7 @@ def table() -> list[tuple[str, str, str]]:
     return re.findall(r"^\| (.+) \| (.+) \| `(test_\w+)` \|$", PAGE.read_text(), re.MULTILINE)
 
 
-def test_every_fault_has_its_line() -> None:
+def test_every_fault_has_a_row() -> None:
     """The page's tables list exactly the tests of this folder, each with a fault and a promise."""
     rows = table()
     assert all(fault.strip() and promise.strip() for fault, promise, _ in rows)
@@ -42,7 +42,7 @@ def test_every_promise_has_a_defence() -> None:
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.test)
-def test_defence_is_where_it_was(mutation: Mutation) -> None:
+def test_mutation_can_be_applied(mutation: Mutation) -> None:
     """The text to replace occurs exactly once, and the result is valid Python."""
     for edit in (mutation.edit, *mutation.also):
         text = (REPOSITORY / edit.path).read_text()

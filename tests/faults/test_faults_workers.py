@@ -24,7 +24,7 @@ from tests.faults.stack import (
     upstream_connections,
     workers_of,
 )
-from tests.soak.holdings import holdings_of
+from tests.soak.resources import resources_of
 
 STEPS = {
     "before-the-body-is-read": "body",
@@ -40,7 +40,7 @@ STEPS = {
 def clients_of(stack: Stack) -> int:
     """Return the number of clients connected to the workers."""
     ports = {"port": stack.running.address[1], "upstream_port": int(stack.simulator.url.rpartition(":")[2])}
-    return sum(holdings_of(pid, **ports).clients for pid in workers_of(stack.running))
+    return sum(resources_of(pid, **ports).clients for pid in workers_of(stack.running))
 
 
 def start_elsewhere(stack: Stack, victim: int, gate: Gate, open_ends: ExitStack) -> list[Background[Answer]]:

@@ -18,7 +18,7 @@ from ocm_wsgi.simulator import Plan
 from tests.conftest import RunningService, ServiceFactory
 from tests.faults.stack import eventually, workers_of
 from tests.relay.test_live import recorded
-from tests.soak.holdings import holdings_of
+from tests.soak.resources import resources_of
 from tests.views.test_proxy import BODY, LENGTH, connected, head, post
 
 CLIENTS = 100
@@ -69,7 +69,7 @@ def are_gone(running: RunningService) -> bool:
     """Whether the worker holds no connection to a client any more."""
     (worker,) = workers_of(running)
     port, upstream_port = (int(url.rpartition(":")[2]) for url in (running.url, running.simulator.url))
-    return holdings_of(worker, port=port, upstream_port=upstream_port).clients == 0
+    return resources_of(worker, port=port, upstream_port=upstream_port).clients == 0
 
 
 @pytest.mark.parametrize("octets", HALF_REQUESTS)

@@ -24,8 +24,8 @@ from tests.conftest import ALICE, BOB, RunningService, start_service
 from tests.faults.stack import eventually, workers_of
 from tests.soak.client import Row
 from tests.soak.findings import Findings, Lap, growth_problems
-from tests.soak.holdings import Holdings, holdings_of
 from tests.soak.load import Load
+from tests.soak.resources import Resources, resources_of
 
 WORKERS = 2
 USERS = {"alice": ALICE, "bob": BOB, "carol": "sk-ocm-carol-0123456789abcdef"}
@@ -146,25 +146,25 @@ class _Soak:
                 self._simulator.expire()
             self._on_progress(self.findings)
 
-    def _inspect(self, when: str) -> tuple[Holdings, ...]:
+    def _inspect(self, when: str) -> tuple[Resources, ...]:
         """Pause the clients, check that nothing is left open, and return each worker's resources."""
         self.findings.expect(f"{when}: clients did not finish", self._load.pause())
         if not eventually(self._is_settled, seconds=SETTLE_SECONDS):
             self.findings.problems.append(f"{when}: {self._open_connections()}")
         self._collect()
-        return self._holdings()
+        return self._resources()
 
-    def _holdings(self) -> tuple[Holdings, ...]:
+    def _resources(self) -> tuple[Resources, ...]:
         port, upstream_port = (int(url.rpartition(":")[2]) for url in (self._running.url, self._simulator.url))
         held = []
         for pid in sorted(workers_of(self._running)):
             with suppress(OSError):  # Old workers exit when their last client has disconnected.
-                held.append(holdings_of(pid, port=port, upstream_port=upstream_port))
+                held.append(resources_of(pid, port=port, upstream_port=upstream_port))
         return tuple(held)
 
     def _is_settled(self) -> bool:
         """Return whether no client is connected, and all upstream connections are idle in a worker's pool."""
-        held = self._holdings()
+        held = self._resources()
         return (
             len(held) == WORKERS
             and not any(each.clients for each in held)
@@ -173,7 +173,7 @@ class _Soak:
         )
 
     def _open_connections(self) -> str:
-        held = self._holdings()
+        held = self._resources()
         return (
             f"{len(held)} workers, {sum(each.clients for each in held)} connections to clients, "
             f"{sum(each.upstream for each in held)} to upstream, which has {self._simulator.open_connections} and "

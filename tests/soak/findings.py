@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tests.soak.client import Row, Tally
-from tests.soak.holdings import Holdings
+from tests.soak.resources import Resources
 
 #: Threads of a worker beyond one per client: four make admission decisions for WebSockets, and some are idle.
 EXTRA_THREADS = 12
@@ -23,8 +23,8 @@ class Lap:
     """The resources of each worker when it was warm, and at the end of the lap."""
 
     number: int
-    warm: tuple[Holdings, ...]
-    end: tuple[Holdings, ...]
+    warm: tuple[Resources, ...]
+    end: tuple[Resources, ...]
 
 
 @dataclass

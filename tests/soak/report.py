@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from tests.soak.findings import Findings
-from tests.soak.holdings import Holdings
+from tests.soak.resources import Resources
 
 #: Further problems usually repeat the same ones.
 MAX_PROBLEMS = 40
@@ -45,7 +45,7 @@ def lines_of(findings: Findings) -> Iterator[str]:
     yield from (f"  {problem[:500]}" for problem in findings.problems[:MAX_PROBLEMS])
 
 
-def _line(lap: int, warm: Holdings, end: Holdings) -> str:
+def _line(lap: int, warm: Resources, end: Resources) -> str:
     return _row(
         [
             f"{lap}",

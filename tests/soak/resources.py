@@ -12,7 +12,7 @@ _STATUS = re.compile(r"^(Threads|RssAnon):\s+(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Holdings:
+class Resources:
     """The resources of one worker at one point in time.
 
     :ivar memory: resident anonymous memory, in KiB. Memory shared with the master counts in full, so that it does not
@@ -32,7 +32,7 @@ class Holdings:
     others: int
 
 
-def holdings_of(pid: int, *, port: int, upstream_port: int) -> Holdings:
+def resources_of(pid: int, *, port: int, upstream_port: int) -> Resources:
     """Inspect a process.
 
     :param port: the port that the process listens on.
@@ -45,7 +45,7 @@ def holdings_of(pid: int, *, port: int, upstream_port: int) -> Holdings:
     remote = _connections(process, port=port, upstream_port=upstream_port)
     counted = Counter(remote.get(link) or _kind(link) for link in _descriptors(process))
     kinds = {name: counted[name] for name in ("clients", "upstream", "database", "others")}
-    return Holdings(pid, threads=int(known["Threads"]), memory=int(known["RssAnon"]), **kinds)
+    return Resources(pid, threads=int(known["Threads"]), memory=int(known["RssAnon"]), **kinds)
 
 
 def _connections(process: Path, *, port: int, upstream_port: int) -> dict[str, str]:
