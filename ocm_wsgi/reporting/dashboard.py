@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.queries import Counts, Sum
@@ -28,6 +29,8 @@ _EARLY_PERCENT = 3.0
 # A difference from the pace up to this counts as on it, in percent.
 _NEAR_PERCENT = 5.0
 
+Level = Literal["ok", "warn", "bad"]
+
 
 @dataclass(frozen=True)
 class Gauge:
@@ -39,7 +42,6 @@ class Gauge:
     :ivar lasts_until: Unix seconds when it will be used up at the pace so far; ``None`` if it will last until it ends,
         or that is unknown.
     :ivar outside: percent that were used outside this service.
-    :ivar level: ``ok``, ``warn`` or ``bad``.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Gauge:
     summary: str
     lasts_until: float | None
     outside: float
-    level: str
+    level: Level
 
     @property
     def left_percent(self) -> float:
@@ -171,7 +173,7 @@ def gauge(period: Period, cycle: Cycle, used: float, outside: float, now: float)
     return Gauge(PERIOD_NAMES[period].capitalize(), used, passed, cycle.end, summary, lasts_until, outside, level)
 
 
-def _pace(used: float, passed: float, cycle: Cycle, now: float) -> tuple[str, float | None, str]:
+def _pace(used: float, passed: float, cycle: Cycle, now: float) -> tuple[str, float | None, Level]:
     if used >= 100:
         return "Used up", None, "bad"
     if passed < _EARLY_PERCENT or used <= 0:

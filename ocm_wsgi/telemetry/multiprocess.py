@@ -20,7 +20,7 @@ from pathlib import Path
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _PREFIX = "ocm-metrics-"
-_MEMORY = Path("/dev/shm")  # noqa: S108 - tmpfs; the folder made in it is private
+_MEMORY = Path("/dev/shm")  # noqa: S108 - tmpfs; the folder created in it is private
 # A folder younger than this may be one that its master has not locked yet, in seconds.
 _GRACE_SECONDS = 60.0
 
