@@ -7,23 +7,24 @@ thread per process polls all clients' sockets for their end; it reads nothing.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import threading
 from collections.abc import Callable
+
+from ocm_wsgi.storage.per_process import PerProcess
 
 
 class Watch:
     """One watched socket."""
 
-    def __init__(self, monitor: DisconnectMonitor, fd: int, on_disconnect: Callable[[], None]) -> None:
-        self._monitor = monitor
+    def __init__(self, poller: _Poller, fd: int, on_disconnect: Callable[[], None]) -> None:
+        self._poller = poller
         self._fd = fd
         self.on_disconnect = on_disconnect
 
     def cancel(self) -> None:
         """Stop watching. Call this before the socket is closed: its descriptor may soon be reused."""
-        self._monitor.forget(self._fd, self)
+        self._poller.forget(self._fd, self)
 
 
 class DisconnectMonitor:
@@ -34,16 +35,26 @@ class DisconnectMonitor:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pid: int | None = None
-        self._watches: dict[int, Watch] = {}
-        self._epoll: select.epoll | None = None
+        # After a fork, the parent's epoll set is shared, but its thread is not.
+        self._pollers = PerProcess(_Poller)
 
     def watch(self, fd: int, on_disconnect: Callable[[], None]) -> Watch:
         """Call ``on_disconnect`` once when the peer of ``fd`` disconnects.
 
         :param on_disconnect: must be quick and must not raise.
         """
+        return self._pollers.get().watch(fd, on_disconnect)
+
+
+class _Poller:
+    """The epoll set of one process, and the thread that polls it. Both are created at the first watch."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watches: dict[int, Watch] = {}
+        self._epoll: select.epoll | None = None
+
+    def watch(self, fd: int, on_disconnect: Callable[[], None]) -> Watch:
         watch = Watch(self, fd, on_disconnect)
         with self._lock:
             epoll = self._started()
@@ -60,11 +71,8 @@ class DisconnectMonitor:
                     self._epoll.unregister(fd)
 
     def _started(self) -> select.epoll:
-        if self._epoll is None or self._pid != os.getpid():
-            # After a fork, the parent's epoll set is shared, but its thread is not.
-            self._watches = {}
+        if self._epoll is None:
             self._epoll = select.epoll()
-            self._pid = os.getpid()
             threading.Thread(target=self._run, args=(self._epoll,), name="ocm-disconnects", daemon=True).start()
         return self._epoll
 
