@@ -22,7 +22,7 @@ class ForwardProxy(socketserver.ThreadingTCPServer):
     USER, PASSWORD = "scout", "p@ss:word"
 
     def __init__(self, handler: type[socketserver.StreamRequestHandler]) -> None:
-        self.asked: list[str] = []
+        self.targets: list[str] = []
         super().__init__(("127.0.0.1", 0), handler)
 
     @property
@@ -83,7 +83,7 @@ class Socks5(_Handler):
         kind = self.rfile.read(4)[3]
         host = socket.inet_ntoa(self.rfile.read(4)) if kind == 1 else self.rfile.read(self.rfile.read(1)[0]).decode()
         (port,) = struct.unpack("!H", self.rfile.read(2))
-        self.server.asked.append(f"{host}:{port}")
+        self.server.targets.append(f"{host}:{port}")
         self.wfile.write(b"\x05\x00\x00\x01" + bytes(6))
         self.splice(port)
 
@@ -105,7 +105,7 @@ class HttpProxy(_Handler):
             self.wfile.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return
         method, target, _ = request_line.decode().split(" ")
-        self.server.asked.append(f"{method} {target}")
+        self.server.targets.append(f"{method} {target}")
         if method == "CONNECT":
             self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             self.splice(int(target.rpartition(":")[2]))

@@ -51,8 +51,8 @@ class Handler(BaseHTTPRequestHandler):
         self._send_chunk(b"data: [DONE]\n\n")
         self._send_chunk(b"")
 
-    def _send_chunk(self, octets: bytes) -> None:
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(octets), octets))
+    def _send_chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ocm_wsgi.config import Config, load
 from ocm_wsgi.credentials import sign_in as flows
 from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.errors import LoginFailed, OcmError
-from ocm_wsgi.oauth.authorization import DEVICE_CODE_SECONDS, Authority, AuthorizationCode, authorization_code
+from ocm_wsgi.oauth.authorization import DEVICE_CODE_SECONDS, AuthorizationCode, IssuerClient, authorization_code
 from ocm_wsgi.oauth.refresh import Provenance
 
 _FRAMES = "|/-\\"
@@ -125,7 +125,7 @@ def _sign_in(config: Config, reporter: _Reporter, *, browser: bool, yes: bool) -
     owner = flows.owner_of(existing) if existing is not None else None
     if owner is not None:
         reporter.event("found", f"{config.credential_path} holds the credential of {owner}.", **_members(owner))
-    issuer = flows.authority(config, os.environ)
+    issuer = flows.issuer_client(config, os.environ)
     code = _browser_code(issuer, reporter) if browser else _device_code(issuer, reporter)
     document = flows.document_from(issuer.exchange(code), issuer, now_ns=time.time_ns())
     _store(document, config, reporter, issuer, yes=yes)
@@ -139,7 +139,7 @@ def _sign_in(config: Config, reporter: _Reporter, *, browser: bool, yes: bool) -
     )
 
 
-def _device_code(issuer: Authority, reporter: _Reporter) -> AuthorizationCode:
+def _device_code(issuer: IssuerClient, reporter: _Reporter) -> AuthorizationCode:
     device = issuer.device_code()
     reporter.event(
         "device_code",
@@ -155,7 +155,7 @@ def _device_code(issuer: Authority, reporter: _Reporter) -> AuthorizationCode:
     return code
 
 
-def _browser_code(issuer: Authority, reporter: _Reporter) -> AuthorizationCode:
+def _browser_code(issuer: IssuerClient, reporter: _Reporter) -> AuthorizationCode:
     request = issuer.authorization_request()
     reporter.event(
         "authorization_url",
@@ -176,7 +176,7 @@ def _browser_code(issuer: Authority, reporter: _Reporter) -> AuthorizationCode:
     return authorization_code(pasted, request)
 
 
-def _store(document: Document, config: Config, reporter: _Reporter, issuer: Authority, *, yes: bool) -> None:
+def _store(document: Document, config: Config, reporter: _Reporter, issuer: IssuerClient, *, yes: bool) -> None:
     """Write the credential. Ask before replacing another account's working one, and again if that changes meanwhile."""
     replaced: flows.CredentialOwner | None = None
     while True:
@@ -195,7 +195,7 @@ def _store(document: Document, config: Config, reporter: _Reporter, issuer: Auth
             )
 
 
-def _forget(document: Document, issuer: Authority) -> None:
+def _forget(document: Document, issuer: IssuerClient) -> None:
     """Revoke tokens that will not be used. If that fails, they simply expire."""
     try:
         issuer.revoke(document.refresh_token or "")
@@ -214,8 +214,8 @@ def _sign_out(config: Config, reporter: _Reporter, *, yes: bool) -> None:
     if not yes and not reporter.confirm(question):
         raise LoginFailed("Nothing was changed. Use --yes to sign out without confirmation.", code="cancelled")
 
-    def issuer_of(provenance: Provenance) -> Authority:
-        return flows.authority(config, os.environ, provenance=provenance)
+    def issuer_of(provenance: Provenance) -> IssuerClient:
+        return flows.issuer_client(config, os.environ, provenance=provenance)
 
     done = flows.sign_out(path, state_path=config.state_path, issuer_of=issuer_of)
     is_revoked = done.failure is None and existing is not None and existing.refresh_token is not None

@@ -36,7 +36,7 @@ class Credential:
     last_refresh: float | None = None
 
     @property
-    def ends_at(self) -> float | None:
+    def effective_expiry(self) -> float | None:
         """When the access token expires by our clock: never before it has lasted for its full lifetime.
 
         If our clock is far ahead, each new token would otherwise be expired on arrival and be refreshed immediately.

@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_SECONDS = 5.0
 MAX_BACKOFF_SECONDS = 60.0
-# For this long, refreshed tokens are not refreshed again, whatever our clock or upstream say: each refresh uses up a
-# refresh token.
+#: For this long, refreshed tokens are not refreshed again, whatever our clock or upstream say: each refresh uses up a
+#: refresh token.
 RECENT_SECONDS = 30.0
 
 
@@ -65,7 +65,7 @@ class RefreshPolicy:
         self._running: Future[RefreshOutcome] | None = None
         self._backoff: _Backoff | None = None
         self._refused: tuple[str, str] | None = None
-        self._newest: tuple[str | None, RefreshReason, float] | None = None
+        self._last_refresh: tuple[str | None, RefreshReason, float] | None = None
 
     def refresh(self, document: Document, reason: RefreshReason) -> None:
         """Refresh these tokens, or wait for the refresh in progress. The file then contains other tokens.
@@ -82,13 +82,13 @@ class RefreshPolicy:
 
     def recent_refresh(self, document: Document) -> RecentRefresh | None:
         """Return the recent refresh by this process that produced these tokens, or ``None``."""
-        if self._newest is None:
+        if self._last_refresh is None:
             return None
-        fingerprint, reason, until = self._newest
+        fingerprint, reason, until = self._last_refresh
         left_seconds = until - self._monotonic()
         return RecentRefresh(reason, left_seconds) if fingerprint == document.fingerprint and left_seconds > 0 else None
 
-    def is_worth_trying(self, document: Document) -> bool:
+    def can_refresh(self, document: Document) -> bool:
         """Return whether :meth:`refresh` would attempt a refresh instead of repeating a known failure."""
         is_refused = self._refused is not None and self._refused[0] == document.fingerprint
         return document.refresh_token is not None and not is_refused and not self._is_backing_off(document)
@@ -153,7 +153,7 @@ class RefreshPolicy:
         if outcome.result is Result.REFUSED:
             self._remember_refusal(document, outcome.detail)
         elif outcome.result is Result.REFRESHED:
-            self._newest = (outcome.fingerprint, reason, self._monotonic() + RECENT_SECONDS)
+            self._last_refresh = (outcome.fingerprint, reason, self._monotonic() + RECENT_SECONDS)
             _log.info("The access token was refreshed")
         elif outcome.detail:
             _log.info("The access token was not refreshed: %s", outcome.detail)
@@ -180,11 +180,11 @@ class RefreshPolicy:
         if problem is Problem.ENDPOINT:
             return RefreshFailed("the token endpoint failed very recently", retry_after_seconds=seconds)
         return CredentialUnavailable(
-            _SENTENCES[problem], detail=f"refresh: {problem.value}", retry_after_seconds=seconds
+            _MESSAGES[problem], detail=f"refresh: {problem.value}", retry_after_seconds=seconds
         )
 
 
-_SENTENCES = {
+_MESSAGES = {
     Problem.NO_SPACE: "The service has no disk space for refreshing its OpenAI credential. Its owner must free some.",
     Problem.BUSY: "Another program is refreshing the service's OpenAI credential. Try again shortly.",
     Problem.FILE: "The service's OpenAI credential cannot be refreshed as it is. Its owner must sign in again.",

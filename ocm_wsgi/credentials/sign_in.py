@@ -24,9 +24,9 @@ from ocm_wsgi.credentials.jwt_claims import PROFILE_CLAIM, auth_claims_of, claim
 from ocm_wsgi.errors import CredentialError, LoginFailed
 from ocm_wsgi.oauth.authorization import (
     DEVICE_CODE_SECONDS,
-    Authority,
     AuthorizationCode,
     DeviceCode,
+    IssuerClient,
     LoginPending,
     device_code_expired,
 )
@@ -77,7 +77,7 @@ class OtherAccountSignedIn(Exception):
         self.owner = owner
 
 
-def authority(config: Config, environ: Mapping[str, str], *, provenance: Provenance | None = None) -> Authority:
+def issuer_client(config: Config, environ: Mapping[str, str], *, provenance: Provenance | None = None) -> IssuerClient:
     """Return the configured issuer, or the one that issued tokens of this provenance.
 
     :raises CredentialRejected: such tokens would be sent in clear text.
@@ -86,11 +86,11 @@ def authority(config: Config, environ: Mapping[str, str], *, provenance: Provena
     connection = ConnectionSettings(contexts.upstream_context(config.certificate), proxy_url)
     client_id = environ.get("CODEX_APP_SERVER_LOGIN_CLIENT_ID") or CLIENT_ID
     endpoint = token_endpoint(provenance or Provenance(), auth_base_url=config.auth_base_url, client_id=client_id)
-    return Authority(connection, endpoint.url.removesuffix("/oauth/token"), endpoint.client_id)
+    return IssuerClient(connection, endpoint.url.removesuffix("/oauth/token"), endpoint.client_id)
 
 
 def wait_for_approval(
-    issuer: Authority,
+    issuer: IssuerClient,
     device: DeviceCode,
     *,
     pause: Callable[[float, float], None],
@@ -114,7 +114,7 @@ def wait_for_approval(
     raise device_code_expired()
 
 
-def document_from(grant: TokenGrant, issuer: Authority, *, now_ns: int) -> Document:
+def document_from(grant: TokenGrant, issuer: IssuerClient, *, now_ns: int) -> Document:
     """Return the ``auth.json`` of a new sign-in, with the members of Codex 0.169 in its order.
 
     The four members for other kinds of credential are omitted, as Codex omits them when they are empty.
@@ -197,7 +197,7 @@ class SignedOut:
     failure: LoginFailed | None
 
 
-def sign_out(path: Path, *, state_path: Path, issuer_of: Callable[[Provenance], Authority]) -> SignedOut:
+def sign_out(path: Path, *, state_path: Path, issuer_of: Callable[[Provenance], IssuerClient]) -> SignedOut:
     """Revoke the tokens if possible, and remove them from the file in any case.
 
     The file is removed, as by Codex, which treats a file without tokens as signed in; unless it contains members that
@@ -263,7 +263,7 @@ def _write(target: Path, document: Document) -> None:
         replacement.commit(document.encoded())
 
 
-def _revoked(document: Document, issuer_of: Callable[[Provenance], Authority]) -> LoginFailed | None:
+def _revoked(document: Document, issuer_of: Callable[[Provenance], IssuerClient]) -> LoginFailed | None:
     if document.refresh_token is None:
         return None
     try:

@@ -18,11 +18,11 @@ from ocm_wsgi.credentials.refresh_policy import RefreshPolicy
 from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable
 from ocm_wsgi.oauth.refresh import RefreshReason
 
-# As in the Codex client: tokens are refreshed this long before they expire, or at this age if their expiry is unknown.
+#: As in the Codex client: tokens are refreshed this long before they expire, or at this age if their expiry is unknown.
 REFRESH_BEFORE_SECONDS = 5 * 60
 REFRESH_AGE_SECONDS = 8 * 24 * 3600
 
-# How often one call tries again because another program has replaced the tokens by expired ones.
+# How often one call tries to refresh because another program has replaced the tokens by expired ones.
 _ATTEMPTS = 3
 
 
@@ -137,7 +137,7 @@ class CredentialSource:
 
     def _refresh_in_background(self, snapshot: CredentialSnapshot) -> None:
         """Refresh in a thread, one at a time. It is safe for this process to exit in the meantime."""
-        is_possible = snapshot.problem is None and self._policy.is_worth_trying(snapshot.document)
+        is_possible = snapshot.problem is None and self._policy.can_refresh(snapshot.document)
         if is_possible and self._background.acquire(blocking=False):
             threading.Thread(target=self._refresh_quietly, args=(snapshot,), name="credential", daemon=True).start()
 
@@ -160,11 +160,15 @@ class CredentialSource:
         credential = snapshot.credential
         if credential.mode is not Mode.CHATGPT or self._policy.recent_refresh(snapshot.document):
             return False
-        ends_at = credential.ends_at
-        if ends_at is not None:
-            return ends_at <= self._clock() + REFRESH_BEFORE_SECONDS
+        effective_expiry = credential.effective_expiry
+        if effective_expiry is not None:
+            return effective_expiry <= self._clock() + REFRESH_BEFORE_SECONDS
         return credential.last_refresh is not None and credential.last_refresh + REFRESH_AGE_SECONDS <= self._clock()
 
     def _has_expired(self, snapshot: CredentialSnapshot) -> bool:
-        ends_at = snapshot.credential.ends_at
-        return ends_at is not None and ends_at <= self._clock() and not self._policy.recent_refresh(snapshot.document)
+        effective_expiry = snapshot.credential.effective_expiry
+        return (
+            effective_expiry is not None
+            and effective_expiry <= self._clock()
+            and not self._policy.recent_refresh(snapshot.document)
+        )

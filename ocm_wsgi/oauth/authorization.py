@@ -75,7 +75,7 @@ class LoginPending(Exception):
 
 
 @dataclass(frozen=True)
-class Authority:
+class IssuerClient:
     """A client of an OAuth issuer.
 
     :ivar connection: how to connect to it.
@@ -90,19 +90,19 @@ class Authority:
 
         :raises LoginFailed: the issuer gave none.
         """
-        answer = self._post("/api/accounts/deviceauth/usercode", json={"client_id": self.client_id})
-        if answer.status == 404:
+        response = self._post("/api/accounts/deviceauth/usercode", json={"client_id": self.client_id})
+        if response.status == 404:
             raise LoginFailed(
                 "Sign-in by device code is not enabled. Enable it (ChatGPT, Settings, Security; in a workspace its "
                 "administrator does), or use --browser, which does not need it.",
                 code="device_login_disabled",
             )
-        if not answer.is_success:
-            raise _refused(answer, "a device code")
-        members = answer.members or {}
+        if not response.is_success:
+            raise _refused(response, "a device code")
+        members = response.members or {}
         device_auth_id, user_code = members.get("device_auth_id"), members.get("user_code", members.get("usercode"))
         if not isinstance(device_auth_id, str) or not isinstance(user_code, str):
-            raise _misunderstood("the device code")
+            raise _unparsable("the device code")
         return DeviceCode(
             verification_url=f"{self.issuer}/codex/device",
             user_code=user_code,
@@ -117,14 +117,14 @@ class Authority:
         :raises LoginFailed: it was declined or has expired; or, with code ``unreachable``, the issuer is unreachable.
         """
         members = {"device_auth_id": device.device_auth_id, "user_code": device.user_code}
-        answer = self._post("/api/accounts/deviceauth/token", json=members)
-        if not answer.is_success:
-            _raise_unless_pending(answer)
+        response = self._post("/api/accounts/deviceauth/token", json=members)
+        if not response.is_success:
+            _raise_unless_pending(response)
             raise LoginPending
-        given = answer.members or {}
-        code, verifier = given.get("authorization_code"), given.get("code_verifier")
+        payload = response.members or {}
+        code, verifier = payload.get("authorization_code"), payload.get("code_verifier")
         if not isinstance(code, str) or not isinstance(verifier, str):
-            raise _misunderstood("the device sign-in")
+            raise _unparsable("the device sign-in")
         return AuthorizationCode(code, verifier, f"{self.issuer}/deviceauth/callback")
 
     def authorization_request(self) -> AuthorizationRequest:
@@ -168,7 +168,7 @@ class Authority:
                 detail=exc.detail,
             ) from None
         if None in (grant.id_token, grant.access_token, grant.refresh_token):
-            raise _misunderstood("the tokens")
+            raise _unparsable("the tokens")
         return grant
 
     def revoke(self, refresh_token: str) -> None:
@@ -179,9 +179,9 @@ class Authority:
         Source: RFC 7009.
         """
         members = {"token": refresh_token, "token_type_hint": "refresh_token", "client_id": self.client_id}
-        answer = self._post("/oauth/revoke", json=members, timeout_seconds=REVOCATION_SECONDS)
-        if not answer.is_success:
-            raise _refused(answer, "the revocation")
+        response = self._post("/oauth/revoke", json=members, timeout_seconds=REVOCATION_SECONDS)
+        if not response.is_success:
+            raise _refused(response, "the revocation")
 
     def _post(self, path: str, **options: Any) -> IssuerResponse:
         try:
@@ -226,15 +226,15 @@ def _declined(query: Mapping[str, str]) -> LoginFailed:
     return LoginFailed("OpenAI ended the sign-in with an error. Start again.", code="refused")
 
 
-def _raise_unless_pending(answer: IssuerResponse) -> None:
+def _raise_unless_pending(response: IssuerResponse) -> None:
     """Raise unless the sign-in is pending: 403 and 404 without a known code, as in the Codex client."""
-    code = answer.error_code
+    code = response.error_code
     if code in _DENIED:
         raise LoginFailed("The sign-in was declined. Nothing was changed.", code="denied")
     if code in _EXPIRED:
         raise device_code_expired()
-    if answer.status not in (403, 404):
-        raise _refused(answer, "the device sign-in")
+    if response.status not in (403, 404):
+        raise _refused(response, "the device sign-in")
 
 
 def device_code_expired() -> LoginFailed:
@@ -245,21 +245,21 @@ def device_code_expired() -> LoginFailed:
     )
 
 
-def _refused(answer: IssuerResponse, what: str) -> LoginFailed:
-    if answer.status == 429:
+def _refused(response: IssuerResponse, what: str) -> LoginFailed:
+    if response.status == 429:
         return LoginFailed(
             "OpenAI limits the number of sign-ins. Try again in a few minutes.",
             code="too_many",
-            detail=str(answer),
+            detail=str(response),
         )
-    if answer.status >= 500:
+    if response.status >= 500:
         return LoginFailed(
-            "OpenAI's sign-in service is failing. Try again shortly.", code="unreachable", detail=str(answer)
+            "OpenAI's sign-in service is failing. Try again shortly.", code="unreachable", detail=str(response)
         )
-    return LoginFailed(f"OpenAI refused {what}. Start again.", code="refused", detail=str(answer))
+    return LoginFailed(f"OpenAI refused {what}. Start again.", code="refused", detail=str(response))
 
 
-def _misunderstood(what: str) -> LoginFailed:
+def _unparsable(what: str) -> LoginFailed:
     return LoginFailed(f"OpenAI's response about {what} could not be parsed.", code="misunderstood")
 
 

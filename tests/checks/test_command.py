@@ -253,7 +253,7 @@ def test_through_the_detour(owner: Any) -> None:
     with ForwardProxy(Socks5).running() as proxy:
         report = owner.check(OCM_DETOUR=f"socks5h://scout:p%40ss%3Aword@127.0.0.1:{proxy.port}")
     assert report.status == 0, report.output
-    assert len(proxy.asked) == 2
+    assert len(proxy.targets) == 2
     assert "through the detour" in report.output
     assert "p@ss" not in report.output
 

@@ -19,7 +19,7 @@ from typing import Any
 import requests
 
 
-def say(word: str) -> None:
+def report(word: str) -> None:
     """Report progress to the test."""
     print(word, flush=True)
 
@@ -71,16 +71,16 @@ def commit(path: Path, loaded: Any, tokens: dict[str, str]) -> str:
 def main(path: Path, token_url: str) -> None:
     """Refresh once."""
     loaded = load(path)
-    say("loaded")
+    report("loaded")
     sys.stdin.readline()
     if load(path) != loaded:
-        say("adopted")
+        report("adopted")
         return
     tokens = exchange(loaded, token_url)
-    say("refused" if tokens is None else "granted")
+    report("refused" if tokens is None else "granted")
     if tokens is not None:
         sys.stdin.readline()
-        say(commit(path, loaded, tokens))
+        report(commit(path, loaded, tokens))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_credential_of_a_sign_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("claims", "ends_at"),
+    ("claims", "effective_expiry"),
     [
         pytest.param({"exp": REFRESHED_AT + 3600, "iat": REFRESHED_AT}, REFRESHED_AT + 3600, id="clocks-agree"),
         pytest.param({"exp": REFRESHED_AT - 400, "iat": REFRESHED_AT - 4000}, REFRESHED_AT + 3600, id="ours-is-ahead"),
@@ -52,11 +52,11 @@ def test_credential_of_a_sign_in() -> None:
         pytest.param({"iat": REFRESHED_AT}, None, id="without-an-end"),
     ],
 )
-def test_effective_expiry_of_an_access_token(claims: dict[str, Any], ends_at: float | None) -> None:
+def test_effective_expiry_of_an_access_token(claims: dict[str, Any], effective_expiry: float | None) -> None:
     """By our clock a token lasts for its full lifetime after it was obtained, and at least until its expiry."""
     tokens = {**TOKENS, "access_token": jwt(**claims)}
     credential = Document({**SIGNED_IN, "tokens": tokens}).credential()
-    assert credential.ends_at == (None if ends_at is None else pytest.approx(ends_at, abs=1))
+    assert credential.effective_expiry == (None if effective_expiry is None else pytest.approx(effective_expiry, abs=1))
 
 
 def test_account_id_falls_back_to_the_id_token() -> None:
@@ -120,11 +120,11 @@ def test_unusable_content_names_the_fix(content: dict[str, Any]) -> None:
     assert not any(secret in told for secret in ("sk", "pat", "rt ", "eyJ"))
 
 
-@pytest.mark.parametrize("octets", [b"", b"  \n", b'{"tokens": {', b"\xff\xfe", b"[]", b"null", b"[" * 100_000])
-def test_decode_malformed(octets: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"  \n", b'{"tokens": {', b"\xff\xfe", b"[]", b"null", b"[" * 100_000])
+def test_decode_malformed(content: bytes) -> None:
     """Anything but a JSON object is malformed."""
     with pytest.raises(MalformedDocument):
-        decode(octets)
+        decode(content)
 
 
 def test_refreshed_keeps_unknown_fields() -> None:

@@ -126,15 +126,15 @@ def test_half_written_is_read_again(home: Home, monkeypatch: pytest.MonkeyPatch)
     source = home.source()
     source.current()
     content["tokens"]["access_token"] = "the-next"
-    octets = json.dumps(content).encode()
+    data = json.dumps(content).encode()
     with open(home.path, "wb", buffering=0) as file:
-        file.write(octets[:100])
+        file.write(data[:100])
         got: list[str] = []
         reader = threading.Thread(target=lambda: got.append(source.current().access_token))
         reader.start()
         reader.join(0.1)
         assert reader.is_alive()
-        file.write(octets[100:])
+        file.write(data[100:])
     reader.join()
     assert got == ["the-next"]
 

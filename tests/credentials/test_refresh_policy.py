@@ -516,7 +516,7 @@ def test_detour_and_no_other_proxy(home: Home, monkeypatch: pytest.MonkeyPatch, 
     with ForwardProxy(Socks5).running() as proxy:
         proxy_url = f"socks5h://scout:p%40ss%3Aword@127.0.0.1:{proxy.port}"
         home.source(refresher=home.refresher(proxy_url=proxy_url)).current()
-        assert proxy.asked == [home.simulator.url.removeprefix("http://")]
+        assert proxy.targets == [home.simulator.url.removeprefix("http://")]
     assert home.outcomes() == ["rotated", "rotated"]
 
 

@@ -38,7 +38,7 @@ class Program:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def tell(self) -> None:
+    def proceed(self) -> None:
         """Let it continue."""
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")
@@ -85,7 +85,7 @@ def start_workers(start: Start, home: Home, workers: int = 4, **task: Any) -> li
 def go(programs: list[Program]) -> list[dict[str, Any]]:
     """Let all begin at the same time; return the results of all threads."""
     for program in programs:
-        program.tell()
+        program.proceed()
     return [result for program in programs for result in program.results()]
 
 
@@ -123,9 +123,9 @@ def test_workers_beside_codex_refresh_once(home: Home, start: Start, is_codex_fi
     codex = start(CODEX, str(home.path), f"{home.simulator.url}{TOKEN}")
     assert codex.heard() == "loaded"
     for program in [codex, *workers] if is_codex_first else [*workers, codex]:
-        program.tell()
+        program.proceed()
     if codex.heard() == "granted":
-        codex.tell()
+        codex.proceed()
         assert codex.heard() == "committed"
     results = [result for worker in workers for result in worker.results()]
     assert home.outcomes().count("rotated") == 1
@@ -137,14 +137,14 @@ def test_codex_was_first_and_writes_later(home: Home, start: Start) -> None:
     home.sign_in(expires_in=-1)
     codex = start(CODEX, str(home.path), f"{home.simulator.url}{TOKEN}")
     assert codex.heard() == "loaded"
-    codex.tell()
+    codex.proceed()
     assert codex.heard() == "granted"
     (worker,) = start_workers(
         start, home, 1, timeouts={"lock_seconds": 20.0, "exchange_seconds": 20.0, "adoption_seconds": 60.0}
     )
-    worker.tell()
+    worker.proceed()
     assert home.simulator.wait_for(lambda: home.outcomes() == ["rotated", "reused"])
-    codex.tell()
+    codex.proceed()
     assert codex.heard() == "committed"
     assert worker.results() == [{"access_token": home.access_token()}]
 
@@ -157,13 +157,13 @@ def test_codex_refreshes_during_our_refresh(home: Home, start: Start) -> None:
     early, late = (start(CODEX, str(home.path), f"{home.simulator.url}{TOKEN}") for _ in range(2))
     assert [early.heard(), late.heard()] == ["loaded", "loaded"]
     (worker,) = start_workers(start, home, 1)
-    worker.tell()
+    worker.proceed()
     assert gate.reached.wait(30)
-    early.tell()
+    early.proceed()
     assert early.heard() == "refused"
     gate.release()
     assert worker.results() == [{"access_token": home.access_token()}]
-    late.tell()
+    late.proceed()
     assert late.heard() == "adopted"
     assert home.outcomes() == ["rotated", "reused"]
 
@@ -171,7 +171,7 @@ def test_codex_refreshes_during_our_refresh(home: Home, start: Start) -> None:
 def kill_at(start: Start, home: Home, is_there: Callable[[int], object]) -> int:
     """Start a worker, kill it at a point of its refresh process, and return the ID of that process."""
     (worker,) = start_workers(start, home, 1)
-    worker.tell()
+    worker.proceed()
     helper = helper_of(worker.process.pid)
     eventually(lambda: is_there(helper))
     worker.process.kill()
@@ -254,7 +254,7 @@ def test_refreshing_process_killed_before_the_rotation(home: Home, start: Start)
     before = home.sign_in(expires_in=-1)
     end = watch_whole(home)
     (worker,) = start_workers(start, home, 1)
-    worker.tell()
+    worker.proceed()
     assert gate.reached.wait(30)
     os.kill(helper_of(worker.process.pid), signal.SIGKILL)
     (result,) = worker.results()

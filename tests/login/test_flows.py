@@ -17,7 +17,7 @@ import trustme
 
 from ocm_wsgi.credentials.sign_in import wait_for_approval
 from ocm_wsgi.errors import LoginFailed
-from ocm_wsgi.oauth.authorization import Authority, DeviceCode
+from ocm_wsgi.oauth.authorization import DeviceCode, IssuerClient
 from ocm_wsgi.oauth.http_client import ConnectionSettings
 from ocm_wsgi.simulator import Plan, Simulator
 from tests.proxies import ForwardProxy, Socks5
@@ -26,7 +26,7 @@ CODEX = Path(__file__).parents[2] / ".cache/codex/node_modules/.bin/codex"
 DEVICE = DeviceCode("http://issuer/codex/device", "ABCD-1234", 5.0, "deviceauth_1")
 APPROVED = {"authorization_code": "ac_1", "code_verifier": "verifier"}
 Answers = list[tuple[int, Any]]
-Refusing = Callable[..., Authority]
+Refusing = Callable[..., IssuerClient]
 
 
 @pytest.fixture
@@ -34,18 +34,18 @@ def answering() -> Iterator[Refusing]:
     """Return a factory of issuers that send the given responses in order."""
     servers = []
 
-    def answer(*answers: tuple[int, Any]) -> Authority:
+    def answer(*answers: tuple[int, Any]) -> IssuerClient:
         waiting = list(answers)
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 status, body = waiting.pop(0)
-                octets = body if isinstance(body, bytes) else json.dumps(body).encode()
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(octets)))
+                self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(octets)
+                self.wfile.write(data)
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -54,7 +54,7 @@ def answering() -> Iterator[Refusing]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         servers.append((server, thread))
-        return Authority(ConnectionSettings(ssl.create_default_context()), f"http://127.0.0.1:{server.server_port}")
+        return IssuerClient(ConnectionSettings(ssl.create_default_context()), f"http://127.0.0.1:{server.server_port}")
 
     yield answer
     for server, thread in servers:
@@ -74,7 +74,7 @@ class Clock:
         self.pauses.append(seconds)
         self.now += seconds
 
-    def approval(self, issuer: Authority) -> Any:
+    def approval(self, issuer: IssuerClient) -> Any:
         return wait_for_approval(issuer, DEVICE, pause=self.pause, monotonic=lambda: self.now)
 
 
@@ -151,7 +151,7 @@ def test_unreachable_issuer_is_retried() -> None:
     """If the issuer is unreachable for all of the 15 minutes, the code counts as expired."""
     clock = Clock()
     with pytest.raises(LoginFailed) as failure:
-        clock.approval(Authority(ConnectionSettings(ssl.create_default_context()), "http://127.0.0.1:9"))
+        clock.approval(IssuerClient(ConnectionSettings(ssl.create_default_context()), "http://127.0.0.1:9"))
     assert failure.value.code == "expired"
 
 
@@ -161,14 +161,14 @@ def test_login_uses_the_detour(owner: Any) -> None:
         owner.configure(detour=f"socks5h://scout:p%40ss%3Aword@127.0.0.1:{proxy.port}")
         results = [owner.run("login"), owner.run("logout", "--yes")]
     assert [result.returncode for result in results] == [0, 0], results[0].stderr
-    assert len(proxy.asked) == len(owner.simulator.requests) == 5
+    assert len(proxy.targets) == len(owner.simulator.requests) == 5
     assert all("p@ss" not in result.stdout + result.stderr for result in results)
 
 
 def test_token_never_shown_in_repr(simulator: Simulator) -> None:
     """The ``repr`` of intermediate values shows no secret."""
     simulator.device_polls = 0
-    issuer = Authority(ConnectionSettings(ssl.create_default_context()), simulator.url)
+    issuer = IssuerClient(ConnectionSettings(ssl.create_default_context()), simulator.url)
     device = issuer.device_code()
     code = issuer.poll(device)
     grant = issuer.exchange(code)

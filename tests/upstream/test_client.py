@@ -517,8 +517,8 @@ def test_the_configured_proxy_is_used(
     upstream = upstream_for(secure_simulator, tls=trusting(authority), proxy_url=url)
     for _ in range(2):
         assert b"response.completed" in whole(upstream.open(post()))
-    (asked,) = running.asked
-    assert asked.removeprefix("CONNECT ").startswith("localhost:")
+    (target,) = running.targets
+    assert target.removeprefix("CONNECT ").startswith("localhost:")
     upstream.close()
 
 
@@ -544,7 +544,7 @@ def test_plain_http_through_an_http_proxy() -> None:
             proxy_url=f"http://scout:p%40ss%3Aword@127.0.0.1:{running.port}",
         )
         assert whole(upstream.open(get("/v1/models?a=%2f"))) == b"forwarded"
-        assert running.asked == ["GET http://api.example:8080/v1/models?a=%2f"]
+        assert running.targets == ["GET http://api.example:8080/v1/models?a=%2f"]
         upstream.close()
 
 
