@@ -1,4 +1,4 @@
-"""What the worker class relies on of gunicorn's inside, and whether the installed release still has it."""
+"""Checks that the installed gunicorn has the internals on which the worker class relies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gunicorn.http.unreader import Unreader
 from gunicorn.http.wsgi import Response
 from gunicorn.workers import gthread
 
-# What is called or overridden, with the parameters it must have; and what must be there.
+# Methods that are called or overridden, with the parameters they must have; then attributes and properties.
 _METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (gthread.ThreadWorker, "init_process", ("self",)),
     (gthread.ThreadWorker, "run", ("self",)),
@@ -46,7 +46,7 @@ _PROPERTIES: tuple[tuple[type, str], ...] = ((Logger, "access_log_enabled"),)
 
 
 def missing_internals() -> list[str]:
-    """Return what this worker class relies on and the installed gunicorn does not have; nothing when all is well."""
+    """Return the internals on which the worker class relies and that the installed gunicorn lacks."""
     missing = []
     for owner, name, parameters in _METHODS:
         method = getattr(owner, name, None)

@@ -24,17 +24,17 @@ from ocm_wsgi.tls import contexts
 from ocm_wsgi.wsgi.environ import remember_fields
 
 _TERMINATION_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
-# As gunicorn does it for its own sockets: the server that is being replaced may need a moment to let go.
+# As gunicorn does for its own sockets: a server that is being replaced may need a moment to close its socket.
 _BIND_ATTEMPTS = 5
 _BIND_PAUSE_SECONDS = 1.0
 
 
 class _State:
-    """What one hook leaves to another in gunicorn's master."""
+    """State that hooks share in gunicorn's master."""
 
     server_context: ssl.SSLContext | None = None
     has_opened_socket = False
-    missing_internals: list[str] = []  # noqa: RUF012 - there is one state, and no instance of it
+    missing_internals: list[str] = []  # noqa: RUF012 - the class is never instantiated
 
 
 def reload() -> None:
@@ -47,19 +47,19 @@ def _make_server_context(loaded: Config) -> None:
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's logger, whose lines look like ours from the first one on."""
+    """gunicorn's logger, with our line format from the first line on."""
 
     def setup(self, cfg: Any) -> None:
-        """Set the handlers up."""
+        """Set up the handlers."""
         super().setup(cfg)
         configure_logging(config().log_format)
 
 
 def bind() -> str:
-    """Return the address to listen on, in gunicorn's notation. It stays what it was at the start.
+    """Return the address to listen on, in gunicorn's notation; it never changes after the start.
 
-    gunicorn would close its socket at HUP and exit where the new address cannot be had; and it would open a plain
-    one, without the listen fields.
+    Otherwise gunicorn would close its socket at HUP, exit if it cannot bind the new address, and open a plain socket
+    without the listen fields.
     """
     first = current.initial_config()
     host = f"[{first.listen}]" if ":" in first.listen else first.listen
@@ -67,24 +67,24 @@ def bind() -> str:
 
 
 def certfile() -> str | None:
-    """Return gunicorn's ``certfile``, which is how gunicorn decides on TLS: a path that exists, and no more.
+    """Return gunicorn's ``certfile``: a path that exists if there is to be TLS, as gunicorn checks no more.
 
-    The certificate itself is in :func:`ssl_context`, so that a key given inline is never written to disk.
+    The certificate itself is in :func:`ssl_context`, so that an inline key is never written to disk.
     """
     return os.devnull if config().tls else None
 
 
 def ssl_context(_conf: Any, _default_factory: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """Return the TLS context (gunicorn asks for each connection)."""
+    """Return the TLS context; gunicorn calls this for each connection."""
     assert _State.server_context is not None
     return _State.server_context
 
 
 def worker_class() -> str:
-    """Return gunicorn's ``worker_class``: ours, or the threads it is made of where this gunicorn does not fit it."""
-    # Not before it is asked for: other servers have no use for it, and one of another kind may be without gunicorn.
+    """Return gunicorn's ``worker_class``: ours, or gthread if this gunicorn is not compatible with ours."""
+    # Imported only here: with an incompatible gunicorn the import itself may fail.
     try:
-        from ocm_wsgi.server import compatibility, worker  # noqa: F401 - whether it can be imported is a question too
+        from ocm_wsgi.server import compatibility, worker  # noqa: F401 - the import is part of the check
     except (ImportError, AttributeError) as exc:
         _State.missing_internals = [str(exc)]
     else:
@@ -93,7 +93,7 @@ def worker_class() -> str:
 
 
 def on_starting(arbiter: Any) -> None:
-    """Log the warnings, and open the listening socket (gunicorn opens its own only where there is none yet)."""
+    """Log warnings, and open the listening socket (gunicorn opens its own only if there is none yet)."""
     block_signals_during_fork()
     _warn(arbiter)
     if decides_address(arbiter):
@@ -102,28 +102,28 @@ def on_starting(arbiter: Any) -> None:
 
 
 def when_ready(arbiter: Any) -> None:
-    """Warn where an address that is not the configuration's lets everyone in."""
+    """Warn if an address that is not from the configuration lets everyone in."""
     if _State.has_opened_socket or config().users:
         return
     for listener in arbiter.LISTENERS:
         address = listener.getsockname()
         if isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback:
-            arbiter.log.warning("listening on %s:%s with no users in the configuration", *address[:2])
+            arbiter.log.warning("Listening on %s:%s with no users in the configuration", *address[:2])
 
 
 def on_reload(arbiter: Any) -> None:
-    """Log the warnings of the new configuration, and what takes effect at the next start only."""
+    """Log the warnings of the new configuration, and whether it needs a restart."""
     configure_logging(config().log_format)
     _warn(arbiter)
     if _listen_fields(current.initial_config()) != _listen_fields(config()):
-        arbiter.log.warning("The listen fields have changed: they take effect when gunicorn is started anew")
+        arbiter.log.warning("The listen fields have changed; restart gunicorn to apply them")
 
 
 def decides_address(arbiter: Any) -> bool:
     """Return whether the address is the configuration's.
 
-    It is not where a flag or ``GUNICORN_CMD_ARGS`` names another, where systemd or the predecessor at USR2 hands
-    over its sockets, and where each worker opens its own (``--reuse-port``).
+    It is not if a flag or ``GUNICORN_CMD_ARGS`` sets another, if systemd or the predecessor at USR2 passes its
+    sockets on, or if each worker opens its own (``--reuse-port``).
     """
     return (
         arbiter.cfg.settings["bind"].get() == [bind()]
@@ -136,7 +136,7 @@ def decides_address(arbiter: Any) -> bool:
 def _warn(arbiter: Any) -> None:
     if _State.missing_internals:
         arbiter.log.warning(
-            "this gunicorn is not the one that was tested (%s): each stream takes a thread",
+            "Unsupported gunicorn (missing %s); falling back to gthread, one thread per stream",
             ", ".join(_State.missing_internals),
         )
     for warning in config().warnings:
@@ -176,10 +176,10 @@ def _listen_fields(loaded: Config) -> tuple[Any, ...]:
 
 
 def block_signals_during_fork() -> None:
-    """Have no ending lost that comes to a worker before it has taken its first step.
+    """Don't lose termination signals delivered to a worker during fork.
 
-    Python forgets, in the child of a fork, which signals have come by then (``PyOS_AfterFork_Child``). Held back until
-    that is done, they come to the handlers that the child has from its parent.
+    In the child, Python discards the signals that arrived before ``PyOS_AfterFork_Child``. Blocked until then, they
+    reach the handlers that the child inherits from its parent.
     """
     unblock = partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _TERMINATION_SIGNALS)
     os.register_at_fork(
@@ -190,11 +190,10 @@ def block_signals_during_fork() -> None:
 
 
 def post_fork(arbiter: Any, _worker: Any) -> None:
-    """Let a new worker hear of the end from its first moment, and see to it that it has where to count.
+    """Make a new worker terminable from the start, and make sure that the folder for its metrics exists.
 
-    Until it sets up its own handlers a worker has the master's, which only note a signal in a queue that nobody in
-    this process reads: a TERM that comes meanwhile would be lost, and the master would wait for the whole grace
-    period and then kill.
+    Until a worker sets up its own handlers it has the master's, which only put signals into a queue that nothing in
+    this process reads: a TERM would be lost, and the master would wait for the whole grace period before killing it.
     """
     for number in _TERMINATION_SIGNALS:
         signal.signal(number, _exit_immediately)
@@ -205,26 +204,26 @@ def post_fork(arbiter: Any, _worker: Any) -> None:
 
 
 def _exit_immediately(*_: object) -> None:
-    """End a worker that has not begun to serve; gunicorn takes 0 for an orderly end."""
+    """Exit a worker that has not begun to serve; gunicorn treats exit code 0 as an orderly exit."""
     os._exit(0)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let a new worker take up at once what a dead one left. An application wrapped in another does it later."""
+    """Recover immediately what a dead worker left behind. If our application is wrapped, this happens later."""
     service = getattr(worker.wsgi, "extensions", {}).get("ocm")
     if service is not None:
         service.start()
 
 
 def child_exit(_arbiter: Any, worker: Any) -> None:
-    """Forget what a dead worker had under way. What it counted stays."""
+    """Drop a dead worker's requests in progress from the metrics. Its counters remain."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has no types
 
 
 def on_exit(_arbiter: Any) -> None:
-    """Remove the files of the metrics."""
+    """Remove the metrics' files."""
     multiprocess.remove()
 
 

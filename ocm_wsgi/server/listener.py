@@ -1,4 +1,4 @@
-"""The listening socket, with sing-box's listen fields on it. Linux keeps them for every connection accepted."""
+"""Opens the listening socket with sing-box's listen fields. On Linux, accepted connections inherit them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ocm_wsgi.config import Config
 
-# From Linux's headers; Python's socket module does not name them in every version we support.
+# From Linux's headers; not in Python's socket module in every supported version.
 _SO_MARK = 36
 _IPPROTO_MPTCP = 262
 _CLONE_NEWNET = 0x40000000
-_NETNS_FOLDER = Path("/run/netns")  # where ip-netns(8) keeps named namespaces
-DEFAULT_BACKLOG = 2048  # gunicorn's
-# Connections that may wait with data in their SYN (RFC 7413); as many as may wait at all in Go's tfo listener.
+_NETNS_FOLDER = Path("/run/netns")  # ip-netns(8) puts named namespaces there
+DEFAULT_BACKLOG = 2048  # gunicorn's default
+# Pending connections with data in their SYN (RFC 7413); the same number as in Go's tfo listener.
 _FAST_OPEN_QUEUE = 256
 
 
 def open_listener(config: Config, *, backlog: int = DEFAULT_BACKLOG) -> socket.socket:
-    """Return a bound and listening TCP socket that has the listen fields of the configuration.
+    """Return a bound and listening TCP socket with the listen fields of the configuration.
 
-    The caller owns it. On an error nothing is left open.
+    The caller owns it. After an error nothing is left open.
 
-    :raises OSError: the address is in use or not ours, the interface or namespace is not there, or the process
-        lacks the right (``CAP_NET_ADMIN`` for ``routing_mark``, ``CAP_SYS_ADMIN`` for ``netns``).
+    :raises OSError: the address is in use or not local, the interface or namespace does not exist, or the process
+        lacks the capability (``CAP_NET_ADMIN`` for ``routing_mark``, ``CAP_SYS_ADMIN`` for ``netns``).
     """
     if config.netns is None:
         return _open(config, backlog)
-    return _inside(config.netns, lambda: _open(config, backlog))
+    return _in_namespace(config.netns, lambda: _open(config, backlog))
 
 
 def _open(config: Config, backlog: int) -> socket.socket:
@@ -45,7 +45,7 @@ def _open(config: Config, backlog: int) -> socket.socket:
     try:
         _set_options(listener, config)
         if is_ipv6:
-            # "::" takes IPv4 as well, as in Go, whatever the system's default is.
+            # "::" accepts IPv4 as well, as in Go, whatever the system's default.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((config.listen, config.listen_port))
         listener.listen(backlog)
@@ -58,7 +58,7 @@ def _open(config: Config, backlog: int) -> socket.socket:
 def _set_options(listener: socket.socket, config: Config) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if config.reuse_addr:
-        # sing-box means both by it: another process may listen on the same address beside this one.
+        # sing-box sets both: another process may listen on the same address at the same time.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if config.bind_interface is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, config.bind_interface.encode())
@@ -73,10 +73,10 @@ def _set_options(listener: socket.socket, config: Config) -> None:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, math.ceil(interval.total_seconds()))
 
 
-def _inside(netns: str, action: Callable[[], socket.socket]) -> socket.socket:
-    """Do something in a network namespace, from a thread of its own: a thread that entered it need not come back.
+def _in_namespace(netns: str, action: Callable[[], socket.socket]) -> socket.socket:
+    """Call something in a network namespace, from a thread of its own, which need not return from the namespace.
 
-    A socket stays in the namespace that it was made in.
+    A socket stays in the namespace in which it was created.
     """
     outcome: list[socket.socket | BaseException] = []
 

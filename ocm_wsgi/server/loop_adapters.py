@@ -1,4 +1,4 @@
-"""gunicorn's two ways to wait, by the worker's own loop: one place where all is waited for, and one wake-up."""
+"""Adapters that let gunicorn's selector and method queue use the worker's event loop."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from ocm_wsgi.relay.loop import Loop
 
 
 class Poller:
-    """In place of gunicorn's selector: as one epoll within another each socket was waited for twice."""
+    """Replaces gunicorn's selector, so that there is one epoll set instead of two nested ones."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._descriptors: dict[Any, int] = {}
 
-    def register(self, waited: Any, _events: int, on_readable: Callable[[Any], None]) -> None:
-        """Call with what is waited for, as often as it can be read."""
-        fd = self._descriptors[waited] = waited if isinstance(waited, int) else waited.fileno()
-        self._loop.watch(fd, select.EPOLLIN, lambda _mask: on_readable(waited))
+    def register(self, source: Any, _events: int, on_readable: Callable[[Any], None]) -> None:
+        """Call back with the file object whenever it is readable."""
+        fd = self._descriptors[source] = source if isinstance(source, int) else source.fileno()
+        self._loop.watch(fd, select.EPOLLIN, lambda _mask: on_readable(source))
 
-    def unregister(self, waited: Any) -> None:
-        """Wait no longer.
+    def unregister(self, source: Any) -> None:
+        """Stop watching.
 
-        :raises KeyError: nobody did.
+        :raises KeyError: the file object is not registered.
         """
-        self._loop.forget(self._descriptors.pop(waited))
+        self._loop.forget(self._descriptors.pop(source))
 
     def close(self) -> None:
-        """The loop has a life of its own."""
+        """Do nothing: the worker owns the loop."""
 
 
 class MethodQueue(gthread.PollableMethodQueue):  # type: ignore[misc]  # gunicorn has no types
-    """In place of gunicorn's way to have something called in the main thread: it takes one wake-up and not three."""
+    """Replaces gunicorn's queue of calls for the main thread: one system call for a wake-up instead of three."""
 
     def __init__(self, loop: Loop) -> None:
         super().__init__()
         self._loop = loop
 
     def defer(self, callback: Callable[..., Any], *args: Any) -> None:
-        """As gunicorn's; other threads use it to the very end."""
+        """Call something in the main thread; other threads use this until the process ends."""
         self._loop.defer(partial(callback, *args))
 
     def close(self) -> None:
-        """Leave it open: the process ends soon, and what a late thread wrote would be in another's descriptor."""
+        """Leave it open: the process ends soon, and a late thread might write into a reused descriptor."""

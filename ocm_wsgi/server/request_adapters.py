@@ -1,6 +1,6 @@
-"""What gunicorn is given in place of a request's body, a response's connection and the application.
+"""Wrappers around gunicorn's request body, response socket and WSGI app that let us take a response over.
 
-With these the handling of a request stays gunicorn's own up to the moment when upstream's response is there.
+With these, gunicorn itself handles a request until upstream's response is available.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from gunicorn.http.errors import ParseException
 from ocm_wsgi.relay.handoff import CAN_TUNNEL, OpenedTunnel, RelayedBody
 from ocm_wsgi.wsgi.environ import Environ
 
-#: What a request's body is read in must arrive within this time, block by block.
+#: Each block of a request's body must arrive within this time.
 BLOCK_SECONDS = 30.0
-#: Body that nobody read is read away for so long, if the connection is to serve another request.
+#: How long an unread request body is drained, so that the connection can serve another request.
 DRAIN_SECONDS = 0.01
 
 
 class HandedOver(BaseException):
-    """Leaves gunicorn's handling of a request at the moment when the response is ours.
+    """Leaves gunicorn's handling of a request once we have taken the response over.
 
-    No ``Exception``, for gunicorn answers those with a 500.
+    Not an ``Exception``, because gunicorn turns those into a 500.
     """
 
     def __init__(self, body: RelayedBody | OpenedTunnel, response: Any, environ: Environ) -> None:
@@ -36,20 +36,20 @@ class HandedOver(BaseException):
 
 
 class Head:
-    """What a response takes for its client's connection, so that its head can go out with the first of its body."""
+    """Stands in for the client's socket, so that a response's head can be sent with the start of its body."""
 
     def __init__(self) -> None:
-        self.sent_bytes = b""
+        self.data = b""
 
     def sendall(self, data: bytes) -> None:
-        """Called by gunicorn."""
-        self.sent_bytes += data
+        """Buffer a piece of the head; called by gunicorn."""
+        self.data += data
 
 
 class TimedBody:
-    """A request's body, of which each read has a deadline.
+    """A request's body with a deadline for each read.
 
-    A socket's own timeout is for each of the many ``recv`` that one read may take.
+    A socket's timeout applies to each ``recv``, of which one read may need many.
     """
 
     def __init__(self, body: Any, deadlines: dict[Any, float], conn: Any) -> None:
@@ -64,7 +64,7 @@ class TimedBody:
         return iter(self.readline, b"")
 
     def read(self, size: int | None = None) -> bytes:
-        """As any body's."""
+        """Read up to ``size`` bytes within the deadline."""
         self._deadlines[self._conn] = time.monotonic() + BLOCK_SECONDS
         try:
             return bytes(self._body.read(size))
@@ -72,7 +72,7 @@ class TimedBody:
             self._deadlines[self._conn] = math.inf
 
     def readline(self, size: int | None = None) -> bytes:
-        """As any body's."""
+        """Read a line within the deadline."""
         self._deadlines[self._conn] = time.monotonic() + BLOCK_SECONDS
         try:
             return bytes(self._body.readline(size))
@@ -80,14 +80,14 @@ class TimedBody:
             self._deadlines[self._conn] = math.inf
 
     def drain(self) -> bool:
-        """Read away what nobody read; return whether the connection can serve another request.
+        """Discard what is unread; return whether the connection can serve another request.
 
-        Not when that would mean to wait: a client that is refused may send its body for long. Nor when it cannot be
-        told where the next request begins.
+        It cannot if that would mean waiting, as a client that was refused may go on sending its body for long; nor if
+        the start of the next request cannot be found.
         """
         reader = self._body.reader
         if isinstance(reader, LengthReader) and not reader.length:
-            return True  # As almost always, and without a system call.
+            return True  # The usual case, which needs no system call.
         try:
             return bool(self._conn.parser.finish_body(deadline=time.monotonic() + DRAIN_SECONDS))
         except (OSError, ParseException):
@@ -95,20 +95,20 @@ class TimedBody:
 
 
 class HandoffMiddleware:
-    """The application, with relayed bodies taken out of gunicorn's hands."""
+    """Wraps the application, and takes relayed responses over from gunicorn."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
-        # HTTP/2 frames a response itself, many of them on one connection.
+        # HTTP/2 frames responses itself and multiplexes them on one connection.
         is_ours = environ[CAN_TUNNEL] = environ.get("HTTP_VERSION") != "2"
         body = self._application(environ, start_response)
         if not is_ours:
             return body
         response = getattr(start_response, "__self__")  # noqa: B009 - mypy knows no owner
         if not environ["wsgi.input"].drain():
-            # Said in the head, or the client would send its next request into a connection that closes.
+            # The head must announce it, or the client would send its next request into a closing connection.
             response.force_close()
         if not isinstance(body, RelayedBody | OpenedTunnel):
             return body

@@ -1,9 +1,9 @@
-"""Threads that wait for work on a stack: each piece of work wakes one thread, that which was busy last.
+"""A thread pool that wakes exactly one thread per task: the one that was busy last.
 
-Of the threads of ``concurrent.futures`` each piece of work wakes two, the second in vain: they wait in one queue
-(``queue.SimpleQueue``), and whoever has taken something from it hands its lock on to the next. Under the interpreter's
-lock that costs some four switches of thread a request, and each request is another thread's. The thread that was busy
-last has its stack in the processor's caches, and those that are never needed at once have none in memory.
+In ``concurrent.futures`` each task wakes two threads, the second in vain: they wait on one queue
+(``queue.SimpleQueue``), and a thread that takes a task from it passes the queue's lock on to the next. With the GIL
+that costs about four thread switches per request, and each request runs in a different thread. The thread that was
+busy last has its stack in the processor's caches, and the stacks of threads that are never needed are not in memory.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class ThreadPool:
-    """Runs what is submitted, in as few threads as that takes; more than ``size`` at once wait for their turn.
+    """Runs tasks in as few threads as necessary; beyond ``size`` at the same time, they are queued.
 
-    At the interpreter's end what runs is waited for, as with any thread that is no daemon.
+    The interpreter waits at its exit for running tasks, as for any non-daemon thread.
     """
 
     def __init__(self, size: int, name: str) -> None:
@@ -27,12 +27,12 @@ class ThreadPool:
         self._name = name
         self._lock = threading.Lock()
         self._count = 0
-        self._idle: list[_Seat] = []
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._idle: list[_IdleThread] = []
+        self._queue: deque[Callable[[], None]] = deque()
         self._is_shut_down = False
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Have it done. What it raises is logged.
+        """Run a task in a thread. Exceptions that it raises are logged.
 
         :raises RuntimeError: the pool was shut down, or not even its first thread can be started.
         """
@@ -40,33 +40,33 @@ class ThreadPool:
             if self._is_shut_down:
                 raise RuntimeError("the pool was shut down")
             if self._idle:
-                seat = self._idle.pop()
-                seat.work = work
-                seat.wakes.release()
+                idle_thread = self._idle.pop()
+                idle_thread.work = work
+                idle_thread.wake_lock.release()
                 return
-            if self._count == self._size or not self._has_started_another(work):
-                self._waiting.append(work)
+            if self._count == self._size or not self._try_to_start_thread(work):
+                self._queue.append(work)
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
-        """Let the threads end when they have nothing more to do; parameters as of ``concurrent.futures.Executor``.
+        """Let the threads exit when there are no more tasks; parameters as for ``concurrent.futures.Executor``.
 
-        :param wait: must be false: the interpreter waits at its end.
-        :param cancel_futures: what nobody has begun is dropped.
+        :param wait: must be false; the interpreter waits at its exit.
+        :param cancel_futures: drop queued tasks.
         """
         with self._lock:
             self._is_shut_down = True
             if cancel_futures:
-                self._waiting.clear()
+                self._queue.clear()
             idle, self._idle = self._idle, []
-        for seat in idle:
-            seat.wakes.release()
+        for idle_thread in idle:
+            idle_thread.wake_lock.release()
 
-    def _has_started_another(self, work: Callable[[], None]) -> bool:
+    def _try_to_start_thread(self, work: Callable[[], None]) -> bool:
         thread = threading.Thread(target=self._run, args=(work,), name=f"{self._name}-{self._count}")
         try:
             thread.start()
         except RuntimeError:
-            # The system gives no more. Those that there are will come to it.
+            # The system allows no more threads. The existing ones will run the task.
             if not self._count:
                 raise
             return False
@@ -74,37 +74,37 @@ class ThreadPool:
         return True
 
     def _run(self, work: Callable[[], None] | None) -> None:
-        seat = _Seat()
+        idle_thread = _IdleThread()
         while work is not None:
             try:
                 work()
             except BaseException:
-                # Of whatever kind it is: a thread that ended with it would be missing for good.
-                logger.exception("A thread's work failed")
-            work = None  # Or what it holds would be held until the next comes.
-            work = self._next(seat)
+                # Any exception: the pool would never replace a thread that it ended.
+                _log.exception("Unhandled exception in a pool thread")
+            work = None  # Otherwise its references would live until the next task.
+            work = self._next(idle_thread)
 
-    def _next(self, seat: _Seat) -> Callable[[], None] | None:
+    def _next(self, idle_thread: _IdleThread) -> Callable[[], None] | None:
         with self._lock:
-            if self._waiting:
-                return self._waiting.popleft()
+            if self._queue:
+                return self._queue.popleft()
             if self._is_shut_down:
                 return None
-            seat.work = None
-            self._idle.append(seat)
-        seat.wakes.acquire()
-        return seat.work
+            idle_thread.work = None
+            self._idle.append(idle_thread)
+        idle_thread.wake_lock.acquire()
+        return idle_thread.work
 
 
-class _Seat:
-    """Where a thread waits.
+class _IdleThread:
+    """An idle thread.
 
-    :ivar wakes: held while it is idle; whoever took the seat off the stack releases it.
+    :ivar wake_lock: held while the thread is idle; released by the caller that removes it from the stack.
     """
 
-    __slots__ = ("wakes", "work")
+    __slots__ = ("wake_lock", "work")
 
     def __init__(self) -> None:
-        self.wakes = threading.Lock()
-        self.wakes.acquire()
+        self.wake_lock = threading.Lock()
+        self.wake_lock.acquire()
         self.work: Callable[[], None] | None = None

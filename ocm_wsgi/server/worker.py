@@ -1,12 +1,12 @@
-"""gunicorn's threaded worker, with the bytes of responses moved by one event loop.
+"""gunicorn's threaded worker, with responses relayed by one event loop.
 
-Threads decide, the loop moves: once upstream has answered, a request's thread sends the response's head and is free,
-and the rest of the response is the loop's. The loop runs in the worker's main thread and does gunicorn's own waiting,
-too (``gunicorn_loop``); it waits for the heads of requests and closes connections, so that no client holds a thread or
-the main thread by doing nothing.
+Threads decide, the loop moves: once upstream has responded, a request's thread makes a stream or a tunnel and is free,
+and the loop relays the response. The loop runs in the worker's main thread and replaces gunicorn's selector, too
+(``loop_adapters``). It also waits for request heads and closes connections, so that an idle client occupies neither a
+thread nor the main thread.
 
-What this service needs of gunicorn's inside is here, in ``gunicorn_loop`` and in ``handing_over``; ``gunicorn_inside``
-knows whether a release still has it.
+Only this module, ``loop_adapters`` and ``request_adapters`` use gunicorn's internals; ``compatibility`` checks that a
+release still has them.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from ocm_wsgi.server.thread_pool import ThreadPool
 from ocm_wsgi.upstream.client import SILENCE_TIMEOUT_SECONDS
 from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, wants_websocket
 
-#: What is still open so long before gunicorn would kill the worker is cut, and recorded as cut.
+#: Streams that are still open this long before gunicorn would kill the worker are cut, and recorded as cut.
 CUT_MARGIN_SECONDS = 2.0
-#: A stopping worker waits so long for requests that clients may be sending already; gunicorn's own figure.
+#: How long a stopping worker waits for requests that may already be in transit; gunicorn's own figure.
 LAST_REQUEST_SECONDS = 2.0
-#: The master need not hear of us more often; it waits for ``timeout``.
+#: How often to notify the master, which waits for ``timeout``.
 NOTIFY_SECONDS = 1.0
 
-#: Threads that read what clients ask for over WebSockets, and admit it.
+#: Threads that read and admit the turns that clients request over WebSockets.
 ADMISSION_THREADS = 4
 
-#: What gunicorn is told of a request after which its connection can serve another.
+# The result of a request whose connection can serve another.
 _KEEP_ALIVE: Future[bool] = Future()
 _KEEP_ALIVE.set_result(True)
 
@@ -56,16 +56,16 @@ _TIMEOUTS = Timeouts(stall_seconds=CLIENT_STALL_SECONDS, silence_seconds=SILENCE
 
 
 class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Serves any WSGI application as its base class does, and relayed responses better.
+    """Serves any WSGI application as its base class does, but relays responses in an event loop.
 
-    :ivar deadlines: by when each connection that a thread reads from must have sent what is read.
+    :ivar deadlines: for each connection that a thread reads from, when the data must have arrived.
     """
 
     wsgi: Any
     poller: Any
 
     def init_process(self) -> None:
-        """Called in the new process; returns at its end."""
+        """Run the worker; called in the new process."""
         self.loop = Loop()
         self.method_queue = MethodQueue(self.loop)
         self.deadlines: dict[Any, float] = {}
@@ -74,69 +74,69 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._tunnels: set[Tunnel] = set()
         self._admission_pool = ThreadPool(ADMISSION_THREADS, "ocm-admission")
         self._stopping_since: float | None = None
-        self._is_cutting = False
+        self._is_aborting = False
         self._notify_at = 0.0
-        # gunicorn asks for some thirty settings a request, each by way of two functions.
+        # gunicorn reads about thirty settings per request, each through two function calls.
         self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
         process_limits.raise_descriptor_limit()
-        process_limits.make_room_for_descriptors(2 * self.cfg.worker_connections + self.cfg.threads)
+        process_limits.preallocate_descriptor_table(2 * self.cfg.worker_connections + self.cfg.threads)
         process_limits.share_heap()
         super().init_process()
 
     def run(self) -> None:
-        """Serve until told to stop, and then until all is done or the time is up."""
+        """Serve until asked to stop, and then until everything has ended or the grace period is over."""
         self.poller.close()
         self.poller = Poller(self.loop)
         self.loop.add(self)
         self.wsgi = HandoffMiddleware(self.wsgi)
         pricing.load()
-        # What was loaded stays: the collector need not look at it again and again while streams wait.
+        # What is loaded now stays loaded, so the garbage collector need not traverse it repeatedly.
         gc.collect()
         gc.freeze()
         super().run()
-        self._cut_all()
+        self._abort_all()
         self._admission_pool.shutdown(cancel_futures=True)
 
     def notify(self) -> None:
-        """Tell the master that we live: gunicorn would at each request, and it is a system call on a file."""
+        """Notify the master at most once a second; gunicorn would at each request, with a system call each time."""
         now = time.monotonic()
         if now >= self._notify_at:
             self._notify_at = now + NOTIFY_SECONDS
             super().notify()
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Serve gunicorn's sockets and our own."""
+        """Dispatch the events of gunicorn's sockets and of our own."""
         self.loop.run(timeout)
 
     def accept(self, listener: socket.socket) -> None:
-        """Called in the main thread when somebody has connected."""
+        """Accept a connection; called in the main thread."""
         try:
             super().accept(listener)
         except OSError as exc:
-            # No descriptor or memory left. Whoever waits is accepted when something was given back, or after a second.
-            self.log.warning("A connection cannot be accepted: %s", exc)
+            # No descriptor or memory left. Accept again when a connection has been closed, or after a second.
+            self.log.warning("Cannot accept a connection: %s", exc)
             self.set_accept_enabled(False)
         if self.nr_conns >= self.worker_connections:
             self.loop.interrupt()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Called on TERM: let what runs come to its end."""
+        """Stop after the responses in progress; called on TERM."""
         if self._stopping_since is None:
             self._stopping_since = time.monotonic()
         super().handle_exit(sig, frame)
         self.loop.defer(self.loop.interrupt)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """Called on QUIT and INT: as on TERM; a second one, by someone in a hurry, cuts what is left.
+        """Stop as on TERM; a second signal cuts the responses in progress. Called on QUIT and INT.
 
-        Ctrl-C in a terminal reaches the workers twice within a moment, by itself and by way of the master.
+        Ctrl-C in a terminal reaches the workers twice within a moment, directly and through the master.
         """
         if self._stopping_since is not None and time.monotonic() - self._stopping_since > 1:
             self._stopping_since = -math.inf
         self.handle_exit(signal.SIGTERM, frame)
 
     def check(self, now: float) -> None:
-        """Called by the loop twice a second: end what took too long."""
+        """Enforce deadlines; called by the loop twice a second."""
         for conn, deadline in list(self.deadlines.items()):
             if now > deadline:
                 _shut_down(conn.sock)
@@ -152,11 +152,11 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             tunnel.close_when_idle()
         grace = self.cfg.graceful_timeout
         if now > self._stopping_since + grace - min(CUT_MARGIN_SECONDS, grace / 2):
-            self._cut_all()
+            self._abort_all()
 
-    def _cut_all(self) -> None:
-        """End what is still open; threads that wait for upstream notice that their clients are gone."""
-        self._is_cutting = True
+    def _abort_all(self) -> None:
+        """Cut everything that is still open; threads that wait for upstream notice that their clients are gone."""
+        self._is_aborting = True
         for stream in list(self._streams):
             stream.abort("service stopped")
         for tunnel in list(self._tunnels):
@@ -165,11 +165,11 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             _shut_down(conn.sock)
 
     def enqueue_req(self, conn: Any) -> None:
-        """Called in the main thread when a request may be coming: see to it that it is there."""
+        """Wait for a request before occupying a thread with it; called in the main thread when one may arrive."""
         is_opaque = bool(self.cfg.is_ssl)
         received = conn.parser.unreader.take_buffered() if conn.parser and not is_opaque else b""
 
-        def arrived(received: bytes) -> None:
+        def on_arrived(received: bytes) -> None:
             self._arrivals.discard(arrival)
             conn.data_ready = True
             if received:
@@ -177,20 +177,22 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
                 conn.parser.unreader.unread(received)
             self.tpool.submit(partial(self._serve, conn))
 
-        def gone() -> None:
+        def on_gone() -> None:
             self._arrivals.discard(arrival)
-            self._close_at_once(conn)
+            self._close_immediately(conn)
 
-        arrival = RequestArrival(self.loop, conn.sock, received, is_opaque=is_opaque, on_arrived=arrived, on_gone=gone)
+        arrival = RequestArrival(
+            self.loop, conn.sock, received, is_opaque=is_opaque, on_arrived=on_arrived, on_gone=on_gone
+        )
         self._arrivals.add(arrival)
         arrival.start()
 
     def get_thread_pool(self) -> ThreadPool:
-        """Called once, in the new process."""
+        """Return the pool of request threads; called once, in the new process."""
         return ThreadPool(self.cfg.threads, "ocm-request")
 
     def _serve(self, conn: Any) -> None:
-        """In a thread: handle a request, and leave the rest to the main thread."""
+        """Handle a request in a thread, and pass the result to the main thread."""
         result = False
         try:
             result = self.handle(conn)
@@ -198,7 +200,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self.loop.defer(partial(self._finish, conn, result))
 
     def handle(self, conn: Any) -> Any:
-        """Handle a request, in a thread. What is returned goes to :meth:`_finish`."""
+        """Handle a request in a thread; the return value is for :meth:`_finish`."""
         began = datetime.now()
         self.deadlines[conn] = time.monotonic() + HEAD_SECONDS
         try:
@@ -211,9 +213,9 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self.deadlines.pop(conn, None)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Called in a thread when the head of a request was read."""
+        """Handle a request whose head has been read; called in a thread."""
         self.deadlines[conn] = math.inf
-        # Bounds each write of a response that is not relayed, too.
+        # Also bounds each write of a response that is not relayed.
         conn.sock.settimeout(CLIENT_STALL_SECONDS)
         req.body = TimedBody(req.body, self.deadlines, conn)
         return super().handle_request(req, conn)
@@ -232,35 +234,35 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             raise
         head_waits = wants_websocket(environ)
         if not self.log.access_log_enabled:
-            # Only gunicorn's own log would look at these again, and a stream may be open for long.
+            # Only gunicorn's access log needs these later, and a stream may be open for long.
             environ.clear()
             response.headers.clear()
 
-        def ended(end: str) -> None:
+        def on_end(end: str) -> None:
             self._streams.discard(stream)
             response.sent = stream.sent_bytes
             body.log(body_bytes=stream.sent_bytes, end=end)
             self.log.access(response, response.req, environ, datetime.now() - began)
-            self._stream_ended(conn, response, is_whole=not end, keeps_alive=keeps_alive)
+            self._stream_ended(conn, response, is_complete=not end, keeps_alive=keeps_alive)
 
         stream = Stream(
             self.loop,
             body.raw,
             conn.sock,
-            head=head.sent_bytes,
+            head=head.data,
             is_chunked=response.chunked,
             turn=body.turn,
             timeouts=_TIMEOUTS,
             head_waits=head_waits,
             defer=self.loop.defer,
-            on_end=ended,
+            on_end=on_end,
         )
         return stream
 
     def _make_tunnel(self, conn: Any, opened: OpenedTunnel, handed: HandedOver, began: datetime) -> Any:
-        """Send upstream's answer as it is, for gunicorn would add fields; return a tunnel that is ready to be started.
+        """Return a tunnel that is ready to be started in the loop, or false if the client left.
 
-        Returns false if the client left.
+        Sends upstream's handshake response itself, because gunicorn would add fields.
         """
         response, environ = handed.response, handed.environ
         try:
@@ -271,7 +273,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
                 return False
             raise
 
-        def ended(end: str) -> None:
+        def on_end(end: str) -> None:
             self._tunnels.discard(tunnel)
             response.sent = tunnel.sent_bytes
             opened.log(body_bytes=tunnel.sent_bytes, end=end)
@@ -288,12 +290,12 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             timeouts=_TIMEOUTS,
             submit=self._admission_pool.submit,
             defer=self.loop.defer,
-            on_end=ended,
+            on_end=on_end,
         )
         return tunnel
 
     def _finish(self, conn: Any, result: Any) -> None:
-        """In the main thread: go on with what a request's thread has come to."""
+        """Continue in the main thread with the result of a request's thread."""
         if isinstance(result, Stream):
             self._streams.add(result)
             self._start(result)
@@ -307,42 +309,42 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
     def _start(self, relay: Stream | Tunnel) -> None:
         relay.start()
-        if self._is_cutting:
+        if self._is_aborting:
             relay.abort("service stopped")
 
-    def _stream_ended(self, conn: Any, response: Any, *, is_whole: bool, keeps_alive: bool) -> None:
-        if is_whole and keeps_alive:
+    def _stream_ended(self, conn: Any, response: Any, *, is_complete: bool, keeps_alive: bool) -> None:
+        if is_complete and keeps_alive:
             self.finish_request(conn, _KEEP_ALIVE)
-        elif is_whole or _is_framed(response):
+        elif is_complete or _is_framed(response):
             self._close_gracefully(conn)
         else:
             reset(conn.sock)
             self._forget_connection()
 
     def _close_gracefully(self, conn: Any) -> None:
-        """Close without waiting: gunicorn's own way can take two seconds, in which nobody else is served."""
-        if self._is_cutting:
-            self._close_at_once(conn)
+        """Close without blocking: gunicorn's own close can take two seconds, during which the loop would stall."""
+        if self._is_aborting:
+            self._close_immediately(conn)
         else:
             LingeringClose(self.loop, conn.sock, self._forget_connection).start()
 
-    def _close_at_once(self, conn: Any) -> None:
+    def _close_immediately(self, conn: Any) -> None:
         conn.close()
         self._forget_connection()
 
     def _forget_connection(self) -> None:
         self.nr_conns -= 1
         if not self._accepting:
-            # gunicorn's own loop waits for this: to accept again, or to end.
+            # gunicorn's own loop waits for this, to accept again or to exit.
             self.loop.interrupt()
 
 
 def _is_framed(response: Any) -> bool:
-    """Whether a client can tell a cut body from a whole one."""
+    """Return whether a client can distinguish a cut body from a whole one."""
     return bool(response.chunked) or response.response_length is not None
 
 
 def _shut_down(connection: socket.socket) -> None:
-    """Wake whoever reads from a connection, under TLS too."""
+    """Wake a thread that reads from a connection, also under TLS."""
     with contextlib.suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_RDWR)

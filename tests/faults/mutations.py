@@ -415,7 +415,7 @@ CLIENTS = (
         Edit(
             WORKER,
             "        self._arrivals.add(arrival)\n        arrival.start()",
-            "        self._arrivals.add(arrival)\n        arrived(received)",
+            "        self._arrivals.add(arrival)\n        on_arrived(received)",
         ),
     ),
     Mutation(
@@ -423,7 +423,7 @@ CLIENTS = (
         Edit(
             WORKER,
             "        self._arrivals.add(arrival)\n        arrival.start()",
-            "        self._arrivals.add(arrival)\n        arrived(received)",
+            "        self._arrivals.add(arrival)\n        on_arrived(received)",
         ),
     ),
     Mutation(

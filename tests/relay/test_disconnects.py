@@ -103,7 +103,7 @@ def test_a_worker_without_descriptors_accepts_again(service: ServiceFactory) -> 
     _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{worker}/fd")) + 20, hard))
     with standing_still(running, b""):
-        assert eventually(lambda: "A connection cannot be accepted: [Errno 24]" in running.log_text())
+        assert eventually(lambda: "Cannot accept a connection: [Errno 24]" in running.log_text())
     assert post(running).status_code == 200
     assert workers_of(running) == [worker]
 

@@ -196,7 +196,7 @@ def test_warning_of_an_open_socket_that_was_handed_over(gunicorn: Start) -> None
         opened.bind(("0.0.0.0", 0))
         opened.listen()
         server = gunicorn(listening_fd=opened.fileno())
-        server.wait_for_log(rf"\[WARNING\] listening on 0.0.0.0:{opened.getsockname()[1]} with no users")
+        server.wait_for_log(rf"\[WARNING\] Listening on 0.0.0.0:{opened.getsockname()[1]} with no users")
 
 
 def test_upgrade_hands_the_socket_over(gunicorn: Start) -> None:

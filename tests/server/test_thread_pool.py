@@ -102,7 +102,7 @@ def test_work_that_fails_is_logged(crew: Crew, caplog: pytest.LogCaptureFixture,
     crew.do("next")
     assert crew.results(1) == [("next", before)]
     (record,) = caplog.records
-    assert (record.getMessage(), record.exc_info is not None) == ("A thread's work failed", True)
+    assert (record.getMessage(), record.exc_info is not None) == ("Unhandled exception in a pool thread", True)
 
 
 def test_shut_down(crew: Crew) -> None:
