@@ -97,7 +97,7 @@ def install(name: str, folder: Path, *command: object) -> Path:
 @pytest.mark.parametrize(
     ("works", "fails", "command", "says"),
     [
-        pytest.param("chatmock", "litellm", ("false",), "not measured: litellm ended at its start", id="one-ends"),
+        pytest.param("chatmock", "litellm", ("false",), "not measured: litellm exited at startup", id="one-ends"),
         pytest.param(
             "litellm",
             "chatmock",
