@@ -117,13 +117,13 @@ def test_users_change_while_the_service_runs(service: ServiceFactory) -> None:
 
     carol = json.loads(flask_ocm(running, "add-user", "carol", "--json"))["bearer_token"]
     assert outcomes(carol) == {200}
-    renewed = json.loads(flask_ocm(running, "rotate-token", "carol", "--yes", "--json"))["bearer_token"]
+    rotated = json.loads(flask_ocm(running, "rotate-token", "carol", "--yes", "--json"))["bearer_token"]
     assert outcomes(carol) == {401}
-    assert outcomes(renewed) == {200}
+    assert outcomes(rotated) == {200}
     flask_ocm(running, "update-user", "carol", "--models", "none-such")
-    assert outcomes(renewed) == {400}
+    assert outcomes(rotated) == {400}
     flask_ocm(running, "remove-user", "carol", "--yes")
-    assert outcomes(renewed) == {401}
+    assert outcomes(rotated) == {401}
     assert outcomes(BOB) == {200}
     found = [path for path in running.folder.rglob("*") if path.is_file() and carol.encode() in path.read_bytes()]
     assert found == []

@@ -456,7 +456,7 @@ def test_a_credential_that_appears_and_changes(service: ServiceFactory) -> None:
 
 
 def test_40_requests_over_4_workers_make_one_refresh(service: ServiceFactory, simulator: Simulator) -> None:
-    """An expired access token is renewed once, whoever asks for it."""
+    """An expired access token is refreshed once, whoever asks for it."""
     running = service(credential=simulator.credential(expires_in=-60), workers=4)
     with ThreadPoolExecutor(40) as pool:
         answers = list(pool.map(lambda _: post(running), range(40)))
@@ -465,7 +465,7 @@ def test_40_requests_over_4_workers_make_one_refresh(service: ServiceFactory, si
 
 
 def test_upstreams_401_is_not_the_clients(service: ServiceFactory, simulator: Simulator) -> None:
-    """A revoked access token is renewed and the request sent again; the client notices nothing."""
+    """A revoked access token is refreshed and the request sent again; the client notices nothing."""
     running = service()
     simulator.expire()
     assert post(running).status_code == 200
@@ -473,7 +473,7 @@ def test_upstreams_401_is_not_the_clients(service: ServiceFactory, simulator: Si
 
 
 def test_a_credential_that_was_revoked_is_the_owners_business(service: ServiceFactory, simulator: Simulator) -> None:
-    """When nothing can renew the credential the client is told that the owner must act, and not with a 401."""
+    """When nothing can refresh the credential the client is told that the owner must act, and not with a 401."""
     running = service()
     simulator.revoke_all()
     answer = post(running)
@@ -510,13 +510,13 @@ def test_no_token_is_logged_at_debug(service: ServiceFactory, simulator: Simulat
     post(running, headers={"X-Api-Key": BOB})
     simulator.plan(Plan(status_line_garbage=True))
     post(running)
-    renewed = json.loads(running.credential_path.read_text())
+    refreshed = json.loads(running.credential_path.read_text())
     assert running.stop() == 0
     log = running.log_text()
     assert "/v1/responses" in log
     assert "DEBUG" in log
     secrets = [ALICE, BOB, "sk-ocm-a-wrong-token"]
-    for tokens in (credential["tokens"], renewed["tokens"]):
+    for tokens in (credential["tokens"], refreshed["tokens"]):
         secrets += [tokens["access_token"], tokens["refresh_token"], tokens["id_token"]]
     assert [secret for secret in secrets if secret in log] == []
 
