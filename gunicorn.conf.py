@@ -1,7 +1,7 @@
-"""gunicorn's settings for this service. Flags and GUNICORN_CMD_ARGS win over what stands here.
+"""gunicorn's settings for this service. Flags and GUNICORN_CMD_ARGS override them.
 
-Executed in gunicorn's master at the start and again at each HUP. Where to listen, TLS and all that is the service's
-own come from its configuration (docs/configuration.md).
+Executed in gunicorn's master at the start and again at each HUP. The address, TLS and everything specific to the
+service come from its configuration (docs/configuration.md).
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ logger_class = hooks.Logger
 
 worker_class = hooks.worker_class()
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
-# A thread carries a request until upstream has answered it; the rest is the event loop's (docs/relay.md).
+# A thread handles a request until upstream has responded; the event loop relays the response (docs/relay.md).
 threads = 128
-# All clients of one worker. How many come to which worker is chance, so each must be able to take most of them.
+# Clients of one worker. Their distribution is random, so each worker must be able to serve most of them.
 worker_connections = 4096
-# Longer than nginx keeps an idle connection to us (60 s), so that it is never ours that closes first.
+# Longer than nginx keeps an idle connection to us (60 s), so that we never close first.
 keepalive = 75
-# Of the worker's heartbeat, not of a request.
+# For the worker's heartbeat, not for a request.
 timeout = 60
-# A turn can last for minutes; TERM and HUP let it end.
+# A turn can last for minutes; TERM and HUP let it finish.
 graceful_timeout = 120
 if os.path.isdir("/dev/shm"):  # noqa: S108 - the heartbeat files; on a disk that stalls they would kill the workers
     worker_tmp_dir = "/dev/shm"  # noqa: S108
 
 # gunicorn_h1c, which "auto" prefers where it is installed, accepts bare line feeds and folded fields.
 http_parser = "python"
-limit_request_line = 8190  # the most that gunicorn has
-# x-codex-turn-metadata is kilobytes long. gunicorn buffers up to fields times size before it knows the client.
+limit_request_line = 8190  # gunicorn's maximum
+# x-codex-turn-metadata is kilobytes long. gunicorn buffers up to fields times size before the client is authenticated.
 limit_request_field_size = 65536
 limit_request_fields = 64
 
-# Of the fields with an underscore, exactly the two that Codex sends pass, whoever the peer is. gunicorn drops such
+# Of the fields with an underscore, exactly the two that Codex sends pass, from any peer. gunicorn drops such
 # names (header_map) except those in forwarder_headers, and these only from peers in forwarded_allow_ips
 # (gunicorn/http/message.py, _peer_trusted_for_forwarded and _apply_header_policy). The default forwarder_headers,
-# SCRIPT_NAME and PATH_INFO, would let a client rewrite the path. Trusting every peer gives away nothing else:
-# the only other thing that such a peer may set is the scheme, and secure_scheme_headers names no field for it.
+# SCRIPT_NAME and PATH_INFO, would let a client rewrite the path. Trusting every peer permits nothing else:
+# such a peer could only set the scheme as well, and secure_scheme_headers names no field for that.
 forwarded_allow_ips = "*"
 forwarder_headers = "SESSION_ID,CONVERSATION_ID"
 secure_scheme_headers: dict[str, str] = {}
 
-# On by default, at one path for all instances of a user: the second would take away the first's.
+# On by default, at one path for all instances of a user: a second instance would replace the first one's.
 control_socket_disable = True
 
 on_starting = hooks.on_starting

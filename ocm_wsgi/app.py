@@ -15,18 +15,18 @@ from ocm_wsgi.views import check_endpoints, dashboard, errors, health, metrics, 
 
 
 class _App(Flask):
-    """Flask, for views that are all synchronous: it asks that of five functions a request."""
+    """Flask for synchronous views only; it would check five functions per request for being async."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function as it is."""
+        """Return the function unchanged."""
         return func
 
 
 def create_app(config: Config | None = None) -> Flask:
-    """Make the WSGI application.
+    """Return the WSGI application.
 
-    :param config: the configuration to use; read from the file and the environment when left out, which ends the
-        process with a list of all problems if there are any.
+    :param config: the configuration to use; by default it is read from the file and the environment, and if it has
+        problems, the process prints them all and exits.
     """
     config = current.config() if config is None else config
     configure_logging(config.log_format)

@@ -1,4 +1,4 @@
-"""The service as one value: everything a request needs, put together once from the configuration. No Flask here."""
+"""The service as one value: everything that a request needs, built once from the configuration. No Flask."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from ocm_wsgi.users.directory import UserDirectory
 
 @dataclass(frozen=True)
 class Service:
-    """What the views work with.
+    """Everything that the views use.
 
-    Made before gunicorn forks or after, as it comes: nothing in it opens a connection, a file or a thread before
-    its first use.
+    It may be made before or after gunicorn forks: no part opens a connection, a file or a thread before its first use.
     """
 
     config: Config
@@ -42,7 +41,7 @@ class Service:
 
     @classmethod
     def from_config(cls, config: Config) -> Service:
-        """Put the service together."""
+        """Build the service."""
         proxy_url = config.proxy_url.get_secret_value() if config.proxy_url else None
         credentials = CredentialSource(
             config.credential_path,
@@ -80,14 +79,14 @@ class Service:
         )
 
     def start(self) -> None:
-        """Finish at once what an earlier process left undone, instead of at the first record."""
+        """Recover what an earlier process left unfinished now, instead of at the first record."""
         self.ledger.start()
         prometheus.start_sampling(self.ledger)
         if self.usages_export is not None:
             self.usages_export.start()
 
     def close(self) -> None:
-        """Write down what waits, at the end of a process. May be called where nothing was ever used."""
+        """Write pending records at the end of a process. May be called even if nothing was used."""
         self.ledger.close()
         if self.usages_export is not None:
             self.usages_export.close()

@@ -11,10 +11,10 @@ import contextlib
 import select
 import socket
 import ssl
-import struct
 from collections.abc import Callable
 
 from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.wsgi.environ import reset_on_close
 
 #: How long a client may go on sending after its response.
 LINGER_SECONDS = 2.0
@@ -81,7 +81,7 @@ class LingeringClose:
 
 
 def reset(connection: socket.socket) -> None:
-    """Close a connection with a reset: a client that takes a close for the end of the body cannot mistake that."""
+    """Close a connection with a reset, which no client takes for the end of the body."""
     with contextlib.suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(connection)
         connection.close()

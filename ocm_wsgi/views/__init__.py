@@ -1,1 +1,1 @@
-"""Flask: thin views over the packages that do the work."""
+"""Flask: turns requests into calls of the packages below, and their results into responses."""

@@ -1,7 +1,7 @@
-"""``/ocm/v1/check/*``: what ``flask ocm check --url`` asks of the service, to see what lies between itself and it.
+"""``/ocm/v1/check/*``: endpoints with which ``flask ocm check --url`` tests the proxies between itself and the service.
 
-Who holds no ticket (:mod:`ocm_wsgi.checks.tickets`) finds nothing here. Only ``websocket`` goes upstream, and no turn
-can be had over it.
+They require a ticket (:mod:`ocm_wsgi.checks.tickets`), and are 404 without one. Only ``websocket`` goes upstream, and
+every turn over it is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ocm_wsgi.views.current import current_service
 from ocm_wsgi.views.websocket import open_websocket
 from ocm_wsgi.wsgi.environ import client_fields
 
-#: The fields whose values are told back; of all others only the names.
-TOLD_FIELDS = frozenset(
+#: The fields whose values are returned; of all others, only the names are.
+ECHOED_FIELDS = frozenset(
     {"session_id", "conversation_id", "upgrade", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
 )
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -33,8 +33,8 @@ _BLOCK_SIZE = 64 * 1024
 
 
 def init_app(app: Flask) -> None:
-    """Serve the four."""
-    # Werkzeug routes what wishes for a WebSocket apart.
+    """Register the four endpoints."""
+    # Werkzeug has separate rules for WebSocket requests.
     for is_upgrade, suffix in ((False, ""), (True, "_upgrade")):
         for name, view in (("fields", fields), ("websocket", websocket)):
             target = f"/ocm/v1/check/{name}"
@@ -44,20 +44,20 @@ def init_app(app: Flask) -> None:
 
 
 def fields() -> Response:
-    """Tell which fields arrived, and over which version of HTTP."""
+    """Return which fields arrived, and with which version of HTTP."""
     _require_ticket()
     arrived = [(name.lower(), value) for name, value in client_fields(request.environ)]
     return jsonify(
         {
             "names": sorted({name for name, _ in arrived}),
             "protocol": request.environ.get("SERVER_PROTOCOL", ""),
-            "values": {name: value for name, value in arrived if name in TOLD_FIELDS},
+            "values": {name: value for name, value in arrived if name in ECHOED_FIELDS},
         }
     )
 
 
 def body() -> Response:
-    """Tell how much of a body arrived."""
+    """Return how many bytes of a body arrived."""
     _require_ticket()
     size = 0
     while piece := request.stream.read(_BLOCK_SIZE):
@@ -68,7 +68,7 @@ def body() -> Response:
 
 
 def stream() -> Response:
-    """Send an event, another after a second, and a last one after ``silence`` seconds more."""
+    """Send one event, another after a second, and a last one after a further ``silence`` seconds."""
     _require_ticket()
     silence_seconds = min(request.args.get("silence", 0.0, type=float), MAX_SILENCE_SECONDS)
     return Response(_events([0.0, FIRST_PAUSE_SECONDS, max(silence_seconds, 0.0)]), mimetype="text/event-stream")
@@ -83,7 +83,7 @@ def websocket() -> Response:
 
 
 def _refuse() -> User:
-    raise AuthenticationFailed("No turn can be had over the WebSocket of a check.")
+    raise AuthenticationFailed("The WebSocket of a check does not allow turns.")
 
 
 def _events(pauses: list[float]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""``/v1/*``: the API. Decides who may send what, opens upstream, and hands the open response to the server."""
+"""``/v1/*``, the API: checks who may send what, opens upstream, and hands the open response to the server."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from ocm_wsgi.wsgi.environ import (
 from ocm_wsgi.wsgi.request_body import Body, read_body
 
 
-class _Rest(PathConverter):
-    """All that follows, empty segments and all: what is wrong with it, the target guard says."""
+class _RestConverter(PathConverter):
+    """Matches the rest of a path, including empty segments; :func:`api_target` rejects what is invalid."""
 
     regex = ".*?"
     part_isolating = False
 
 
 def init_app(app: Flask) -> None:
-    """Serve the API below ``/v1/``, for every method there is and every one there may be."""
-    app.url_map.merge_slashes = False  # A redirect to another target would undo the check of this one.
-    app.url_map.converters["rest"] = _Rest
+    """Register ``/v1/`` and everything below it, for all methods, including unknown ones."""
+    app.url_map.merge_slashes = False  # A redirect to another target would bypass the check of this one.
+    app.url_map.converters["rest"] = _RestConverter
     for is_websocket in (False, True):
         app.url_map.add(Rule("/v1/<rest:rest>", endpoint="relay", websocket=is_websocket))
     app.view_functions["relay"] = relay
@@ -55,7 +55,7 @@ def init_app(app: Flask) -> None:
 def relay(rest: str) -> Response:
     """Relay one request.
 
-    :param rest: decoded and therefore of no use: the target is taken verbatim from the request line.
+    :param rest: unused because it is decoded; the target is taken verbatim from the request line.
     """
     log: RequestLog = g.request_log
     service = current_service()
@@ -89,7 +89,7 @@ def relay(rest: str) -> Response:
 def _turn_request(
     service: Service, user: User, target: ApiTarget, fields: Fields, body: Body, log: RequestLog
 ) -> TurnRequest | None:
-    """What is asked for, if it is a turn. Whatever makes upstream work is admitted first, or refused."""
+    """Admit a request that has a body, or refuse it; return it if it is a turn."""
     facts = request_facts(body.blocks(), value_of(fields, "content-encoding") or "")
     log.model = facts.model or ""
     release = service.admission.admit(user, facts.model)
@@ -114,6 +114,6 @@ def _read_body(environ: Environ, *, limit: int) -> Body | None:
 
 
 def _watch_client(service: Service, environ: Environ, exchange: Exchange) -> Watch | None:
-    """Let the exchange end when its client goes, where the server shows us the client's connection."""
+    """Abort the exchange if its client disconnects, provided that the server exposes the client's socket."""
     connection = client_socket(environ)
     return None if connection is None else service.disconnects.watch(connection.fileno(), exchange.abort)

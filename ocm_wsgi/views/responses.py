@@ -1,4 +1,4 @@
-"""Flask's responses around what the relay hands to the server."""
+"""Flask responses whose bodies the relay hands to the server."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class LateResponse(Response):
 
 
 class RelayedResponse(LateResponse):
-    """Passes upstream's status, fields and body on as they are.
+    """Forwards upstream's status, fields and body unchanged.
 
-    Werkzeug's own ``__call__`` would invent a media type, rewrite ``Location`` and strip fields of a 304.
+    Werkzeug's own ``__call__`` would add a media type, rewrite ``Location`` and remove fields of a 304.
     """
 
     def __init__(self, upstream: UpstreamResponse, turn: OpenTurn | None, watch: Watch | None, log: RequestLog) -> None:
@@ -32,7 +32,7 @@ class RelayedResponse(LateResponse):
         self._log = log
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
-        """Answer as a WSGI application."""
+        """Respond as a WSGI application."""
         body = RelayedBody(self._upstream, self._turn, self._watch, self._log, environ)
         try:
             start_response(f"{self._upstream.status} {self._upstream.reason}", self._upstream.fields)
@@ -50,7 +50,7 @@ class TunnelResponse(LateResponse):
         self._tunnel = tunnel
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
-        """Answer as a WSGI application; the fields are left to the server, which sends upstream's answer as it is."""
+        """Respond as a WSGI application, without fields: the server sends upstream's handshake response unchanged."""
         answer = self._tunnel.answer
         start_response(f"{answer.status} {answer.reason}", [])
         return self._tunnel

@@ -1,4 +1,4 @@
-"""A WebSocket at ``/v1/responses``: the opening handshake goes upstream, and the open tunnel to the server."""
+"""A WebSocket at ``/v1/responses``: sends the opening handshake upstream, and hands the open tunnel to the server."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _UNAVAILABLE = "WebSocket is not available here; use HTTP with Server-Sent Event
 def open_websocket(
     service: Service, authenticate: Callable[[], User], target: ApiTarget, fields: Fields, log: RequestLog
 ) -> Response:
-    """Pass an opening handshake upstream, and upstream's answer back, be it yes or no.
+    """Send an opening handshake upstream, and return upstream's response, whether it accepts or refuses.
 
-    :param authenticate: gives the user as of now; asked again at each turn.
-    :raises UpgradeUnavailable: the server does not take tunnels over, or the way upstream allows none.
+    :param authenticate: returns the user as of now; called again for each turn.
+    :raises UpgradeUnavailable: the server does not take tunnels over, or the connection upstream does not allow one.
     """
     environ = request.environ
     if not environ.get(CAN_TUNNEL):
@@ -53,21 +53,21 @@ def open_websocket(
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, log)
         undo.callback(upstream.close)
-        tunnel = _opened(service, authenticate, upstream, log, week_start)
+        tunnel = _open_tunnel(service, authenticate, upstream, log, week_start)
         undo.pop_all()
     if watch is not None:
         watch.cancel()
     return TunnelResponse(tunnel)
 
 
-def _opened(
+def _open_tunnel(
     service: Service,
     authenticate: Callable[[], User],
     upstream: UpstreamResponse,
     log: RequestLog,
     week_start: int | None,
 ) -> OpenedTunnel:
-    answer, body = _switched(upstream)
+    answer, body = _switch_protocols(upstream)
     turns = WebSocketTurns(
         authenticate,
         service.admission,
@@ -81,7 +81,7 @@ def _opened(
     return OpenedTunnel(answer, body, WebSocketSession(answer.deflate()), turns, log)
 
 
-def _switched(upstream: UpstreamResponse) -> tuple[HandshakeResponse, RawResponse]:
+def _switch_protocols(upstream: UpstreamResponse) -> tuple[HandshakeResponse, RawResponse]:
     answer = upstream.handshake_response()
     answer.require_websocket()
     body = upstream.detach()

@@ -1,4 +1,4 @@
-"""What WSGI servers know of a request beyond PEP 3333: the exact target and fields, and the client's socket."""
+"""Access to what WSGI servers provide beyond PEP 3333: the exact target and fields, and the client's socket."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Environ = dict[str, Any]
 # The fields of the request that each thread serves.
 _request = threading.local()
 
-#: A client that takes nothing for so long has stalled; its stream ends, in seconds.
+#: After this time a client that reads nothing counts as stalled, and its stream is ended.
 CLIENT_STALL_SECONDS = 120.0
 
 
 def request_target(environ: Environ) -> str:
-    """The request target, verbatim where the server tells it (gunicorn, Werkzeug, uWSGI), else rebuilt."""
+    """Return the request target, verbatim if the server provides it (gunicorn, Werkzeug, uWSGI), else rebuilt."""
     for key in ("RAW_URI", "REQUEST_URI"):
         if target := environ.get(key):
             return str(target)
@@ -34,7 +34,7 @@ def request_target(environ: Environ) -> str:
 def remember_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Remember the fields of the request that this thread is about to serve, in place of the previous request's.
 
-    For a server's hook: WSGI's environ joins repeated fields and cannot tell ``session_id`` from ``session-id``.
+    For a server's hook: WSGI's environ joins repeated fields and cannot distinguish ``session_id`` from ``session-id``.
     """
     _request.fields = list(fields)
 
@@ -49,9 +49,9 @@ def request_fields() -> list[tuple[str, str]] | None:
 
 
 def client_fields(environ: Environ) -> Fields:
-    """The request's fields: as they came under gunicorn, else as far as the environ still tells.
+    """Return the request's fields: exact under gunicorn, else as far as the environ has them.
 
-    An environ joins repeated fields and cannot tell ``session_id`` from ``session-id``.
+    An environ joins repeated fields and cannot distinguish ``session_id`` from ``session-id``.
     """
     exact = request_fields()
     if exact is not None:
@@ -67,7 +67,7 @@ def client_fields(environ: Environ) -> Fields:
 
 
 def announced_length(environ: Environ) -> int | None:
-    """Octets that the request's body is said to have; 0 without a body; ``None`` for a chunked one."""
+    """Return the announced size of the request's body in bytes; 0 without a body, ``None`` for a chunked one."""
     if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
         return None
     length = environ.get("CONTENT_LENGTH") or "0"
@@ -75,30 +75,34 @@ def announced_length(environ: Environ) -> int | None:
 
 
 def has_body(environ: Environ) -> bool:
-    """Whether the request has a body, be it an empty one (RFC 9112 section 6)."""
+    """Return whether the request has a body, possibly an empty one (RFC 9112 section 6)."""
     return bool(environ.get("CONTENT_LENGTH")) or announced_length(environ) is None
 
 
 def wants_websocket(environ: Environ) -> bool:
-    """Whether the request asks to become a WebSocket (RFC 6455 section 4.1)."""
+    """Return whether the request is a WebSocket handshake (RFC 6455 section 4.1)."""
     return "websocket" in environ.get("HTTP_UPGRADE", "").lower()
 
 
 def client_socket(environ: Environ) -> socket.socket | None:
-    """The client's connection, where the server shows it."""
+    """Return the client's socket, if the server exposes it."""
     found = environ.get("gunicorn.socket")
     return found if isinstance(found, socket.socket) else None
 
 
-def reset(connection: socket.socket | None) -> None:
-    """End a connection with a reset instead of a close.
+def reset_on_close(connection: socket.socket) -> None:
+    """Make the kernel send a reset when the connection is closed."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    A client of HTTP/1.0 takes a close for the end of the body; a reset it cannot mistake. The server still holds the
-    socket and will close it in its own time, so it is left an unconnected one under the same descriptor.
+
+def reset(connection: socket.socket | None) -> None:
+    """End a connection with a reset, and leave its descriptor to the server that will close it.
+
+    An HTTP/1.0 client takes a close for the end of the body, but not a reset. The server still holds the socket, so an
+    unconnected one takes its place under the same descriptor.
     """
     if connection is None:
         return
-    no_linger = struct.pack("ii", 1, 0)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+    reset_on_close(connection)
     with socket.socket(connection.family, connection.type) as unconnected:
         os.dup2(unconnected.fileno(), connection.fileno(), inheritable=False)

@@ -1,7 +1,7 @@
-"""Request bodies: read whole before anything is sent upstream, and never held in memory whole.
+"""Reads whole request bodies before anything is sent upstream, large ones into a temporary file.
 
-A body is taken in first for three reasons: a client that stops half-way must not have opened a request upstream; a
-slow client must not hold an upstream connection; and a request that upstream answers 401 is sent once more.
+A body is read first for three reasons: a client that disconnects halfway must not have opened a request upstream; a
+slow client must not occupy an upstream connection; and a request to which upstream responds with 401 is retried.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import IO, Protocol
 
 from ocm_wsgi.errors import BodyTooLarge, BodyTruncated
 
-#: Up to this many octets stay in memory; the rest goes to an unnamed temporary file.
+#: Up to this size a body stays in memory; a larger one goes to an unnamed temporary file.
 MEMORY_LIMIT_BYTES = 1024 * 1024
 _BLOCK_SIZE = 64 * 1024
 
 
 class Input(Protocol):
-    """What a WSGI server gives to read a body from (PEP 3333)."""
+    """``wsgi.input`` (PEP 3333)."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` octets; fewer only at the end."""
+        """Return up to ``size`` bytes; fewer only at the end."""
 
 
 class Body:
     """A complete request body that can be sent more than once.
 
-    :ivar length: in octets.
+    :ivar length: in bytes.
     """
 
     def __init__(self, content: IO[bytes], length: int) -> None:
@@ -36,12 +36,12 @@ class Body:
         self.length = length
 
     def rewound(self) -> IO[bytes]:
-        """The content, standing at its beginning. For one reader at a time."""
+        """Return the content, positioned at its start. For one reader at a time."""
         self._content.seek(0)
         return self._content
 
     def blocks(self) -> Iterator[bytes]:
-        """The content in blocks, from its beginning."""
+        """Return the content in blocks, from its start."""
         content = self.rewound()
         return iter(lambda: content.read(_BLOCK_SIZE), b"")
 
@@ -49,7 +49,7 @@ class Body:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        """Give the memory or the temporary file back."""
+        """Free the memory or the temporary file."""
         self._content.close()
 
 
@@ -57,9 +57,9 @@ def read_body(stream: Input, *, announced: int | None, limit: int) -> Body:
     """Read a request body to its end.
 
     :param announced: its ``Content-Length``, or ``None`` for a chunked body.
-    :param limit: the largest body that is taken, in octets.
-    :raises BodyTooLarge: it is larger; nothing is read when that was announced.
-    :raises BodyTruncated: the client stopped before its end.
+    :param limit: size of the largest body that is accepted, in bytes.
+    :raises BodyTooLarge: the body is larger; if that was announced, nothing is read.
+    :raises BodyTruncated: the client disconnected before the end.
     """
     if announced is not None and announced > limit:
         raise _too_large(limit)
@@ -79,10 +79,10 @@ def read_body(stream: Input, *, announced: int | None, limit: int) -> Body:
 def _copy(stream: Input, content: IO[bytes], *, announced: int | None, limit: int) -> int:
     length = 0
     while announced is None or length < announced:
-        wanted = _BLOCK_SIZE if announced is None else min(_BLOCK_SIZE, announced - length)
+        size = _BLOCK_SIZE if announced is None else min(_BLOCK_SIZE, announced - length)
         try:
-            block = stream.read(wanted)
-        except OSError as exc:  # a connection that broke; gunicorn's own errors about chunks are OSErrors too
+            block = stream.read(size)
+        except OSError as exc:  # a broken connection; gunicorn's errors about chunks are OSErrors too
             raise _truncated() from exc
         if not block:
             break
@@ -96,7 +96,7 @@ def _copy(stream: Input, content: IO[bytes], *, announced: int | None, limit: in
 
 
 def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body is larger than the {limit / 2**20:g} MiB that this service takes.")
+    return BodyTooLarge(f"The request body is larger than the {limit / 2**20:g} MiB that this service accepts.")
 
 
 def _truncated() -> BodyTruncated:
