@@ -36,7 +36,7 @@ class HandedOver(BaseException):
 
 
 class Head:
-    """Stands in for the client's socket, so that a response's head can be sent with the start of its body."""
+    """Replaces the client's socket, so that a response's head can be sent with the start of its body."""
 
     def __init__(self) -> None:
         self.data = b""

@@ -1,4 +1,4 @@
-"""What stands still is ended in its time: streams, requests on their way in, connections being closed."""
+"""Deadlines of streams, of arriving requests and of connections that are being closed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def resources() -> Iterator[ExitStack]:
 
 
 def test_a_stream_that_ends_well(resources: ExitStack) -> None:
-    """What upstream sends arrives, and its connection is given back."""
+    """The client receives what upstream sends, and upstream's connection returns to the pool."""
     pipe = Pipe(resources, length=5)
     pipe.stream.start()
     pipe.upstream.sendall(b"hello")
@@ -88,8 +88,8 @@ def test_a_stream_that_ends_well(resources: ExitStack) -> None:
     assert pipe.stream.sent_bytes == 5
 
 
-def test_a_client_that_takes_nothing(resources: ExitStack) -> None:
-    """It stops its upstream at a bounded buffer, and is ended when its time is over, not before."""
+def test_a_client_that_reads_nothing(resources: ExitStack) -> None:
+    """Its upstream is paused at a bounded buffer, and the stream ends at its deadline, not before."""
     pipe = Pipe(resources)
     pipe.stream.start()
     pipe.upstream.setblocking(False)
@@ -108,8 +108,8 @@ def test_a_client_that_takes_nothing(resources: ExitStack) -> None:
     assert pipe.body.fate == ["closed"]
 
 
-def test_a_client_that_takes_again(resources: ExitStack) -> None:
-    """When there is room again the stream goes on, and loses nothing."""
+def test_a_client_that_resumes_reading(resources: ExitStack) -> None:
+    """The stream resumes and loses nothing."""
     content = bytes(range(256)) * 16384
     pipe = Pipe(resources, length=len(content))
     pipe.stream.start()
@@ -134,7 +134,7 @@ def test_a_client_that_takes_again(resources: ExitStack) -> None:
 
 
 def test_upstream_that_is_silent(resources: ExitStack) -> None:
-    """It is given up when its time is over."""
+    """The stream is cut at its deadline."""
     pipe = Pipe(resources)
     pipe.stream.start()
     pipe.stream.check(pipe.loop.now + TIMEOUTS.silence_seconds - 1)
@@ -145,7 +145,7 @@ def test_upstream_that_is_silent(resources: ExitStack) -> None:
 
 @pytest.mark.parametrize("length", [None, 10])
 def test_upstream_that_closes(resources: ExitStack, length: int | None) -> None:
-    """Its end is the body's only where no length was announced."""
+    """Its end is the end of the body only if no length was announced."""
     pipe = Pipe(resources, length=length)
     pipe.stream.start()
     pipe.upstream.sendall(b"hello")
@@ -156,7 +156,7 @@ def test_upstream_that_closes(resources: ExitStack, length: int | None) -> None:
 
 
 def test_a_client_that_leaves(resources: ExitStack) -> None:
-    """It is noticed while upstream is silent, and upstream's request is ended."""
+    """The disconnect is noticed while upstream is silent, and upstream's request is ended."""
     pipe = Pipe(resources)
     pipe.stream.start()
     pipe.client.close()
@@ -175,29 +175,29 @@ def test_a_client_that_leaves(resources: ExitStack) -> None:
         ([b"x" * 16384] * 5, True),
     ],
 )
-def test_a_request_on_its_way_in(resources: ExitStack, sent: list[bytes], arrived: bool) -> None:
-    """It is handed on when its head is complete, or larger than is waited for; else it is gone in its time."""
+def test_an_arriving_request(resources: ExitStack, sent: list[bytes], arrived: bool) -> None:
+    """It is passed on when its head is complete or too large to buffer; otherwise it is dropped at its deadline."""
     loop = Loop()
     resources.callback(loop.close)
     near, far = map(resources.enter_context, socket.socketpair())
-    told: list[bytes] = []
+    received: list[bytes] = []
     arrival = RequestArrival(
-        loop, near, b"", is_opaque=False, on_arrived=told.append, on_gone=lambda: told.append(b"gone")
+        loop, near, b"", is_opaque=False, on_arrived=received.append, on_gone=lambda: received.append(b"gone")
     )
     arrival.start()
     for piece in sent:
         far.sendall(piece)
         loop.run(0.01)
-    assert told == ([b"".join(sent)] if arrived else [])
+    assert received == ([b"".join(sent)] if arrived else [])
     if not arrived:
         arrival.check(loop.now + HEAD_SECONDS - 1)
-        assert told == []
+        assert received == []
         arrival.check(loop.now + HEAD_SECONDS + 1)
-        assert told == [b"gone"]
+        assert received == [b"gone"]
 
 
 def test_a_connection_that_the_client_does_not_close(resources: ExitStack) -> None:
-    """It is closed in its time, and at once when the client goes on sending."""
+    """It is closed at its deadline, or earlier if the client keeps sending."""
     loop = Loop()
     resources.callback(loop.close)
     closed: list[int] = []
@@ -217,13 +217,13 @@ def test_a_connection_that_the_client_does_not_close(resources: ExitStack) -> No
     assert closed == [0, 1]
 
 
-def test_this_gunicorn_fits() -> None:
-    """The gunicorn that is installed has inside what the worker class relies on."""
+def test_installed_gunicorn_is_compatible() -> None:
+    """The installed gunicorn has the internals on which the worker class relies."""
     assert compatibility.missing_internals() == []
 
 
-def test_another_gunicorn_gets_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where something is missing inside gunicorn the service runs with gunicorn's own worker class."""
+def test_incompatible_gunicorn_falls_back_to_gthread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an internal of gunicorn is missing, the service runs with gunicorn's own worker class."""
     assert hooks.worker_class() == "ocm_wsgi.server.worker.RelayWorker"
     monkeypatch.setattr(gthread.ThreadWorker, "finish_request", lambda self, conn: None)
     monkeypatch.delattr(gthread.ThreadWorker, "enqueue_req")

@@ -1,4 +1,4 @@
-"""What the event loop is for: many streams on few threads, and nobody held up by a client that does nothing."""
+"""The purpose of the event loop: many streams on few threads, and no client delayed by idle ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def recorded(running: RunningService) -> Counter[str]:
 
 
 def poll(condition: Callable[[], bool], *, seconds: float = 20) -> None:
-    """Wait for something about a process, of which nobody tells."""
+    """Poll for a condition of a process that no event reports."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -162,7 +162,7 @@ def test_a_stalled_client_holds_up_nobody(service: ServiceFactory) -> None:
 
 
 def test_requests_sent_ahead_are_answered_in_order(service: ServiceFactory) -> None:
-    """What a client sends before it has its response waits its turn (RFC 9112 section 9.3.2)."""
+    """Requests that a client pipelines wait their turn (RFC 9112 section 9.3.2)."""
     running = service(workers=1)
     for text in ("<one>", "<two>", "<three>"):
         running.simulator.plan(Plan(text=text, events=1))
@@ -183,7 +183,7 @@ def test_upstream_connections_are_used_again(service: ServiceFactory) -> None:
 
 
 def test_what_follows_a_response_is_nobodys(service: ServiceFactory) -> None:
-    """A connection on which more came than a response is not used for the next one."""
+    """A connection with data after the response is not reused."""
     running = service(workers=1)
     running.simulator.plan(Plan(extra_response=b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"))
     for _ in range(3):
@@ -248,7 +248,7 @@ def test_a_slow_reader_over_tls_gets_all(secure: tuple[RunningService, ssl.SSLCo
 def test_a_client_that_leaves_over_tls_ends_the_upstream_request(
     secure: tuple[RunningService, ssl.SSLContext],
 ) -> None:
-    """Gone is gone, under TLS too, while upstream is silent."""
+    """A disconnect is noticed under TLS, too, while upstream is silent."""
     simulator = secure[0].simulator
     simulator.plan(Plan(silence_after=2))
     with securely_connected(secure) as connection:
@@ -285,7 +285,7 @@ def test_half_a_handshake_holds_up_nobody(secure: tuple[RunningService, ssl.SSLC
 
 
 def test_no_turn_is_seen_to_end_before_it_is_recorded(service: ServiceFactory) -> None:
-    """Whoever has received the end of a turn finds it in the ledger, under load too."""
+    """A client that has received the end of a turn finds it in the ledger, also under load."""
     running = service(workers=2)
     missing: list[int] = []
 
@@ -331,7 +331,7 @@ def test_a_refused_request_leaves_its_connection_usable(service: ServiceFactory)
 def test_a_refused_request_says_that_its_connection_closes(
     service: ServiceFactory, fields: dict[str, object], body: bytes
 ) -> None:
-    """Its body is not there, so it is not waited for: the client hears that no other request is served."""
+    """Its body is missing and not waited for, so the response announces that the connection closes."""
     running = service(workers=1)
     with connected(running) as connection:
         connection.sendall(head(token="sk-ocm-unknown", **fields) + body)

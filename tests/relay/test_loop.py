@@ -1,4 +1,4 @@
-"""What the loop is told by other threads, and how few times a stream sends."""
+"""Callbacks deferred by other threads, and how few sends a stream needs."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_head_of_a_refused_websocket_waits_for_the_body(resources: ExitStack
 
 
 def test_other_threads_have_something_called(loop: Loop) -> None:
-    """What many threads defer at once is called, each once and in each thread's order, in the loop's thread."""
+    """Callbacks that many threads defer run in the loop's thread, each once and in each thread's order."""
     called: list[tuple[int, int, int]] = []
 
     def note(thread: int, number: int) -> None:
@@ -129,7 +129,7 @@ def test_other_threads_have_something_called(loop: Loop) -> None:
 
 
 def test_a_failing_call_does_not_stop_the_others(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
-    """A defect in what was deferred is logged, and the rest is called."""
+    """An exception in a deferred callback is logged, and the others run."""
     called: list[str] = []
     loop.defer(lambda: called.append("before"))
     loop.defer(lambda: [][0])

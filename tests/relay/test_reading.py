@@ -1,4 +1,4 @@
-"""How sockets are read: whatever has come, told of or not; and when the kernel acknowledges it."""
+"""How sockets are read: all data that has arrived, reported or not; and when the kernel acknowledges it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class UnderWay:
 
 
 def close_code(client: ClientConnection) -> int:
-    """Read a WebSocket to its end; return the code of the Close frame, or what stands for none."""
+    """Read a WebSocket to its end; return the code of the Close frame, or a placeholder for none."""
     with contextlib.suppress(ConnectionClosed):
         while True:
             client.recv(TIMEOUT)
@@ -111,7 +111,7 @@ def test_what_is_open_long_after_a_reload_is_cut(service: ServiceFactory) -> Non
 
 
 def test_a_killed_worker_cuts_sockets(service: ServiceFactory) -> None:
-    """The end of a worker never looks like the end of a response or of a WebSocket, and upstream hears of it."""
+    """The end of a worker never looks like the end of a response or of a WebSocket, and upstream notices it."""
     running = service(workers=1)
     with under_way(running) as open_turns:
         (worker,) = workers_of(running)

@@ -122,7 +122,7 @@ def test_refused_handshake_is_passed_back(service: ServiceFactory) -> None:
 
 
 def test_rejected_credential_is_refreshed(service: ServiceFactory) -> None:
-    """A 401 of upstream is the service's own business: it signs in anew, and the client hears nothing of it."""
+    """A 401 from upstream concerns the service only: it refreshes its credential, and the client does not notice."""
     running = service(workers=1)
     running.simulator.expire()
     with through(running) as client:
@@ -131,7 +131,7 @@ def test_rejected_credential_is_refreshed(service: ServiceFactory) -> None:
 
 
 def test_broken_handshake_is_refused(service: ServiceFactory) -> None:
-    """What is no opening handshake is answered here, and upstream never hears of it."""
+    """An invalid opening handshake is refused here and never sent upstream."""
     running = service(workers=1)
     fields = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "x"}
     headers = {**fields, "Authorization": f"Bearer {ALICE}"}
@@ -217,7 +217,7 @@ def test_client_that_vanishes_frees_upstream(service: ServiceFactory) -> None:
 
 @BOTH
 def test_limits_are_kept(service: ServiceFactory, compression: str | None) -> None:
-    """A user who has reached their limit is told at the next turn, which upstream never sees.
+    """A user who has reached their limit gets an error at the next turn, which is never sent upstream.
 
     Who compresses has to come again: upstream could not decompress what follows.
     """
@@ -329,7 +329,7 @@ def test_octets_behind_the_handshake(service: ServiceFactory) -> None:
 
 
 def test_revoked_user_is_stopped(service: ServiceFactory) -> None:
-    """Who was removed since the handshake is told so at the next turn, and others go on."""
+    """A user who was removed since the handshake gets an error at the next turn; others continue."""
     running = service(workers=1)
     accounts = Accounts([], Database(f"sqlite:///{running.state_path / 'ocm.db'}"))
     with through(running) as others:

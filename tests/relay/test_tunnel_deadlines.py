@@ -95,7 +95,7 @@ class Passage:
         self.tunnel = Tunnel(
             self.loop,
             WebSocketSession(None),
-            self.ledger,  # type: ignore[arg-type]  # stands in for it
+            self.ledger,  # type: ignore[arg-type]  # a fake
             upstream=self.body,
             client=client,
             early=b"",
@@ -177,7 +177,7 @@ def test_an_upstream_that_takes_nothing_while_the_client_is_slow(passage: Passag
 
 
 def test_an_upstream_that_is_silent_in_a_turn(passage: Passage) -> None:
-    """When its time is over the client is told in a Close frame, and the turn is recorded as cut."""
+    """At its deadline the client gets a Close frame, and the turn is recorded as cut."""
     passage.ask()
     passage.upstream.sendall(Peer().text(b'{"type":"response.created"}'))
     passage.run()
@@ -203,13 +203,13 @@ def test_an_upstream_that_is_silent_in_a_message(passage: Passage) -> None:
 
 
 def test_idle_between_turns(passage: Passage) -> None:
-    """Before the first turn and behind one that has ended nobody has to say anything."""
+    """Before the first turn and after one that has ended, silence is allowed."""
     assert passage.ends_after(10 * TIMEOUTS.silence_seconds) == []
     passage.ask()
     passage.upstream.sendall(Peer().text(COMPLETED))
     passage.run()
-    ((status, told),) = passage.ledger.ends
-    told()
+    ((status, on_recorded),) = passage.ledger.ends
+    on_recorded()
     assert passage.client.recv(1000) == Peer().text(COMPLETED)
     assert status == "completed"
     assert passage.ends_after(10 * TIMEOUTS.silence_seconds) == []

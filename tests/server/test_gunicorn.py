@@ -106,7 +106,7 @@ def test_bind_flag_wins(gunicorn: Start) -> None:
 
 
 def test_systemd_socket_wins(gunicorn: Start, free_port: tuple[socket.socket, int]) -> None:
-    """A socket that systemd hands over is served."""
+    """A socket passed by systemd is served."""
     holder, port = free_port
     address = gunicorn(listening_fd=holder.fileno()).address()
     assert address[1] == port
@@ -114,7 +114,7 @@ def test_systemd_socket_wins(gunicorn: Start, free_port: tuple[socket.socket, in
 
 
 def test_broken_configuration_stops_the_start(gunicorn: Start, tmp_path: Path) -> None:
-    """Every mistake is printed, with exit code 1 and no traceback."""
+    """Every problem is printed, with exit code 1 and no traceback."""
     configure(tmp_path, listen_prot=1, users=[{"name": "a", "token": ""}])
     server = gunicorn(OCM_RESERVE_5H="many")
     assert server.process.wait(20) == 1
@@ -123,8 +123,8 @@ def test_broken_configuration_stops_the_start(gunicorn: Start, tmp_path: Path) -
     assert "Traceback" not in server.log
 
 
-def test_address_that_is_not_ours_stops_the_start(gunicorn: Start) -> None:
-    """An address that cannot be listened on is told in one line, with exit code 1 and no traceback."""
+def test_address_that_is_not_local_stops_the_start(gunicorn: Start) -> None:
+    """An address that cannot be bound is reported in one line, with exit code 1 and no traceback."""
     server = gunicorn(OCM_LISTEN="192.0.2.1")
     assert server.process.wait(20) == 1
     assert "Cannot listen at 192.0.2.1:0: [Errno 99]" in server.log
@@ -172,7 +172,7 @@ def test_hang_up_keeps_the_last_good_configuration(gunicorn: Start, tmp_path: Pa
 
 
 def test_hang_up_leaves_the_address(gunicorn: Start, tmp_path: Path) -> None:
-    """A changed listen field takes effect at the next start, which is said."""
+    """A changed listen field is reported, and takes effect at the next start."""
     server = gunicorn()
     address = server.address()
     configure(tmp_path, listen="192.0.2.1")
@@ -182,7 +182,7 @@ def test_hang_up_leaves_the_address(gunicorn: Start, tmp_path: Path) -> None:
 
 
 def test_warnings_are_logged(gunicorn: Start) -> None:
-    """What is unwise is logged at the start."""
+    """The configuration's warnings are logged at the start."""
     server = gunicorn("--bind", "127.0.0.1:0", OCM_LISTEN="0.0.0.0", OCM_SERVICE_HOST="10.0.0.1")
     server.address()
     assert "[WARNING] listening on 0.0.0.0:0 with no users" in server.log
@@ -190,7 +190,7 @@ def test_warnings_are_logged(gunicorn: Start) -> None:
 
 
 def test_warning_of_an_open_socket_that_was_handed_over(gunicorn: Start) -> None:
-    """A socket that is not the configuration's is warned of too, where it takes others than this machine."""
+    """A socket from elsewhere is warned about, too, if it is not on loopback."""
     with socket.socket() as opened:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         opened.bind(("0.0.0.0", 0))
@@ -234,8 +234,8 @@ def test_terminates_tls_without_a_key_on_disk(gunicorn: Start, tmp_path: Path) -
     assert with_key == ["ocm.json"]
 
 
-def test_tls_follows_a_renewed_certificate(gunicorn: Start, tmp_path: Path) -> None:
-    """After HUP new connections are answered with the certificate that now lies there."""
+def test_tls_follows_a_replaced_certificate(gunicorn: Start, tmp_path: Path) -> None:
+    """After HUP new connections get the certificate that is now in the file."""
     first, second = trustme.CA(), trustme.CA()
     paths = {"certificate_path": "chain.pem", "key_path": "key.pem"}
 

@@ -28,46 +28,46 @@ master.SIG_QUEUE.put(signal.SIGCHLD)
 {before}
 hooks.post_fork(master, None)
 {after}
-print("it serves on")
+print("it continues")
 """
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGQUIT"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_new_worker_hears_of_the_end(tmp_path: Path, moment: str, number: str) -> None:
-    """A signal that meets a worker before it has handlers of its own is not lost in a queue that nobody reads."""
+def test_signal_ends_a_new_worker(tmp_path: Path, moment: str, number: str) -> None:
+    """A signal that a worker receives before it has its own handlers is not lost in a queue that is never read."""
     code = {"before": "", "after": "", moment: f"os.kill(os.getpid(), signal.{number})"}
     ended = run(tmp_path, NEW_WORKER.format(**code))
     assert (ended.returncode, ended.stdout) == (0, "")
 
 
-def test_new_worker_serves_on(tmp_path: Path) -> None:
-    """Other signals do not end it."""
-    assert run(tmp_path, NEW_WORKER.format(before="", after="")).stdout == "it serves on\n"
+def test_other_signals_do_not_end_a_new_worker(tmp_path: Path) -> None:
+    """A SIGCHLD meant for the master is ignored."""
+    assert run(tmp_path, NEW_WORKER.format(before="", after="")).stdout == "it continues\n"
 
 
 FORKING = """
 import os, signal
 from ocm_wsgi.server import hooks
-heard = []
-signal.signal(signal.SIGTERM, lambda *_: heard.append("it"))
+received = []
+signal.signal(signal.SIGTERM, lambda *_: received.append("it"))
 hooks.block_signals_during_fork()
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that the parent goes on first
 for _ in range(100):
     child = os.fork()
     if not child:
         for _ in range(1000):
-            if heard:
+            if received:
                 os._exit(0)
             signal.sigtimedwait([], 0.01)
         os._exit(1)
     os.kill(child, signal.SIGTERM)
     assert os.waitpid(child, 0)[1] == 0
-assert not heard
-print("all heard it")
+assert not received
+print("all received it")
 """
 
 
-def test_new_worker_hears_of_the_end_before_its_first_step(tmp_path: Path) -> None:
-    """A signal that comes between a worker's fork and its first step is not forgotten."""
-    assert run(tmp_path, FORKING).stdout == "all heard it\n"
+def test_signal_during_fork_ends_the_new_worker(tmp_path: Path) -> None:
+    """A signal between a worker's fork and its first instruction is not lost."""
+    assert run(tmp_path, FORKING).stdout == "all received it\n"

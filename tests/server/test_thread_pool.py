@@ -60,8 +60,8 @@ def crew() -> Iterator[Crew]:
     crew.pool.shutdown()
 
 
-def test_who_was_busy_last_is_woken_first(crew: Crew) -> None:
-    """Work that comes piece by piece is one thread's, however many there are."""
+def test_last_busy_thread_is_woken_first(crew: Crew) -> None:
+    """Consecutive tasks run in one thread, however many there are."""
     assert len(crew.all_at_work(3)) == 3
     by = set()
     for _ in range(20):
@@ -71,8 +71,8 @@ def test_who_was_busy_last_is_woken_first(crew: Crew) -> None:
     assert len(by) == 1
 
 
-def test_no_more_threads_than_it_takes(crew: Crew) -> None:
-    """A thread that rests is taken before another is started."""
+def test_no_more_threads_than_needed(crew: Crew) -> None:
+    """An idle thread is used before another is started."""
     for _ in range(20):
         crew.do("alone")
         crew.results(1)
@@ -80,8 +80,8 @@ def test_no_more_threads_than_it_takes(crew: Crew) -> None:
     assert len(crew.all_at_work(2)) == 2
 
 
-def test_more_than_there_are_threads_for_wait(crew: Crew) -> None:
-    """What is too much is done later, all of it."""
+def test_excess_tasks_are_queued(crew: Crew) -> None:
+    """Tasks beyond the number of threads run later, all of them."""
     barrier = threading.Barrier(4)
     for _ in range(3):
         crew.do("first", behind=barrier)
@@ -94,8 +94,8 @@ def test_more_than_there_are_threads_for_wait(crew: Crew) -> None:
 
 
 @pytest.mark.parametrize("work", [partial(int, "no number"), sys.exit])
-def test_work_that_fails_is_logged(crew: Crew, caplog: pytest.LogCaptureFixture, work: Callable[[], None]) -> None:
-    """It ends neither its thread nor what waits behind it."""
+def test_failing_task_is_logged(crew: Crew, caplog: pytest.LogCaptureFixture, work: Callable[[], None]) -> None:
+    """It ends neither its thread nor the queued tasks."""
     (before,) = crew.all_at_work(1)
     crew.pool.submit(work)
     crew.rest(1)
@@ -106,7 +106,7 @@ def test_work_that_fails_is_logged(crew: Crew, caplog: pytest.LogCaptureFixture,
 
 
 def test_shut_down(crew: Crew) -> None:
-    """Threads at rest end, what was submitted is done, and nothing more is taken."""
+    """Idle threads exit, submitted tasks are run, and no more are accepted."""
     resting = crew.all_at_work(2)
     barrier = threading.Barrier(4)
     for _ in range(3):
@@ -123,8 +123,8 @@ def test_shut_down(crew: Crew) -> None:
         assert not thread.is_alive()
 
 
-def test_shut_down_drops_what_nobody_began(crew: Crew) -> None:
-    """If it is told to."""
+def test_shutdown_cancels_queued_tasks(crew: Crew) -> None:
+    """With ``cancel_futures``, queued tasks are dropped."""
     barrier = threading.Barrier(4)
     for _ in range(3):
         crew.do("under way", behind=barrier)
@@ -136,8 +136,8 @@ def test_shut_down_drops_what_nobody_began(crew: Crew) -> None:
     assert crew.done.empty()
 
 
-def test_when_the_system_gives_no_more_threads(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that there are do the work; where there is none, the caller is told."""
+def test_thread_that_cannot_be_started(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The existing threads run the task; if there is none, the caller gets an error."""
 
     def cannot(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

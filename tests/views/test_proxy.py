@@ -166,7 +166,7 @@ def test_the_request_reaches_upstream_exactly(running: RunningService) -> None:
 
 
 def test_two_users_share_no_cookie(running: RunningService) -> None:
-    """What upstream sets for one is sent for nobody."""
+    """A cookie that upstream sets is never sent back to it."""
     running.simulator.plan(Plan(set_cookie=["session=alice"]), times=4)
     answers = [post(running, token=token) for token in (ALICE, BOB) * 4]
     assert all(answer.status_code == 200 for answer in answers)
@@ -223,7 +223,7 @@ def test_unauthenticated(running: RunningService, fields: str, code: str) -> Non
     ],
 )
 def test_refused_before_upstream_is_asked(running: RunningService, request_head: bytes, status: int, code: str) -> None:
-    """What cannot be served is answered in OpenAI's error shape, and upstream never hears of it."""
+    """A request that cannot be served gets an error in OpenAI's format and is never sent upstream."""
     answered, fields, body = exchange(running, request_head)
     assert answered == status
     assert fields["content-type"] == "application/json"
@@ -456,7 +456,7 @@ def test_a_credential_that_appears_and_changes(service: ServiceFactory) -> None:
 
 
 def test_40_requests_over_4_workers_make_one_refresh(service: ServiceFactory, simulator: Simulator) -> None:
-    """An expired access token is refreshed once, whoever asks for it."""
+    """An expired access token is refreshed once, however many requests need it."""
     running = service(credential=simulator.credential(expires_in=-60), workers=4)
     with ThreadPoolExecutor(40) as pool:
         answers = list(pool.map(lambda _: post(running), range(40)))
@@ -473,7 +473,7 @@ def test_upstreams_401_is_not_the_clients(service: ServiceFactory, simulator: Si
 
 
 def test_a_credential_that_was_revoked_is_the_owners_business(service: ServiceFactory, simulator: Simulator) -> None:
-    """When nothing can refresh the credential the client is told that the owner must act, and not with a 401."""
+    """If the credential cannot be refreshed, the client learns that the owner must act, and not with a 401."""
     running = service()
     simulator.revoke_all()
     answer = post(running)
@@ -565,7 +565,7 @@ def test_a_stop_is_heard_while_workers_start(service: ServiceFactory, booted: in
         assert time.monotonic() < deadline
     stopping = time.monotonic()
     assert running.stop() == 0
-    # A worker that has not heard it is waited for until the grace period of two minutes is over.
+    # A worker that missed the signal is waited for until the grace period of two minutes is over.
     assert time.monotonic() - stopping < 20
 
 
