@@ -1,1 +1,15 @@
 """Prices each turn and records it once; sums, history and export."""
+
+from __future__ import annotations
+
+__all__ = [
+    "history",
+    "ledger",
+    "pricing",
+    "queries",
+    "recorder",
+    "spool",
+    "turn_accounting",
+    "usages_export",
+    "window_history",
+]

@@ -4,4 +4,18 @@ from __future__ import annotations
 
 from ocm_wsgi.checks.finding import Finding, Level
 
-__all__ = ["Finding", "Level"]
+__all__ = [
+    "Finding",
+    "Level",
+    "address",
+    "configuration",
+    "credential",
+    "listening",
+    "prices",
+    "reachability",
+    "server",
+    "sharing",
+    "state",
+    "tickets",
+    "users",
+]

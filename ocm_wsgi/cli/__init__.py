@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ocm_wsgi.cli.group import LazyGroup
 
+__all__ = ["COMMANDS", "ocm"]
+
 #: The import path of each command. Commands whose module is not installed are left out.
 COMMANDS = {
     "add-user": "ocm_wsgi.cli.users:add_user",

@@ -10,7 +10,7 @@ from ocm_wsgi.cli.output import echo_json
 from ocm_wsgi.cli.parameters import USER_NAME, json_option
 from ocm_wsgi.cli.state import open_state
 from ocm_wsgi.config import Config
-from ocm_wsgi.reporting.client_setup import PLACEHOLDER, TOKEN_VARIABLE, client_configuration
+from ocm_wsgi.reporting.client_setup import PLACEHOLDER, TOKEN_VARIABLE, ClientConfiguration, client_configuration
 
 
 def default_base_url(config: Config) -> str:
@@ -52,8 +52,11 @@ def client_config(name: str, base_url: str | None, as_json: bool) -> None:
             }
         )
         return
-    click.echo(
-        f"""\
+    click.echo(_instructions(name, client), nl=False)
+
+
+def _instructions(name: str, client: ClientConfiguration) -> str:
+    return f"""\
 # For {name}. The token ({PLACEHOLDER}) was shown when it was created; rotate-token creates another.
 
 ## Codex, always through this service
@@ -75,9 +78,7 @@ The same lines go into a separate file, ~/.codex/ocm.config.toml. Then:
 
 ## The openai library
 
-{_indented(client.python)}""",
-        nl=False,
-    )
+{_indented(client.python)}"""
 
 
 def _checked(base_url: str) -> str:

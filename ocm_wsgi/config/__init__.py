@@ -10,4 +10,4 @@ from ocm_wsgi.config.service import Config, scalar_keys
 from ocm_wsgi.config.tls import TLS, Certificate
 from ocm_wsgi.config.users import Limit, Price, UserConfig
 
-__all__ = ["TLS", "Certificate", "Config", "Limit", "Price", "UserConfig", "load", "scalar_keys"]
+__all__ = ["TLS", "Certificate", "Config", "Limit", "Price", "UserConfig", "current", "load", "scalar_keys", "times"]

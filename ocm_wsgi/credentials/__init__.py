@@ -11,4 +11,16 @@ from ocm_wsgi.credentials.refresh_client import Refresher
 from ocm_wsgi.credentials.refresh_protocol import RefreshSettings, Timeouts
 from ocm_wsgi.credentials.source import CredentialSource
 
-__all__ = ["Credential", "CredentialSource", "Mode", "RefreshSettings", "Refresher", "Timeouts"]
+__all__ = [
+    "Credential",
+    "CredentialSource",
+    "Mode",
+    "RefreshSettings",
+    "Refresher",
+    "Timeouts",
+    "auth_file",
+    "auth_file_reader",
+    "auth_file_writer",
+    "refresh_protocol",
+    "sign_in",
+]

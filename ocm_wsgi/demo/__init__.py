@@ -1,1 +1,5 @@
 """``flask ocm demo``: the whole service running on loopback."""
+
+from __future__ import annotations
+
+__all__ = ["service"]

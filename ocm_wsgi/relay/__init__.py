@@ -4,3 +4,16 @@
 WebSocket in transit; ``request_arrival`` waits for requests and ``lingering_close`` closes connections. ``handoff`` is
 the contract with the server. ``disconnects`` is for requests that are still in a thread.
 """
+
+from __future__ import annotations
+
+__all__ = [
+    "disconnects",
+    "handoff",
+    "lingering_close",
+    "loop",
+    "request_arrival",
+    "stream",
+    "tunnel",
+    "websocket_turns",
+]

@@ -1,1 +1,5 @@
 """The data behind the dashboard, the JSON endpoints and the Prometheus metrics."""
+
+from __future__ import annotations
+
+__all__ = ["client_setup", "codex_usage", "dashboard", "prometheus", "readiness", "status", "usage_query"]

@@ -1,1 +1,5 @@
 """The state database, atomic file replacement, and values per process."""
+
+from __future__ import annotations
+
+__all__ = ["database", "driver_cursor", "files", "per_process", "schema"]

@@ -1,1 +1,5 @@
 """Flask: turns requests into calls of the packages below, and their results into responses."""
+
+from __future__ import annotations
+
+__all__ = ["check_endpoints", "dashboard", "errors", "health", "metrics", "proxy", "request_log", "status"]

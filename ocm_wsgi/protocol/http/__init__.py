@@ -1,1 +1,5 @@
 """HTTP/1.1 messages: fields, targets, response heads, framing, content codings."""
+
+from __future__ import annotations
+
+__all__ = ["bearer", "content_coding", "fields", "framing", "response_head", "targets"]

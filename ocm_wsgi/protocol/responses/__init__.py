@@ -1,1 +1,5 @@
 """The Responses API: model and tier of requests, outcome and usage of responses, rate limits."""
+
+from __future__ import annotations
+
+__all__ = ["bounded_buffer", "observer", "outcome", "rate_limits", "request", "turn"]

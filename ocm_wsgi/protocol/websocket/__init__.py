@@ -1,1 +1,5 @@
 """WebSocket: opening handshake, frames, compression, and the turns of a Codex session."""
+
+from __future__ import annotations
+
+__all__ = ["frames", "handshake", "message_gate", "session"]

@@ -11,6 +11,8 @@ from ocm_wsgi.users.sessions import Sessions, SignIns
 from ocm_wsgi.views.dashboard import audit, live, mine, overview, signin, turns, users
 from ocm_wsgi.views.dashboard.blueprint import Dashboard, dashboard_blueprint
 
+__all__ = ["init_app"]
+
 
 def init_app(app: Flask) -> None:
     """Register the dashboard, and track the requests in progress for it."""
