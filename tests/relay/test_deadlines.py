@@ -1,4 +1,4 @@
-"""Deadlines of streams, of arriving requests and of connections that are being closed."""
+"""Deadlines of streams, of incoming requests and of connections that are being closed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUTS = Timeouts(stall_seconds=120, silence_seconds=1200)
 
 @dataclass
 class Body:
-    """Upstream's side of a stream, with what became of it."""
+    """Upstream's side of a stream; records how it was released."""
 
     socket: socket.socket
     buffered: bytes = b""
@@ -37,10 +37,10 @@ class Body:
         self.socket.close()
 
 
-class Pipe:
-    """A stream between two socket pairs, and its far ends.
+class StreamHarness:
+    """A stream between two socket pairs, with their far ends.
 
-    :param upstream: the connection to upstream, where it is to be another.
+    :param upstream: the connection to upstream; one end of a new socket pair by default.
     """
 
     def __init__(
@@ -65,105 +65,105 @@ class Pipe:
         )
 
     def run(self) -> None:
-        """Serve what is ready."""
+        """Handle the sockets that are ready."""
         self.loop.run(0.05)
 
 
 @pytest.fixture
 def resources() -> Iterator[ExitStack]:
-    """What the test opens, closed at its end."""
+    """A stack that closes what the test has opened."""
     with ExitStack() as stack:
         yield stack
 
 
-def test_a_stream_that_ends_well(resources: ExitStack) -> None:
+def test_complete_stream(resources: ExitStack) -> None:
     """The client receives what upstream sends, and upstream's connection returns to the pool."""
-    pipe = Pipe(resources, length=5)
-    pipe.stream.start()
-    pipe.upstream.sendall(b"hello")
-    pipe.run()
-    assert pipe.client.recv(10) == b"hello"
-    assert pipe.ends == [""]
-    assert pipe.body.fate[0] == "given back"
-    assert pipe.stream.sent_bytes == 5
+    harness = StreamHarness(resources, length=5)
+    harness.stream.start()
+    harness.upstream.sendall(b"hello")
+    harness.run()
+    assert harness.client.recv(10) == b"hello"
+    assert harness.ends == [""]
+    assert harness.body.fate[0] == "given back"
+    assert harness.stream.sent_bytes == 5
 
 
 def test_a_client_that_reads_nothing(resources: ExitStack) -> None:
-    """Its upstream is paused at a bounded buffer, and the stream ends at its deadline, not before."""
-    pipe = Pipe(resources)
-    pipe.stream.start()
-    pipe.upstream.setblocking(False)
-    taken = 0
+    """Its upstream is paused when the bounded buffer is full, and the stream ends at its deadline, not earlier."""
+    harness = StreamHarness(resources)
+    harness.stream.start()
+    harness.upstream.setblocking(False)
+    accepted_bytes = 0
     for _ in range(100):
         try:
-            taken += pipe.upstream.send(bytes(65536))
+            accepted_bytes += harness.upstream.send(bytes(65536))
         except BlockingIOError:
-            pipe.loop.run(0.001)
-    assert pipe.ends == []
-    assert pipe.stream.sent_bytes <= taken < 4 * 2**20
-    pipe.stream.check(pipe.loop.now + TIMEOUTS.stall_seconds - 1)
-    assert pipe.ends == []
-    pipe.stream.check(pipe.loop.now + TIMEOUTS.stall_seconds + 1)
-    assert pipe.ends == [CLIENT_STALLED]
-    assert pipe.body.fate == ["closed"]
+            harness.loop.run(0.001)
+    assert harness.ends == []
+    assert harness.stream.sent_bytes <= accepted_bytes < 4 * 2**20
+    harness.stream.check(harness.loop.now + TIMEOUTS.stall_seconds - 1)
+    assert harness.ends == []
+    harness.stream.check(harness.loop.now + TIMEOUTS.stall_seconds + 1)
+    assert harness.ends == [CLIENT_STALLED]
+    assert harness.body.fate == ["closed"]
 
 
 def test_a_client_that_resumes_reading(resources: ExitStack) -> None:
     """The stream resumes and loses nothing."""
     content = bytes(range(256)) * 16384
-    pipe = Pipe(resources, length=len(content))
-    pipe.stream.start()
-    pipe.upstream.setblocking(False)
-    pipe.client.setblocking(False)
-    rest, received = content, b""
+    harness = StreamHarness(resources, length=len(content))
+    harness.stream.start()
+    harness.upstream.setblocking(False)
+    harness.client.setblocking(False)
+    unsent, received = content, b""
     for _ in range(10_000):
         for step in ("send", "run", "receive"):
             try:
-                if step == "send" and rest:
-                    rest = rest[pipe.upstream.send(rest[:300_000]) :]
+                if step == "send" and unsent:
+                    unsent = unsent[harness.upstream.send(unsent[:300_000]) :]
                 elif step == "receive":
-                    received += pipe.client.recv(70_000)
+                    received += harness.client.recv(70_000)
             except BlockingIOError:
                 pass
             if step == "run":
-                pipe.loop.run(0)
+                harness.loop.run(0)
         if len(received) == len(content):
             break
     assert received == content
-    assert pipe.ends == [""]
+    assert harness.ends == [""]
 
 
 def test_upstream_that_is_silent(resources: ExitStack) -> None:
     """The stream is cut at its deadline."""
-    pipe = Pipe(resources)
-    pipe.stream.start()
-    pipe.stream.check(pipe.loop.now + TIMEOUTS.silence_seconds - 1)
-    assert pipe.ends == []
-    pipe.stream.check(pipe.loop.now + TIMEOUTS.silence_seconds + 1)
-    assert pipe.ends == ["upstream cut it: it was silent for too long"]
+    harness = StreamHarness(resources)
+    harness.stream.start()
+    harness.stream.check(harness.loop.now + TIMEOUTS.silence_seconds - 1)
+    assert harness.ends == []
+    harness.stream.check(harness.loop.now + TIMEOUTS.silence_seconds + 1)
+    assert harness.ends == ["upstream cut it: it was silent for too long"]
 
 
 @pytest.mark.parametrize("length", [None, 10])
 def test_upstream_that_closes(resources: ExitStack, length: int | None) -> None:
-    """Its end is the end of the body only if no length was announced."""
-    pipe = Pipe(resources, length=length)
-    pipe.stream.start()
-    pipe.upstream.sendall(b"hello")
-    pipe.upstream.close()
-    pipe.run()
-    assert pipe.client.recv(10) == b"hello"
-    assert pipe.ends == ["" if length is None else "upstream cut it: it ended before its end"]
+    """A close ends the body only if no length was announced."""
+    harness = StreamHarness(resources, length=length)
+    harness.stream.start()
+    harness.upstream.sendall(b"hello")
+    harness.upstream.close()
+    harness.run()
+    assert harness.client.recv(10) == b"hello"
+    assert harness.ends == ["" if length is None else "upstream cut it: it ended before its end"]
 
 
 def test_a_client_that_leaves(resources: ExitStack) -> None:
     """The disconnect is noticed while upstream is silent, and upstream's request is ended."""
-    pipe = Pipe(resources)
-    pipe.stream.start()
-    pipe.client.close()
-    pipe.run()
-    assert pipe.ends == [CLIENT_LEFT]
-    assert pipe.body.fate == ["closed"]
-    assert pipe.upstream.recv(1) == b""
+    harness = StreamHarness(resources)
+    harness.stream.start()
+    harness.client.close()
+    harness.run()
+    assert harness.ends == [CLIENT_LEFT]
+    assert harness.body.fate == ["closed"]
+    assert harness.upstream.recv(1) == b""
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def test_a_client_that_leaves(resources: ExitStack) -> None:
         ([b"x" * 16384] * 5, True),
     ],
 )
-def test_an_arriving_request(resources: ExitStack, sent: list[bytes], arrived: bool) -> None:
-    """It is passed on when its head is complete or too large to buffer; otherwise it is dropped at its deadline."""
+def test_incoming_request(resources: ExitStack, sent: list[bytes], arrived: bool) -> None:
+    """It is dispatched when its head is complete or too large to buffer; otherwise it is dropped at its deadline."""
     loop = Loop()
     resources.callback(loop.close)
     near, far = map(resources.enter_context, socket.socketpair())
@@ -210,7 +210,7 @@ def test_a_connection_that_the_client_does_not_close(resources: ExitStack) -> No
         if number == 0:
             lingering.check(loop.now + LINGER_SECONDS + 1)
         else:
-            with pytest.raises(BrokenPipeError):  # noqa: PT012 - which of them hits the closed connection is chance
+            with pytest.raises(BrokenPipeError):  # noqa: PT012 - any of these sends may hit the closed connection
                 for _ in range(10):
                     far.sendall(bytes(16384))
                     loop.run(0.01)

@@ -1,4 +1,4 @@
-"""Clients that stand still are gone at their deadline, with all they held. The deadlines are shortened here."""
+"""Stalled clients are disconnected at their deadline and all they held is freed; the deadlines are shortened."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.views.test_proxy import BODY, LENGTH, connected, head, post
 
 CLIENTS = 100
 DEADLINE_SECONDS = 3
-#: The loop looks at deadlines twice a second, and the machine has other things to do.
+#: How late a deadline may be noticed: the loop checks twice a second, and the machine may be busy.
 LATE_SECONDS = 20
-#: Wherever in the package the deadlines are.
+#: Shortens the deadlines wherever the package defines them.
 CONFIGURATION = f"""
 import dataclasses, sys
 exec(compile(open("gunicorn.conf.py").read(), "gunicorn.conf.py", "exec"))
@@ -37,7 +37,7 @@ for module in [module for name, module in sys.modules.items() if name.startswith
         elif isinstance(value, worker.Timeouts):
             setattr(module, name, dataclasses.replace(value, stall_seconds={DEADLINE_SECONDS}))
 """
-HALF_REQUESTS = [
+INCOMPLETE_REQUESTS = [
     pytest.param(b"", id="nothing"),
     pytest.param(b"POST /v1/resp", id="half-a-line"),
     pytest.param(head(**LENGTH)[:-2], id="half-a-head"),
@@ -47,7 +47,7 @@ HALF_REQUESTS = [
 
 @pytest.fixture
 def running(service: ServiceFactory, tmp_path: Path) -> RunningService:
-    """A service with one worker that has served, and has short deadlines."""
+    """A service with short deadlines, whose one worker has served a request."""
     path = tmp_path / "short.conf.py"
     path.write_text(CONFIGURATION)
     running = service(workers=1, arguments=("--config", str(path)))
@@ -56,60 +56,60 @@ def running(service: ServiceFactory, tmp_path: Path) -> RunningService:
 
 
 @contextmanager
-def standing_still(running: RunningService, octets: bytes) -> Iterator[list[socket.socket]]:
-    """So many clients that do nothing more once they have sent this."""
+def stalled_clients(running: RunningService, data: bytes) -> Iterator[list[socket.socket]]:
+    """Open connections that send the given data and then nothing more."""
     with ExitStack() as connections:
         clients = [connections.enter_context(connected(running)) for _ in range(CLIENTS)]
         for client in clients:
-            client.sendall(octets)
+            client.sendall(data)
         yield clients
 
 
-def are_gone(running: RunningService) -> bool:
-    """Whether the worker holds no connection to a client any more."""
+def are_disconnected(running: RunningService) -> bool:
+    """Return whether the worker holds no more connections to clients."""
     (worker,) = workers_of(running)
     port, upstream_port = (int(url.rpartition(":")[2]) for url in (running.url, running.simulator.url))
     return resources_of(worker, port=port, upstream_port=upstream_port).clients == 0
 
 
-@pytest.mark.parametrize("octets", HALF_REQUESTS)
-def test_half_requests_are_gone_at_their_deadline(running: RunningService, octets: bytes) -> None:
-    """100 clients that never finish their request are sent away in time, not before, and others are served."""
+@pytest.mark.parametrize("data", INCOMPLETE_REQUESTS)
+def test_incomplete_requests_are_dropped_at_their_deadline(running: RunningService, data: bytes) -> None:
+    """100 clients that never finish their request are disconnected on time, not earlier; others are served."""
     began = time.monotonic()
-    with standing_still(running, octets):
+    with stalled_clients(running, data):
         assert post(running).status_code == 200
-        assert eventually(lambda: are_gone(running), seconds=DEADLINE_SECONDS + LATE_SECONDS)
+        assert eventually(lambda: are_disconnected(running), seconds=DEADLINE_SECONDS + LATE_SECONDS)
         assert time.monotonic() - began > DEADLINE_SECONDS - 1
     assert post(running).status_code == 200
     assert len(running.simulator.requests) == 3
 
 
-def test_clients_that_read_nothing_are_gone_at_their_deadline(running: RunningService) -> None:
-    """100 clients that do not read a long answer are sent away, upstream's answers with them, and recorded as cut."""
+def test_clients_that_read_nothing_are_disconnected_at_their_deadline(running: RunningService) -> None:
+    """100 clients that do not read a long response are disconnected, upstream too, and recorded as cut."""
     running.simulator.plan(Plan(events=100, event_bytes=65536, silence_after=90), times=CLIENTS)
-    with standing_still(running, head(**LENGTH) + BODY):
+    with stalled_clients(running, head(**LENGTH) + BODY):
         assert running.simulator.wait_for(lambda: len(running.simulator.requests) == CLIENTS + 1, timeout=60)
         assert post(running).status_code == 200
-        assert eventually(lambda: are_gone(running), seconds=60)
+        assert eventually(lambda: are_disconnected(running), seconds=60)
         assert running.simulator.wait_for(lambda: running.simulator.open_streams == 0)
         assert eventually(lambda: recorded(running) == Counter(cut=CLIENTS, completed=2))
 
 
-def test_a_worker_without_descriptors_accepts_again(service: ServiceFactory) -> None:
-    """Where the system gives no descriptor for a connection, the worker stays, says so, and goes on when it does."""
+def test_worker_out_of_descriptors_recovers(service: ServiceFactory) -> None:
+    """A worker that is out of file descriptors logs it, survives, and accepts again when some are free."""
     running = service(workers=1)
     assert post(running).status_code == 200
     (worker,) = workers_of(running)
     _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{worker}/fd")) + 20, hard))
-    with standing_still(running, b""):
+    with stalled_clients(running, b""):
         assert eventually(lambda: "Cannot accept a connection: [Errno 24]" in running.log_text())
     assert post(running).status_code == 200
     assert workers_of(running) == [worker]
 
 
-def test_a_worker_has_room_for_its_descriptors(service: ServiceFactory) -> None:
-    """The kernel never makes their table longer in mid-traffic, for which all threads of the worker would wait."""
+def test_descriptor_table_is_preallocated(service: ServiceFactory) -> None:
+    """The kernel never has to grow the table under traffic, which would block all threads of the worker."""
     running = service(workers=1)
     assert post(running).status_code == 200
     (worker,) = workers_of(running)
@@ -119,10 +119,10 @@ def test_a_worker_has_room_for_its_descriptors(service: ServiceFactory) -> None:
     assert len(os.listdir(f"/proc/{worker}/fd")) < 64
 
 
-def test_a_worker_that_is_full_accepts_again(service: ServiceFactory) -> None:
-    """More clients than ``worker_connections`` wait to be accepted, until others leave."""
+def test_full_worker_accepts_again(service: ServiceFactory) -> None:
+    """Clients beyond ``worker_connections`` wait to be accepted until others disconnect."""
     running = service(workers=1, arguments=("--worker-connections", "140"))
-    with standing_still(running, b""), standing_still(running, b""), connected(running) as client:
+    with stalled_clients(running, b""), stalled_clients(running, b""), connected(running) as client:
         client.sendall(head(**LENGTH) + BODY)
         client.settimeout(1)
         with pytest.raises(TimeoutError):

@@ -31,14 +31,14 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 def recorded(running: RunningService) -> Counter[str]:
-    """How many turns the ledger has, by status."""
+    """Return the number of turns in the ledger, by status."""
     query = sa.select(db.turn.c.status, sa.func.count()).group_by(db.turn.c.status)
     with Database(f"sqlite:///{running.state_path / 'ocm.db'}").read() as connection:
         return Counter({row[0]: row[1] for row in connection.execute(query)})
 
 
 def poll(condition: Callable[[], bool], *, seconds: float = 20) -> None:
-    """Poll for a condition of a process that no event reports."""
+    """Poll until a condition of another process holds, as there is no event to wait for."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -46,18 +46,18 @@ def poll(condition: Callable[[], bool], *, seconds: float = 20) -> None:
 
 
 def workers_of(running: RunningService) -> list[int]:
-    """The worker processes of the moment."""
+    """Return the ids of the current worker processes."""
     return [int(pid) for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
 
 
 def threads_of(pid: int) -> int:
-    """Threads of a process."""
+    """Return the number of threads of a process."""
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
 @contextlib.contextmanager
 def open_streams(running: RunningService, count: int) -> Iterator[tuple[list[socket.socket], Gate]]:
-    """So many streams that stand behind their second event until the gate is released."""
+    """Open streams that pause after their second event until the gate is released."""
     gate = running.simulator.gate().after(2)
     running.simulator.plan(Plan(gate=gate, events=5), times=count)
     with ExitStack() as connections:
@@ -70,26 +70,26 @@ def open_streams(running: RunningService, count: int) -> Iterator[tuple[list[soc
         yield clients, gate
 
 
-def are_whole(clients: list[socket.socket]) -> bool:
-    """Whether every stream has its terminal event and its end."""
+def are_complete(clients: list[socket.socket]) -> bool:
+    """Return whether every stream has received its terminal event and its last chunk."""
     ends = [receive_until(client, LAST_CHUNK) for client in clients]
     return all(b"response.completed" in end for end in ends)
 
 
-def test_many_streams_take_few_threads(service: ServiceFactory) -> None:
-    """300 streams are open at once where four threads decide, all end whole, and each is recorded."""
+def test_many_streams_need_few_threads(service: ServiceFactory) -> None:
+    """With four threads, 300 concurrent streams are open, all complete, and each is recorded."""
     running = service(workers=1, arguments=("--threads", "4"))
     with open_streams(running, 300) as (clients, gate):
         (worker,) = workers_of(running)
         assert threads_of(worker) < 20
         gate.release()
-        assert are_whole(clients)
+        assert are_complete(clients)
         assert recorded(running) == {"completed": 300}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_streams_end_whole(service: ServiceFactory, number: signal.Signals) -> None:
-    """At a stop, an interrupt and a reload what is open ends as it should, and is recorded."""
+def test_open_streams_complete(service: ServiceFactory, number: signal.Signals) -> None:
+    """At a stop, an interrupt or a reload, open streams complete and are recorded."""
     running = service(workers=2)
     with open_streams(running, 50) as (clients, gate):
         before = workers_of(running)
@@ -98,14 +98,14 @@ def test_streams_end_whole(service: ServiceFactory, number: signal.Signals) -> N
             poll(lambda: len(set(workers_of(running)) - set(before)) == 2)
             assert post(running).status_code == 200
         gate.release()
-        assert are_whole(clients)
+        assert are_complete(clients)
     done = recorded(running)["completed"]
     assert done == (51 if number == signal.SIGHUP else 50)
     assert (running.process.wait(20) if number != signal.SIGHUP else running.stop()) == 0
 
 
-def test_what_is_open_at_the_end_of_the_grace_period_is_cut(service: ServiceFactory) -> None:
-    """A stream that does not end holds a stop up for the grace period, and is recorded as cut."""
+def test_streams_open_at_the_end_of_the_grace_period_are_cut(service: ServiceFactory) -> None:
+    """A stream that does not end delays a stop by the grace period, and is recorded as cut."""
     running = service(workers=1, arguments=("--graceful-timeout", "2"))
     with open_streams(running, 3) as (clients, _):
         assert running.stop() == 0
@@ -116,8 +116,8 @@ def test_what_is_open_at_the_end_of_the_grace_period_is_cut(service: ServiceFact
     assert recorded(running) == {"cut": 3}
 
 
-def test_a_killed_worker_cuts_its_streams(service: ServiceFactory) -> None:
-    """The end of a worker never looks like the end of a response."""
+def test_killed_worker_cuts_its_streams(service: ServiceFactory) -> None:
+    """A killed worker never makes a response look complete."""
     running = service(workers=1)
     with open_streams(running, 3) as (clients, _):
         (worker,) = workers_of(running)
@@ -133,12 +133,12 @@ def test_a_killed_worker_cuts_its_streams(service: ServiceFactory) -> None:
     [
         pytest.param(b"", id="nothing"),
         pytest.param(REQUEST[:40], id="half-a-head"),
-        pytest.param(head(token="sk-ocm-unknown", **LENGTH) + BODY[:5], id="half-a-body-of-a-stranger"),
+        pytest.param(head(token="sk-ocm-unknown", **LENGTH) + BODY[:5], id="half-a-body-of-an-unknown-user"),
         pytest.param(head("GET", "/nowhere", Connection="close"), id="does-not-close"),
     ],
 )
-def test_clients_that_do_nothing_hold_up_nobody(service: ServiceFactory, beginning: bytes) -> None:
-    """100 clients that stop somewhere take no thread, and no time, from the others."""
+def test_idle_clients_delay_no_others(service: ServiceFactory, beginning: bytes) -> None:
+    """100 clients that stop sending occupy no thread and do not delay other clients."""
     running = service(workers=1, arguments=("--threads", "2"))
     with ExitStack() as connections:
         for _ in range(100):
@@ -146,12 +146,12 @@ def test_clients_that_do_nothing_hold_up_nobody(service: ServiceFactory, beginni
         started = time.monotonic()
         for _ in range(5):
             assert post(running).status_code == 200
-        # One that is held up waits for a deadline of 30 s, or 2 s for each of those that do not close.
+        # A delayed request would wait for a deadline of 30 s, or 2 s for each client that does not close.
         assert time.monotonic() - started < 20
 
 
-def test_a_stalled_client_holds_up_nobody(service: ServiceFactory) -> None:
-    """Clients that read nothing stop their own upstream, and not the worker."""
+def test_stalled_clients_delay_no_others(service: ServiceFactory) -> None:
+    """Clients that read nothing pause their own upstream, and not the worker."""
     running = service(workers=1, arguments=("--threads", "2"))
     running.simulator.plan(Plan(body=bytes(16 * 2**20), framing="chunked"), times=20)
     with ExitStack() as connections:
@@ -161,8 +161,8 @@ def test_a_stalled_client_holds_up_nobody(service: ServiceFactory) -> None:
         assert post(running).status_code == 200
 
 
-def test_requests_sent_ahead_are_answered_in_order(service: ServiceFactory) -> None:
-    """Requests that a client pipelines wait their turn (RFC 9112 section 9.3.2)."""
+def test_pipelined_requests_are_answered_in_order(service: ServiceFactory) -> None:
+    """Pipelined requests are handled one after another (RFC 9112 section 9.3.2)."""
     running = service(workers=1)
     for text in ("<one>", "<two>", "<three>"):
         running.simulator.plan(Plan(text=text, events=1))
@@ -174,15 +174,15 @@ def test_requests_sent_ahead_are_answered_in_order(service: ServiceFactory) -> N
     assert received.index(b"<one>") < received.index(b"<two>") < received.index(b"<three>")
 
 
-def test_upstream_connections_are_used_again(service: ServiceFactory) -> None:
-    """One connection serves one turn after another."""
+def test_upstream_connections_are_reused(service: ServiceFactory) -> None:
+    """Consecutive turns share a connection."""
     running = service(workers=1)
     for _ in range(10):
         assert post(running).status_code == 200
     assert running.simulator.open_connections <= 2
 
 
-def test_what_follows_a_response_is_nobodys(service: ServiceFactory) -> None:
+def test_data_after_a_response_reaches_no_client(service: ServiceFactory) -> None:
     """A connection with data after the response is not reused."""
     running = service(workers=1)
     running.simulator.plan(Plan(extra_response=b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"))
@@ -192,7 +192,7 @@ def test_what_follows_a_response_is_nobodys(service: ServiceFactory) -> None:
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, ssl.SSLContext]]:
-    """The service with TLS on both sides, and what its clients need."""
+    """The service with TLS on both sides, and an SSL context for its clients."""
     folder = tmp_path_factory.mktemp("secure")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "roots.pem")
@@ -212,8 +212,8 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSe
 
 
 @contextlib.contextmanager
-def securely_connected(secure: tuple[RunningService, ssl.SSLContext]) -> Iterator[ssl.SSLSocket]:
-    """A connection to the service with TLS."""
+def connected_over_tls(secure: tuple[RunningService, ssl.SSLContext]) -> Iterator[ssl.SSLSocket]:
+    """Open a TLS connection to the service."""
     running, context = secure
     with connected(running) as plain, context.wrap_socket(plain, server_hostname="localhost") as connection:
         yield connection
@@ -221,10 +221,10 @@ def securely_connected(secure: tuple[RunningService, ssl.SSLContext]) -> Iterato
 
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 def test_tls_on_both_sides(secure: tuple[RunningService, ssl.SSLContext], framing: str) -> None:
-    """Large and small bodies pass whole and at once, over one connection of the client's."""
+    """Large and small bodies are relayed in full over one client connection."""
     simulator = secure[0].simulator
     content = os.urandom(3 * 2**20)
-    with securely_connected(secure) as connection:
+    with connected_over_tls(secure) as connection:
         for plan in (Plan(body=content, framing=framing), Plan(framing=framing), Plan(body=b"{}", framing=framing)):
             simulator.plan(plan)
             connection.sendall(REQUEST)
@@ -234,32 +234,32 @@ def test_tls_on_both_sides(secure: tuple[RunningService, ssl.SSLContext], framin
     assert simulator.wait_for(lambda: simulator.open_streams == 0)
 
 
-def test_a_slow_reader_over_tls_gets_all(secure: tuple[RunningService, ssl.SSLContext]) -> None:
+def test_slow_reader_over_tls_gets_everything(secure: tuple[RunningService, ssl.SSLContext]) -> None:
     """Back-pressure over TLS loses nothing."""
     content = os.urandom(12 * 2**20)
     secure[0].simulator.plan(Plan(body=content, framing="chunked", chunking=50_000))
-    with securely_connected(secure) as connection:
+    with connected_over_tls(secure) as connection:
         connection.sendall(head(Connection="close", **LENGTH) + BODY)
         assert secure[0].simulator.wait_for(lambda: secure[0].simulator.open_streams == 1)
         _, _, body = read_response(connection)
     assert body == content
 
 
-def test_a_client_that_leaves_over_tls_ends_the_upstream_request(
+def test_disconnect_over_tls_ends_the_upstream_request(
     secure: tuple[RunningService, ssl.SSLContext],
 ) -> None:
-    """A disconnect is noticed under TLS, too, while upstream is silent."""
+    """A disconnect is noticed under TLS too, even while upstream is silent."""
     simulator = secure[0].simulator
     simulator.plan(Plan(silence_after=2))
-    with securely_connected(secure) as connection:
+    with connected_over_tls(secure) as connection:
         connection.sendall(REQUEST)
         receive_until(connection, b"response.created")
         idle = simulator.open_connections - 1
     assert simulator.wait_for(lambda: simulator.open_connections <= idle, GONE_SECONDS)
 
 
-def test_a_client_that_leaves_is_noticed_within_a_second(service: ServiceFactory) -> None:
-    """Upstream, which is silent, knows within a second, at the first try that a busy machine leaves time for."""
+def test_disconnect_is_noticed_within_a_second(service: ServiceFactory) -> None:
+    """A silent upstream is disconnected within a second; a busy machine gets up to ten attempts."""
     running = service(workers=1)
     simulator = running.simulator
     waits: list[float] = []
@@ -274,18 +274,18 @@ def test_a_client_that_leaves_is_noticed_within_a_second(service: ServiceFactory
     assert waits[-1] < 1
 
 
-def test_half_a_handshake_holds_up_nobody(secure: tuple[RunningService, ssl.SSLContext]) -> None:
-    """Clients that connect and do not speak TLS take no thread."""
+def test_unfinished_handshakes_delay_no_others(secure: tuple[RunningService, ssl.SSLContext]) -> None:
+    """Clients that connect and never start the handshake occupy no thread."""
     with ExitStack() as connections:
         for _ in range(150):
             connections.enter_context(connected(secure[0]))
-        with securely_connected(secure) as connection:
+        with connected_over_tls(secure) as connection:
             connection.sendall(REQUEST)
             assert read_response(connection)[0] == 200
 
 
-def test_no_turn_is_seen_to_end_before_it_is_recorded(service: ServiceFactory) -> None:
-    """A client that has received the end of a turn finds it in the ledger, also under load."""
+def test_turns_are_recorded_before_clients_see_their_end(service: ServiceFactory) -> None:
+    """When a client receives the end of a turn, the turn is in the ledger, also under load."""
     running = service(workers=2)
     missing: list[int] = []
 
@@ -309,8 +309,8 @@ def test_no_turn_is_seen_to_end_before_it_is_recorded(service: ServiceFactory) -
     assert len(ended) == 40
 
 
-def test_a_refused_request_leaves_its_connection_usable(service: ServiceFactory) -> None:
-    """Its body was there, and is not taken for the next request."""
+def test_refused_request_leaves_its_connection_usable(service: ServiceFactory) -> None:
+    """A body that has arrived is consumed, and not mistaken for the next request."""
     running = service(workers=1)
     with connected(running) as connection:
         connection.sendall(head(token="sk-ocm-unknown", **LENGTH) + BODY)
@@ -324,14 +324,14 @@ def test_a_refused_request_leaves_its_connection_usable(service: ServiceFactory)
     ("fields", "body"),
     [
         pytest.param(LENGTH, BODY[:-1], id="late"),
-        pytest.param({"Expect": "100-continue", **LENGTH}, b"", id="not-asked-for"),
+        pytest.param({"Expect": "100-continue", **LENGTH}, b"", id="awaits-100-continue"),
         pytest.param({"Transfer-Encoding": "chunked"}, b"no chunk\r\n", id="garbage"),
     ],
 )
-def test_a_refused_request_says_that_its_connection_closes(
+def test_refused_request_announces_that_its_connection_closes(
     service: ServiceFactory, fields: dict[str, object], body: bytes
 ) -> None:
-    """Its body is missing and not waited for, so the response announces that the connection closes."""
+    """A missing body is not waited for, so the response announces that the connection closes."""
     running = service(workers=1)
     with connected(running) as connection:
         connection.sendall(head(token="sk-ocm-unknown", **fields) + body)

@@ -1,4 +1,4 @@
-"""Callbacks deferred by other threads, and how few sends a stream needs."""
+"""Callbacks deferred by other threads, and the number of sends that a stream needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Upstream:
-    """A response's body on the wire."""
+    """A fake of an upstream response's body."""
 
     def __init__(self, connection: socket.socket, buffered: bytes) -> None:
         self.socket = connection
@@ -28,7 +28,7 @@ class Upstream:
         self.buffered = buffered
 
     def give_back(self) -> None:
-        """It stays open."""
+        """Leave the connection open."""
 
     def close(self) -> None:
         self.socket.close()
@@ -36,25 +36,29 @@ class Upstream:
 
 @pytest.fixture
 def resources() -> Iterator[ExitStack]:
-    """What the test opens, closed at its end."""
+    """A stack that closes what the test has opened."""
     with ExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
 def loop(resources: ExitStack) -> Loop:
-    """A loop in this thread."""
+    """Return a loop that runs in the test's thread."""
     loop = Loop()
     resources.callback(loop.close)
     return loop
 
 
-def messages(
+def sends_to_client(
     resources: ExitStack, loop: Loop, *buffered: bytes, then: bytes = b"", head_waits: bool = False
 ) -> list[bytes]:
-    """What a client is sent, send by send, when this has come with upstream's head, and that after it."""
+    """Return each send to the client.
+
+    :param buffered: body data that arrived with upstream's head.
+    :param then: body data that arrives afterwards, before upstream's end.
+    """
     upstream, far_upstream = map(resources.enter_context, socket.socketpair())
-    # Each read of it gives what one write has sent.
+    # Each read returns the data of exactly one write.
     client, far_client = map(resources.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     stream = Stream(
         loop,
@@ -69,7 +73,7 @@ def messages(
         on_end=lambda _end: client.close(),
     )
     stream.start()
-    with suppress(BrokenPipeError):  # It may be over already.
+    with suppress(BrokenPipeError):  # The stream may have ended already.
         far_upstream.sendall(then)
         far_upstream.shutdown(socket.SHUT_WR)
     loop.run(0.05)
@@ -91,20 +95,20 @@ def messages(
         pytest.param((chunk(b"some"), b"no chunk\r\n"), b"", [HEAD + chunk(b"some")], id="some-and-garbage-came"),
     ],
 )
-def test_the_head_goes_with_what_is_there(
+def test_head_is_sent_with_buffered_data(
     resources: ExitStack, loop: Loop, buffered: tuple[bytes, ...], then: bytes, expected: list[bytes]
 ) -> None:
-    """A head waits for nothing, but what has come with it goes out in the same send."""
-    assert messages(resources, loop, *buffered, then=then) == expected
+    """A head is never delayed, but body data that arrived with it goes out in the same send."""
+    assert sends_to_client(resources, loop, *buffered, then=then) == expected
 
 
-def test_the_head_of_a_refused_websocket_waits_for_the_body(resources: ExitStack, loop: Loop) -> None:
-    """A client that reads a refusal only as far as it came with the head gets the whole."""
+def test_head_of_a_refused_websocket_waits_for_the_body(resources: ExitStack, loop: Loop) -> None:
+    """A client that reads only what arrives together with the head gets the whole refusal."""
     body = chunk(b"late") + b"0\r\n\r\n"
-    assert messages(resources, loop, then=body, head_waits=True) == [HEAD + body]
+    assert sends_to_client(resources, loop, then=body, head_waits=True) == [HEAD + body]
 
 
-def test_other_threads_have_something_called(loop: Loop) -> None:
+def test_callbacks_deferred_by_other_threads(loop: Loop) -> None:
     """Callbacks that many threads defer run in the loop's thread, each once and in each thread's order."""
     called: list[tuple[int, int, int]] = []
 
@@ -128,20 +132,20 @@ def test_other_threads_have_something_called(loop: Loop) -> None:
         assert [number for thread, number, _ in called if thread == thread_number] == list(range(1000))
 
 
-def test_a_failing_call_does_not_stop_the_others(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_callback_does_not_stop_the_others(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     """An exception in a deferred callback is logged, and the others run."""
     called: list[str] = []
     loop.defer(lambda: called.append("before"))
     loop.defer(lambda: [][0])
-    loop.defer(lambda: called.append("behind"))
+    loop.defer(lambda: called.append("after"))
     loop.defer(loop.interrupt)
     loop.run(30)
-    assert called == ["before", "behind"]
+    assert called == ["before", "after"]
     assert "IndexError" in caplog.text
 
 
-def test_what_is_deferred_by_the_deferred_waits_its_turn(loop: Loop) -> None:
-    """A call that defers itself again does not keep the loop from its sockets."""
+def test_callback_that_defers_itself_does_not_starve_sockets(loop: Loop) -> None:
+    """A callback that keeps deferring itself does not starve the loop's sockets."""
     rounds = 0
     near, far = socket.socketpair()
     with near, far:

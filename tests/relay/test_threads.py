@@ -1,4 +1,4 @@
-"""The portable way, a thread for each stream, passes the very tests that the event loop passes."""
+"""Runs the tests of the event loop against the portable fallback, with one thread per stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from ocm_wsgi.simulator import Simulator
 from tests.conftest import RunningService, ServiceFactory, start_service
 from tests.views import test_proxy
-from tests.views.test_proxy import running  # noqa: F401 - a fixture of the tests taken over
+from tests.views.test_proxy import running  # noqa: F401 - a fixture of the tests that are run again
 
 THREADS = ("--worker-class", "gthread")
 
@@ -21,7 +21,7 @@ globals().update({name: test for name, test in vars(test_proxy).items() if name.
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """One service for all tests that leave nothing behind."""
+    """One service for all tests that leave no state behind."""
     folder = tmp_path_factory.mktemp("threads") / "service"
     with Simulator() as simulator, start_service(simulator, folder, arguments=THREADS) as started:
         yield started
@@ -29,7 +29,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]
 
 @pytest.fixture
 def service(simulator: Simulator, tmp_path: Path) -> Iterator[ServiceFactory]:
-    """A factory of services with gunicorn's own threads."""
+    """Return a factory of services that run with gunicorn's own threads."""
     with ExitStack() as services:
 
         def start(arguments: tuple[str, ...] = (), **options: Any) -> RunningService:

@@ -1,4 +1,4 @@
-"""WebSockets that stand still: what is waited for and not done in its time ends them, and nothing else does."""
+"""Deadlines of WebSockets: one that misses its deadline is closed, and one that may be idle is not."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ SILENT = "upstream cut it: it was silent for too long"
 
 
 class Ledger:
-    """Stands where the turns of a socket are admitted and recorded; here the record is safe when the test says so.
+    """A fake that admits and records the turns of a WebSocket; the test decides when a record is saved.
 
-    :ivar refusal: of each turn that is asked for; ``None`` admits it.
-    :ivar ends: how each turn ended, and what waits for its record.
+    :ivar refusal: the error with which each turn is refused; ``None`` admits it.
+    :ivar ends: for each turn, how it ended and the callback to call when it is recorded.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Ledger:
         self.ends: list[tuple[str, Callable[[], None]]] = []
 
     def admit(self, message: HeldMessage) -> WebSocketTurn:
-        """Admit or refuse."""
+        """Admit the turn, or raise the refusal."""
         create = message.read()
         assert create is not None
         if self.refusal is not None:
@@ -51,29 +51,29 @@ class Ledger:
         return WebSocketTurn(request, lambda: None, week_start=None, is_prewarm=False)
 
     def note(self, limits: RateLimits) -> None:
-        """Nobody asks."""
+        """Ignore them."""
 
     def record(self, end: TurnEnded[WebSocketTurn], on_recorded: Callable[[], None]) -> bool:
-        """Remember it."""
+        """Append it to ``ends``."""
         self.ends.append((end.outcome.status, on_recorded))
         return True
 
 
 class Clock:
-    """The loop's clock, which can be put forward."""
+    """The loop's clock, which a test can move forward."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
 
     def monotonic(self) -> float:
-        """As ``time.monotonic``."""
+        """Return the time, like ``time.monotonic``."""
         return time.monotonic() + self.ahead
 
 
-class Passage:
-    """A tunnel between two socket pairs, and its far ends.
+class TunnelHarness:
+    """A tunnel between two socket pairs, with their far ends.
 
-    :param upstream: both ends of the connection to upstream, where it is to be another.
+    :param upstream: both ends of the connection to upstream; a new socket pair by default.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Passage:
         resources.callback(self.loop.close)
         near, self.upstream = map(resources.enter_context, upstream or socket.socketpair())
         client, self.client = map(resources.enter_context, socket.socketpair())
-        self.speaker = Peer(is_client=True)
+        self.peer = Peer(is_client=True)
         self.body = Body(near)
         self.ledger = Ledger()
         self.ends: list[str] = []
@@ -107,163 +107,163 @@ class Passage:
         self.tunnel.start()
 
     def run(self) -> None:
-        """Serve what is ready."""
+        """Handle the sockets that are ready."""
         self.loop.run(0.05)
 
-    def ask(self) -> None:
-        """Have a turn begun."""
-        self.client.sendall(self.speaker.text(CREATE))
+    def begin_turn(self) -> None:
+        """Begin a turn."""
+        self.client.sendall(self.peer.text(CREATE))
         self.run()
         assert self.upstream.recv(1000)
 
     def fill(self, sender: socket.socket, data: bytes) -> None:
-        """Send until nothing more is taken, the same again and again."""
+        """Send the same data repeatedly until all buffers are full."""
         sender.setblocking(False)
-        waiting = data
+        unsent = data
         for _ in range(200):
             try:
-                waiting = waiting[sender.send(waiting) :] or data
+                unsent = unsent[sender.send(unsent) :] or data
             except BlockingIOError:
                 self.loop.run(0.001)
 
     def ends_after(self, seconds: float) -> list[str]:
-        """How it has ended so many seconds from the last time that something was ready."""
+        """Return how the tunnel has ended the given number of seconds after the loop's last event."""
         self.tunnel.check(self.loop.now + seconds)
         return self.ends
 
 
 @pytest.fixture
-def passage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Passage]:
-    """A tunnel that is open."""
+def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[TunnelHarness]:
+    """An open tunnel."""
     clock = Clock()
     monkeypatch.setattr(loop, "time", clock)
     with ExitStack() as resources:
-        yield Passage(resources, clock)
+        yield TunnelHarness(resources, clock)
 
 
-def test_a_client_that_takes_nothing(passage: Passage) -> None:
-    """It is ended when its time is over, though it goes on speaking; its turn is recorded as cut."""
-    passage.ask()
-    passage.fill(passage.upstream, Peer().text(DELTA))
-    passage.clock.ahead = TIMEOUTS.stall_seconds / 2
-    passage.client.sendall(passage.speaker.frame(Opcode.PING, b""))
-    passage.run()
-    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 - 5) == []
-    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 + 1) == [CLIENT_STALLED]
-    assert passage.body.fate == ["closed"]
-    assert [status for status, _ in passage.ledger.ends] == ["cut"]
+def test_client_that_reads_nothing(harness: TunnelHarness) -> None:
+    """It is disconnected at its deadline even if it keeps sending; its turn is recorded as cut."""
+    harness.begin_turn()
+    harness.fill(harness.upstream, Peer().text(DELTA))
+    harness.clock.ahead = TIMEOUTS.stall_seconds / 2
+    harness.client.sendall(harness.peer.frame(Opcode.PING, b""))
+    harness.run()
+    assert harness.ends_after(TIMEOUTS.stall_seconds / 2 - 5) == []
+    assert harness.ends_after(TIMEOUTS.stall_seconds / 2 + 1) == [CLIENT_STALLED]
+    assert harness.body.fate == ["closed"]
+    assert [status for status, _ in harness.ledger.ends] == ["cut"]
 
 
-def test_an_upstream_that_takes_nothing(passage: Passage) -> None:
-    """It is ended when its time is over, though it goes on speaking, and the client is not read from meanwhile."""
-    passage.fill(passage.client, passage.speaker.frame(Opcode.PING, b"x" * 125) * 500)
-    passage.clock.ahead = TIMEOUTS.stall_seconds / 2
-    passage.upstream.sendall(Peer().frame(Opcode.PING, b""))
-    passage.run()
-    assert passage.client.recv(10) == Peer().frame(Opcode.PING, b"")
-    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 - 5) == []
-    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 + 1) == [UPSTREAM_STALLED]
+def test_upstream_that_reads_nothing(harness: TunnelHarness) -> None:
+    """It is disconnected at its deadline even if it keeps sending; until then the client is not read from."""
+    harness.fill(harness.client, harness.peer.frame(Opcode.PING, b"x" * 125) * 500)
+    harness.clock.ahead = TIMEOUTS.stall_seconds / 2
+    harness.upstream.sendall(Peer().frame(Opcode.PING, b""))
+    harness.run()
+    assert harness.client.recv(10) == Peer().frame(Opcode.PING, b"")
+    assert harness.ends_after(TIMEOUTS.stall_seconds / 2 - 5) == []
+    assert harness.ends_after(TIMEOUTS.stall_seconds / 2 + 1) == [UPSTREAM_STALLED]
 
 
-def test_an_upstream_that_takes_nothing_while_the_client_is_slow(passage: Passage) -> None:
-    """A client that is slow, but takes what it gets, does not lengthen upstream's time."""
-    passage.fill(passage.upstream, Peer().text(DELTA))
-    passage.fill(passage.client, passage.speaker.frame(Opcode.PING, b"x" * 125) * 500)
-    passage.clock.ahead = TIMEOUTS.stall_seconds / 2
-    passage.client.recv(2**20)
-    passage.fill(passage.upstream, Peer().text(DELTA))
-    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 - 5) == []
-    assert passage.ends_after(TIMEOUTS.stall_seconds / 2 + 1) == [UPSTREAM_STALLED]
+def test_upstream_that_reads_nothing_while_the_client_is_slow(harness: TunnelHarness) -> None:
+    """A client that is slow but keeps reading does not extend upstream's deadline."""
+    harness.fill(harness.upstream, Peer().text(DELTA))
+    harness.fill(harness.client, harness.peer.frame(Opcode.PING, b"x" * 125) * 500)
+    harness.clock.ahead = TIMEOUTS.stall_seconds / 2
+    harness.client.recv(2**20)
+    harness.fill(harness.upstream, Peer().text(DELTA))
+    assert harness.ends_after(TIMEOUTS.stall_seconds / 2 - 5) == []
+    assert harness.ends_after(TIMEOUTS.stall_seconds / 2 + 1) == [UPSTREAM_STALLED]
 
 
-def test_an_upstream_that_is_silent_in_a_turn(passage: Passage) -> None:
+def test_upstream_silent_within_a_turn(harness: TunnelHarness) -> None:
     """At its deadline the client gets a Close frame, and the turn is recorded as cut."""
-    passage.ask()
-    passage.upstream.sendall(Peer().text(b'{"type":"response.created"}'))
-    passage.run()
-    assert passage.client.recv(1000)
-    assert passage.ends_after(TIMEOUTS.silence_seconds - 1) == []
-    assert passage.ends_after(TIMEOUTS.silence_seconds + 1) == [SILENT]
-    assert passage.client.recv(1000) == server_close(INTERNAL_ERROR, "OpenAI was silent for too long.")
-    assert [status for status, _ in passage.ledger.ends] == ["cut"]
-    assert passage.upstream.recv(10) == b""
+    harness.begin_turn()
+    harness.upstream.sendall(Peer().text(b'{"type":"response.created"}'))
+    harness.run()
+    assert harness.client.recv(1000)
+    assert harness.ends_after(TIMEOUTS.silence_seconds - 1) == []
+    assert harness.ends_after(TIMEOUTS.silence_seconds + 1) == [SILENT]
+    assert harness.client.recv(1000) == server_close(INTERNAL_ERROR, "OpenAI was silent for too long.")
+    assert [status for status, _ in harness.ledger.ends] == ["cut"]
+    assert harness.upstream.recv(10) == b""
 
 
-def test_an_upstream_that_is_silent_in_a_message(passage: Passage) -> None:
-    """Where no Close frame can stand there is none: what the client sees is a connection that was cut."""
-    passage.ask()
+def test_upstream_silent_within_a_message(harness: TunnelHarness) -> None:
+    """No Close frame is sent in the middle of a message: the client sees a dropped connection."""
+    harness.begin_turn()
     message = Peer().text(DELTA)
-    passage.upstream.sendall(message[:1000])
-    passage.run()
-    assert passage.client.recv(2000) == message[:1000]
-    assert passage.ends_after(TIMEOUTS.silence_seconds + 1) == [SILENT]
-    passage.client.setblocking(False)
+    harness.upstream.sendall(message[:1000])
+    harness.run()
+    assert harness.client.recv(2000) == message[:1000]
+    assert harness.ends_after(TIMEOUTS.silence_seconds + 1) == [SILENT]
+    harness.client.setblocking(False)
     with pytest.raises(BlockingIOError):
-        passage.client.recv(10)
+        harness.client.recv(10)
 
 
-def test_idle_between_turns(passage: Passage) -> None:
-    """Before the first turn and after one that has ended, silence is allowed."""
-    assert passage.ends_after(10 * TIMEOUTS.silence_seconds) == []
-    passage.ask()
-    passage.upstream.sendall(Peer().text(COMPLETED))
-    passage.run()
-    ((status, on_recorded),) = passage.ledger.ends
+def test_idle_between_turns(harness: TunnelHarness) -> None:
+    """Upstream may be silent before the first turn and between turns."""
+    assert harness.ends_after(10 * TIMEOUTS.silence_seconds) == []
+    harness.begin_turn()
+    harness.upstream.sendall(Peer().text(COMPLETED))
+    harness.run()
+    ((status, on_recorded),) = harness.ledger.ends
     on_recorded()
-    assert passage.client.recv(1000) == Peer().text(COMPLETED)
+    assert harness.client.recv(1000) == Peer().text(COMPLETED)
     assert status == "completed"
-    assert passage.ends_after(10 * TIMEOUTS.silence_seconds) == []
+    assert harness.ends_after(10 * TIMEOUTS.silence_seconds) == []
 
 
-def test_a_turn_asked_for_after_a_long_rest(passage: Passage) -> None:
-    """Upstream has its whole time from when it is asked; that it was idle before does not count."""
-    passage.clock.ahead = 2 * TIMEOUTS.silence_seconds
-    passage.ask()
-    assert passage.ends_after(TIMEOUTS.silence_seconds - 1) == []
+def test_turn_after_a_long_idle_period(harness: TunnelHarness) -> None:
+    """Upstream's deadline counts from the start of the turn; the idle time before it does not matter."""
+    harness.clock.ahead = 2 * TIMEOUTS.silence_seconds
+    harness.begin_turn()
+    assert harness.ends_after(TIMEOUTS.silence_seconds - 1) == []
 
 
-def test_a_record_that_takes_too_long(passage: Passage) -> None:
-    """The end of a turn goes to the client when its record is safe, or has taken too long."""
-    passage.ask()
-    passage.upstream.sendall(Peer().text(COMPLETED))
-    passage.run()
-    passage.client.setblocking(False)
-    passage.tunnel.check(passage.loop.now + TIMEOUTS.record_seconds - 1)
+def test_slow_record(harness: TunnelHarness) -> None:
+    """The end of a turn is sent to the client once it is recorded, or once recording it has taken too long."""
+    harness.begin_turn()
+    harness.upstream.sendall(Peer().text(COMPLETED))
+    harness.run()
+    harness.client.setblocking(False)
+    harness.tunnel.check(harness.loop.now + TIMEOUTS.record_seconds - 1)
     with pytest.raises(BlockingIOError):
-        passage.client.recv(1000)
-    assert passage.ends_after(TIMEOUTS.record_seconds + 1) == []
-    assert passage.client.recv(1000) == Peer().text(COMPLETED)
+        harness.client.recv(1000)
+    assert harness.ends_after(TIMEOUTS.record_seconds + 1) == []
+    assert harness.client.recv(1000) == Peer().text(COMPLETED)
 
 
-def test_a_cut_before_upstream_has_answered(passage: Passage) -> None:
-    """A turn that upstream was asked for is recorded as cut, though it said nothing."""
-    passage.ask()
-    passage.tunnel.abort("service stopped")
-    assert [status for status, _ in passage.ledger.ends] == ["cut"]
+def test_abort_before_upstream_has_responded(harness: TunnelHarness) -> None:
+    """A turn that was sent upstream is recorded as cut even if upstream has sent nothing."""
+    harness.begin_turn()
+    harness.tunnel.abort("service stopped")
+    assert [status for status, _ in harness.ledger.ends] == ["cut"]
 
 
-def test_a_refusal_within_a_message(passage: Passage) -> None:
-    """It waits for the end of the message that upstream has begun, and comes right behind it."""
-    passage.ask()
+def test_a_refusal_within_a_message(harness: TunnelHarness) -> None:
+    """It is sent immediately after the message that upstream has begun."""
+    harness.begin_turn()
     message = Peer().text(DELTA)
-    passage.upstream.sendall(message[:1000])
-    passage.run()
-    passage.ledger.refusal = UserRejected("Not any more.")
-    passage.client.sendall(passage.speaker.text(CREATE))
-    passage.run()
-    passage.upstream.sendall(message[1000:])
-    passage.run()
-    assert passage.client.recv(200_000) == message + refusal_message(passage.ledger.refusal)
+    harness.upstream.sendall(message[:1000])
+    harness.run()
+    harness.ledger.refusal = UserRejected("Not any more.")
+    harness.client.sendall(harness.peer.text(CREATE))
+    harness.run()
+    harness.upstream.sendall(message[1000:])
+    harness.run()
+    assert harness.client.recv(200_000) == message + refusal_message(harness.ledger.refusal)
 
 
-def test_leaving_within_a_turn(passage: Passage) -> None:
-    """The socket is left between two turns: the one under way ends first, then comes the Close frame."""
-    passage.ask()
-    passage.tunnel.close_when_idle()
-    assert passage.ends == []
-    passage.upstream.sendall(Peer().text(COMPLETED))
-    passage.run()
-    passage.ledger.ends[0][1]()
-    passage.run()
-    assert passage.client.recv(1000) == Peer().text(COMPLETED) + server_close(GOING_AWAY)
-    assert passage.ends == [""]
+def test_close_when_idle_waits_for_the_open_turn(harness: TunnelHarness) -> None:
+    """The open turn completes first, and then the Close frame is sent."""
+    harness.begin_turn()
+    harness.tunnel.close_when_idle()
+    assert harness.ends == []
+    harness.upstream.sendall(Peer().text(COMPLETED))
+    harness.run()
+    harness.ledger.ends[0][1]()
+    harness.run()
+    assert harness.client.recv(1000) == Peer().text(COMPLETED) + server_close(GOING_AWAY)
+    assert harness.ends == [""]

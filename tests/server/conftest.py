@@ -1,4 +1,4 @@
-"""The real gunicorn with the repository's gunicorn.conf.py and a small WSGI application."""
+"""Fixtures that run the real gunicorn with the repository's gunicorn.conf.py and a small WSGI application."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 """
-# What systemd does for a socket unit, sd_listen_fds(3).
+# Passes a socket like systemd does for a socket unit, see sd_listen_fds(3).
 SYSTEMD = """
 import os, sys
 os.dup2({fd}, 3)
@@ -46,11 +46,11 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Gunicorn:
-    """A gunicorn of its own, in a folder of its own, with the log in a file."""
+    """A gunicorn process in its own folder, with its log in a file."""
 
     def __init__(self, folder: Path, *arguments: str, listening_fd: int | None = None, **env: str):
         self.log_path = folder / f"log-{time.monotonic_ns()}"
-        command = [SCRIPT, "-c", str(ROOT / "gunicorn.conf.py"), *arguments, "waiter:app"]
+        command = [SCRIPT, "-c", str(ROOT / "gunicorn.conf.py"), *arguments, "served_app:app"]
         if listening_fd is not None:
             command = [sys.executable, "-c", SYSTEMD.format(fd=listening_fd), *command]
         environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": f"{ROOT}:{folder}"}
@@ -69,7 +69,7 @@ class Gunicorn:
         return self.log_path.read_text(errors="replace")
 
     def wait_for(self, condition: Callable[[], object], *, seconds: float = 20) -> None:
-        """Poll until a condition holds; the process is a real one, so there is nothing else to wait on."""
+        """Poll until a condition holds, as the process offers nothing to wait on."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.log
@@ -80,7 +80,7 @@ class Gunicorn:
         return re.findall(pattern, self.log)
 
     def address(self) -> tuple[str, int]:
-        """Return where it listens, as its log says."""
+        """Return the address that it listens on, according to its log."""
         pattern = r"Listening at: https?://\[?([0-9a-f.:]+?)\]?:(\d+) "
         self.wait_for_log(pattern)
         found = re.search(pattern, self.log)
@@ -89,8 +89,8 @@ class Gunicorn:
         self.wait_for_log("Booting worker")
         return host, int(port)
 
-    def hang_up(self) -> None:
-        """Have the configuration read again, and wait until workers that have it are there."""
+    def reload(self) -> None:
+        """Reload the configuration, and wait until new workers have replaced the old ones."""
         booted = self.log.count("Booting worker")
         self.process.send_signal(signal.SIGHUP)
         self.wait_for_log("Booting worker", count=booted + 1)
@@ -104,12 +104,12 @@ class Gunicorn:
 
 @pytest.fixture
 def gunicorn(tmp_path: Path) -> Iterator[Callable[..., Gunicorn]]:
-    """Return a function that starts gunicorn; whatever it started is stopped."""
-    (tmp_path / "waiter.py").write_text(APPLICATION)
+    """Return a function that starts gunicorn; all its processes are stopped after the test."""
+    (tmp_path / "served_app.py").write_text(APPLICATION)
     started: list[Gunicorn] = []
 
     def start(*arguments: str, **options: object) -> Gunicorn:
-        started.append(Gunicorn(tmp_path, *arguments, **options))  # type: ignore[arg-type]  # passed on as they are
+        started.append(Gunicorn(tmp_path, *arguments, **options))  # type: ignore[arg-type]  # passed through
         return started[-1]
 
     yield start
@@ -118,7 +118,7 @@ def gunicorn(tmp_path: Path) -> Iterator[Callable[..., Gunicorn]]:
 
 
 @pytest.fixture
-def free_port() -> Iterator[tuple[socket.socket, int]]:
-    """Return a socket that holds a port of the loopback, listening, and the port."""
+def held_port() -> Iterator[tuple[socket.socket, int]]:
+    """Return a socket that listens on a loopback port, and the port."""
     with socket.create_server(("127.0.0.1", 0)) as holder:
         yield holder, holder.getsockname()[1]

@@ -1,4 +1,4 @@
-"""gunicorn.conf.py under the real gunicorn."""
+"""The real gunicorn with the repository's gunicorn.conf.py."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Start = Callable[..., Any]
 
 
 def get(address: tuple[str, int], *fields: tuple[str, str], context: ssl.SSLContext | None = None) -> dict[str, Any]:
-    """Make one request with exactly these fields and return what the application saw."""
+    """Send one request with exactly these fields and return what the application saw."""
     connection = (
         http.client.HTTPSConnection("localhost", address[1], context=context, timeout=10)
         if context
         else http.client.HTTPConnection(*address, timeout=10)
     )
     try:
-        return ask(connection, *fields)
+        return get_on(connection, *fields)
     finally:
         connection.close()
 
 
-def ask(connection: http.client.HTTPConnection, *fields: tuple[str, str]) -> dict[str, Any]:
+def get_on(connection: http.client.HTTPConnection, *fields: tuple[str, str]) -> dict[str, Any]:
     connection.putrequest("GET", "/p", skip_accept_encoding=True)
     for name, value in fields:
         connection.putheader(name, value)
@@ -44,7 +44,7 @@ def configure(folder: Path, **members: Any) -> None:
 
 
 def test_fields_arrive_as_sent(gunicorn: Start) -> None:
-    """Codex's two underscored fields pass, other such names do not; repeats are kept; nothing sets path or scheme."""
+    """Of names with underscores only Codex's two pass; repeated fields are kept; none sets the path or scheme."""
     address = gunicorn().address()
     seen = get(
         address,
@@ -70,50 +70,50 @@ def test_fields_arrive_as_sent(gunicorn: Start) -> None:
 
 
 def test_fields_are_replaced_at_each_request(gunicorn: Start) -> None:
-    """A second request on the same connection has its own fields and none of the first."""
+    """A second request on the same connection has its own fields and none of the first one's."""
     host, port = gunicorn("--threads", "1").address()
     connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
-        assert ask(connection, ("X-One", "1"))["fields"][1:] == [["X-ONE", "1"]]
-        assert ask(connection, ("X-Two", "2"))["fields"][1:] == [["X-TWO", "2"]]
+        assert get_on(connection, ("X-One", "1"))["fields"][1:] == [["X-ONE", "1"]]
+        assert get_on(connection, ("X-Two", "2"))["fields"][1:] == [["X-TWO", "2"]]
     finally:
         connection.close()
 
 
 def test_long_fields_pass(gunicorn: Start) -> None:
-    """A field of tens of kilobytes passes, as Codex's metadata may be."""
+    """A field of tens of kilobytes passes, as Codex's metadata can be that long."""
     assert len(get(gunicorn().address(), ("x-codex-turn-metadata", "x" * 60000))["fields"][1][1]) == 60000
 
 
 def test_listen_fields_are_on_the_connection(gunicorn: Start, tmp_path: Path) -> None:
-    """The listen fields of the file act on what gunicorn accepts."""
+    """The configuration's listen fields apply to the connections that gunicorn accepts."""
     configure(tmp_path, routing_mark=77, tcp_keep_alive="2m")
     seen = get(gunicorn().address())
     assert (seen["mark"], seen["keep_alive"]) == (77, 120)
 
 
 def test_listens_on_ipv6(gunicorn: Start) -> None:
-    """An IPv6 address of the configuration is listened on."""
+    """The service listens on the IPv6 address of the configuration."""
     address = gunicorn(OCM_LISTEN="::1").address()
     assert address[0] == "::1"
     assert get(address)["path"] == "/p"
 
 
-def test_bind_flag_wins(gunicorn: Start) -> None:
-    """--bind decides over the configuration, on the command line and in GUNICORN_CMD_ARGS."""
+def test_bind_flag_takes_precedence(gunicorn: Start) -> None:
+    """--bind takes precedence over the configuration, on the command line and in GUNICORN_CMD_ARGS."""
     assert gunicorn("--bind", "127.0.0.2:0").address()[0] == "127.0.0.2"
     assert gunicorn(GUNICORN_CMD_ARGS="--bind 127.0.0.3:0").address()[0] == "127.0.0.3"
 
 
-def test_systemd_socket_wins(gunicorn: Start, free_port: tuple[socket.socket, int]) -> None:
-    """A socket passed by systemd is served."""
-    holder, port = free_port
+def test_systemd_socket_takes_precedence(gunicorn: Start, held_port: tuple[socket.socket, int]) -> None:
+    """The service listens on a socket passed by systemd."""
+    holder, port = held_port
     address = gunicorn(listening_fd=holder.fileno()).address()
     assert address[1] == port
     assert get(address)["path"] == "/p"
 
 
-def test_broken_configuration_stops_the_start(gunicorn: Start, tmp_path: Path) -> None:
+def test_invalid_configuration_prevents_the_start(gunicorn: Start, tmp_path: Path) -> None:
     """Every problem is printed, with exit code 1 and no traceback."""
     configure(tmp_path, listen_prot=1, users=[{"name": "a", "token": ""}])
     server = gunicorn(OCM_RESERVE_5H="many")
@@ -123,7 +123,7 @@ def test_broken_configuration_stops_the_start(gunicorn: Start, tmp_path: Path) -
     assert "Traceback" not in server.log
 
 
-def test_address_that_is_not_local_stops_the_start(gunicorn: Start) -> None:
+def test_address_that_is_not_local_prevents_the_start(gunicorn: Start) -> None:
     """An address that cannot be bound is reported in one line, with exit code 1 and no traceback."""
     server = gunicorn(OCM_LISTEN="192.0.2.1")
     assert server.process.wait(20) == 1
@@ -131,36 +131,36 @@ def test_address_that_is_not_local_stops_the_start(gunicorn: Start) -> None:
     assert "Traceback" not in server.log
 
 
-def test_address_in_use_is_waited_for(gunicorn: Start, free_port: tuple[socket.socket, int]) -> None:
-    """While its predecessor still holds the address, the service waits a little."""
-    holder, port = free_port
+def test_waits_for_an_address_in_use(gunicorn: Start, held_port: tuple[socket.socket, int]) -> None:
+    """While its predecessor still holds the address, the service retries for a while."""
+    holder, port = held_port
     server = gunicorn(OCM_LISTEN_PORT=str(port))
     server.wait_for_log("Address already in use")
     holder.close()
     assert get(server.address())["path"] == "/p"
 
 
-def test_hang_up_takes_the_new_configuration(gunicorn: Start, tmp_path: Path) -> None:
-    """At HUP new workers have the new configuration, on the same socket."""
+def test_reload_applies_the_new_configuration(gunicorn: Start, tmp_path: Path) -> None:
+    """After HUP new workers have the new configuration and the same socket."""
     configure(tmp_path, reserve_5h=1)
     server = gunicorn()
     address = server.address()
     before = get(address)
     configure(tmp_path, reserve_5h=2)
-    server.hang_up()
+    server.reload()
     after = get(address)
     assert (before["reserve"], after["reserve"]) == (1, 2)
     assert before["worker"] != after["worker"]
 
 
-def test_hang_up_keeps_the_last_good_configuration(gunicorn: Start, tmp_path: Path) -> None:
-    """At HUP with a broken file its problems are logged and new workers keep the last valid one."""
+def test_reload_keeps_the_last_valid_configuration(gunicorn: Start, tmp_path: Path) -> None:
+    """At HUP with an invalid file, its problems are logged and new workers keep the last valid configuration."""
     configure(tmp_path, reserve_5h=1)
     server = gunicorn()
     address = server.address()
     before = get(address)
     configure(tmp_path, reserve_5h=2, listen_prot=1)
-    server.hang_up()
+    server.reload()
     after = get(address)
     assert (before["reserve"], after["reserve"]) == (1, 1)
     assert before["worker"] != after["worker"]
@@ -171,12 +171,12 @@ def test_hang_up_keeps_the_last_good_configuration(gunicorn: Start, tmp_path: Pa
     assert get(address)["reserve"] == 1
 
 
-def test_hang_up_leaves_the_address(gunicorn: Start, tmp_path: Path) -> None:
+def test_reload_keeps_the_address(gunicorn: Start, tmp_path: Path) -> None:
     """A changed listen field is reported, and takes effect at the next start."""
     server = gunicorn()
     address = server.address()
     configure(tmp_path, listen="192.0.2.1")
-    server.hang_up()
+    server.reload()
     assert get(address)["path"] == "/p"
     assert "listen fields have changed" in server.log
 
@@ -189,8 +189,8 @@ def test_warnings_are_logged(gunicorn: Start) -> None:
     assert "OCM_SERVICE_HOST in the environment" in server.log
 
 
-def test_warning_of_an_open_socket_that_was_handed_over(gunicorn: Start) -> None:
-    """A socket from elsewhere is warned about, too, if it is not on loopback."""
+def test_warning_about_an_inherited_open_socket(gunicorn: Start) -> None:
+    """The warning also covers an inherited socket that is not on the loopback."""
     with socket.socket() as opened:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         opened.bind(("0.0.0.0", 0))
@@ -200,7 +200,7 @@ def test_warning_of_an_open_socket_that_was_handed_over(gunicorn: Start) -> None
 
 
 def test_upgrade_hands_the_socket_over(gunicorn: Start) -> None:
-    """At USR2 the new master serves on the socket of the old one."""
+    """After USR2 the new master serves on the old one's socket."""
     server = gunicorn("--pid", "pid")
     address = server.address()
     before = get(address)
@@ -219,7 +219,7 @@ def test_upgrade_hands_the_socket_over(gunicorn: Start) -> None:
 
 
 def test_terminates_tls_without_a_key_on_disk(gunicorn: Start, tmp_path: Path) -> None:
-    """TLS with an inline key works, and the key is in no file but the configuration."""
+    """TLS works with an inline key, which is written to no file but the configuration."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     key = certificate.private_key_pem.bytes().decode()
@@ -235,11 +235,11 @@ def test_terminates_tls_without_a_key_on_disk(gunicorn: Start, tmp_path: Path) -
 
 
 def test_tls_follows_a_replaced_certificate(gunicorn: Start, tmp_path: Path) -> None:
-    """After HUP new connections get the certificate that is now in the file."""
+    """After HUP new connections get the certificate that is in the file now."""
     first, second = trustme.CA(), trustme.CA()
     paths = {"certificate_path": "chain.pem", "key_path": "key.pem"}
 
-    def put(authority: trustme.CA) -> ssl.SSLContext:
+    def install(authority: trustme.CA) -> ssl.SSLContext:
         certificate = authority.issue_cert("localhost")
         (tmp_path / "chain.pem").write_bytes(certificate.cert_chain_pems[0].bytes())
         certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
@@ -247,11 +247,11 @@ def test_tls_follows_a_replaced_certificate(gunicorn: Start, tmp_path: Path) -> 
         authority.configure_trust(context)
         return context
 
-    old = put(first)
+    old = install(first)
     configure(tmp_path, tls={"enabled": True, **paths})
     server = gunicorn()
     address = server.address()
     assert get(address, context=old)["scheme"] == "https"
-    new = put(second)
-    server.hang_up()
+    new = install(second)
+    server.reload()
     assert get(address, context=new)["scheme"] == "https"

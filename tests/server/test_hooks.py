@@ -1,4 +1,4 @@
-"""gunicorn's hooks, each in a process of its own."""
+"""gunicorn's hooks, each test in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(folder: Path, code: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a piece of Python in its own process."""
+    """Run Python code in a new process."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **environ}
     return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environ, text=True, capture_output=True)
 
@@ -23,7 +23,7 @@ import os, queue, signal, types
 from ocm_wsgi.server import hooks
 master = types.SimpleNamespace(SIG_QUEUE=queue.SimpleQueue())
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-    signal.signal(number, lambda number, _: master.SIG_QUEUE.put(number))  # as gunicorn's master does
+    signal.signal(number, lambda number, _: master.SIG_QUEUE.put(number))  # like gunicorn's master
 master.SIG_QUEUE.put(signal.SIGCHLD)
 {before}
 hooks.post_fork(master, None)
@@ -35,7 +35,7 @@ print("it continues")
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGQUIT"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_signal_ends_a_new_worker(tmp_path: Path, moment: str, number: str) -> None:
-    """A signal that a worker receives before it has its own handlers is not lost in a queue that is never read."""
+    """A signal that arrives before a worker has its own handlers is not lost in a queue that is never read."""
     code = {"before": "", "after": "", moment: f"os.kill(os.getpid(), signal.{number})"}
     ended = run(tmp_path, NEW_WORKER.format(**code))
     assert (ended.returncode, ended.stdout) == (0, "")
@@ -52,7 +52,7 @@ from ocm_wsgi.server import hooks
 received = []
 signal.signal(signal.SIGTERM, lambda *_: received.append("it"))
 hooks.block_signals_during_fork()
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that the parent goes on first
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that the parent runs first
 for _ in range(100):
     child = os.fork()
     if not child:

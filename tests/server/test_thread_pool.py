@@ -1,4 +1,4 @@
-"""The threads that requests are handled in."""
+"""The thread pool that handles requests."""
 
 from __future__ import annotations
 
@@ -13,142 +13,144 @@ import pytest
 
 from ocm_wsgi.server.thread_pool import ThreadPool
 
-WITHIN_SECONDS = 30
+TIMEOUT_SECONDS = 30
 
 
-class Crew:
-    """A pool of threads, and who has done what."""
+class TaskRecorder:
+    """A thread pool, and a record of which thread has run which task."""
 
     def __init__(self, size: int) -> None:
-        self.pool = ThreadPool(size, "crew")
+        self.pool = ThreadPool(size, "test")
         self.done: queue.Queue[tuple[str, threading.Thread]] = queue.Queue()
 
-    def do(self, name: str, *, behind: threading.Barrier | None = None) -> None:
-        """Submit work that ends at once, or when enough others are as far."""
-        self.pool.submit(partial(self._work, name, behind))
+    def submit(self, name: str, *, barrier: threading.Barrier | None = None) -> None:
+        """Submit a task that ends immediately, or at the barrier if there is one."""
+        self.pool.submit(partial(self._work, name, barrier))
 
-    def _work(self, name: str, behind: threading.Barrier | None) -> None:
-        if behind is not None:
-            behind.wait(WITHIN_SECONDS)
+    def _work(self, name: str, barrier: threading.Barrier | None) -> None:
+        if barrier is not None:
+            barrier.wait(TIMEOUT_SECONDS)
         self.done.put((name, threading.current_thread()))
 
     def results(self, count: int) -> list[tuple[str, threading.Thread]]:
-        """What is done next, and by whom."""
-        return [self.done.get(timeout=WITHIN_SECONDS) for _ in range(count)]
+        """Return the next tasks that are done, each with its thread."""
+        return [self.done.get(timeout=TIMEOUT_SECONDS) for _ in range(count)]
 
-    def rest(self, threads: int) -> None:
-        """Return when so many threads wait for work."""
+    def wait_until_idle(self, threads: int) -> None:
+        """Wait until at least this number of threads are idle."""
         idle = threading.Event()
         while len(self.pool._idle) < threads:
             assert not idle.wait(0.001)
 
-    def all_at_work(self, count: int) -> set[threading.Thread]:
-        """So many threads, at rest again after each has worked while all others did."""
+    def run_together(self, count: int) -> set[threading.Thread]:
+        """Return the threads that have run tasks at the same time, once all of them are idle again."""
         barrier = threading.Barrier(count)
         for _ in range(count):
-            self.do("together", behind=barrier)
+            self.submit("together", barrier=barrier)
         threads = {thread for _, thread in self.results(count)}
-        self.rest(count)
+        self.wait_until_idle(count)
         return threads
 
 
 @pytest.fixture
-def crew() -> Iterator[Crew]:
-    """Three threads at most."""
-    crew = Crew(3)
-    yield crew
-    crew.pool.shutdown()
+def recorder() -> Iterator[TaskRecorder]:
+    """A pool of at most three threads."""
+    recorder = TaskRecorder(3)
+    yield recorder
+    recorder.pool.shutdown()
 
 
-def test_last_busy_thread_is_woken_first(crew: Crew) -> None:
-    """Consecutive tasks run in one thread, however many there are."""
-    assert len(crew.all_at_work(3)) == 3
-    by = set()
+def test_last_busy_thread_is_woken_first(recorder: TaskRecorder) -> None:
+    """Consecutive tasks run in one thread, however many threads there are."""
+    assert len(recorder.run_together(3)) == 3
+    threads = set()
     for _ in range(20):
-        crew.do("alone")
-        by |= {thread for _, thread in crew.results(1)}
-        crew.rest(3)
-    assert len(by) == 1
+        recorder.submit("alone")
+        threads |= {thread for _, thread in recorder.results(1)}
+        recorder.wait_until_idle(3)
+    assert len(threads) == 1
 
 
-def test_no_more_threads_than_needed(crew: Crew) -> None:
+def test_no_more_threads_than_needed(recorder: TaskRecorder) -> None:
     """An idle thread is used before another is started."""
     for _ in range(20):
-        crew.do("alone")
-        crew.results(1)
-        crew.rest(1)
-    assert len(crew.all_at_work(2)) == 2
+        recorder.submit("alone")
+        recorder.results(1)
+        recorder.wait_until_idle(1)
+    assert len(recorder.run_together(2)) == 2
 
 
-def test_excess_tasks_are_queued(crew: Crew) -> None:
+def test_excess_tasks_are_queued(recorder: TaskRecorder) -> None:
     """Tasks beyond the number of threads run later, all of them."""
     barrier = threading.Barrier(4)
     for _ in range(3):
-        crew.do("first", behind=barrier)
+        recorder.submit("first", barrier=barrier)
     for number in range(20):
-        crew.do(f"later-{number}")
-    assert crew.done.empty()
-    barrier.wait(WITHIN_SECONDS)
-    names = [name for name, _ in crew.results(23)]
+        recorder.submit(f"later-{number}")
+    assert recorder.done.empty()
+    barrier.wait(TIMEOUT_SECONDS)
+    names = [name for name, _ in recorder.results(23)]
     assert Counter(names) == {"first": 3} | {f"later-{number}": 1 for number in range(20)}
 
 
 @pytest.mark.parametrize("work", [partial(int, "no number"), sys.exit])
-def test_failing_task_is_logged(crew: Crew, caplog: pytest.LogCaptureFixture, work: Callable[[], None]) -> None:
-    """It ends neither its thread nor the queued tasks."""
-    (before,) = crew.all_at_work(1)
-    crew.pool.submit(work)
-    crew.rest(1)
-    crew.do("next")
-    assert crew.results(1) == [("next", before)]
+def test_failing_task_is_logged(
+    recorder: TaskRecorder, caplog: pytest.LogCaptureFixture, work: Callable[[], None]
+) -> None:
+    """Its thread survives, and queued tasks still run."""
+    (before,) = recorder.run_together(1)
+    recorder.pool.submit(work)
+    recorder.wait_until_idle(1)
+    recorder.submit("next")
+    assert recorder.results(1) == [("next", before)]
     (record,) = caplog.records
     assert (record.getMessage(), record.exc_info is not None) == ("Unhandled exception in a pool thread", True)
 
 
-def test_shut_down(crew: Crew) -> None:
-    """Idle threads exit, submitted tasks are run, and no more are accepted."""
-    resting = crew.all_at_work(2)
+def test_shut_down(recorder: TaskRecorder) -> None:
+    """Idle threads exit, submitted tasks still run, and new tasks are refused."""
+    idle = recorder.run_together(2)
     barrier = threading.Barrier(4)
     for _ in range(3):
-        crew.do("under way", behind=barrier)
-    crew.do("waiting")
-    crew.pool.shutdown()
+        recorder.submit("running", barrier=barrier)
+    recorder.submit("queued")
+    recorder.pool.shutdown()
     with pytest.raises(RuntimeError):
-        crew.do("too late")
-    barrier.wait(WITHIN_SECONDS)
-    results = crew.results(4)
-    assert sorted(name for name, _ in results) == ["under way"] * 3 + ["waiting"]
-    for thread in resting | {thread for _, thread in results}:
-        thread.join(WITHIN_SECONDS)
+        recorder.submit("too late")
+    barrier.wait(TIMEOUT_SECONDS)
+    results = recorder.results(4)
+    assert sorted(name for name, _ in results) == ["queued"] + ["running"] * 3
+    for thread in idle | {thread for _, thread in results}:
+        thread.join(TIMEOUT_SECONDS)
         assert not thread.is_alive()
 
 
-def test_shutdown_cancels_queued_tasks(crew: Crew) -> None:
+def test_shutdown_cancels_queued_tasks(recorder: TaskRecorder) -> None:
     """With ``cancel_futures``, queued tasks are dropped."""
     barrier = threading.Barrier(4)
     for _ in range(3):
-        crew.do("under way", behind=barrier)
-    crew.do("waiting")
-    crew.pool.shutdown(cancel_futures=True)
-    barrier.wait(WITHIN_SECONDS)
-    for _, thread in crew.results(3):
-        thread.join(WITHIN_SECONDS)
-    assert crew.done.empty()
+        recorder.submit("running", barrier=barrier)
+    recorder.submit("queued")
+    recorder.pool.shutdown(cancel_futures=True)
+    barrier.wait(TIMEOUT_SECONDS)
+    for _, thread in recorder.results(3):
+        thread.join(TIMEOUT_SECONDS)
+    assert recorder.done.empty()
 
 
-def test_thread_that_cannot_be_started(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The existing threads run the task; if there is none, the caller gets an error."""
+def test_thread_that_cannot_be_started(recorder: TaskRecorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The existing threads run the task; if there are none, the caller gets an error."""
 
-    def cannot(_thread: threading.Thread) -> None:
+    def fail_to_start(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", cannot)
+        patch.setattr(threading.Thread, "start", fail_to_start)
         with pytest.raises(RuntimeError):
-            crew.do("nobody")
+            recorder.submit("nobody")
     barrier = threading.Barrier(2)
-    crew.do("first", behind=barrier)
-    monkeypatch.setattr(threading.Thread, "start", cannot)
-    crew.do("second")
-    barrier.wait(WITHIN_SECONDS)
-    assert [name for name, _ in crew.results(2)] == ["first", "second"]
+    recorder.submit("first", barrier=barrier)
+    monkeypatch.setattr(threading.Thread, "start", fail_to_start)
+    recorder.submit("second")
+    barrier.wait(TIMEOUT_SECONDS)
+    assert [name for name, _ in recorder.results(2)] == ["first", "second"]

@@ -11,7 +11,7 @@ from ocm_wsgi.simulator import Plan
 from ocm_wsgi.telemetry.live_requests import STALE_SECONDS, LiveRequests, TrackedTurn
 from tests.conftest import BOB, ServiceFactory
 from tests.relay.test_live import poll
-from tests.relay.test_tunnel import ask, hear, say, through
+from tests.relay.test_tunnel import open_websocket, receive_turn, run_turn, start_turn
 
 
 def test_turns_in_progress(service: ServiceFactory) -> None:
@@ -19,10 +19,10 @@ def test_turns_in_progress(service: ServiceFactory) -> None:
     running = service(workers=2)
     live = LiveRequests(running.state_path / "live")
     gates = [running.simulator.gate().after(2) for _ in range(2)]
-    with through(running) as idle, through(running) as busy:
-        ask(idle)
+    with open_websocket(running) as idle, open_websocket(running) as busy:
+        run_turn(idle)
         running.simulator.plan(Plan(gate=gates[0]))
-        say(busy)
+        start_turn(busy)
         assert gates[0].reached.wait(30)
         running.simulator.plan(Plan(gate=gates[1]))
         request = {"model": "gpt-5.4", "stream": True, "input": []}
@@ -35,7 +35,7 @@ def test_turns_in_progress(service: ServiceFactory) -> None:
             for gate in gates:
                 gate.release()
             assert b"response.completed" in sse.content
-        hear(busy)
+        receive_turn(busy)
         poll(lambda: live.all() == [])
 
 

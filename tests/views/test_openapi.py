@@ -1,4 +1,4 @@
-"""Compares docs/openapi.yaml with the service, both ways."""
+"""Checks docs/openapi.yaml against the service, and the service against it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import ALICE, BOB, RunningService, start_service
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.yaml"
 ADMIN = "sk-ocm-admin-0123456789abcdef"
-TOKENS = {"alice": ALICE, "bob": BOB, "root": ADMIN, "a stranger": "sk-ocm-nobody-0123456789", "nobody": None}
+TOKENS = {"alice": ALICE, "bob": BOB, "root": ADMIN, "an unknown user": "sk-ocm-nobody-0123456789", "no token": None}
 LIMITS = [{"per": "5h", "percent": 50}, {"per": "week", "usd": 1}, {"per": "day", "requests": 400}]
 USERS: list[dict[str, Any]] = [
     {"name": "alice", "token": ALICE, "limits": LIMITS, "max_concurrent": 3, "expires_at": "2999-01-01T00:00:00Z"},
@@ -40,13 +40,13 @@ TARGETS = [
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service with some usage, and a failed turn of an unknown model."""
+    """A service with some usage, including a failed turn of an unknown model."""
     folder = tmp_path_factory.mktemp("openapi") / "service"
     with Simulator() as simulator, start_service(simulator, folder, user_entries=USERS, workers=1) as started:
         for token in (ALICE, BOB):
             send(started, "/v1/responses", token, json={"model": "gpt-5.5", "stream": True, "input": "hi"})
         simulator.plan(Plan(status=500))
-        send(started, "/v1/responses", BOB, json={"model": "never-heard-of", "input": "hi"})
+        send(started, "/v1/responses", BOB, json={"model": "unknown-model", "input": "hi"})
         yield started
 
 
@@ -67,15 +67,15 @@ def require_documented(response: requests.Response) -> None:
     OPEN_API.validate_response(request, RequestsOpenAPIResponse(response))
 
 
-@pytest.mark.parametrize("who", TOKENS)
+@pytest.mark.parametrize("user", TOKENS)
 @pytest.mark.parametrize("target", TARGETS)
-def test_responses_are_as_documented(running: RunningService, target: str, who: str) -> None:
-    """For every user, each response has a documented status, the fields and exactly the documented members."""
-    require_documented(send(running, target, TOKENS[who]))
+def test_responses_are_as_documented(running: RunningService, target: str, user: str) -> None:
+    """For every user, each response has a documented status and fields and exactly the documented members."""
+    require_documented(send(running, target, TOKENS[user]))
 
 
 def test_other_statuses_are_as_documented(running: RunningService) -> None:
-    """So are the errors, and the responses while there is no credential."""
+    """Errors are as documented, and so are the responses while there is no credential."""
     refused = send(running, "/ocm/v1/usage?by=colour", ALICE)
     assert refused.status_code == 400
     require_documented(refused)
@@ -98,7 +98,7 @@ def test_undocumented_members_are_noticed(running: RunningService) -> None:
 
 
 def test_exactly_the_documented_paths_exist(tmp_path: Path) -> None:
-    """The application's JSON endpoints are those of the document."""
+    """The application's own endpoints are exactly those of the document."""
     app = create_app(load(environ={"HOME": str(tmp_path)}, cwd=tmp_path))
-    ours = {"status", "usage", "codex_usage", "metrics", "healthz", "readyz"}
-    assert {str(rule) for rule in app.url_map.iter_rules() if rule.endpoint in ours} == set(CONTENT["paths"])
+    endpoints = {"status", "usage", "codex_usage", "metrics", "healthz", "readyz"}
+    assert {str(rule) for rule in app.url_map.iter_rules() if rule.endpoint in endpoints} == set(CONTENT["paths"])

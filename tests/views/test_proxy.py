@@ -1,4 +1,4 @@
-"""The API as clients meet it: through real gunicorn, in front of the simulator."""
+"""The API as clients see it: the real gunicorn in front of the simulator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LENGTH = {"Content-Length": len(BODY)}
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """One service for all tests that leave nothing behind."""
+    """One service for all tests that leave no state behind."""
     from tests.conftest import start_service
 
     with Simulator() as simulator, start_service(simulator, tmp_path_factory.mktemp("shared") / "service") as running:
@@ -39,7 +39,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]
 
 @pytest.fixture
 def running(shared: RunningService) -> RunningService:
-    """The shared service, with nothing seen yet."""
+    """The shared service, with the simulator's records cleared."""
     shared.simulator.clear()
     return shared
 
@@ -47,7 +47,7 @@ def running(shared: RunningService) -> RunningService:
 def post(
     running: RunningService, target: str = "/v1/responses", token: str = ALICE, **options: Any
 ) -> requests.Response:
-    """A client's request, sent with nothing of the machine's own configuration."""
+    """Send a request that ignores the machine's proxy and netrc settings."""
     with requests.Session() as session:
         session.trust_env = False
         headers = {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
@@ -58,27 +58,27 @@ def post(
 
 @contextmanager
 def connected(running: RunningService) -> Iterator[socket.socket]:
-    """A bare connection to the service."""
+    """Open a plain TCP connection to the service."""
     with socket.create_connection(running.address, timeout=20) as connection:
         yield connection
 
 
 def head(method: str = "POST", target: str = "/v1/responses", /, token: object = ALICE, **fields: object) -> bytes:
-    """A request head, to the octet."""
+    """Return the exact bytes of a request head."""
     lines = [f"{method} {target} HTTP/1.1", "Host: ocm", f"Authorization: Bearer {token}"]
     lines += [f"{name}: {value}" for name, value in fields.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def read_response(connection: socket.socket, method: str = "POST") -> tuple[int, dict[str, str], bytes]:
-    """Read one response: its status, its fields in lower case, its body."""
+    """Read one response and return its status, its fields with lowercase names, and its body."""
     with closing(http.client.HTTPResponse(connection, method=method)) as response:
         response.begin()
         return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
 
 
 def receive_until(connection: socket.socket, marker: bytes) -> bytes:
-    """Read until the marker has come."""
+    """Return what is received up to the marker, at least."""
     received = b""
     while marker not in received:
         piece = connection.recv(65536)
@@ -88,14 +88,14 @@ def receive_until(connection: socket.socket, marker: bytes) -> bytes:
 
 
 def exchange(running: RunningService, request: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send octets, read one response."""
+    """Send a request and read its response."""
     with connected(running) as connection:
         connection.sendall(request)
         return read_response(connection, request.partition(b" ")[0].decode())
 
 
 def error_of(body: bytes) -> dict[str, str]:
-    """The error of an error response, whose shape is always the same."""
+    """Return the error of an error response, and check its members."""
     content = json.loads(body)
     assert content.keys() == {"error"}
     assert content["error"].keys() == {"type", "code", "message"}
@@ -109,7 +109,7 @@ def error_of(body: bytes) -> dict[str, str]:
 def test_the_client_gets_the_bytes_that_upstream_sent(
     running: RunningService, framing: str, chunking: str | int, encoding: str | None
 ) -> None:
-    """Every framing, chunking and encoding reaches the client octet for octet, with fields that tell the truth."""
+    """With any framing, chunking and encoding the body arrives unchanged, with the fields that describe it."""
     running.simulator.plan(Plan(framing=framing, chunking=chunking, encoding=encoding, events=12))
     status, fields, body = exchange(running, head(**LENGTH) + BODY)
     assert status == 200
@@ -120,7 +120,7 @@ def test_the_client_gets_the_bytes_that_upstream_sent(
 
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 def test_the_first_event_arrives_before_the_second_is_sent(running: RunningService, framing: str) -> None:
-    """Events leave as they arrive."""
+    """Each event is relayed as soon as it arrives."""
     gate = running.simulator.gate().after(1)
     running.simulator.plan(Plan(gate=gate, framing=framing))
     with connected(running) as connection:
@@ -131,7 +131,7 @@ def test_the_first_event_arrives_before_the_second_is_sent(running: RunningServi
 
 
 def test_the_request_reaches_upstream_exactly(running: RunningService) -> None:
-    """Underscored fields keep their underscore, duplicates stay apart, nothing is added, nothing personal passes."""
+    """Underscores and near-duplicates are kept, nothing is added, and no personal field is relayed."""
     request = head(
         "POST",
         "/v1/responses?a=%2f..%2F&B[]={}&",
@@ -166,11 +166,11 @@ def test_the_request_reaches_upstream_exactly(running: RunningService) -> None:
 
 
 def test_two_users_share_no_cookie(running: RunningService) -> None:
-    """A cookie that upstream sets is never sent back to it."""
+    """Upstream's cookies are neither relayed to clients nor sent back."""
     running.simulator.plan(Plan(set_cookie=["session=alice"]), times=4)
-    answers = [post(running, token=token) for token in (ALICE, BOB) * 4]
-    assert all(answer.status_code == 200 for answer in answers)
-    assert not any(answer.cookies for answer in answers)
+    responses = [post(running, token=token) for token in (ALICE, BOB) * 4]
+    assert all(response.status_code == 200 for response in responses)
+    assert not any(response.cookies for response in responses)
     assert not any(seen.field("cookie") for seen in running.simulator.requests)
 
 
@@ -184,7 +184,7 @@ def test_two_users_share_no_cookie(running: RunningService) -> None:
     ],
 )
 def test_unauthenticated(running: RunningService, fields: str, code: str) -> None:
-    """Without a bearer token of ours nothing is sent, and the response carries a challenge."""
+    """Without a valid token nothing is sent upstream, and the response has a challenge."""
     request = f"GET /v1/models HTTP/1.1\r\nHost: ocm\r\n{fields}\r\n".encode()
     status, response_fields, body = exchange(running, request)
     assert status == 401
@@ -222,7 +222,9 @@ def test_unauthenticated(running: RunningService, fields: str, code: str) -> Non
         ),
     ],
 )
-def test_refused_before_upstream_is_asked(running: RunningService, request_head: bytes, status: int, code: str) -> None:
+def test_refused_before_upstream_is_contacted(
+    running: RunningService, request_head: bytes, status: int, code: str
+) -> None:
     """A request that cannot be served gets an error in OpenAI's format and is never sent upstream."""
     answered, fields, body = exchange(running, request_head)
     assert answered == status
@@ -235,8 +237,8 @@ DOTS = ["..", "%2e%2e", "%2E.", ".%2e", "%252e%252e", "%c0%ae%c0%ae", "..;", "..
 SLASHES = ["/", "%2f", "%5c", "\\", "//", "/./", "%c0%af", "%252f", ";/"]
 
 
-def test_no_spelling_reaches_what_is_private(running: RunningService) -> None:
-    """Behind the same credential lie the owner's conversations; no target gets there."""
+def test_no_spelling_reaches_private_paths(running: RunningService) -> None:
+    """The credential also opens the owner's conversations, which no target reaches."""
     targets = [
         shape.format(d=dots, s=slash)
         for dots in DOTS
@@ -244,14 +246,14 @@ def test_no_spelling_reaches_what_is_private(running: RunningService) -> None:
         for shape in ("/v1/{d}{s}conversations", "/v1/x{s}{d}{s}{d}{s}conversations", "/v1{s}{d}{s}conversations")
     ]
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda target: exchange(running, head("GET", target)), targets))
-    assert {status for status, _, _ in answers} <= {400, 404}
-    assert not any(PRIVATE_MARKER.encode() in body for _, _, body in answers)
+        responses = list(pool.map(lambda target: exchange(running, head("GET", target)), targets))
+    assert {status for status, _, _ in responses} <= {400, 404}
+    assert not any(PRIVATE_MARKER.encode() in body for _, _, body in responses)
     assert running.simulator.requests == []
 
 
 def test_every_method_is_relayed(running: RunningService) -> None:
-    """Methods are upstream's business, known ones and others."""
+    """All methods are left to upstream, including unknown ones."""
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "QUERY"):
         running.simulator.plan(Plan(body=b"ok"))
         status, _, body = exchange(running, head(method, "/v1/models"))
@@ -261,7 +263,7 @@ def test_every_method_is_relayed(running: RunningService) -> None:
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
 def test_bodiless_responses_leak_nothing(running: RunningService, method: str, status: int) -> None:
-    """HEAD, 204 and 304 have fields and no body, and give their upstream connections back."""
+    """HEAD, 204 and 304 have fields and no body, and their upstream connections return to the pool."""
     for _ in range(12):
         running.simulator.plan(Plan(status=status, body=b"", fields=[("ETag", '"x"'), ("Content-Type", "a/b")]))
         answered, fields, body = exchange(running, head(method, "/v1/models"))
@@ -272,21 +274,21 @@ def test_bodiless_responses_leak_nothing(running: RunningService, method: str, s
     assert running.simulator.wait_for(lambda: running.simulator.open_streams == 0)
 
 
-def test_upstreams_errors_pass_as_they_are(running: RunningService) -> None:
+def test_upstream_errors_are_relayed_unchanged(running: RunningService) -> None:
     """A 429 reaches the client with its status, fields and body."""
     content = {"error": {"type": "usage_limit_reached", "resets_at": 2000000000, "plan_type": "plus"}}
     running.simulator.plan(
         Plan(status=429, json=content, fields=[("x-codex-active-limit", "codex"), ("X-Accel-Redirect", "/secret")])
     )
-    answer = post(running)
-    assert answer.status_code == 429
-    assert answer.json() == content
-    assert answer.headers["x-codex-active-limit"] == "codex"
-    assert "x-accel-redirect" not in answer.headers
+    response = post(running)
+    assert response.status_code == 429
+    assert response.json() == content
+    assert response.headers["x-codex-active-limit"] == "codex"
+    assert "x-accel-redirect" not in response.headers
 
 
 def test_no_media_type_is_invented(running: RunningService) -> None:
-    """A response without Content-Type stays without, one with a Location keeps it as it is."""
+    """No Content-Type is added to a response that has none, and a Location is left unchanged."""
     running.simulator.plan(Plan(status=302, body=b"x", no_content_type=True, fields=[("Location", "/a b?\xfc")]))
     status, fields, _ = exchange(running, head("GET", "/v1/models"))
     assert status == 302
@@ -295,21 +297,21 @@ def test_no_media_type_is_invented(running: RunningService) -> None:
 
 
 def test_a_folded_field_does_not_break_the_response(running: RunningService) -> None:
-    """Obsolete line folding from upstream becomes one line."""
+    """Obsolete line folding in upstream's response is joined into one line."""
     running.simulator.plan(Plan(body=b"x", fields=[("X-Folded", "a\r\n b")]))
     status, fields, _ = exchange(running, head("GET", "/v1/models"))
     assert (status, fields["x-folded"]) == (200, "a b")
 
 
 def resident_kib(pid: int) -> int:
-    """Memory of a process and its children now, at its highest, in KiB."""
+    """Return the highest peak memory among the children of a process, in KiB."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     peaks = [re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{each}/status").read_text()) for each in children]
     return max(int(peak[1]) for peak in peaks if peak)
 
 
 def test_a_large_upload_passes_in_bounded_memory(service: ServiceFactory) -> None:
-    """24 MB go up, chunked and with a length, and no worker grows by that much."""
+    """24 MB are uploaded, chunked and with a length, and no worker holds them in memory."""
     running = service(workers=1)
     post(running)
     before = resident_kib(running.pid)
@@ -325,7 +327,7 @@ def test_a_large_upload_passes_in_bounded_memory(service: ServiceFactory) -> Non
 
 
 def test_a_large_download_passes_in_bounded_memory(service: ServiceFactory) -> None:
-    """48 MB come down to a client that reads slowly, and no worker holds them."""
+    """48 MB are downloaded by a client that reads slowly, and no worker holds them in memory."""
     running = service(workers=1)
     post(running)
     before = resident_kib(running.pid)
@@ -339,8 +341,8 @@ def test_a_large_download_passes_in_bounded_memory(service: ServiceFactory) -> N
     assert resident_kib(running.pid) - before < 8 * 1024
 
 
-def test_encoded_requests_pass_as_they_are(running: RunningService) -> None:
-    """A compressed body stays compressed, with the field that says so."""
+def test_encoded_requests_are_relayed_unchanged(running: RunningService) -> None:
+    """A compressed body stays compressed and keeps its Content-Encoding."""
     content = gzip.compress(b'{"model": "gpt-5.5"}')
     post(running, data=content, headers={"Content-Encoding": "gzip"})
     (seen,) = running.simulator.requests
@@ -349,7 +351,7 @@ def test_encoded_requests_pass_as_they_are(running: RunningService) -> None:
 
 
 def test_a_truncated_upload_never_reaches_upstream(running: RunningService) -> None:
-    """A client that leaves half-way has opened nothing."""
+    """If a client disconnects in the middle of its body, nothing is sent upstream."""
     with connected(running) as connection:
         connection.sendall(head(**{"Content-Length": 10}) + b"12345")
         connection.shutdown(socket.SHUT_WR)
@@ -360,7 +362,7 @@ def test_a_truncated_upload_never_reaches_upstream(running: RunningService) -> N
 
 
 def test_a_truncated_chunked_upload_never_reaches_upstream(running: RunningService) -> None:
-    """The same for a body in chunks."""
+    """If a client disconnects in the middle of a chunked body, nothing is sent upstream."""
     with connected(running) as connection:
         connection.sendall(head(**{"Transfer-Encoding": "chunked"}) + b"5\r\n12345\r\n")
         connection.shutdown(socket.SHUT_WR)
@@ -373,7 +375,7 @@ def test_a_truncated_chunked_upload_never_reaches_upstream(running: RunningServi
 )
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 def test_a_truncated_response_looks_truncated(running: RunningService, plan: Plan, version: str) -> None:
-    """A client can tell a response that upstream cut from one that ended, in HTTP/1.0 too."""
+    """A client can tell a response that upstream cut off from a complete one, in HTTP/1.0 too."""
     running.simulator.plan(plan)
     request = head(**LENGTH).replace(b"HTTP/1.1", b"HTTP/" + version.encode()) + BODY
     with connected(running) as connection:
@@ -383,8 +385,8 @@ def test_a_truncated_response_looks_truncated(running: RunningService, plan: Pla
 
 
 @pytest.mark.parametrize("plan", [Plan(silence_before_status=True), Plan(silence_after=2)])
-def test_a_client_that_leaves_ends_the_upstream_request(running: RunningService, plan: Plan) -> None:
-    """Gone is gone: within a second upstream knows, even while it is silent."""
+def test_disconnect_ends_the_upstream_request(running: RunningService, plan: Plan) -> None:
+    """Upstream is disconnected within a second, even while it is silent."""
     running.simulator.plan(plan)
     simulator = running.simulator
     with connected(running) as connection:
@@ -397,31 +399,31 @@ def test_a_client_that_leaves_ends_the_upstream_request(running: RunningService,
 
 
 def test_a_connection_serves_many_requests(running: RunningService) -> None:
-    """Keep-alive works, after good answers and after refusals."""
+    """Keep-alive works after successful responses and after refusals."""
     with connected(running) as connection:
         for token, status in [(ALICE, 200), ("sk-ocm-none", 401), (BOB, 200), (ALICE, 200)]:
-            # In one piece: a refused request whose body comes later ends its connection.
+            # In one send: a refused request whose body arrives later closes its connection.
             connection.sendall(head(token=token, **LENGTH) + BODY)
             assert read_response(connection)[0] == status
 
 
-def test_many_at_once(running: RunningService) -> None:
-    """100 streams at once all end whole, each with its own content."""
+def test_many_concurrent_streams(running: RunningService) -> None:
+    """100 concurrent streams all complete, each with its own content."""
     released = running.simulator.gate().after(2)
     for number in range(100):
         running.simulator.plan(Plan(gate=released, text=f"answer <{number}>", events=5))
     with ThreadPoolExecutor(100) as pool:
-        answers = [pool.submit(post, running) for _ in range(100)]
+        responses = [pool.submit(post, running) for _ in range(100)]
         assert running.simulator.wait_for(lambda: running.simulator.open_streams == 100, timeout=30)
         released.release()
-        bodies = [answer.result().text for answer in answers]
+        bodies = [response.result().text for response in responses]
     ended = {match[1] for body in bodies if (match := re.search(r'"text":\s*"answer <(\d+)', body))}
     assert ended == {str(number) for number in range(100)}
     assert all("response.completed" in body for body in bodies)
 
 
 @pytest.mark.parametrize(
-    ("credential", "status", "words"),
+    ("credential", "status", "expected_words"),
     [
         (None, 503, "credential"),
         ("{", 503, "credential"),
@@ -429,19 +431,17 @@ def test_many_at_once(running: RunningService) -> None:
         ('{"auth_mode": "bedrockApiKey"}', 400, "owner"),
     ],
 )
-def test_a_credential_that_cannot_be_used(
-    service: ServiceFactory, credential: str | None, status: int, words: str
-) -> None:
-    """The service runs without a usable credential and says what is the matter."""
+def test_unusable_credential(service: ServiceFactory, credential: str | None, status: int, expected_words: str) -> None:
+    """The service runs without a usable credential, and its errors name the cause."""
     running = service(credential=credential, workers=1)
-    answer = post(running)
-    assert answer.status_code == status
-    assert words in error_of(answer.content)["message"]
+    response = post(running)
+    assert response.status_code == status
+    assert expected_words in error_of(response.content)["message"]
     assert running.simulator.requests == []
 
 
 def test_a_credential_that_appears_and_changes(service: ServiceFactory) -> None:
-    """A credential is taken up when it appears, and each change of it at the next request."""
+    """A credential is loaded when it appears, and each change takes effect at the next request."""
     running = service(credential=None)
     assert post(running).status_code == 503
     for account in ("acct-first", "acct-second"):
@@ -459,47 +459,47 @@ def test_40_requests_over_4_workers_make_one_refresh(service: ServiceFactory, si
     """An expired access token is refreshed once, however many requests need it."""
     running = service(credential=simulator.credential(expires_in=-60), workers=4)
     with ThreadPoolExecutor(40) as pool:
-        answers = list(pool.map(lambda _: post(running), range(40)))
-    assert [answer.status_code for answer in answers] == [200] * 40
+        responses = list(pool.map(lambda _: post(running), range(40)))
+    assert [response.status_code for response in responses] == [200] * 40
     assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"]
 
 
-def test_upstreams_401_is_not_the_clients(service: ServiceFactory, simulator: Simulator) -> None:
-    """A revoked access token is refreshed and the request sent again; the client notices nothing."""
+def test_upstream_401_does_not_reach_the_client(service: ServiceFactory, simulator: Simulator) -> None:
+    """A revoked access token is refreshed and the request is retried; the client notices nothing."""
     running = service()
     simulator.expire()
     assert post(running).status_code == 200
     assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"]
 
 
-def test_a_credential_that_was_revoked_is_the_owners_business(service: ServiceFactory, simulator: Simulator) -> None:
-    """If the credential cannot be refreshed, the client learns that the owner must act, and not with a 401."""
+def test_revoked_credential_needs_the_owner(service: ServiceFactory, simulator: Simulator) -> None:
+    """If the credential cannot be refreshed, the error says that the owner must act, and is not a 401."""
     running = service()
     simulator.revoke_all()
-    answer = post(running)
-    assert answer.status_code == 400
-    assert "owner" in error_of(answer.content)["message"]
+    response = post(running)
+    assert response.status_code == 400
+    assert "owner" in error_of(response.content)["message"]
 
 
-def test_upstream_that_is_gone(service: ServiceFactory, simulator: Simulator) -> None:
-    """502 with one clear sentence, and the reason in the log."""
+def test_unreachable_upstream(service: ServiceFactory, simulator: Simulator) -> None:
+    """The client gets a 502 with one clear sentence, and the reason is logged."""
     running = service(workers=1)
     simulator.stop()
-    answer = post(running)
-    assert answer.status_code == 502
-    assert error_of(answer.content)["message"] == "OpenAI cannot be reached."
+    response = post(running)
+    assert response.status_code == 502
+    assert error_of(response.content)["message"] == "OpenAI cannot be reached."
     assert "ConnectionRefusedError" in running.log_text() or "Connection refused" in running.log_text()
 
 
 def test_without_users_everyone_is_served(service: ServiceFactory) -> None:
-    """No users, no authentication; a token that is sent is of no account."""
+    """Without users there is no authentication, and a token is ignored."""
     running = service(users={}, workers=1)
     assert requests.post(f"{running.url}/v1/responses", json=TURN, timeout=20).status_code == 200
     assert post(running, token="whatever").status_code == 200
 
 
 def test_no_token_is_logged_at_debug(service: ServiceFactory, simulator: Simulator) -> None:
-    """At the most talkative level no token, the client's or the owner's, old or new, is in the log."""
+    """Even at the debug level no token of a client or of the owner, old or new, is logged."""
     credential = simulator.credential(expires_in=-60)
     running = service(credential=credential, arguments=("--log-level", "debug"))
     post(running)
@@ -521,8 +521,8 @@ def test_no_token_is_logged_at_debug(service: ServiceFactory, simulator: Simulat
     assert [secret for secret in secrets if secret in log] == []
 
 
-def test_one_line_a_request(service: ServiceFactory) -> None:
-    """The log says who asked for what and how it ended, once."""
+def test_one_log_line_per_request(service: ServiceFactory) -> None:
+    """Each request is logged once, with its user, its target and how it ended."""
     running = service(workers=1)
     post(running)
     post(running, target="/v1/chat/completions")
@@ -536,41 +536,41 @@ def test_one_line_a_request(service: ServiceFactory) -> None:
         r"POST /v1/chat/completions 400 \d+ B \d+\.\d{3} s \(endpoint_unavailable\)",
         r"POST /v1/responses 200 \d+ B \d+\.\d{3} s first \d+\.\d{3} s gpt-5\.5 cut.* \(upstream cut it: .+\)",
     ]
-    # A line is written when its request is over, and the client may know that a moment earlier: the order is free.
+    # A line is written after its request, and the client may see the end slightly earlier: the order may differ.
     assert [sum(bool(re.fullmatch(pattern, line)) for line in lines) for pattern in patterns] == [1, 1, 1]
     assert len(lines) == 3
     assert "Traceback" not in running.log_text()
 
 
-def test_streams_end_whole_on_term(service: ServiceFactory) -> None:
-    """TERM lets a running stream end."""
+def test_open_streams_complete_on_term(service: ServiceFactory) -> None:
+    """TERM lets an open stream complete."""
     running = service()
     gate = running.simulator.gate().after(2)
     running.simulator.plan(Plan(gate=gate))
     with ThreadPoolExecutor(2) as pool:
-        answer = pool.submit(post, running)
+        response = pool.submit(post, running)
         assert gate.reached.wait(30)
         stopped = pool.submit(running.stop)
         gate.release()
-        assert "response.completed" in answer.result().text
+        assert "response.completed" in response.result().text
         assert stopped.result() == 0
 
 
 @pytest.mark.parametrize("booted", [1, 2, 3, 4])
-def test_a_stop_is_heard_while_workers_start(service: ServiceFactory, booted: int) -> None:
-    """TERM ends the service at once also when it meets workers that are just being made."""
+def test_stop_while_workers_start(service: ServiceFactory, booted: int) -> None:
+    """TERM stops the service immediately even while workers are starting."""
     running = service(workers=4)
     deadline = time.monotonic() + 20
     while running.log_text().count("Booting worker") < booted:
         assert time.monotonic() < deadline
     stopping = time.monotonic()
     assert running.stop() == 0
-    # A worker that missed the signal is waited for until the grace period of two minutes is over.
+    # A worker that misses the signal delays the stop by the grace period of two minutes.
     assert time.monotonic() - stopping < 20
 
 
-def test_other_servers_serve_it_too(simulator: Simulator, tmp_path: Path) -> None:
-    """The application is portable WSGI: Werkzeug's own server streams it as well."""
+def test_other_wsgi_servers_work(simulator: Simulator, tmp_path: Path) -> None:
+    """The application is portable WSGI: Werkzeug's own server streams its responses too."""
     from werkzeug.serving import make_server
 
     from ocm_wsgi.app import create_app

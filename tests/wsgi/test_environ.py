@@ -1,4 +1,4 @@
-"""What WSGI servers provide beyond PEP 3333."""
+"""Request fields that WSGI servers provide beyond PEP 3333."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ocm_wsgi.wsgi.environ import remember_fields, request_fields
 
 
 def test_fields_are_remembered_by_thread() -> None:
-    """A thread sees the fields of the request that it serves itself, and none where no server remembers any."""
+    """A thread sees the fields of the request that it is serving, and none if no server has remembered any."""
     seen: list[object] = [request_fields()]
 
     def serve() -> None:

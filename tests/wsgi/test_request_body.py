@@ -1,4 +1,4 @@
-"""Request bodies: read whole, bounded, and sendable more than once."""
+"""Request bodies: read in full, limited in size, and replayable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ocm_wsgi.wsgi.request_body import MEMORY_LIMIT_BYTES, Input, read_body
 
 
 class Trickle:
-    """Gives a few octets at a time, and then an error if it has one."""
+    """A stream that returns a few bytes at a time, and then raises its error if it has one."""
 
     def __init__(self, content: bytes, step: int = 3, error: OSError | None = None) -> None:
         self._content = io.BytesIO(content)
@@ -22,7 +22,7 @@ class Trickle:
         self.was_read = False
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most ``step`` octets."""
+        """Return at most ``step`` bytes."""
         self.was_read = True
         piece = self._content.read(min(self._step, size))
         if not piece and self._error:
@@ -31,8 +31,8 @@ class Trickle:
 
 
 @given(st.binary(max_size=200), st.integers(1, 7), st.booleans())
-def test_read_body_keeps_every_octet(content: bytes, step: int, is_announced: bool) -> None:
-    """A body arrives whole, announced or chunked, and can be read again from its beginning."""
+def test_read_body_preserves_every_byte(content: bytes, step: int, is_announced: bool) -> None:
+    """A body is read in full, with or without a length, and can be read again from its beginning."""
     with read_body(Trickle(content, step), announced=len(content) if is_announced else None, limit=200) as body:
         assert body.length == len(content)
         assert body.rewound().read() == content
@@ -40,22 +40,22 @@ def test_read_body_keeps_every_octet(content: bytes, step: int, is_announced: bo
 
 
 def test_read_body_leaves_the_next_request_alone() -> None:
-    """No more is read than was announced."""
+    """No more than the announced length is read."""
     stream = io.BytesIO(b"bodyGET / HTTP/1.1")
     with read_body(stream, announced=4, limit=10) as body:
         assert body.rewound().read() == b"body"
     assert stream.read() == b"GET / HTTP/1.1"
 
 
-def test_read_body_puts_a_large_one_on_disk() -> None:
-    """Beyond a mebibyte memory is not used."""
+def test_read_body_spools_large_bodies_to_disk() -> None:
+    """A body of more than a mebibyte is not held in memory."""
     with read_body(io.BytesIO(bytes(MEMORY_LIMIT_BYTES + 1)), announced=None, limit=2**30) as body:
         assert body.rewound().fileno() > 0
 
 
 @pytest.mark.parametrize(("announced", "was_read"), [(11, False), (None, True)])
-def test_read_body_refuses_one_too_large(announced: int | None, was_read: bool) -> None:
-    """A body beyond the limit is refused, and not even read when its length was announced."""
+def test_read_body_refuses_oversized_bodies(announced: int | None, was_read: bool) -> None:
+    """A body over the limit is refused, without being read if its length was announced."""
     stream = Trickle(bytes(11))
     with pytest.raises(BodyTooLarge):
         read_body(stream, announced=announced, limit=10)
@@ -70,7 +70,7 @@ def test_read_body_refuses_one_too_large(announced: int | None, was_read: bool) 
         pytest.param(Trickle(b"12345", error=OSError("no more data")), None, id="broken-chunk"),
     ],
 )
-def test_read_body_notices_a_truncated_one(stream: Input, announced: int | None) -> None:
-    """A client that stops half-way is noticed before anything goes upstream."""
+def test_read_body_detects_truncated_bodies(stream: Input, announced: int | None) -> None:
+    """A body that ends early is detected before anything is sent upstream."""
     with pytest.raises(BodyTruncated):
         read_body(stream, announced=announced, limit=100)
