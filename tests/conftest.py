@@ -29,6 +29,8 @@ STATE_PROCESS = Path(__file__).with_name("state_process.py")
 # How long an example takes depends on the machine and its load.
 settings.register_profile("busy-machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy-machine")
+# A shell starts a command in the background with interrupts ignored, and every process that a test starts inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The longest time that a worker may take to drain, in seconds.
 STOP_TIMEOUT_SECONDS = 60
 

@@ -88,10 +88,11 @@ class Stack:
         route: str = "nginx",
         fields: Mapping[str, str] | None = None,
         stops_at_end: bool = False,
+        terminal_seen: threading.Event | None = None,
     ) -> Answer:
         """Take one turn on a new connection; see :func:`take_turn`."""
         with closing(self.connect(route)) as connection:
-            return take_turn(connection, token, fields, stops_at_end=stops_at_end)
+            return take_turn(connection, token, fields, stops_at_end=stops_at_end, terminal_seen=terminal_seen)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return user, status and request id of each turn in the ledger."""
@@ -145,10 +146,12 @@ def take_turn(
     fields: Mapping[str, str] | None = None,
     *,
     stops_at_end: bool = False,
+    terminal_seen: threading.Event | None = None,
 ) -> Answer:
     """Take one turn on a connection, and return its outcome, even if it fails.
 
-    :param leaves_at_end: stop reading after the terminal event, as Codex does.
+    :param stops_at_end: stop reading after the terminal event, as Codex does.
+    :param terminal_seen: set when the terminal event has arrived.
     """
     status, request_id, received = 0, "", b""
     try:
@@ -157,8 +160,11 @@ def take_turn(
             status, request_id = response.status, response.headers.get("x-request-id", "")
             while piece := response.read1(65536):
                 received += piece
-                if stops_at_end and TERMINAL_EVENT in received and received.endswith(b"\n\n"):
-                    break
+                if TERMINAL_EVENT in received and received.endswith(b"\n\n"):
+                    if terminal_seen is not None:
+                        terminal_seen.set()
+                    if stops_at_end:
+                        break
             is_whole = response.length in (None, 0)
     except (OSError, http.client.HTTPException):
         is_whole = False

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -46,11 +47,14 @@ def clients_of(stack: Stack) -> int:
 def start_elsewhere(stack: Stack, victim: int, gate: Gate, open_ends: ExitStack) -> list[Background[Answer]]:
     """Start streams for Bob until a worker other than the victim has one; return all of them."""
     streams: list[Background[Answer]] = []
+    open_before = stack.simulator.open_streams
     while not upstream_connections(stack.running).keys() - {victim}:
         stack.simulator.plan(Plan(gate=gate, events=1))
         streams.append(Background(lambda: stack.turn(BOB)))
         open_ends.callback(streams[-1].answer)
-        assert stack.simulator.wait_for(lambda: stack.simulator.open_streams > len(streams) - 1, WAIT_SECONDS)
+        assert stack.simulator.wait_for(
+            lambda: stack.simulator.open_streams >= open_before + len(streams), WAIT_SECONDS
+        )
     return streams
 
 
@@ -59,16 +63,17 @@ def test_worker_killed_at_each_step(start_stack: Callable[..., Stack], step: int
     """A turn that ended is recorded once, otherwise it looks truncated; nothing is sent twice, others continue."""
     stack = start_stack(workers=2)
     simulator = stack.simulator
-    gate, others = Gate().at(step), Gate().after(3)
+    gate, others, terminal_seen = Gate().at(step), Gate().after(3), threading.Event()
     with ExitStack() as open_ends:
         open_ends.callback(others.release)
         simulator.plan(Plan(gate=gate, events=1))
-        stream = Background(lambda: stack.turn(ALICE))
+        stream = Background(lambda: stack.turn(ALICE, terminal_seen=terminal_seen))
         assert gate.reached.wait(WAIT_SECONDS)
         (victim,) = upstream_connections(stack.running)
         bystanders = start_elsewhere(stack, victim, others, open_ends)
         if step == LAST_EVENT:
-            assert eventually(lambda: [row[:2] for row in stack.rows()] == [("alice", "completed")])
+            assert terminal_seen.wait(WAIT_SECONDS)
+            assert [row[:2] for row in stack.rows()] == [("alice", "completed")]
         others_held = simulator.open_connections - upstream_connections(stack.running)[victim]
         os.kill(victim, signal.SIGKILL)
         assert simulator.wait_for(lambda: simulator.open_connections <= others_held, GONE_SECONDS)
