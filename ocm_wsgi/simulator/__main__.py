@@ -15,6 +15,7 @@ from ocm_wsgi.simulator.simulator import Simulator
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     found = argparse.ArgumentParser(
         prog="python -m ocm_wsgi.simulator",
         description="Serve a simulated OpenAI on loopback until Ctrl-C. Its URL is the first line of the output.",

@@ -41,6 +41,7 @@ def _refusal(code: str, message: str) -> Response:
 
 
 def output_for(exchange: Exchange, request: dict[str, Any]) -> Output:
+    """Return the output of a request's turn, as planned."""
     return Output(
         request=request,
         plan=exchange.plan,

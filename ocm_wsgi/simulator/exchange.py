@@ -141,6 +141,7 @@ def error_response(
 
 
 def error_body(code: str | None, message: str, *, error_type: str = "invalid_request_error") -> dict[str, Any]:
+    """Return an error in the platform's format, for the body of a response."""
     return {"error": {"message": message, "type": error_type, "param": None, "code": code}}
 
 

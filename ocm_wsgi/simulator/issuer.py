@@ -229,6 +229,11 @@ def challenge_of(verifier: str) -> str:
 
 
 def token_response(tokens: Tokens, *, expires_in: float, omit: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the body of the token endpoint's response.
+
+    :param expires_in: the access token's lifetime, in seconds.
+    :param omit: names of members to leave out.
+    """
     members = {
         "access_token": tokens.access_token,
         "id_token": tokens.id_token,

@@ -180,6 +180,7 @@ class Output:
 
 
 def new_id(prefix: str) -> str:
+    """Return a new random identifier, such as ``resp_...`` for the prefix ``resp``."""
     return f"{prefix}_{secrets.token_hex(24)}"
 
 

@@ -21,6 +21,7 @@ LINGER_SECONDS = 2.0
 
 
 def reason_phrase(status: int) -> str:
+    """Return the standard reason phrase of a status, or ``Simulated`` if it has none."""
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:
@@ -28,6 +29,7 @@ def reason_phrase(status: int) -> str:
 
 
 def head_bytes(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
+    """Return the bytes of a response head, including the empty line."""
     lines = [f"HTTP/1.1 {status} {reason_phrase(status)}", *(f"{name}: {value}" for name, value in fields), "", ""]
     return "\r\n".join(lines).encode("latin-1")
 
@@ -88,6 +90,7 @@ class _Zstandard:
 
 
 def encoder_for(encoding: str | None) -> Encoder:
+    """Return an encoder for a content coding; any other coding is ignored."""
     if encoding == "gzip":
         return _Deflate(31)
     if encoding == "deflate":

@@ -43,6 +43,7 @@ def readings(path: str) -> list[str]:
 
 
 def is_below(base: str, path: str) -> bool:
+    """Return whether a path is a base path or below it."""
     return path == base or path.startswith(base + "/")
 
 
