@@ -39,10 +39,10 @@ def frame(text: bytes, deflate: DeflateParameters | None, *, masked: bool) -> by
     if deflate is not None:
         stream = zlib.compressobj(wbits=-15)
         payload = (stream.compress(text) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
-    whole = server_text(payload)
+    data = server_text(payload)
     if deflate is not None:
-        whole = bytes([whole[0] | _RSV1]) + whole[1:]
-    return wire.masked(whole, payload) if masked else whole
+        data = bytes([data[0] | _RSV1]) + data[1:]
+    return wire.masked(data, payload) if masked else data
 
 
 def from_server(data: bytes, deflate: DeflateParameters | None, repeat: int) -> float:

@@ -62,9 +62,9 @@ def relaying(reads: list[bytes], repeat: int) -> float:
                 received = upstream.recv(READ_SIZE)
                 client.sendall(received)
                 spent += time.process_time() - start
-                rest = len(received)
-                while rest:
-                    rest -= sink.recv_into(buffer, rest)
+                unread = len(received)
+                while unread:
+                    unread -= sink.recv_into(buffer, unread)
     return spent
 
 

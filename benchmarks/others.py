@@ -71,7 +71,7 @@ class Other:
 
     def _await_workers(self, server: Server, tree: ProcessTree) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-        while server.log_text(whole=True).count(self.kind.started) < self.kind.workers:
+        while server.log_text(full=True).count(self.kind.started) < self.kind.workers:
             if tree.has_ended():
                 raise ServerFailed(f"{server.name} exited at startup\n{server.log_text()}".strip())
             if time.monotonic() > deadline:

@@ -77,10 +77,10 @@ class Server:
     tree: ProcessTree | None = None
     log: Path | None = None
 
-    def log_text(self, *, whole: bool = False) -> str:
+    def log_text(self, *, full: bool = False) -> str:
         """Return the end of its log, or nothing."""
         text = self.log.read_text(errors="replace") if self.log else ""
-        return (text if whole else text[-_LOG_CHARACTERS:]).strip()
+        return (text if full else text[-_LOG_CHARACTERS:]).strip()
 
 
 @contextlib.contextmanager

@@ -156,9 +156,11 @@ def _require_connected(connections: list[socket.socket]) -> None:
 
     :raises click.ClickException: the service has disconnected some of them.
     """
-    gone = [each for each in connections if each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED]
-    if gone:
-        raise click.ClickException(f"{len(gone)} of the clients were disconnected meanwhile. Use fewer events.")
+    disconnected = [
+        each for each in connections if each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
+    ]
+    if disconnected:
+        raise click.ClickException(f"{len(disconnected)} of the clients were disconnected meanwhile. Use fewer events.")
 
 
 if __name__ == "__main__":

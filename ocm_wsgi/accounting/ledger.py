@@ -86,7 +86,7 @@ class Ledger:
         self._clock = clock
         self._retention_seconds = retention_days * DAY_SECONDS
         self._retention_at: float | None = None
-        self._seen_rate_limits: dict[str, RateLimitsSnapshot] = {}
+        self._latest_rate_limits: dict[str, RateLimitsSnapshot] = {}
         self._written_rate_limits: dict[str, RateLimitsSnapshot] = {}
         self._recorders = PerProcess(
             lambda: Recorder(self._store, self._spool, chore=self._do_chores, chore_seconds=chore_seconds),
@@ -142,7 +142,7 @@ class Ledger:
 
         :param rate_limits: JSON-serializable.
         """
-        self._seen_rate_limits[credential] = RateLimitsSnapshot(rate_limits, at)
+        self._latest_rate_limits[credential] = RateLimitsSnapshot(rate_limits, at)
         self._recorders.get().expect_chore(RATE_LIMITS_SECONDS)
 
     def rate_limits(self, credential: str) -> RateLimitsSnapshot | None:
@@ -153,8 +153,8 @@ class Ledger:
         with self._database.read() as connection:
             row = queries.read_rate_limits(connection, credential)
         known = [RateLimitsSnapshot(*row)] if row is not None else []
-        if credential in self._seen_rate_limits:
-            known.append(self._seen_rate_limits[credential])
+        if credential in self._latest_rate_limits:
+            known.append(self._latest_rate_limits[credential])
         return max(known, key=lambda snapshot: snapshot.at, default=None)
 
     def sums(
@@ -201,7 +201,7 @@ class Ledger:
     def _write_rate_limits(self) -> None:
         pending = {
             credential: snapshot
-            for credential, snapshot in list(self._seen_rate_limits.items())
+            for credential, snapshot in list(self._latest_rate_limits.items())
             if self._written_rate_limits.get(credential) is not snapshot
         }
         if not pending:

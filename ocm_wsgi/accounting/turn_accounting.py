@@ -222,7 +222,7 @@ class OpenTurn(TurnInProgress):
     def finish(self) -> None:
         """Note that the body is complete according to its framing. Calling this again does nothing."""
         if self._outcome is None:
-            self._end(self._observer.finish(whole=True))
+            self._end(self._observer.finish(complete=True))
         self._withholds_last = False
 
     def record(self) -> None:
@@ -275,7 +275,7 @@ class OpenTurn(TurnInProgress):
     def _recording(self) -> Outcome:
         self._is_recorded = True
         self.is_due = False
-        return self._outcome or self._observer.finish(whole=False)
+        return self._outcome or self._observer.finish(complete=False)
 
 
 # Most responses repeat the rate limits of the previous one.

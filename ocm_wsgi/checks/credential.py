@@ -13,7 +13,7 @@ from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import Mode, Refresher
 from ocm_wsgi.credentials.auth_file import Document
-from ocm_wsgi.credentials.auth_file_reader import FileGone, FileProblem, FileUnreadable, read_whole
+from ocm_wsgi.credentials.auth_file_reader import FileGone, FileProblem, FileUnreadable, read_with_retries
 from ocm_wsgi.credentials.auth_file_writer import is_mount_point
 from ocm_wsgi.credentials.sign_in import owner_of
 from ocm_wsgi.errors import CredentialError
@@ -28,7 +28,7 @@ def findings(config: Config, environ: Mapping[str, str], *, now: float | None = 
     """Check the file and its content."""
     path = config.credential_path
     try:
-        document = read_whole(path).document
+        document = read_with_retries(path).document
     except FileGone as exc:
         yield _SUBJECT.problem("missing", f"There is no credential at {path}: {exc}.", _LOGIN)
         return

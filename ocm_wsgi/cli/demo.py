@@ -53,7 +53,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 def _run_turn(running: Demo) -> None:
     click.echo(f"\n  you    {PROMPT}\n  model  ", nl=False)
-    for text in running.say(PROMPT):
+    for text in running.send_turn(PROMPT):
         click.echo(text, nl=False)
     (turn,) = running.simulator.turns
     click.echo(f"\n         {turn.model}, {turn.input_tokens} tokens in, {turn.output_tokens} tokens out\n")

@@ -101,11 +101,11 @@ class _Loader:
             selection.members, unsupported_keys.SERVICE, selection.path
         )
         self.problems += problems
-        members = _given(members)
+        members = _without_unset(members)
         if isinstance(members.get("tls"), dict):
             path = (*selection.path, "tls")
             members["tls"], problems = unsupported_keys.remove_unsupported(
-                _given(members["tls"]), unsupported_keys.TLS, path
+                _without_unset(members["tls"]), unsupported_keys.TLS, path
             )
             self.problems += problems if members["tls"].get("enabled") is True else []
         if isinstance(members.get("users"), list):
@@ -161,7 +161,9 @@ class _Loader:
         path: JsonPath = ("certificate",)
         members = {} if selection.certificate is None else selection.certificate
         if isinstance(members, dict):
-            members, problems = unsupported_keys.remove_unsupported(_given(members), unsupported_keys.CERTIFICATE, path)
+            members, problems = unsupported_keys.remove_unsupported(
+                _without_unset(members), unsupported_keys.CERTIFICATE, path
+            )
             self.problems += problems
         certificate = self._validated(Certificate, members, lambda step: json_path((*path, *step)))
         if certificate is not None:
@@ -180,7 +182,7 @@ class _Loader:
         return url
 
 
-def _given(members: Mapping[str, Any]) -> dict[str, Any]:
+def _without_unset(members: Mapping[str, Any]) -> dict[str, Any]:
     """Drop what sing-box treats as not given: ``null`` and the empty string."""
     return {key: value for key, value in members.items() if value is not None and value != ""}
 

@@ -109,7 +109,7 @@ def read(path: Path) -> Reading:
         raise FileUnreadable(exc.strerror or type(exc).__name__, version) from None
 
 
-def read_whole(path: Path, *, timeout_seconds: float = WRITING_SECONDS) -> Reading:
+def read_with_retries(path: Path, *, timeout_seconds: float = WRITING_SECONDS) -> Reading:
     """Read the file; retry while its content is invalid.
 
     :param timeout_seconds: to retry for.

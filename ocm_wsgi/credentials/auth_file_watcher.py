@@ -13,7 +13,7 @@ from ocm_wsgi.credentials.auth_file_reader import (
     FileProblem,
     FileUnreadable,
     FileVersion,
-    read_whole,
+    read_with_retries,
     version_of,
 )
 from ocm_wsgi.credentials.credential import Credential
@@ -85,7 +85,7 @@ class AuthFileWatcher:
 
     def _load(self) -> _CacheEntry:
         try:
-            reading = read_whole(self._path)
+            reading = read_with_retries(self._path)
         except FileProblem as exc:
             return _CacheEntry(exc.version, exc.version is None or exc.version.is_settled, self._without_document(exc))
         return _CacheEntry(reading.version, reading.version.is_settled, self._with_document(reading.document))

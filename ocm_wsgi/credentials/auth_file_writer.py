@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ocm_wsgi.storage.files import NewFile, copy_owner, reserve, sync_folder, write_all, write_whole
+from ocm_wsgi.storage.files import NewFile, copy_owner, overwrite, reserve, sync_folder, write_all
 
 # New tokens may be longer than the old ones.
 _GROWTH_BYTES = 16 * 1024
@@ -127,7 +127,7 @@ class InPlace(Replacement):
 
     def commit(self, content: bytes) -> None:
         self._size = len(content)
-        write_whole(self._descriptor, content)
+        overwrite(self._descriptor, content)
 
     def close(self) -> None:
         if self._descriptor < 0:
@@ -158,7 +158,7 @@ def _temporary(target: Path) -> Path:
 def _overwrite(target: Path, content: bytes) -> None:
     descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
     try:
-        write_whole(descriptor, content)
+        overwrite(descriptor, content)
     finally:
         os.close(descriptor)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.credentials.auth_file_locks import LocksBusy, credential_locks
-from ocm_wsgi.credentials.auth_file_reader import FileGone, FileProblem, read, read_whole
+from ocm_wsgi.credentials.auth_file_reader import FileGone, FileProblem, read, read_with_retries
 from ocm_wsgi.credentials.auth_file_writer import Replacement, prepare
 from ocm_wsgi.credentials.refresh_protocol import JOB, OUTCOME, Problem, RefreshJob, RefreshOutcome, Result
 from ocm_wsgi.credentials.refusal_store import Refusal, RefusalStore, digest_of
@@ -52,7 +52,7 @@ class _Refresh:
 
     def run(self) -> RefreshOutcome | Refusal:
         try:
-            document = read_whole(self._job.credential_path).document
+            document = read_with_retries(self._job.credential_path).document
         except FileGone:
             return RefreshOutcome(Result.CHANGED, detail="the file is gone")
         except FileProblem as exc:
@@ -95,7 +95,7 @@ class _Refresh:
         if not grant.tokens():
             return RefreshOutcome.failed(Problem.ENDPOINT, "the token endpoint's response contained no token")
         try:
-            latest = read_whole(self._job.credential_path).document
+            latest = read_with_retries(self._job.credential_path).document
         except FileGone:
             return RefreshOutcome(Result.CHANGED, detail="the file was removed during the refresh")
         except FileProblem:

@@ -18,7 +18,7 @@ from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import Mode
 from ocm_wsgi.credentials.auth_file import Document, format_time
 from ocm_wsgi.credentials.auth_file_locks import LocksBusy, credential_locks
-from ocm_wsgi.credentials.auth_file_reader import FileBroken, FileGone, FileProblem, read_whole
+from ocm_wsgi.credentials.auth_file_reader import FileBroken, FileGone, FileProblem, read_with_retries
 from ocm_wsgi.credentials.auth_file_writer import create, prepare
 from ocm_wsgi.credentials.jwt_claims import PROFILE_CLAIM, auth_claims_of, claims_of
 from ocm_wsgi.errors import CredentialError, LoginFailed
@@ -164,7 +164,7 @@ def current(path: Path) -> Document | None:
     :raises LoginFailed: the file exists and cannot be read.
     """
     try:
-        return read_whole(path).document
+        return read_with_retries(path).document
     except (FileGone, FileBroken):
         return None
     except FileProblem as exc:

@@ -53,7 +53,7 @@ class Demo:
     simulator: Simulator
     server: subprocess.Popen[bytes]
 
-    def say(self, prompt: str) -> Iterator[str]:
+    def send_turn(self, prompt: str) -> Iterator[str]:
         """Send one streamed turn through the service, as a client would, and yield its text as it arrives.
 
         :raises DemoFailed: the turn was refused or interrupted.

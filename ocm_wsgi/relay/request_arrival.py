@@ -22,7 +22,7 @@ class RequestArrival:
     :param received: bytes of it that were read with the previous request.
     :param is_opaque: true under TLS, where the head cannot be seen; the first byte is awaited, but not read.
     :param on_arrived: called with the received bytes when a thread can handle the request.
-    :param on_gone: called when the client has disconnected or takes too long.
+    :param on_disconnect: called when the client has disconnected or takes too long.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RequestArrival:
         *,
         is_opaque: bool,
         on_arrived: Callable[[bytes], None],
-        on_gone: Callable[[], None],
+        on_disconnect: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._socket = connection
@@ -41,7 +41,7 @@ class RequestArrival:
         self._received = bytearray(received)
         self._is_opaque = is_opaque
         self._on_arrived = on_arrived
-        self._on_gone = on_gone
+        self._on_disconnect = on_disconnect
         self._until = loop.now + HEAD_SECONDS
 
     def start(self) -> None:
@@ -61,7 +61,7 @@ class RequestArrival:
         """Give up if the client takes too long."""
         if now >= self._until:
             self._leave()
-            self._on_gone()
+            self._on_disconnect()
 
     def _on_ready(self, _mask: int) -> None:
         if self._is_opaque:
@@ -80,7 +80,7 @@ class RequestArrival:
             data = b""
         if not data:
             self._leave()
-            self._on_gone()
+            self._on_disconnect()
             return True
         # The end may be split between two reads.
         searched = max(len(self._received) - len(_END), 0)

@@ -52,7 +52,7 @@ class Stream:
     """Relays a response's body, and withholds its end until its turn is recorded.
 
     :param head: of the response; sent with the first bytes of the body, or immediately if there are none yet.
-    :param head_waits: true if the head always waits for the body. When a WebSocket is refused, Codex reads only the
+    :param holds_head: true if the head always waits for the body. When a WebSocket is refused, Codex reads only the
         part of the body that arrives with the head.
     :param is_chunked: whether the head announces the chunked coding.
     :param turn: the turn that the response belongs to, or ``None``.
@@ -71,7 +71,7 @@ class Stream:
         is_chunked: bool,
         turn: OpenTurn | None,
         timeouts: Timeouts,
-        head_waits: bool = False,
+        holds_head: bool = False,
         defer: Callable[[Callable[[], None]], None],
         on_end: Callable[[str], None],
     ) -> None:
@@ -82,7 +82,7 @@ class Stream:
         self._upstream = Peer(loop, body.socket, self._on_upstream)
         self._framing: Framing = framing_for(is_chunked=body.is_chunked, length=body.length)
         self._head = head
-        self._head_waits = head_waits
+        self._holds_head = holds_head
         self._is_chunked = is_chunked
         self._turn = turn
         self._timeouts = timeouts
@@ -104,7 +104,7 @@ class Stream:
             self._guarded(self._take, buffered)
         elif self._framing.has_ended:
             self._guarded(self._take, b"")
-        elif self._head_waits or self._send(b""):
+        elif self._holds_head or self._send(b""):
             self._advance()
 
     def check(self, now: float) -> None:

@@ -177,12 +177,12 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
                 conn.parser.unreader.unread(received)
             self.tpool.submit(partial(self._serve, conn))
 
-        def on_gone() -> None:
+        def on_disconnect() -> None:
             self._arrivals.discard(arrival)
             self._close_immediately(conn)
 
         arrival = RequestArrival(
-            self.loop, conn.sock, received, is_opaque=is_opaque, on_arrived=on_arrived, on_gone=on_gone
+            self.loop, conn.sock, received, is_opaque=is_opaque, on_arrived=on_arrived, on_disconnect=on_disconnect
         )
         self._arrivals.add(arrival)
         arrival.start()
@@ -232,7 +232,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             if isinstance(exc, OSError):
                 return False
             raise
-        head_waits = wants_websocket(environ)
+        holds_head = wants_websocket(environ)
         if not self.log.access_log_enabled:
             # Only gunicorn's access log needs these later, and a stream may be open for long.
             environ.clear()
@@ -253,7 +253,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             is_chunked=response.chunked,
             turn=body.turn,
             timeouts=_TIMEOUTS,
-            head_waits=head_waits,
+            holds_head=holds_head,
             defer=self.loop.defer,
             on_end=on_end,
         )

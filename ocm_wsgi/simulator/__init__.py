@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ocm_wsgi.simulator.backend import PRIVATE_MARKER
 from ocm_wsgi.simulator.plans import DEFAULT_TEXT, DEFAULT_USAGE, Gate, Plan
-from ocm_wsgi.simulator.recording import Create, Refresh, Seen, Sent, Turn
+from ocm_wsgi.simulator.recording import Create, ReceivedRequest, Refresh, Sent, Turn
 from ocm_wsgi.simulator.simulator import Simulator
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "Create",
     "Gate",
     "Plan",
+    "ReceivedRequest",
     "Refresh",
-    "Seen",
     "Sent",
     "Simulator",
     "Turn",

@@ -24,7 +24,7 @@ def authenticate(world: World, head: Head) -> str | Response:
 
 
 def responses(exchange: Exchange) -> Response:
-    """``POST /v1/responses``, streamed or whole."""
+    """``POST /v1/responses``, streamed or as one object."""
     request = exchange.object()
     output = output_for(exchange, request)
     if request.get("store", True):
@@ -33,10 +33,10 @@ def responses(exchange: Exchange) -> Response:
     if request.get("stream"):
         return streamed_response(exchange, output, fields)
     status = exchange.plan.terminal if exchange.plan.terminal in ("incomplete", "failed") else "completed"
-    return _whole(exchange, output, output.response(status), ends=status)
+    return _unstreamed(exchange, output, output.response(status), ends=status)
 
 
-def _whole(exchange: Exchange, output: Output, body: dict[str, Any], *, ends: str) -> Response:
+def _unstreamed(exchange: Exchange, output: Output, body: dict[str, Any], *, ends: str) -> Response:
     def finish(status: str) -> None:
         exchange.world.journal.add_turn(output.turn(status, "json"))
 
@@ -80,11 +80,11 @@ def _model(slug: str) -> dict[str, Any]:
 
 
 def chat_completions(exchange: Exchange) -> Response:
-    """``POST /v1/chat/completions``, streamed or whole."""
+    """``POST /v1/chat/completions``, streamed or as one object."""
     request = exchange.object()
     output = output_for(exchange, request)
     if not request.get("stream"):
-        return _whole(exchange, output, _completion(output), ends="completed")
+        return _unstreamed(exchange, output, _completion(output), ends="completed")
     options = request.get("stream_options")
     includes_usage = isinstance(options, dict) and bool(options.get("include_usage"))
 

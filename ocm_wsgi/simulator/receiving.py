@@ -60,11 +60,11 @@ class Head:
 class Body:
     """The part of a request's body that was read.
 
-    :ivar is_whole: ``False`` if the plan left some of it unread.
+    :ivar is_complete: ``False`` if the plan left some of it unread.
     """
 
     content: bytes
-    is_whole: bool = True
+    is_complete: bool = True
 
     @property
     def sha256(self) -> str:
@@ -130,7 +130,7 @@ def read_body(connection: Connection, head: Head, plan: Plan) -> Body:
     length = int(head.field("Content-Length") or 0)
     limit = 0 if plan.refuse_body else plan.read_only_n_bytes
     if limit is not None and (chunked or length > limit):
-        return Body(connection.reader.read(limit), is_whole=False)
+        return Body(connection.reader.read(limit), is_complete=False)
     if (chunked or length) and head.has_option("Expect", "100-continue"):
         connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     if not chunked:

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 #: The part of a request's body that is recorded, in bytes; length and hash are always those of the whole body.
-MAX_KEPT_BODY = 1024 * 1024
+MAX_STORED_BODY = 1024 * 1024
 #: The journal drops its oldest requests when their bodies exceed this many bytes, or when there are too many.
-MAX_KEPT_BODIES = 256 * 1024 * 1024
-MAX_KEPT_RECORDS = 100_000
+MAX_STORED_BODIES = 256 * 1024 * 1024
+MAX_STORED_RECORDS = 100_000
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReceivedRequest:
     """One request as received.
 
     :ivar number: counts all requests from 1; :class:`Sent` and :class:`Turn` of the same request have it too.
@@ -132,13 +132,13 @@ class Journal:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._changed = threading.Condition()
-        self._requests: deque[Seen] = deque()
-        self._sent: deque[Sent] = deque(maxlen=MAX_KEPT_RECORDS)
-        self._turns: deque[Turn] = deque(maxlen=MAX_KEPT_RECORDS)
-        self._refreshes: deque[Refresh] = deque(maxlen=MAX_KEPT_RECORDS)
-        self._creates: deque[Create] = deque(maxlen=MAX_KEPT_RECORDS)
-        self._bad_messages: deque[str] = deque(maxlen=MAX_KEPT_RECORDS)
-        self._kept_bytes = 0
+        self._requests: deque[ReceivedRequest] = deque()
+        self._sent: deque[Sent] = deque(maxlen=MAX_STORED_RECORDS)
+        self._turns: deque[Turn] = deque(maxlen=MAX_STORED_RECORDS)
+        self._refreshes: deque[Refresh] = deque(maxlen=MAX_STORED_RECORDS)
+        self._creates: deque[Create] = deque(maxlen=MAX_STORED_RECORDS)
+        self._bad_messages: deque[str] = deque(maxlen=MAX_STORED_RECORDS)
+        self._stored_bytes = 0
         self._numbers = 0
         self._open_streams = 0
         self._open_connections = 0
@@ -148,12 +148,12 @@ class Journal:
             self._numbers += 1
             return self._numbers
 
-    def add_request(self, seen: Seen) -> None:
+    def add_request(self, seen: ReceivedRequest) -> None:
         with self._changed:
             self._requests.append(seen)
-            self._kept_bytes += len(seen.body)
-            while self._kept_bytes > MAX_KEPT_BODIES or len(self._requests) > MAX_KEPT_RECORDS:
-                self._kept_bytes -= len(self._requests.popleft().body)
+            self._stored_bytes += len(seen.body)
+            while self._stored_bytes > MAX_STORED_BODIES or len(self._requests) > MAX_STORED_RECORDS:
+                self._stored_bytes -= len(self._requests.popleft().body)
             self._changed.notify_all()
 
     def add_sent(self, sent: Sent) -> None:
@@ -207,7 +207,7 @@ class Journal:
                 self._changed.notify_all()
 
     @property
-    def requests(self) -> list[Seen]:
+    def requests(self) -> list[ReceivedRequest]:
         with self._changed:
             return list(self._requests)
 
@@ -256,7 +256,7 @@ class Journal:
                 self._creates,
             ):
                 records.clear()
-            self._kept_bytes = 0
+            self._stored_bytes = 0
             self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[], object], timeout: float) -> bool:

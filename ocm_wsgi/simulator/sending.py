@@ -90,7 +90,7 @@ class _Zstandard:
 
 
 def encoder_for(encoding: str | None) -> Encoder:
-    """Return an encoder for a content coding; any other coding is ignored."""
+    """Return an encoder for a content coding, or one that changes nothing."""
     if encoding == "gzip":
         return _Deflate(31)
     if encoding == "deflate":

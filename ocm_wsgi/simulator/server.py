@@ -17,7 +17,7 @@ from ocm_wsgi.simulator.connection import ClientGone, Connection, Cut, Disconnec
 from ocm_wsgi.simulator.exchange import Exchange, Response, World, error_response, planned_response
 from ocm_wsgi.simulator.plans import Plan, PlanError
 from ocm_wsgi.simulator.receiving import BadMessage, Body, Head, read_body, read_head
-from ocm_wsgi.simulator.recording import MAX_KEPT_BODY, Seen
+from ocm_wsgi.simulator.recording import MAX_STORED_BODY, ReceivedRequest
 from ocm_wsgi.simulator.sending import Delivery, before_status
 
 #: The backlog of connections waiting to be accepted.
@@ -158,7 +158,7 @@ def serve_request(world: World, connection: Connection, head: Head) -> bool:
         websocket.serve(exchange)
         return False
     response = response or _handled(route, exchange)
-    return Delivery(connection, head, own_plan, response, world.journal, number).run(body_was_read=body.is_whole)
+    return Delivery(connection, head, own_plan, response, world.journal, number).run(body_was_read=body.is_complete)
 
 
 def _identity_and_plan(
@@ -200,7 +200,7 @@ def _handled(route: routing.Route, exchange: Exchange) -> Response:
 def _record(world: World, connection: Connection, head: Head, body: Body) -> int:
     number = world.journal.number()
     world.journal.add_request(
-        Seen(
+        ReceivedRequest(
             number=number,
             method=head.method,
             target=head.target,
@@ -208,7 +208,7 @@ def _record(world: World, connection: Connection, head: Head, body: Body) -> int
             fields=head.fields,
             body_length=len(body.content),
             body_sha256=hashlib.sha256(body.content).hexdigest(),
-            body=body.content[:MAX_KEPT_BODY],
+            body=body.content[:MAX_STORED_BODY],
             connection_id=connection.number,
             at=world.journal.clock(),
         )

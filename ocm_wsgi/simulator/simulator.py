@@ -12,7 +12,7 @@ from typing import Any
 from ocm_wsgi.simulator.exchange import World
 from ocm_wsgi.simulator.issuer import Account, Issuer, credential
 from ocm_wsgi.simulator.plans import Gate, Plan
-from ocm_wsgi.simulator.recording import Create, Journal, Refresh, Seen, Sent, Turn
+from ocm_wsgi.simulator.recording import Create, Journal, ReceivedRequest, Refresh, Sent, Turn
 from ocm_wsgi.simulator.server import Server
 from ocm_wsgi.simulator.targets import CODEX_BASE
 
@@ -164,11 +164,11 @@ class Simulator:
         return Gate()
 
     @property
-    def requests(self) -> list[Seen]:
+    def requests(self) -> list[ReceivedRequest]:
         """Every request, oldest first, recorded once its body has been read."""
         return self._journal.requests
 
-    def seen(self, path_prefix: str) -> list[Seen]:
+    def seen(self, path_prefix: str) -> list[ReceivedRequest]:
         """Return the requests whose target begins with this prefix."""
         return [seen for seen in self.requests if seen.target.startswith(path_prefix)]
 

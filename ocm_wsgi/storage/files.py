@@ -39,7 +39,7 @@ class NewFile:
         :param sync: whether to wait until it is on disk.
         :raises OSError: it could not be written.
         """
-        write_whole(self.descriptor, content, sync=sync)
+        overwrite(self.descriptor, content, sync=sync)
 
     def replace(self) -> None:
         """Give the file its final name, in place of any file that has it.
@@ -102,7 +102,7 @@ def write_all(descriptor: int, data: bytes, offset: int) -> int:
     return offset
 
 
-def write_whole(descriptor: int, content: bytes, *, sync: bool = True) -> None:
+def overwrite(descriptor: int, content: bytes, *, sync: bool = True) -> None:
     """Make ``content`` the whole content of an open file, whatever it held before.
 
     :raises OSError: the file may hold a part of ``content``, and a rest of what it held.

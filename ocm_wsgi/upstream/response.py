@@ -25,7 +25,7 @@ class RawResponse:
     """One response. The caller must read its body to the end, or close it.
 
     :param connection: a urllib3 connection.
-    :param rest: bytes received after the head.
+    :param buffered: bytes received after the head.
     :ivar status: of the final response.
     :ivar socket: non-blocking once :meth:`detach` has succeeded.
     :ivar buffered: bytes of the body that were read with the head.
@@ -33,7 +33,7 @@ class RawResponse:
     :ivar headers: empty, because urllib3 would evaluate ``Retry-After``, which is for the client.
     """
 
-    def __init__(self, connection: Any, head: ResponseHead, rest: bytes, method: str) -> None:
+    def __init__(self, connection: Any, head: ResponseHead, buffered: bytes, method: str) -> None:
         """:raises HeadError: the end of the body cannot be determined."""
         self.status = head.status
         self.reason = head.reason
@@ -43,7 +43,7 @@ class RawResponse:
         self.is_chunked, self.length = head.framing(method)
         self.length_remaining = self.length  # for a debug line of urllib3
         self.socket: Any = connection.sock
-        self.buffered = rest
+        self.buffered = buffered
         self._is_reusable = head.keeps_alive and (self.is_chunked or self.length is not None)
         # urllib3's pool sets the last two. The connection is ours until it is released.
         self._connection = connection

@@ -119,7 +119,7 @@ def test_unusable_file_does_not_keep_the_last_valid_token(home: Home) -> None:
 
 def test_half_written_is_read_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that an older Codex is writing, after truncating it, is read again until it is complete."""
-    defaults = auth_file_reader.read_whole.__kwdefaults__
+    defaults = auth_file_reader.read_with_retries.__kwdefaults__
     assert defaults
     monkeypatch.setitem(defaults, "timeout_seconds", 60.0)
     content = home.sign_in()

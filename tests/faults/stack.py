@@ -36,13 +36,13 @@ class Answer:
     """The response that a client received.
 
     :ivar status: 0 if no status line arrived.
-    :ivar is_whole: whether the body is complete according to its framing.
+    :ivar is_complete: whether the body is complete according to its framing.
     """
 
     status: int
     request_id: str
     body: bytes
-    is_whole: bool
+    is_complete: bool
 
     @property
     def has_ended(self) -> bool:
@@ -126,7 +126,7 @@ class Stack:
     def serves(self) -> bool:
         """Return whether a user's next turn completes, both through nginx and directly."""
         answers = [self.turn(BOB, route=route) for route in ("nginx", "direct")]
-        return all(answer.status == 200 and answer.has_ended and answer.is_whole for answer in answers)
+        return all(answer.status == 200 and answer.has_ended and answer.is_complete for answer in answers)
 
 
 @contextmanager
@@ -165,10 +165,10 @@ def take_turn(
                         terminal_seen.set()
                     if stops_at_end:
                         break
-            is_whole = response.length in (None, 0)
+            is_complete = response.length in (None, 0)
     except (OSError, http.client.HTTPException):
-        is_whole = False
-    return Answer(status, request_id, received, is_whole)
+        is_complete = False
+    return Answer(status, request_id, received, is_complete)
 
 
 T = TypeVar("T")
@@ -201,7 +201,7 @@ def bystander(stack: Stack) -> Iterator[None]:
     finally:
         gate.release()
         answer = stream.answer()
-    assert (answer.status, answer.has_ended, answer.is_whole) == (200, True, True)
+    assert (answer.status, answer.has_ended, answer.is_complete) == (200, True, True)
     assert hashlib.sha256(answer.body).hexdigest() in {sent.body_sha256 for sent in stack.simulator.sent}
     assert b"Bob's own words." in answer.body
 

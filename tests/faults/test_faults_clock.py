@@ -143,7 +143,7 @@ def test_clock_jumps_while_records_wait(start_stack: Callable[..., Stack], clock
             streams = [Background(lambda: stack.turn(ALICE)) for _ in range(4)]
             answers += [stream.answer() for stream in streams]
     clock.jump(0)
-    assert all(answer.has_ended and answer.is_whole for answer in answers)
+    assert all(answer.has_ended and answer.is_complete for answer in answers)
     assert [row[:2] for row in stack.rows_with(answers)] == [("alice", "completed")] * 9
     assert stack.serves()
     assert len(stack.rows_with(answers)) == 9

@@ -21,7 +21,7 @@ def take_turns(stack: Stack, count: int, *, stops_at_end: bool = False) -> list[
     streams = [Background(lambda: stack.turn(ALICE, stops_at_end=stops_at_end)) for _ in range(count)]
     answers = [stream.answer() for stream in streams]
     assert [(answer.status, answer.has_ended) for answer in answers] == [(200, True)] * count
-    assert stops_at_end or all(answer.is_whole for answer in answers)
+    assert stops_at_end or all(answer.is_complete for answer in answers)
     return answers
 
 

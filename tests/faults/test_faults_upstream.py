@@ -45,7 +45,7 @@ def test_upstream_without_a_response(stack: Stack, plan: Plan) -> None:
         before = len(stack.simulator.requests)
         stack.simulator.plan(plan)
         answer = stack.turn()
-        assert (answer.status, answer.is_whole) == (502, True)
+        assert (answer.status, answer.is_complete) == (502, True)
         assert len(stack.simulator.requests) == before + 1
     assert [row for row in stack.rows()[recorded:] if row[2] == answer.request_id and row[1] == "completed"] == []
 
@@ -76,7 +76,7 @@ def test_upstream_closes_as_a_turn_is_sent(start_stack: Callable[..., Stack], ro
     assert stack.turn(route=route).has_ended
     simulator.plan(Plan(cut_at="status"))
     answer = stack.turn(route=route)
-    assert (answer.status, answer.has_ended, answer.is_whole) == (200, True, True)
+    assert (answer.status, answer.has_ended, answer.is_complete) == (200, True, True)
     assert len(simulator.requests) == 4
     simulator.plan(Plan(cut_at="status"), times=2)
     assert stack.turn(route=route).status == 502
@@ -92,7 +92,7 @@ def test_upstream_cuts_off_after_the_head(stack: Stack, plan: Plan) -> None:
         before = len(stack.simulator.requests)
         stack.simulator.plan(plan)
         answer = stack.turn()
-        assert (answer.status, answer.is_whole) in [(502, True), (200, False)]
+        assert (answer.status, answer.is_complete) in [(502, True), (200, False)]
         assert len(stack.simulator.requests) == before + 1
 
 
@@ -102,7 +102,7 @@ def test_upstream_cuts_off_its_response(stack: Stack, plan: Plan) -> None:
     with bystander(stack):
         stack.simulator.plan(plan)
         answer = stack.turn()
-        assert (answer.status, answer.is_whole) == (200, False)
+        assert (answer.status, answer.is_complete) == (200, False)
         assert len(stack.simulator.requests) == 2
     status = "completed" if answer.has_ended else "cut"
     assert stack.rows_with([answer]) == [("alice", status, answer.request_id)]
@@ -114,7 +114,7 @@ def test_upstream_error_status(stack: Stack, status: int) -> None:
     with bystander(stack):
         stack.simulator.plan(Plan(status=status))
         answer = stack.turn()
-        assert (answer.status, answer.is_whole) == (status, True)
+        assert (answer.status, answer.is_complete) == (status, True)
         assert b"Simulated status" in answer.body
         assert len(stack.simulator.requests) == 2
 
@@ -125,7 +125,7 @@ def test_unusual_but_valid_response(stack: Stack, plan: Plan) -> None:
     with bystander(stack):
         stack.simulator.plan(plan)
         answer = stack.turn()
-        assert (answer.status, answer.has_ended, answer.is_whole) == (200, True, True)
+        assert (answer.status, answer.has_ended, answer.is_complete) == (200, True, True)
         # Concurrently, so that both workers get some, and one of them reuses the previous connection.
         streams = [Background(lambda: stack.turn(route="direct")) for _ in range(8)]
         following = [stream.answer() for stream in streams]
@@ -155,7 +155,7 @@ def test_upstream_closes_idle_connections(stack: Stack) -> None:
     for number in range(1, 13):
         simulator.plan(Plan(close_idle=True))
         answer = stack.turn()
-        assert (answer.has_ended, answer.is_whole) == (True, True)
+        assert (answer.has_ended, answer.is_complete) == (True, True)
         assert len(simulator.requests) == len(simulator.turns) == number
 
 
@@ -168,7 +168,7 @@ def test_upstream_resets_forty_streams_at_once(stack: Stack) -> None:
     assert eventually(lambda: gate.blocked == 40)
     gate.release()
     answers = [stream.answer() for stream in streams]
-    assert {(answer.status, answer.is_whole) for answer in answers} == {(200, False)}
+    assert {(answer.status, answer.is_complete) for answer in answers} == {(200, False)}
     assert [row[:2] for row in stack.rows_with(answers)] == [("alice", "cut")] * 40
     assert len(stack.simulator.requests) == 40
 
@@ -185,7 +185,7 @@ def test_turns_on_one_connection_are_isolated(stack: Stack) -> None:
         third = take_turn(client, ALICE)
     finally:
         client.close()
-    assert not third.is_whole
+    assert not third.is_complete
     assert b"the first" in first.body
     assert b"the first" not in second.body + third.body
     assert b"the second" in second.body

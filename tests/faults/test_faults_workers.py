@@ -82,12 +82,12 @@ def test_worker_killed_at_each_step(start_stack: Callable[..., Stack], step: int
         assert stack.turn(ALICE).has_ended
         others.release()
         answers = [each.answer() for each in bystanders]
-    assert not answer.is_whole or answer.status == 502
+    assert not answer.is_complete or answer.status == 502
     assert answer.has_ended == (step == LAST_EVENT)
-    whole = [each for each in answers if each.has_ended and each.is_whole]
+    complete = [each for each in answers if each.has_ended and each.is_complete]
     hashes = {sent.body_sha256 for sent in simulator.sent}
-    assert whole
-    assert {hashlib.sha256(each.body).hexdigest() for each in whole} <= hashes
+    assert complete
+    assert {hashlib.sha256(each.body).hexdigest() for each in complete} <= hashes
     assert len(simulator.requests) == len(bystanders) + 2 - (step == "body")
     assert simulator.wait_for(lambda: simulator.open_streams == 0)
     ended = [each.request_id for each in [answer, *answers] if each.has_ended]

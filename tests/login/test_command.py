@@ -95,13 +95,13 @@ def test_json(owner: Any) -> None:
     }
 
 
-@pytest.mark.parametrize("is_whole", [True, False], ids=["address", "query"])
-def test_browser(owner: Any, is_whole: bool) -> None:
+@pytest.mark.parametrize("is_complete", [True, False], ids=["address", "query"])
+def test_browser(owner: Any, is_complete: bool) -> None:
     """The URL at which the browser ends, or its query, is exchanged with the verifier of the same login."""
     with owner.start("login", "--browser", "--json") as process:
         shown = json.loads(process.stdout.readline())
         callback = requests.get(shown["url"], allow_redirects=False, timeout=10).headers["Location"]
-        pasted = callback if is_whole else urlsplit(callback).query
+        pasted = callback if is_complete else urlsplit(callback).query
         stdout, _ = process.communicate(pasted + "\n", timeout=60)
     assert [event["event"] for event in events(stdout)] == ["signed_in"]
     query = {name: values[0] for name, values in parse_qs(urlsplit(shown["url"]).query).items()}

@@ -182,7 +182,7 @@ def test_incoming_request(resources: ExitStack, sent: list[bytes], arrived: bool
     near, far = map(resources.enter_context, socket.socketpair())
     received: list[bytes] = []
     arrival = RequestArrival(
-        loop, near, b"", is_opaque=False, on_arrived=received.append, on_gone=lambda: received.append(b"gone")
+        loop, near, b"", is_opaque=False, on_arrived=received.append, on_disconnect=lambda: received.append(b"gone")
     )
     arrival.start()
     for piece in sent:

@@ -50,7 +50,7 @@ def loop(resources: ExitStack) -> Loop:
 
 
 def sends_to_client(
-    resources: ExitStack, loop: Loop, *buffered: bytes, then: bytes = b"", head_waits: bool = False
+    resources: ExitStack, loop: Loop, *buffered: bytes, then: bytes = b"", holds_head: bool = False
 ) -> list[bytes]:
     """Return each send to the client.
 
@@ -68,7 +68,7 @@ def sends_to_client(
         is_chunked=True,
         turn=None,
         timeouts=Timeouts(stall_seconds=1, silence_seconds=1),
-        head_waits=head_waits,
+        holds_head=holds_head,
         defer=loop.defer,
         on_end=lambda _end: client.close(),
     )
@@ -105,7 +105,7 @@ def test_head_is_sent_with_buffered_data(
 def test_head_of_a_refused_websocket_waits_for_the_body(resources: ExitStack, loop: Loop) -> None:
     """A client that reads only what arrives together with the head gets the whole refusal."""
     body = chunk(b"late") + b"0\r\n\r\n"
-    assert sends_to_client(resources, loop, then=body, head_waits=True) == [HEAD + body]
+    assert sends_to_client(resources, loop, then=body, holds_head=True) == [HEAD + body]
 
 
 def test_callbacks_deferred_by_other_threads(loop: Loop) -> None:

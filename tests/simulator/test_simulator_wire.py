@@ -245,7 +245,7 @@ def test_garbage_instead_of_and_after_a_response(sim: Simulator) -> None:
     )
 
 
-def test_connections_are_kept_alive_until_told(sim: Simulator) -> None:
+def test_connections_are_kept_alive_until_asked_to_close(sim: Simulator) -> None:
     """Requests share a connection; ``close_idle`` closes it without announcing this."""
     fields = owner_fields(sim.credential())
     with connect(sim) as connection:

@@ -79,7 +79,7 @@ def get(target: str, method: str = "GET", fields: list[tuple[str, str]] | None =
     return ClientRequest(method, api_target(target), fields or [], None)
 
 
-def whole(response: UpstreamResponse) -> bytes:
+def read_body(response: UpstreamResponse) -> bytes:
     """Return the body of the response, read to its end."""
     try:
         return b"".join(response.pieces())
@@ -104,7 +104,7 @@ def test_bytes_arrive_as_sent(
     """Every framing, chunking and content encoding is passed on byte for byte."""
     simulator.plan(Plan(framing=framing, chunking=chunking, encoding=encoding, events=20, event_bytes=100))
     response = upstream.open(post())
-    body = whole(response)
+    body = read_body(response)
     assert hashlib.sha256(body).hexdigest() == simulator.sent[-1].body_sha256
     assert dict(response.fields).get("Content-Encoding") == encoding
 
@@ -158,7 +158,7 @@ def test_the_request_is_sent_exactly(simulator: Simulator, upstream: Upstream) -
         ("ChatGPT-Account-Id", "theirs"),
         ("Cookie", "a=b"),
     ]
-    whole(upstream.open(post("/v1/responses?a=%2f&b=%2F..&C[]=1&d={}&", fields=fields)))
+    read_body(upstream.open(post("/v1/responses?a=%2f&b=%2F..&C[]=1&d={}&", fields=fields)))
     (seen,) = simulator.requests
     assert seen.target == "/backend-api/codex/responses?a=%2f&b=%2F..&C[]=1&d={}&"
     assert [name for name, _ in seen.fields] == [
@@ -179,14 +179,14 @@ def test_the_request_is_sent_exactly(simulator: Simulator, upstream: Upstream) -
 @pytest.mark.parametrize("target", ["/v1/models?", "/v1/models/a%2fb", "/v1/x;y=%7e", "/v1/%7Ex/"])
 def test_the_target_is_not_normalized(simulator: Simulator, upstream: Upstream, target: str) -> None:
     """Escapes keep their case, and an empty query its question mark."""
-    whole(upstream.open(get(target)))
+    read_body(upstream.open(get(target)))
     assert simulator.requests[0].target == "/backend-api/codex" + target[len("/v1") :]
 
 
 def test_an_api_key_goes_to_the_platform(simulator: Simulator) -> None:
     """With an API key, /v1 stays in the path, and no account is sent."""
     upstream = upstream_for(simulator, Credential(Mode.API_KEY, simulator.api_key()))
-    assert b'"object":"list"' in whole(upstream.open(get("/v1/models")))
+    assert b'"object":"list"' in read_body(upstream.open(get("/v1/models")))
     assert simulator.requests[0].target == "/v1/models"
     assert simulator.requests[0].field("chatgpt-account-id") is None
     upstream.close()
@@ -202,7 +202,7 @@ def test_chat_completions_need_an_api_key(simulator: Simulator, upstream: Upstre
 def test_configured_headers_go_out(simulator: Simulator) -> None:
     """The configuration's headers replace the client's."""
     upstream = upstream_for(simulator, overrides={"User-Agent": ("ours",), "X-Added": ("1", "2")})
-    whole(upstream.open(post(fields=[("user-agent", "theirs")])))
+    read_body(upstream.open(post(fields=[("user-agent", "theirs")])))
     assert simulator.requests[0].values("user-agent") == ["ours"]
     assert simulator.requests[0].values("x-added") == ["1", "2"]
     upstream.close()
@@ -219,7 +219,7 @@ def test_connections_are_reused(simulator: Simulator, upstream: Upstream, method
         )
         response = upstream.open(get("/v1/models", method))
         assert response.status == status
-        assert whole(response) == (b"" if response.is_bodiless else b"gone")
+        assert read_body(response) == (b"" if response.is_bodiless else b"gone")
     assert len({seen.connection_id for seen in simulator.requests}) == 1
 
 
@@ -228,7 +228,7 @@ def test_a_redirect_is_passed_on(simulator: Simulator, upstream: Upstream) -> No
     simulator.plan(Plan(status=307, body=b"over there", fields=[("Location", "https://x.example/\xfc?%zz")]))
     response = upstream.open(post())
     assert dict(response.fields)["Location"] == "https://x.example/\xfc?%zz"
-    assert whole(response) == b"over there"
+    assert read_body(response) == b"over there"
     assert len(simulator.requests) == 1
 
 
@@ -236,8 +236,8 @@ def test_interim_responses_do_not_shift_responses(simulator: Simulator, upstream
     """After a 102 and a 103 the next request on the connection still gets its own response."""
     simulator.plan(Plan(early_hints=True, body=b"first"))
     simulator.plan(Plan(body=b"second"))
-    assert whole(upstream.open(get("/v1/models"))) == b"first"
-    assert whole(upstream.open(get("/v1/models"))) == b"second"
+    assert read_body(upstream.open(get("/v1/models"))) == b"first"
+    assert read_body(upstream.open(get("/v1/models"))) == b"second"
     assert len({seen.connection_id for seen in simulator.requests}) == 1
 
 
@@ -245,8 +245,8 @@ def test_cookies_cross_no_request(simulator: Simulator, upstream: Upstream) -> N
     """Upstream's cookies are neither stored, nor sent again, nor passed on."""
     simulator.plan(Plan(set_cookie=["a=1; Path=/", "b=2"]))
     response = upstream.open(post())
-    whole(response)
-    whole(upstream.open(post(fields=[("cookie", "mine=1")])))
+    read_body(response)
+    read_body(upstream.open(post(fields=[("cookie", "mine=1")])))
     assert not any(name.lower() == "set-cookie" for name, _ in response.fields)
     assert [seen.field("cookie") for seen in simulator.requests] == [None, None]
 
@@ -254,17 +254,17 @@ def test_cookies_cross_no_request(simulator: Simulator, upstream: Upstream) -> N
 def test_a_stale_connection_is_replaced(simulator: Simulator, upstream: Upstream) -> None:
     """A pooled connection that upstream has closed is replaced without an error, also for a request with a body."""
     simulator.plan(Plan(close_idle=True))
-    whole(upstream.open(post()))
+    read_body(upstream.open(post()))
     assert simulator.wait_for(lambda: simulator.open_connections == 0)
-    assert b"response.completed" in whole(upstream.open(post()))
+    assert b"response.completed" in read_body(upstream.open(post()))
     assert [seen.body for seen in simulator.requests] == [RESPONSES, RESPONSES]
 
 
 def test_a_reset_on_a_pooled_connection_is_retried_once(simulator: Simulator, upstream: Upstream) -> None:
     """A pooled connection that breaks during the request is replaced once; if a new one breaks, that is an error."""
-    whole(upstream.open(post()))
+    read_body(upstream.open(post()))
     simulator.plan(Plan(cut_at="status"))
-    assert b"response.completed" in whole(upstream.open(post()))
+    assert b"response.completed" in read_body(upstream.open(post()))
     simulator.plan(Plan(cut_at="status"), times=2)
     with pytest.raises(UpstreamUnreachable):
         upstream.open(post())
@@ -291,7 +291,7 @@ def test_a_truncated_response_is_noticed(simulator: Simulator, upstream: Upstrea
     response.close()
     if plan.reset_after is None:
         assert b"response.created" in b"".join(received)
-    whole(upstream.open(post()))
+    read_body(upstream.open(post()))
     assert len({seen.connection_id for seen in simulator.requests}) == 2
 
 
@@ -348,7 +348,7 @@ def test_connection_refused(simulator: Simulator, upstream: Upstream) -> None:
 @pytest.mark.parametrize("plan", [Plan(silence_before_status=True), Plan(silence_after=1)])
 def test_abort_wakes_a_silent_exchange(simulator: Simulator, upstream: Upstream, plan: Plan) -> None:
     """An aborted exchange ends immediately, before its response or within it, and is not retried."""
-    whole(upstream.open(post()))
+    read_body(upstream.open(post()))
     simulator.plan(plan)
     request = post(exchange=Exchange())
     ended = threading.Event()
@@ -372,13 +372,13 @@ def test_abort_wakes_a_silent_exchange(simulator: Simulator, upstream: Upstream,
 def test_late_abort_does_not_affect_the_next_exchange(simulator: Simulator, upstream: Upstream) -> None:
     """After a response has ended, a late abort does not affect the next request on its connection."""
     first = post(exchange=Exchange())
-    whole(upstream.open(first))
+    read_body(upstream.open(first))
     gate = simulator.gate().after(1)
     simulator.plan(Plan(gate=gate))
     second = upstream.open(post())
     first.exchange.abort()
     gate.release()
-    assert b"response.completed" in whole(second)
+    assert b"response.completed" in read_body(second)
     assert len({seen.connection_id for seen in simulator.requests}) == 1
 
 
@@ -386,7 +386,7 @@ def test_401_is_retried_once_with_another_credential(simulator: Simulator) -> No
     """A credential that upstream rejects is replaced, and the body is sent again."""
     stale, fresh = chatgpt(simulator, expires_in=-5), chatgpt(simulator)
     upstream = upstream_for(simulator, stale, fresh)
-    assert b"response.completed" in whole(upstream.open(post()))
+    assert b"response.completed" in read_body(upstream.open(post()))
     assert [seen.body for seen in simulator.requests] == [RESPONSES, RESPONSES]
     upstream.close()
 
@@ -405,7 +405,7 @@ def test_early_response_is_passed_on(simulator: Simulator, upstream: Upstream) -
     simulator.plan(Plan(status=413, refuse_body=True, error=("too_large", "too large")))
     response = upstream.open(post(body=bytes(4 * 2**20)))
     assert response.status == 413
-    assert b"too large" in whole(response)
+    assert b"too large" in read_body(response)
 
 
 @pytest.fixture(scope="module")
@@ -434,7 +434,7 @@ def test_tls_is_verified_and_reused(secure_simulator: Simulator, authority: trus
     """Over TLS the bytes are the same, and one handshake serves many turns."""
     upstream = upstream_for(secure_simulator, tls=trusting(authority))
     for _ in range(3):
-        body = whole(upstream.open(post()))
+        body = read_body(upstream.open(post()))
         assert hashlib.sha256(body).hexdigest() == secure_simulator.sent[-1].body_sha256
     assert len({seen.connection_id for seen in secure_simulator.requests}) == 1
     upstream.close()
@@ -472,7 +472,7 @@ def test_the_context_is_not_modified(secure_simulator: Simulator, authority: tru
     authority.configure_trust(context)
     context.is_finished = True
     upstream = upstream_for(secure_simulator, tls=context)
-    assert b"response.completed" in whole(upstream.open(post()))
+    assert b"response.completed" in read_body(upstream.open(post()))
     upstream.close()
 
 
@@ -516,7 +516,7 @@ def test_the_configured_proxy_is_used(
     url, running = proxy
     upstream = upstream_for(secure_simulator, tls=trusting(authority), proxy_url=url)
     for _ in range(2):
-        assert b"response.completed" in whole(upstream.open(post()))
+        assert b"response.completed" in read_body(upstream.open(post()))
     (target,) = running.targets
     assert target.removeprefix("CONNECT ").startswith("localhost:")
     upstream.close()
@@ -543,7 +543,7 @@ def test_plain_http_through_an_http_proxy() -> None:
             tls=ssl.create_default_context(),
             proxy_url=f"http://scout:p%40ss%3Aword@127.0.0.1:{running.port}",
         )
-        assert whole(upstream.open(get("/v1/models?a=%2f"))) == b"forwarded"
+        assert read_body(upstream.open(get("/v1/models?a=%2f"))) == b"forwarded"
         assert running.targets == ["GET http://api.example:8080/v1/models?a=%2f"]
         upstream.close()
 
@@ -551,5 +551,5 @@ def test_plain_http_through_an_http_proxy() -> None:
 def test_netrc_is_not_read(simulator: Simulator, upstream: Upstream, tmp_path: Any) -> None:
     """A .netrc that names upstream's host changes nothing."""
     (tmp_path / "home" / ".netrc").write_text("machine 127.0.0.1 login eve password secret\n")
-    whole(upstream.open(post()))
+    read_body(upstream.open(post()))
     assert (simulator.requests[0].field("authorization") or "").startswith("Bearer ")

@@ -13,9 +13,9 @@ spans several reads, the earlier ones are sent as they arrive, since a client ig
 that completes the event waits, from where the event starts in it. A JSON body ends where its framing says so: ``feed``
 never returns an outcome, and the caller calls ``finish()`` before sending the last octets or the last chunk.
 
-Call ``finish(whole=...)`` at the end of the stream; ``whole`` says whether the framing was complete. It repeats an
-outcome that was returned before. A stream of events without its terminal event was cut, even if the transport ended
-cleanly.
+Call ``finish(complete=...)`` at the end of the stream; ``complete`` says whether the body arrived in full. It repeats
+an outcome that was returned before. A stream of events without its terminal event was cut, even if the transport
+ended cleanly.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Observer(Protocol):
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
         """Observe one read; return how much of it may be sent, and the outcome if the turn ends in it."""
 
-    def finish(self, *, whole: bool = True) -> Outcome:
+    def finish(self, *, complete: bool = True) -> Outcome:
         """Return how the turn ended, after the last read."""
 
 
@@ -77,10 +77,10 @@ class OpaqueObserver:
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
         return len(data), None
 
-    def finish(self, *, whole: bool = True) -> Outcome:
+    def finish(self, *, complete: bool = True) -> Outcome:
         if self._status >= 400:
             return Outcome("error")
-        return Outcome("completed" if whole else "cut")
+        return Outcome("completed" if complete else "cut")
 
 
 class JsonObserver:
@@ -94,7 +94,7 @@ class JsonObserver:
         self._body.append(data)
         return len(data), None
 
-    def finish(self, *, whole: bool = True) -> Outcome:
+    def finish(self, *, complete: bool = True) -> Outcome:
         body = None if self._body.overflowed else parse_json(self._body.octets)
         if self._status >= 400:
             return error_outcome(body)
@@ -102,7 +102,7 @@ class JsonObserver:
             outcome = object_outcome(body)
         else:
             outcome = Outcome("completed", usage=self._body.usage_in_tail() if self._body.overflowed else None)
-        return outcome if whole else replace(outcome, status="cut")
+        return outcome if complete else replace(outcome, status="cut")
 
 
 class DecodingObserver:
@@ -133,5 +133,5 @@ class DecodingObserver:
         self._fallback = self._inner
         return 0, outcome
 
-    def finish(self, *, whole: bool = True) -> Outcome:
-        return (self._fallback if self._decoder is None else self._inner).finish(whole=whole)
+    def finish(self, *, complete: bool = True) -> Outcome:
+        return (self._fallback if self._decoder is None else self._inner).finish(complete=complete)

@@ -80,7 +80,7 @@ class SseObserver:
                 return 0, self._outcome
         return self._scan(data, start)
 
-    def finish(self, *, whole: bool = True) -> Outcome:
+    def finish(self, *, complete: bool = True) -> Outcome:
         """Return how the turn ended. Counts the usage in an incomplete terminal event, which clients discard."""
         if self._outcome is not None:
             return self._outcome

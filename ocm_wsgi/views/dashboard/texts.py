@@ -36,7 +36,7 @@ _STATUSES = {
 
 def add_filters(blueprint: Blueprint) -> None:
     """Register the filters."""
-    for filter_ in (usd, short, whole, percent, moment, duration, used, event, outcome, user_name):
+    for filter_ in (usd, short, integer, percent, moment, duration, used, event, outcome, user_name):
         blueprint.add_app_template_filter(filter_)
 
 
@@ -59,7 +59,7 @@ def short(number: int) -> str:
     return str(number)
 
 
-def whole(number: int) -> str:
+def integer(number: int) -> str:
     """Format a large number in full."""
     return f"{number:,}"
 

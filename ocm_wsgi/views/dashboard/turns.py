@@ -42,7 +42,7 @@ def add_pages(blueprint: Blueprint) -> None:
 def show() -> BaseResponse:
     """Show a page of turns."""
     database = current_dashboard().service.database
-    given, turn_filter = _given(), _turn_filter()
+    given, turn_filter = _query_fields(), _turn_filter()
     found = history.turns(database, turn_filter)
     users, models = history.names(database, time.time() - 31 * DAY_SECONDS, turn_filter.user and _restricted_to())
     query = urlencode(given)
@@ -75,12 +75,12 @@ def _restricted_to() -> str | None:
     return None if sees_all(viewer()) else viewer().name
 
 
-def _given() -> dict[str, str]:
+def _query_fields() -> dict[str, str]:
     return {name: text for name in _FILTERS if (text := request.args.get(name, "").strip())}
 
 
 def _turn_filter() -> TurnFilter:
-    given, own = _given(), _restricted_to()
+    given, own = _query_fields(), _restricted_to()
     until = _day(given.get("until"))
     return TurnFilter(
         user=own if own is not None else given.get("user"),

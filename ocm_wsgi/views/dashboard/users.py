@@ -161,13 +161,13 @@ def _changed(user: User, form: MultiDict[str, str]) -> User:
     :raises UserRejected: with a sentence that says what is wrong.
     """
     try:
-        wanted = tuple(limits.parse(line) for line in _lines(form.get("limits", "")))
+        parsed_limits = tuple(limits.parse(line) for line in _lines(form.get("limits", "")))
     except ValueError as exc:
         raise UserRejected(str(exc)) from exc
     return replace(
         user,
         admin=form.get("admin") == "1",
-        limits=wanted,
+        limits=parsed_limits,
         models=tuple(_lines(form.get("models", ""))),
         max_concurrent=_number(form.get("max_concurrent", "").strip()),
         expires_at=_end_of(form.get("expires_on", "").strip(), user.expires_at),

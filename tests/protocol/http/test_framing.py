@@ -96,7 +96,7 @@ def test_error_carries_decoded_octets(wire: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_chunked", "length", "wire", "body", "is_whole", "has_excess"),
+    ("is_chunked", "length", "wire", "body", "is_complete", "has_excess"),
     [
         (False, 3, b"abc", b"abc", True, False),
         (False, 3, b"ab", b"ab", False, False),
@@ -109,9 +109,9 @@ def test_error_carries_decoded_octets(wire: bytes) -> None:
     ],
 )
 def test_end_of_body(
-    is_chunked: bool, length: int | None, wire: bytes, body: bytes, is_whole: bool, has_excess: bool
+    is_chunked: bool, length: int | None, wire: bytes, body: bytes, is_complete: bool, has_excess: bool
 ) -> None:
     """Every framing detects its end, whether the connection's end is valid, and excess octets."""
     framing = framing_for(is_chunked=is_chunked, length=length)
     received = framing.feed(wire)
-    assert (received, framing.has_excess, framing.close()) == (body, has_excess, is_whole)
+    assert (received, framing.has_excess, framing.close()) == (body, has_excess, is_complete)

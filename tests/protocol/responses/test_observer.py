@@ -153,7 +153,7 @@ def test_sse_outcome_comes_once() -> None:
     observer = SseObserver()
     assert observer.feed(event(TERMINAL)) == (0, COMPLETED)
     assert observer.feed(event(TERMINAL)) == (len(event(TERMINAL)), None)
-    assert observer.finish(whole=False) == COMPLETED
+    assert observer.finish(complete=False) == COMPLETED
 
 
 def test_sse_holds_back_only_the_completing_read() -> None:
@@ -402,10 +402,10 @@ def test_json_observer_cut() -> None:
     """A body that broke off was cut; its contents until then are used."""
     observer = JsonObserver()
     observer.feed(b'{"usage"')
-    assert observer.finish(whole=False) == Outcome("cut")
+    assert observer.finish(complete=False) == Outcome("cut")
     complete = JsonObserver()
     complete.feed(json.dumps(RESPONSE).encode())
-    assert complete.finish(whole=False) == replace(COMPLETED, status="cut")
+    assert complete.finish(complete=False) == replace(COMPLETED, status="cut")
 
 
 def test_json_observer_beyond_the_limit_reads_the_tail() -> None:
@@ -493,7 +493,7 @@ def test_undecodable_copy_means_no_usage(coding: str) -> None:
     """A body that cannot be decoded is still relayed, and its turn has no usage."""
     observer = observer_for(status=200, media_type="text/event-stream", content_encoding=coding)
     assert run(observer, [b"not", b" encoded" * 50, b"x"]) == (Outcome("completed"), None)
-    assert observer.finish(whole=False) == Outcome("cut")
+    assert observer.finish(complete=False) == Outcome("cut")
     refused = observer_for(status=403, media_type="application/json", content_encoding=coding)
     assert run(refused, [b"\x78\x9cbroken"]) == (Outcome("error"), None)
 
