@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,19 +23,27 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
+def imports() -> list[tuple[str, str, str]]:
+    """Return every import from a module: the importing module, the imported one, and the name."""
+    return [
+        (module_name(path), node.module, alias.name)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+        for alias in node.names
+    ]
+
+
 def used_names(package: str) -> Iterator[tuple[str, str]]:
     """Yield each name that a module outside of a package imports from it, with that module."""
-    for path in SOURCES:
-        importer = module_name(path)
-        if importer == package or importer.startswith(f"{package}."):
+    for importer, module, name in imports():
+        if f"{importer}.".startswith(f"{package}."):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.ImportFrom) or node.module is None:
-                continue
-            if node.module == package:
-                yield from ((alias.name, importer) for alias in node.names)
-            elif node.module.startswith(f"{package}."):
-                yield node.module.removeprefix(f"{package}.").partition(".")[0], importer
+        if module == package:
+            yield name, importer
+        elif module.startswith(f"{package}."):
+            yield module.removeprefix(f"{package}.").partition(".")[0], importer
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -51,14 +51,20 @@ def test_upstream_without_a_response(stack: Stack, plan: Plan) -> None:
 
 
 def close_idle_connections(stack: Stack) -> None:
-    """Make upstream close idle connections, with concurrent turns on both workers after which it closes."""
+    """Make upstream close idle connections, with concurrent turns on both workers after which it closes.
+
+    A pool is a stack: an idle connection below closed ones is used only by as many turns at the same time.
+    """
     simulator = stack.simulator
+    concurrency = 2
 
     def are_closed() -> bool:
+        nonlocal concurrency
         if simulator.wait_for(lambda: simulator.open_connections == simulator.open_streams, 0.1):
             return True
-        simulator.plan(Plan(close_idle=True), times=4)
-        turns = [Background(lambda: stack.turn(route="direct")) for _ in range(4)]
+        concurrency = min(2 * concurrency, 64)
+        simulator.plan(Plan(close_idle=True), times=concurrency)
+        turns = [Background(lambda: stack.turn(route="direct")) for _ in range(concurrency)]
         assert all(turn.answer().has_ended for turn in turns)
         return False
 
