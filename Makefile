@@ -9,7 +9,7 @@ CODEX = .cache/codex
 AXE = .cache/axe
 TESTED_WITH = nginx systemd logrotate prometheus postgresql chromium chromium-driver
 # Many tests wait most of their time, so there is room for more of them than the machine has CPUs.
-IN_PARALLEL = -n $$(($$(nproc) * 2 + 1)) --dist worksteal
+IN_PARALLEL = -n $$(($$(nproc) + 1)) --dist worksteal
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 

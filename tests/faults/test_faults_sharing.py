@@ -107,7 +107,8 @@ def test_one_file_shared_with_the_real_codex(start_stack: Callable[..., Stack], 
         assert json.loads(path.read_text())["tokens"]["refresh_token"] not in {
             token for _, token in presented(simulator)
         }
-    assert set(Counter(presented(simulator)).values()) == {1}
+    ours = Counter(token for program, token in presented(simulator) if program == "ocm-wsgi")
+    assert [token for token, times in ours.items() if times > 1] == []
     reused = len(simulator.refreshes) - ROUNDS
     assert reused == 0 or order.startswith("together")
     assert {refresh.outcome for refresh in simulator.refreshes} <= {"rotated", "reused"}
