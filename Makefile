@@ -20,7 +20,7 @@ help:
 	@echo 'make demo      Try it without a credential or a network, until Ctrl-C'
 	@echo 'make install   Create .venv with everything needed to run and develop'
 	@echo "make test      Run all tests, including those with the real Codex and nginx (ARGS='-k name' selects some)"
-	@echo 'make coverage  Run the tests under coverage, and fail below what was reached'
+	@echo 'make coverage  Run the tests under coverage, subprocesses included'
 	@echo 'make prove     Remove each defence against faults, in a copy, and check that its test fails'
 	@echo 'make check     Check format, lint, types and the direction of imports'
 	@echo 'make format    Format the code and fix lint errors where possible'
