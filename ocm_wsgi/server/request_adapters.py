@@ -12,6 +12,7 @@ from typing import Any
 
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
+from gunicorn.http2.response import HTTP2Response
 
 from ocm_wsgi.relay.handoff import CAN_TUNNEL, OpenedTunnel, RelayedBody
 from ocm_wsgi.wsgi.environ import Environ
@@ -101,12 +102,13 @@ class HandoffMiddleware:
         self._application = application
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
-        # HTTP/2 frames responses itself and multiplexes them on one connection.
-        is_ours = environ[CAN_TUNNEL] = environ.get("HTTP_VERSION") != "2"
+        response = getattr(start_response, "__self__")  # noqa: B009 - mypy knows no owner
+        # HTTP/2 frames responses itself and multiplexes them on one connection. gunicorn also announces it as
+        # HTTP_VERSION in the environ, but so does any client that sends a field named Version.
+        is_ours = environ[CAN_TUNNEL] = not isinstance(response, HTTP2Response)
         body = self._application(environ, start_response)
         if not is_ours:
             return body
-        response = getattr(start_response, "__self__")  # noqa: B009 - mypy knows no owner
         if not environ["wsgi.input"].drain():
             # The head must announce it, or the client would send its next request into a closing connection.
             response.force_close()

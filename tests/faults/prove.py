@@ -1,4 +1,4 @@
-"""Removes each defence listed in ``mutations`` in a copy of the tree, and checks that its test fails.
+"""Removes each defence of ``mutations`` and ``security_mutations`` in a copy of the tree; its test must then fail.
 
 Run with ``make prove``, or ``python -m tests.faults.prove [WORD ...]`` for the mutations whose test contains a word.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.mutations import MUTATIONS, Edit, Mutation
+from tests.faults.security_mutations import SECURITY_MUTATIONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent.relative_to(REPOSITORY)
@@ -58,6 +59,8 @@ def apply(edit: Edit, folder: Path) -> None:
 
 def tests_of(mutation: Mutation) -> str:
     """Return the test's node id for pytest."""
+    if "/" in mutation.test.partition("::")[0]:
+        return f"tests/{mutation.test}"
     if ".py::" in mutation.test:
         return str(FOLDER / mutation.test)
     name = mutation.test.partition("[")[0]
@@ -107,7 +110,7 @@ def prove(mutation: Mutation) -> Proof:
 def main() -> int:
     """Prove all defences, or those selected by the words; return 1 if a test still passes."""
     words = sys.argv[1:] or [""]
-    chosen = [mutation for mutation in MUTATIONS if any(word in mutation.test for word in words)]
+    chosen = [mutation for mutation in MUTATIONS + SECURITY_MUTATIONS if any(word in mutation.test for word in words)]
     unproved = 0
     with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
         for mutation, proof in zip(chosen, pool.map(prove, chosen), strict=True):

@@ -56,14 +56,16 @@ def threads_of(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def open_streams(running: RunningService, count: int) -> Iterator[tuple[list[socket.socket], Gate]]:
+def open_streams(
+    running: RunningService, count: int, request: bytes = REQUEST
+) -> Iterator[tuple[list[socket.socket], Gate]]:
     """Open streams that pause after their second event until the gate is released."""
     gate = running.simulator.gate().after(2)
     running.simulator.plan(Plan(gate=gate, events=5), times=count)
     with ExitStack() as connections:
         clients = [connections.enter_context(connected(running)) for _ in range(count)]
         for client in clients:
-            client.sendall(REQUEST)
+            client.sendall(request)
         for client in clients:
             receive_until(client, b"response.created")
         assert running.simulator.wait_for(lambda: running.simulator.open_streams == count, timeout=30)
@@ -85,6 +87,15 @@ def test_many_streams_need_few_threads(service: ServiceFactory) -> None:
         gate.release()
         assert are_complete(clients)
         assert recorded(running) == {"completed": 300}
+
+
+def test_no_field_makes_a_stream_occupy_a_thread(service: ServiceFactory) -> None:
+    """A field named Version is not mistaken for gunicorn's own announcement of HTTP/2, whose streams need threads."""
+    running = service(workers=1, arguments=("--threads", "2"))
+    with open_streams(running, 20, head(Version="2", **LENGTH) + BODY) as (clients, gate):
+        assert post(running).status_code == 200
+        gate.release()
+        assert are_complete(clients)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -1,0 +1,19 @@
+"""Defences in ``docs/security.md``, and the test that fails without each of them.
+
+Tests are named as in that page: ``file::test``, relative to ``tests/``. Each one has a row there.
+"""
+
+from __future__ import annotations
+
+from tests.faults.mutations import Edit, Mutation
+
+REQUEST_ADAPTERS = "ocm_wsgi/server/request_adapters.py"
+
+STRANGERS = (
+    Mutation(
+        "relay/test_live.py::test_no_field_makes_a_stream_occupy_a_thread",
+        Edit(REQUEST_ADAPTERS, "not isinstance(response, HTTP2Response)", 'environ.get("HTTP_VERSION") != "2"'),
+    ),
+)
+
+SECURITY_MUTATIONS = STRANGERS
