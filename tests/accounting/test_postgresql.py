@@ -30,8 +30,8 @@ from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.accounts import Accounts
 from ocm_wsgi.users.directory import UserDirectory
 from ocm_wsgi.users.user import User
+from tests.api_requests import post
 from tests.conftest import ServiceFactory
-from tests.views.test_proxy import post
 
 MakeTurn = Callable[..., Turn]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from ocm_wsgi.simulator import Plan
+from tests.api_requests import BODY, LENGTH, connected, head, post
 from tests.conftest import RunningService, ServiceFactory
 from tests.faults.stack import eventually, workers_of
 from tests.relay.test_live import recorded
 from tests.soak.resources import resources_of
-from tests.views.test_proxy import BODY, LENGTH, connected, head, post
 
 CLIENTS = 100
 DEADLINE_SECONDS = 3

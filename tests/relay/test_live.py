@@ -22,9 +22,9 @@ import trustme
 from ocm_wsgi.simulator import Gate, Plan, Simulator
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
+from tests.api_requests import BODY, LENGTH, connected, head, post, read_response, receive_until
 from tests.conftest import ALICE, RunningService, ServiceFactory, start_service
 from tests.faults.stack import GONE_SECONDS
-from tests.views.test_proxy import BODY, LENGTH, connected, head, post, read_response, receive_until
 
 REQUEST = head(**LENGTH) + BODY
 LAST_CHUNK = b"0\r\n\r\n"

@@ -9,6 +9,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -18,11 +19,11 @@ from websockets.frames import CloseCode
 from websockets.sync.client import ClientConnection
 
 from ocm_wsgi.simulator import Gate, Plan
+from tests.api_requests import post
 from tests.conftest import RunningService, ServiceFactory
 from tests.faults.stack import received_until_close
 from tests.relay.test_live import LAST_CHUNK, are_complete, open_streams, poll, workers_of
 from tests.relay.test_tunnel import TIMEOUT, open_websocket, receive_turn, recorded_turns, run_turn, start_turn
-from tests.views.test_proxy import post
 
 STREAMS = 50
 SOCKETS = 20
@@ -134,3 +135,30 @@ def test_killed_worker_cuts_websockets(service: ServiceFactory) -> None:
         assert running.simulator.wait_for(lambda: running.simulator.open_connections == 0, IMMEDIATELY_SECONDS)
         assert time.monotonic() - began < IMMEDIATELY_SECONDS
         assert post(running).status_code == 200
+
+
+def test_open_streams_complete_on_term(service: ServiceFactory) -> None:
+    """TERM lets an open stream complete."""
+    running = service()
+    gate = running.simulator.gate().after(2)
+    running.simulator.plan(Plan(gate=gate))
+    with ThreadPoolExecutor(2) as pool:
+        response = pool.submit(post, running)
+        assert gate.reached.wait(30)
+        stopped = pool.submit(running.stop)
+        gate.release()
+        assert "response.completed" in response.result().text
+        assert stopped.result() == 0
+
+
+@pytest.mark.parametrize("booted", [1, 2, 3, 4])
+def test_stop_while_workers_start(service: ServiceFactory, booted: int) -> None:
+    """TERM stops the service immediately even while workers are starting."""
+    running = service(workers=4)
+    deadline = time.monotonic() + 20
+    while running.log_text().count("Booting worker") < booted:
+        assert time.monotonic() < deadline
+    stopping = time.monotonic()
+    assert running.stop() == 0
+    # A worker that misses the signal delays the stop by the grace period of two minutes.
+    assert time.monotonic() - stopping < 20

@@ -11,12 +11,16 @@ import pytest
 
 from ocm_wsgi.simulator import Simulator
 from tests.conftest import RunningService, ServiceFactory, start_service
-from tests.views import test_proxy
-from tests.views.test_proxy import running  # noqa: F401 - a fixture of the tests that are run again
+from tests.relay.test_shutdown import test_open_streams_complete_on_term  # noqa: F401 - run again
+from tests.views import test_proxy, test_proxy_bodies
+from tests.views.conftest import running  # noqa: F401 - a fixture of the tests that are run again
+from tests.views.test_request_log import test_one_log_line_per_request  # noqa: F401 - run again
 
 THREADS = ("--worker-class", "gthread")
 
-globals().update({name: test for name, test in vars(test_proxy).items() if name.startswith("test_")})
+for module in (test_proxy, test_proxy_bodies):
+    globals().update({name: test for name, test in vars(module).items() if name.startswith("test_")})
+del test_other_wsgi_servers_work  # type: ignore[name-defined]  # noqa: F821 - from test_proxy, without gunicorn
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,81 @@
+"""The owner's credential and upstream's state, as clients of the API notice them."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+from ocm_wsgi.simulator import Simulator
+from tests.api_requests import (
+    error_of,
+    post,
+)
+from tests.conftest import ServiceFactory
+
+
+def test_unusable_credential(service: ServiceFactory) -> None:
+    """The service runs without a usable credential, and its errors name the cause."""
+    running = service(credential=None, workers=1)
+    for content, status, expected_words in (
+        (None, 503, "credential"),
+        ("{", 503, "credential"),
+        ("[]", 503, "credential"),
+        ('{"auth_mode": "bedrockApiKey"}', 400, "owner"),
+    ):
+        if content is not None:
+            running.credential_path.write_text(content)
+        response = post(running)
+        assert response.status_code == status
+        assert expected_words in error_of(response.content)["message"]
+    assert running.simulator.requests == []
+
+
+def test_a_credential_that_appears_and_changes(service: ServiceFactory) -> None:
+    """A credential is loaded when it appears, and each change takes effect at the next request."""
+    running = service(credential=None)
+    assert post(running).status_code == 503
+    for account in ("acct-first", "acct-second"):
+        fresh = running.credential_path.with_suffix(".new")
+        fresh.write_text(json.dumps(running.simulator.credential(account=account)))
+        fresh.replace(running.credential_path)
+        for _ in range(4):
+            assert post(running).status_code == 200
+            assert running.simulator.requests[-1].field("chatgpt-account-id") == account
+    running.credential_path.unlink()
+    assert post(running).status_code == 503
+
+
+def test_40_requests_over_4_workers_make_one_refresh(service: ServiceFactory, simulator: Simulator) -> None:
+    """An expired access token is refreshed once, however many requests need it."""
+    running = service(credential=simulator.credential(expires_in=-60), workers=4)
+    with ThreadPoolExecutor(40) as pool:
+        responses = list(pool.map(lambda _: post(running), range(40)))
+    assert [response.status_code for response in responses] == [200] * 40
+    assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"]
+
+
+def test_upstream_401_does_not_reach_the_client(service: ServiceFactory, simulator: Simulator) -> None:
+    """A revoked access token is refreshed and the request is retried; the client notices nothing."""
+    running = service()
+    simulator.expire()
+    assert post(running).status_code == 200
+    assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"]
+
+
+def test_revoked_credential_needs_the_owner(service: ServiceFactory, simulator: Simulator) -> None:
+    """If the credential cannot be refreshed, the error says that the owner must act, and is not a 401."""
+    running = service()
+    simulator.revoke_all()
+    response = post(running)
+    assert response.status_code == 400
+    assert "owner" in error_of(response.content)["message"]
+
+
+def test_unreachable_upstream(service: ServiceFactory, simulator: Simulator) -> None:
+    """The client gets a 502 with one clear sentence, and the reason is logged."""
+    running = service(workers=1)
+    simulator.stop()
+    response = post(running)
+    assert response.status_code == 502
+    assert error_of(response.content)["message"] == "OpenAI cannot be reached."
+    assert "ConnectionRefusedError" in running.log_text() or "Connection refused" in running.log_text()
