@@ -23,7 +23,7 @@ from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
-from ocm_wsgi.storage.schema import get_meta
+from ocm_wsgi.storage.schema import SCHEMA_VERSION, get_meta
 
 THREADS = 4
 # The least number of turns that `torture` records.
@@ -95,7 +95,7 @@ def create(state_path: Path, count: str) -> None:
     def work() -> None:
         database = open_database(state_path)
         with database.read() as connection:
-            assert get_meta(connection, "schema_version") == "1"
+            assert get_meta(connection, "schema_version") == str(SCHEMA_VERSION)
         database.close()
 
     print(_together(int(count), work), flush=True)

@@ -5,6 +5,7 @@ Every function takes a connection and leaves transactions to its caller.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from ocm_wsgi.accounting.turn_record import Record, completed
+from ocm_wsgi.protocol.responses.turn import Usage
 from ocm_wsgi.quota.limits import DAY_SECONDS, HOUR_SECONDS, Totals
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.driver_cursor import DriverCursor
@@ -26,8 +28,8 @@ Dimension = Literal["user", "credential", "model", "service_tier", "context_wind
 LATE_SECONDS = 300
 
 _KEY = ("user", "hour", "credential", "model", "service_tier", "context_window", "week_start")
-_TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cache_write_tokens")
-_COUNTS = ("turns", "turns_without_usage", "turns_unpriced", *_TOKENS, "cost_micro_usd")
+_USAGE = tuple(field.name for field in dataclasses.fields(Usage))
+_COUNTS = ("turns", "turns_without_usage", "turns_unpriced", "turns_estimated", *_USAGE, "cost_micro_usd")
 _COLUMNS = _KEY + _COUNTS
 
 
@@ -35,20 +37,32 @@ _COLUMNS = _KEY + _COUNTS
 class Counts:
     """Sums over some turns.
 
-    ``input_tokens`` include those read from and written to the cache, ``output_tokens`` include reasoning.
+    The units are those of ``Usage``: ``input_tokens`` include those read from and written to the cache,
+    ``output_tokens`` include reasoning.
 
-    :ivar turns_without_usage: turns whose usage upstream did not report; they add nothing to the tokens.
+    :ivar turns_without_usage: turns whose usage is unknown, and was not estimated; they add nothing to the tokens.
     :ivar turns_unpriced: turns of a model without a price; their tokens are counted, but they add nothing to the cost.
+    :ivar turns_estimated: turns whose usage is our estimate; tokens and cost include it.
     """
 
     turns: int = 0
     turns_without_usage: int = 0
     turns_unpriced: int = 0
+    turns_estimated: int = 0
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
+    image_input_tokens: int = 0
+    image_cached_tokens: int = 0
+    image_output_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_cached_tokens: int = 0
+    audio_output_tokens: int = 0
+    media_ms: int = 0
+    characters: int = 0
+    items: int = 0
     cost_micro_usd: int = 0
 
 
@@ -205,8 +219,8 @@ def _key(record: Record) -> tuple[Any, ...]:
 def _counts(record: Record) -> tuple[int, ...]:
     """Return the values of ``_COUNTS``."""
     has_usage, cost = record["input_tokens"] is not None, record["cost_micro_usd"]
-    tokens = (record[name] or 0 for name in _TOKENS)
-    return 1, int(not has_usage), int(has_usage and cost is None), *tokens, cost or 0
+    usage = (record[name] or 0 for name in _USAGE)
+    return 1, int(not has_usage), int(has_usage and cost is None), int(record["estimated"]), *usage, cost or 0
 
 
 def _group(dimension: Dimension, utc_offset_seconds: int) -> sa.ColumnElement[Any]:

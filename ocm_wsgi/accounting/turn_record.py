@@ -36,6 +36,7 @@ _DEFAULTS: Record = {
     "duration_ms": 0,
     "request_id": "",
     "error_code": "",
+    "estimated": False,
 }
 
 
@@ -71,7 +72,7 @@ def completed(record: Record) -> Record | None:
 def _bounded(value: Any) -> Any:
     if isinstance(value, str):
         return _bounded_text(value)
-    return value if value is None else min(max(int(value), 0), MAX_NUMBER)
+    return value if value is None or isinstance(value, bool) else min(max(int(value), 0), MAX_NUMBER)
 
 
 def _bounded_text(text: str) -> str:

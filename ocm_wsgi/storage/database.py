@@ -17,19 +17,16 @@ from typing import Any
 import filelock
 import sqlalchemy as sa
 
-from ocm_wsgi.errors import StateError, StateTooNew
+from ocm_wsgi.errors import StateError
+from ocm_wsgi.storage.creation import create_schema
 from ocm_wsgi.storage.driver_cursor import DriverCursor
 from ocm_wsgi.storage.per_process import PerProcess
-from ocm_wsgi.storage.schema import SCHEMA_VERSION, get_meta, metadata, set_meta
 
 #: How long a writer waits for another process's transaction.
 BUSY_TIMEOUT_SECONDS = 5.0
 
 #: How long the first use in a process waits for another process that is creating the schema.
 CREATION_TIMEOUT_SECONDS = 30.0
-
-# Any constant works, as long as nothing else in the PostgreSQL database uses it.
-_ADVISORY_LOCK = 0x6F636D
 
 _UNUSABLE = "The state database cannot be used at the moment."
 
@@ -153,7 +150,7 @@ class _Process:
         engine = _sqlite_engine(self._url) if self._url.get_backend_name() == "sqlite" else _server_engine(self._url)
         try:
             with self._creation_lock():
-                _create_schema(engine)
+                create_schema(engine)
         except (OSError, filelock.Timeout) as exc:
             engine.dispose()
             raise StateError(_UNUSABLE, detail=str(exc)) from exc
@@ -259,43 +256,3 @@ def _create_private_file(path: Path) -> None:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except OSError as exc:
         raise StateError("The state database cannot be created.", detail=str(exc)) from exc
-
-
-def _create_schema(engine: sa.Engine) -> None:
-    """Create the schema, or the tables that an earlier release did not have.
-
-    :raises StateTooNew: a newer release has created the schema.
-    """
-    version = _stored_version(engine)
-    if version is None or (version == SCHEMA_VERSION and _lacks_tables(engine)):
-        if engine.dialect.name == "sqlite":
-            _turn_on_wal(engine)
-        with engine.connect().execution_options(ocm_writes=True) as connection, connection.begin():
-            if engine.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-            metadata.create_all(connection)
-            set_meta(connection, "schema_version", str(SCHEMA_VERSION))
-    elif version > SCHEMA_VERSION:
-        raise StateTooNew(
-            f"The state database was created by a newer release of ocm-wsgi (schema {version}; this release knows "
-            f"{SCHEMA_VERSION}). Install that release again, or use another database_url."
-        )
-
-
-def _turn_on_wal(engine: sa.Engine) -> None:
-    # Must happen outside any transaction, and so bypasses SQLAlchemy.
-    with contextlib.closing(engine.raw_connection()) as connection:
-        connection.cursor().execute("PRAGMA journal_mode = WAL")
-
-
-def _lacks_tables(engine: sa.Engine) -> bool:
-    with engine.connect() as connection:
-        return not metadata.tables.keys() <= set(sa.inspect(connection).get_table_names())
-
-
-def _stored_version(engine: sa.Engine) -> int | None:
-    with engine.connect() as connection:
-        if not sa.inspect(connection).has_table("meta"):
-            return None
-        version = get_meta(connection, "schema_version")
-        return None if version is None else int(version)

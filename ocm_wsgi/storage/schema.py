@@ -10,8 +10,9 @@ import functools
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-#: Incremented when a column or its meaning changes, not when a table is added.
-SCHEMA_VERSION = 1
+#: Incremented when a column or its meaning changes, not when a table is added. Every column that is added to a table
+#: may be null or has a server default: during a reload, workers of the earlier release still write rows without it.
+SCHEMA_VERSION = 2
 
 metadata = sa.MetaData()
 
@@ -34,7 +35,7 @@ user = sa.Table(
     sa.Column("updated_at", sa.Double, nullable=False),
 )
 
-# The fields of protocol.responses.turn.Turn. Token columns are null if upstream reported no usage, which is not zero.
+# The fields of protocol.responses.turn.Turn. The columns of its usage are null if that is unknown, which is not zero.
 turn = sa.Table(
     "turn",
     metadata,
@@ -51,6 +52,16 @@ turn = sa.Table(
     sa.Column("output_tokens", sa.BigInteger),
     sa.Column("reasoning_tokens", sa.BigInteger),
     sa.Column("cache_write_tokens", sa.BigInteger),
+    sa.Column("image_input_tokens", sa.BigInteger),
+    sa.Column("image_cached_tokens", sa.BigInteger),
+    sa.Column("image_output_tokens", sa.BigInteger),
+    sa.Column("audio_input_tokens", sa.BigInteger),
+    sa.Column("audio_cached_tokens", sa.BigInteger),
+    sa.Column("audio_output_tokens", sa.BigInteger),
+    sa.Column("media_ms", sa.BigInteger),
+    sa.Column("characters", sa.BigInteger),
+    sa.Column("items", sa.BigInteger),
+    sa.Column("estimated", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("cost_micro_usd", sa.BigInteger),
     sa.Column("transport", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
@@ -81,11 +92,21 @@ turn_hour = sa.Table(
     sa.Column("turns", sa.BigInteger, nullable=False),
     sa.Column("turns_without_usage", sa.BigInteger, nullable=False),
     sa.Column("turns_unpriced", sa.BigInteger, nullable=False),
+    sa.Column("turns_estimated", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("input_tokens", sa.BigInteger, nullable=False),
     sa.Column("cached_tokens", sa.BigInteger, nullable=False),
     sa.Column("output_tokens", sa.BigInteger, nullable=False),
     sa.Column("reasoning_tokens", sa.BigInteger, nullable=False),
     sa.Column("cache_write_tokens", sa.BigInteger, nullable=False),
+    sa.Column("image_input_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("image_cached_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("image_output_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("audio_input_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("audio_cached_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("audio_output_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("media_ms", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("characters", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("items", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("cost_micro_usd", sa.BigInteger, nullable=False),
     sa.Index("turn_hour_by_hour", "hour"),
     sqlite_with_rowid=False,

@@ -21,9 +21,10 @@ import sqlalchemy as sa
 from ocm_wsgi.accounting import history, queries
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.spool import Spool
+from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
-from ocm_wsgi.protocol.responses.turn import Turn
+from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
@@ -164,6 +165,34 @@ def test_schema_created_concurrently(server: Server) -> None:
     with database.read() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(db.event)) == 8
     database.close()
+
+
+def test_schema_of_version_1(server: Server, make_turn: MakeTurn) -> None:
+    """Workers that start at the same time add the columns that an earlier release's database lacks once."""
+    url = server.url
+    with contextlib.closing(Database(url)) as database, database.write() as connection:
+        for table in (db.turn, db.turn_hour):
+            for column in table.columns:
+                if column.server_default is not None or column.name in ("image_input_tokens", "items"):
+                    connection.execute(sa.text(f"ALTER TABLE {table.name} DROP COLUMN {column.name}"))
+        db.set_meta(connection, "schema_version", "1")
+    start = threading.Barrier(4)
+
+    def record(number: int) -> Turn:
+        turn = make_turn(id=f"t{number}", usage=Usage(1, 0, 2, items=3), estimated=number % 2 == 0)
+        with contextlib.closing(Database(url)) as database:
+            start.wait()
+            with database.write_directly() as cursor:
+                queries.store_records(cursor, [record_of(turn)])
+        return turn
+
+    with ThreadPoolExecutor(4) as pool:
+        recorded = list(pool.map(record, range(4)))
+    with contextlib.closing(Database(url)) as database:
+        assert sorted(history.turns(database, history.TurnFilter()).turns, key=lambda turn: turn.id) == recorded
+        with database.read() as connection:
+            (total,) = queries.sums(connection, None, None, (), user=None, utc_offset_seconds=0)
+    assert (total.counts.turns, total.counts.turns_estimated, total.counts.items) == (4, 2, 12)
 
 
 def test_pages(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:

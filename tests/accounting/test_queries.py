@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 import pytest
@@ -36,13 +36,14 @@ turns = st.builds(
     service_tier=st.sampled_from(["default", "flex"]),
     context_window=st.sampled_from([0, 272_000]),
     week_start=st.sampled_from([None, START]),
-    usage=st.none() | st.builds(Usage, tokens, tokens, tokens, tokens, tokens),
+    usage=st.none() | st.builds(Usage, *[tokens] * 14),
     cost_micro_usd=st.none() | tokens,
     transport=st.just("sse"),
     status=st.just("completed"),
     http_status=st.just(200),
     first_byte_ms=st.just(1),
     duration_ms=st.just(2),
+    estimated=st.booleans(),
 )
 batches = st.lists(st.lists(turns, max_size=10), max_size=5)
 
@@ -50,9 +51,15 @@ batches = st.lists(st.lists(turns, max_size=10), max_size=5)
 def counts_of(turn: Turn) -> Counts:
     """Return what one turn adds to the sums."""
     usage = turn.usage or Usage(0, 0, 0)
-    tokens: tuple[int, int, int, int] = astuple(usage)
     unpriced = int(turn.usage is not None and turn.cost_micro_usd is None)
-    return Counts(1, int(turn.usage is None), unpriced, *tokens, turn.cost_micro_usd or 0)
+    return Counts(
+        1,
+        int(turn.usage is None),
+        unpriced,
+        int(turn.estimated),
+        **asdict(usage),
+        cost_micro_usd=turn.cost_micro_usd or 0,
+    )
 
 
 def total(found: list[Turn]) -> Counts:

@@ -10,10 +10,11 @@ from ocm_wsgi.accounting.turn_record import MAX_NUMBER, MAX_TEXT_LENGTH, complet
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
 
 
-@pytest.mark.parametrize("usage", [None, Usage(1, 2, 3, 4, 5), Usage(0, 0, 0)])
-def test_record_of_round_trip(make_turn: Callable[..., Turn], usage: Usage | None) -> None:
+@pytest.mark.parametrize("usage", [None, Usage(*range(1, 15)), Usage(0, 0, 0)])
+@pytest.mark.parametrize("estimated", [False, True])
+def test_record_of_round_trip(make_turn: Callable[..., Turn], usage: Usage | None, estimated: bool) -> None:
     """A turn is restored unchanged; unknown usage is not zero usage."""
-    turn = make_turn(usage=usage, week_start=1_772_000_000, started_at=1.25)
+    turn = make_turn(usage=usage, week_start=1_772_000_000, started_at=1.25, estimated=estimated)
     assert turn_of(record_of(turn)) == turn
 
 
@@ -42,7 +43,7 @@ def test_completed_of_another_release() -> None:
     """Fields that an older release lacks get defaults, and unknown fields of a newer one are dropped."""
     record = completed({"id": "1", "started_at": 5.0, "input_tokens": 7, "colour": "red"})
     assert record is not None
-    assert turn_of(record).usage == Usage(7, 0, 0)
+    assert (turn_of(record).usage, turn_of(record).estimated) == (Usage(7, 0, 0), False)
     assert "colour" not in record
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from ocm_wsgi.errors import StateError, StateTooNew
 from ocm_wsgi.storage.database import Database
-from ocm_wsgi.storage.schema import add_event, event, get_meta, meta, set_meta, user
+from ocm_wsgi.storage.schema import SCHEMA_VERSION, add_event, event, get_meta, meta, set_meta, user
 
 
 def test_database_unused(database: Database, state_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_database_of_an_earlier_release(database: Database, state_path: Path) ->
 def test_database_newer_schema(database: Database) -> None:
     """A database of a newer release is refused; the message names both versions and a solution."""
     with database.write() as connection:
-        set_meta(connection, "schema_version", "2")
+        set_meta(connection, "schema_version", str(SCHEMA_VERSION + 1))
     database.close()
-    with pytest.raises(StateTooNew, match=r"schema 2; this release knows 1.*database_url"), database.read():
+    with pytest.raises(StateTooNew, match=r"schema 3; this release knows 2.*database_url"), database.read():
         pass
 
 

@@ -20,7 +20,9 @@ TurnStatus = Literal["completed", "incomplete", "failed", "cut", "error"]
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one turn, as counted by OpenAI. All are integers, at least 0.
+    """What one turn used, as counted by OpenAI or, for an estimated turn, by us. All are integers, at least 0.
+
+    Tokens of images and audio are parts of the input and the output: text is what remains of these.
 
     :ivar input_tokens: all input, cached included.
     :ivar cached_tokens: the part of the input that came from the prompt cache.
@@ -28,6 +30,13 @@ class Usage:
     :ivar reasoning_tokens: the part of the output that was reasoning.
     :ivar cache_write_tokens: the part of the input that was written to the prompt cache; newer models bill it
         separately.
+    :ivar image_input_tokens: the part of the input that was images; ``image_cached_tokens`` is the cached part of it.
+    :ivar image_output_tokens: the part of the output that was images.
+    :ivar audio_input_tokens: the part of the input that was audio; ``audio_cached_tokens`` is the cached part of it.
+    :ivar audio_output_tokens: the part of the output that was audio.
+    :ivar media_ms: audio or video that is billed by its length, in milliseconds.
+    :ivar characters: text that is billed by its length.
+    :ivar items: what is billed by the piece: images, searches, calls of hosted tools.
     """
 
     input_tokens: int
@@ -35,6 +44,15 @@ class Usage:
     output_tokens: int
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
+    image_input_tokens: int = 0
+    image_cached_tokens: int = 0
+    image_output_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_cached_tokens: int = 0
+    audio_output_tokens: int = 0
+    media_ms: int = 0
+    characters: int = 0
+    items: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,7 @@ class Turn:
     :ivar cost_micro_usd: millionths of a US dollar, or ``None`` for a model without a price.
     :ivar first_byte_ms: from the request's arrival to the first byte of upstream's response.
     :ivar http_status: of the response that the client received.
+    :ivar estimated: whether the usage is our estimate, because upstream did not report it.
     """
 
     id: str
@@ -87,3 +106,4 @@ class Turn:
     duration_ms: int
     request_id: str = ""
     error_code: str = ""
+    estimated: bool = False
