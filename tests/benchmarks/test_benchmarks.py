@@ -24,7 +24,7 @@ from benchmarks.measures import Measurement
 from benchmarks.processes import ProcessTree
 from benchmarks.responses import ChunkedBody, Damaged, Events, StreamedResponse, TurnResponse
 from benchmarks.rewritten import RewrittenResponse, RewrittenTurn
-from ocm_wsgi.protocol.responses.request import response_create
+from ocm_wsgi.protocol.websocket.client_messages import response_create
 from ocm_wsgi.protocol.websocket.frames import CLOSE, TEXT, FrameParser, close_of, unmask
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""Reads the model and the service tier out of a request body or a ``response.create`` message. Pure; no I/O.
+"""Reads the model and the service tier out of a request body, or other members out of a message. Pure; no I/O.
 
 A body may have any size and is never held whole. A small one is parsed; a larger one is scanned once for members of
 its top-level object, in constant memory.
@@ -7,17 +7,14 @@ its top-level object, in constant memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 from ocm_wsgi.protocol.http.content_coding import DecodingError, decoder_for
 from ocm_wsgi.protocol.responses.outcome import label, parse_json
 
 #: No request, be it a body or a message, is decoded beyond this size.
 DECODED_LIMIT_BYTES = 128 * 1024 * 1024
-
-_CREATE_TYPE = "response.create"
 
 # Up to this size a body is parsed, which is exact and takes a few milliseconds.
 _PARSED_BYTES = 1024 * 1024
@@ -26,7 +23,6 @@ _PARSED_BYTES = 1024 * 1024
 _SCAN_STEPS = 1_000_000
 _LONGEST_TOKEN = 512
 
-_MEMBERS = ("model", "service_tier")
 _QUOTE_OR_BRACKET = re.compile(rb'["{}\[\]]')
 _PUNCTUATION = re.compile(rb'["{}\[\]:,]')
 
@@ -42,80 +38,49 @@ class RequestFacts:
     service_tier: str | None = None
 
 
-@dataclass(frozen=True)
-class ResponseCreate:
-    """A WebSocket message that asks for a turn.
-
-    :ivar facts: all ``None`` if the message could not be read.
-    :ivar is_prewarm: nothing is to be generated (``"generate": false``). Always ``False`` above 1 MiB, where the
-        message is not parsed.
-    """
-
-    facts: RequestFacts
-    is_prewarm: bool = False
-
-
 def request_facts(blocks: Iterable[bytes], content_encoding: str = "") -> RequestFacts:
     """Return what the body of a request asks for.
-
-    If a member is repeated the last one counts, as in most JSON parsers.
 
     :param blocks: the body, in blocks of any size, read to the end; at most tens of KiB each keep memory use small.
     :param content_encoding: the body's ``Content-Encoding``; a body that cannot be decoded has no facts.
     """
+    try:
+        members = top_level_members(_decoded(blocks, content_encoding), ("model", "service_tier"))
+    except DecodingError:
+        return RequestFacts()
+    return RequestFacts() if members is None else facts_of(members)
+
+
+def top_level_members(blocks: Iterable[bytes], names: Collection[str]) -> Mapping[str, object] | None:
+    """Return the members of a JSON object that have one of these names, without those that are absent.
+
+    If a member is repeated the last one counts, as in most JSON parsers. Above 1 MiB only strings and literals are
+    returned.
+
+    :return: ``None`` if the document is no JSON object, or too intricate to be read in time.
+    :raises DecodingError: raised by ``blocks``.
+    """
     small = bytearray()
     scanner: _Scanner | None = None
     try:
-        for block in _decoded(blocks, content_encoding):
+        for block in blocks:
             if scanner is None and len(small) + len(block) > _PARSED_BYTES:
-                scanner = _Scanner()
+                scanner = _Scanner(names)
                 scanner.feed(bytes(small))
             if scanner is None:
                 small += block
             else:
                 scanner.feed(block)
-    except (DecodingError, _TooIntricate):
-        return RequestFacts()
-    if scanner is not None:
-        return _facts(scanner.members)
-    body = parse_json(small)
-    return _facts(body) if isinstance(body, dict) else RequestFacts()
-
-
-def response_create(blocks: Iterable[bytes]) -> ResponseCreate | None:
-    """Return what a client's WebSocket message asks for, or ``None`` if it is certainly not a ``response.create``.
-
-    Above 1 MiB every message counts as a ``response.create``: clients send nothing else of that size.
-
-    :param blocks: the message, unmasked and decompressed, read to the end. Iterating may raise ``DecodingError``.
-    """
-    remaining = iter(blocks)
-    small = bytearray()
-    try:
-        for block in remaining:
-            small += block
-            if len(small) > _PARSED_BYTES:
-                facts = request_facts(chain((bytes(small),), remaining))
-                for _ in remaining:
-                    # The decompressor must see the whole message, even if the scan gave up.
-                    pass
-                return ResponseCreate(facts)
-    except DecodingError:
-        return ResponseCreate(RequestFacts())
-    return _parsed_create(bytes(small))
-
-
-def _parsed_create(text: bytes) -> ResponseCreate | None:
-    members = parse_json(text)
-    if not isinstance(members, dict):
-        return ResponseCreate(RequestFacts())
-    # We and upstream may read a repeated member differently, so the type must not appear anywhere in the text either.
-    if members.get("type") != _CREATE_TYPE and _CREATE_TYPE.encode() not in text:
+    except _TooIntricate:
         return None
-    return ResponseCreate(_facts(members), is_prewarm=members.get("generate") is False)
+    if scanner is not None:
+        return scanner.members
+    body = parse_json(small)
+    return {name: body[name] for name in names if name in body} if isinstance(body, dict) else None
 
 
-def _facts(members: dict[str, object]) -> RequestFacts:
+def facts_of(members: Mapping[str, object]) -> RequestFacts:
+    """Return the facts in the members ``model`` and ``service_tier``."""
     return RequestFacts(label(members.get("model")), label(members.get("service_tier")))
 
 
@@ -138,15 +103,17 @@ class _TooIntricate(ValueError):
 
 
 class _Scanner:
-    """Collects the members in ``_MEMBERS`` of a top-level JSON object that is fed in pieces.
+    """Collects some members of a top-level JSON object that is fed in pieces.
 
     Assumes that the body is JSON. The result for any other body is of no use, but upstream refuses such a body anyway.
 
+    :param names: of the members.
     :ivar members: the values found that are strings or literals.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Collection[str]) -> None:
         self.members: dict[str, object] = {}
+        self._names = names
         self._depth = 0
         self._in_string = False
         self._backslashes = 0
@@ -207,7 +174,7 @@ class _Scanner:
         self._token.clear()
 
     def _end_member(self) -> None:
-        if self._key in _MEMBERS:
+        if self._key is not None and self._key in self._names:
             self.members[self._key] = parse_json(self._token)
         self._key = None
         self._token.clear()

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocm_wsgi.protocol.http.content_coding import DecodingError
-from ocm_wsgi.protocol.responses.request import DECODED_LIMIT_BYTES, ResponseCreate, response_create
+from ocm_wsgi.protocol.responses.request import DECODED_LIMIT_BYTES
+from ocm_wsgi.protocol.websocket.client_messages import ResponseCreate, response_create
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater
 from ocm_wsgi.protocol.websocket.frames import CLOSE, MESSAGE_TOO_BIG, PROTOCOL_ERROR, FrameParser, FrameSlice, unmask
 

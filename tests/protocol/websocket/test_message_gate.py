@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Opcode
 
-from ocm_wsgi.protocol.responses.request import RequestFacts, ResponseCreate, response_create
+from ocm_wsgi.protocol.responses.request import RequestFacts
+from ocm_wsgi.protocol.websocket.client_messages import ResponseCreate, response_create
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage, MessageGate, Violation
 from tests.websocket_peers import DEFLATES, SPLITS, Peer, Split
