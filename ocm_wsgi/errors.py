@@ -14,6 +14,7 @@ The tree, grouped by what can be done about the error::
     ├── AuthenticationFailed        401  the client must send a valid bearer token
     ├── AdminOnly                   403
     ├── NotFound                    404
+    ├── MethodNotSupported          405
     ├── SignInThrottled             429  too many failed sign-ins to the dashboard
     ├── TooManyConcurrent           429  the user has too many concurrent turns
     ├── UsageLimitReached           429  a limit of the user, or the owner's reserve
@@ -170,6 +171,21 @@ class NotFound(OcmError):
     status = 404
     error_type = "invalid_request_error"
     code = "not_found"
+
+
+class MethodNotSupported(OcmError):
+    """The path exists, but not for this method.
+
+    :param allowed: the methods that it has, sent as ``Allow`` (RFC 9110 section 15.5.6).
+    """
+
+    status = 405
+    error_type = "invalid_request_error"
+    code = "method_not_supported"
+
+    def __init__(self, message: str, allowed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.response_fields = {"Allow": ", ".join(allowed)}
 
 
 class SignInThrottled(OcmError):

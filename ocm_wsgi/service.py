@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ocm_wsgi.accounting.ledger import Ledger
@@ -11,7 +12,8 @@ from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.config import Config
-from ocm_wsgi.credentials import CredentialSource, Refresher
+from ocm_wsgi.credentials import CredentialSource, Mode, Refresher
+from ocm_wsgi.protocol.endpoints.table import CHATGPT, PLATFORM, EndpointTable
 from ocm_wsgi.relay.disconnects import DisconnectMonitor
 from ocm_wsgi.reporting import prometheus
 from ocm_wsgi.storage.database import Database
@@ -30,6 +32,7 @@ class Service:
     config: Config
     database: Database
     credentials: CredentialSource
+    endpoints: Mapping[Mode, EndpointTable]
     users: UserDirectory
     admission: Admission
     upstream: Upstream
@@ -61,6 +64,7 @@ class Service:
             config=config,
             database=database,
             credentials=credentials,
+            endpoints={Mode.CHATGPT: CHATGPT, Mode.API_KEY: PLATFORM},
             users=UserDirectory(config.users, database),
             admission=Admission(config, database, window_history),
             upstream=Upstream(

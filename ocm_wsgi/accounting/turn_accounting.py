@@ -1,6 +1,6 @@
 """Accounting of a turn: observes its response as it passes, prices it, and records it before the client gets its end.
 
-Decides what counts as a turn and when it is recorded. The observer parses the bytes, and the ledger writes the record.
+Decides when it is recorded. The observer parses the bytes, and the ledger writes the record.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ocm_wsgi.accounting.pricing import Override
 from ocm_wsgi.accounting.recorder import Durability, OnRecorded
 from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.accounting.window_history import WindowHistory
+from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.responses.observer import Observer, observer_for
@@ -26,17 +27,6 @@ from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Outcome, Transport, Turn
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
-
-#: Endpoints where a POST runs a model, and so costs something. No other endpoint does.
-TURN_ENDPOINTS = frozenset({"responses", "responses/compact", "chat/completions", "completions", "embeddings"})
-
-
-def is_turn(endpoint: str) -> bool:
-    """Return whether a POST to an endpoint is a turn.
-
-    :param endpoint: the decoded path after ``/v1/``.
-    """
-    return endpoint in TURN_ENDPOINTS
 
 
 def nothing_to_release() -> None:
@@ -51,6 +41,7 @@ class TurnRequest:
     :ivar started: the same moment on the monotonic clock.
     :ivar request_id: the client's ID for the request, or ``""``.
     :ivar release: releases what admission reserved for the turn; calling it again does nothing.
+    :ivar family: how the endpoint reports the turn's usage.
     """
 
     user: str
@@ -60,6 +51,7 @@ class TurnRequest:
     started: float
     request_id: str = ""
     release: Callable[[], None] = nothing_to_release
+    family: Family = "responses"
 
 
 class Accounting:

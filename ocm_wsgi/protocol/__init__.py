@@ -1,5 +1,5 @@
-"""HTTP, WebSocket and the Responses API without I/O: octets in, values out."""
+"""HTTP, WebSocket, the table of endpoints and the Responses API without I/O: octets in, values out."""
 
 from __future__ import annotations
 
-__all__ = ["http", "responses", "websocket"]
+__all__ = ["endpoints", "http", "responses", "websocket"]

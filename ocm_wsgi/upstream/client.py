@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 from ocm_wsgi.credentials import Credential, CredentialSource, Mode
 from ocm_wsgi.errors import (
     CredentialRejected,
-    EndpointUnavailable,
+    CredentialUnavailable,
     UpstreamCut,
     UpstreamError,
     UpstreamTimeout,
@@ -41,9 +41,6 @@ CONNECT_TIMEOUT_SECONDS = 15.0
 SILENCE_TIMEOUT_SECONDS = 1200.0
 #: For the response to an opening handshake, which is either immediate or missing; Codex itself waits for 15 s.
 HANDSHAKE_TIMEOUT_SECONDS = 30.0
-
-# On OpenAI's platform only; the backend for ChatGPT sign-ins has no such endpoint.
-_PLATFORM_ONLY = frozenset({"chat/completions"})
 
 
 @dataclass(frozen=True)
@@ -143,22 +140,27 @@ class Upstream:
         self._timeout = (CONNECT_TIMEOUT_SECONDS, silence_timeout_seconds)
         self._handshake_timeout = (CONNECT_TIMEOUT_SECONDS, handshake_timeout_seconds)
 
-    def open(self, request: ClientRequest) -> UpstreamResponse:
+    def open(self, request: ClientRequest, credential: Credential | None = None) -> UpstreamResponse:
         """Send a request and return its response as soon as the head has arrived.
 
         A 401 concerns the owner's credential and never the client: the request is retried once with a replacement of
-        the credential, if there is one.
+        the credential, if there is one. That has the same mode: the request was allowed for this mode only.
 
+        :param credential: the current one if omitted.
         :raises CredentialError: there is no credential, or upstream accepts none that we have.
         :raises UpstreamError: there was no valid response.
-        :raises BadRequest: the endpoint does not exist for this kind of credential.
         """
-        credential = self._credentials.current()
+        credential = credential or self._credentials.current()
         response = self._send(request, credential)
         if response.status != requests.codes.unauthorized:
             return response
         response.close()
-        response = self._send(request, self._credentials.replacement(credential))
+        replacement = self._credentials.replacement(credential)
+        if replacement.mode is not credential.mode:
+            raise CredentialUnavailable(
+                "The service has just been signed in differently. Try again.", retry_after_seconds=1
+            )
+        response = self._send(request, replacement)
         if response.status != requests.codes.unauthorized:
             return response
         response.close()
@@ -172,11 +174,6 @@ class Upstream:
         self._adapter.close()
 
     def _send(self, request: ClientRequest, credential: Credential) -> UpstreamResponse:
-        if credential.mode is Mode.CHATGPT and request.target.endpoint in _PLATFORM_ONLY:
-            raise EndpointUnavailable(
-                f"/v1/{request.target.endpoint} needs an OpenAI API key; this service is signed in with ChatGPT. "
-                "Use /v1/responses."
-            )
         try:
             return self._send_once(request, credential)
         except requests.RequestException as exc:

@@ -79,7 +79,8 @@ def websocket() -> Response:
     _require_ticket()
     service = current_service()
     target = api_target(API_PREFIX + ENDPOINT)
-    return open_websocket(service, _refuse, target, client_fields(request.environ), g.request_log)
+    credential = service.credentials.current()
+    return open_websocket(service, credential, _refuse, target, client_fields(request.environ), g.request_log)
 
 
 def _refuse() -> User:

@@ -9,12 +9,14 @@ from functools import partial
 from flask import Flask, Response, g, request
 from werkzeug.routing import PathConverter, Rule
 
-from ocm_wsgi.accounting.turn_accounting import TurnRequest, is_turn
+from ocm_wsgi.accounting.turn_accounting import TurnRequest
+from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET, Family
 from ocm_wsgi.protocol.http.bearer import refuse_api_key_fields
 from ocm_wsgi.protocol.http.fields import Fields, value_of
 from ocm_wsgi.protocol.http.targets import ApiTarget, api_target
-from ocm_wsgi.protocol.responses.request import request_facts
+from ocm_wsgi.protocol.responses.request import RequestFacts, request_facts
 from ocm_wsgi.relay.disconnects import Watch
+from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import ClientRequest
@@ -66,8 +68,13 @@ def relay(rest: str) -> Response:
     log.user = user.name
     target = api_target(request_target(environ), host=value_of(fields, "host"))
     log.path = f"/v1/{target.path}"
-    if wants_websocket(environ):
-        return open_websocket(service, partial(authenticate, service, fields), target, fields, log)
+    credential = service.credentials.current()
+    is_upgrade = wants_websocket(environ)
+    endpoint = service.endpoints[credential.mode].find(
+        WEBSOCKET if is_upgrade else method, target.path, is_admin=sees_all(user)
+    )
+    if is_upgrade:
+        return open_websocket(service, credential, partial(authenticate, service, fields), target, fields, log)
     exchange = Exchange()
     with ExitStack() as undo:
         body = _read_body(environ, limit=service.config.max_body_bytes)
@@ -76,26 +83,29 @@ def relay(rest: str) -> Response:
             undo.callback(watch.cancel)
         with body or nullcontext():
             turn = None
-            if body is not None and method == "POST":
-                turn = _turn_request(service, user, target, fields, body, log)
-            if turn is not None:
+            if endpoint.family is not None:
+                turn = _turn_request(service, user, target, endpoint.family, fields, body, log)
                 undo.callback(turn.release)
-            upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange))
+            upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange), credential)
         undo.pop_all()
     open_turn = None if turn is None else service.accounting.open(turn, upstream.status, upstream.fields)
     return RelayedResponse(upstream, open_turn, watch, log)
 
 
 def _turn_request(
-    service: Service, user: User, target: ApiTarget, fields: Fields, body: Body, log: RequestLog
-) -> TurnRequest | None:
-    """Admit a request that has a body, or refuse it; return it if it is a turn."""
-    facts = request_facts(body.blocks(), value_of(fields, "content-encoding") or "")
+    service: Service,
+    user: User,
+    target: ApiTarget,
+    family: Family,
+    fields: Fields,
+    body: Body | None,
+    log: RequestLog,
+) -> TurnRequest:
+    """Admit a turn, or refuse it."""
+    facts = RequestFacts()
+    if body is not None:
+        facts = request_facts(body.blocks(), value_of(fields, "content-encoding") or "")
     log.model = facts.model or ""
-    release = service.admission.admit(user, facts.model)
-    if not is_turn(target.endpoint):
-        release()
-        return None
     return TurnRequest(
         user=user.name,
         endpoint=target.endpoint,
@@ -103,7 +113,8 @@ def _turn_request(
         started_at=time.time() - (time.monotonic() - log.started),
         started=log.started,
         request_id=log.request_id,
-        release=release,
+        release=service.admission.admit(user, facts.model),
+        family=family,
     )
 
 

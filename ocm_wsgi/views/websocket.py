@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from flask import Response, request
 
+from ocm_wsgi.credentials import Credential
 from ocm_wsgi.errors import UpgradeUnavailable
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.targets import ApiTarget
@@ -28,7 +29,12 @@ _UNAVAILABLE = "WebSocket is not available here; use HTTP with Server-Sent Event
 
 
 def open_websocket(
-    service: Service, authenticate: Callable[[], User], target: ApiTarget, fields: Fields, log: RequestLog
+    service: Service,
+    credential: Credential,
+    authenticate: Callable[[], User],
+    target: ApiTarget,
+    fields: Fields,
+    log: RequestLog,
 ) -> Response:
     """Send an opening handshake upstream, and return upstream's response, whether it accepts or refuses.
 
@@ -45,7 +51,9 @@ def open_websocket(
         watch = None if client is None else service.disconnects.watch(client.fileno(), exchange.abort)
         if watch is not None:
             undo.callback(watch.cancel)
-        upstream = service.upstream.open(ClientRequest("GET", target, fields, None, exchange, is_upgrade=True))
+        upstream = service.upstream.open(
+            ClientRequest("GET", target, fields, None, exchange, is_upgrade=True), credential
+        )
         limits, week_start = rate_limits.read_fields(upstream.fields)
         if limits is not None:
             service.accounting.note_rate_limits(limits)

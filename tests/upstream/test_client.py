@@ -16,7 +16,6 @@ import trustme
 from ocm_wsgi.credentials import Credential, CredentialSource, Mode
 from ocm_wsgi.errors import (
     CredentialRejected,
-    EndpointUnavailable,
     OcmError,
     UpstreamCut,
     UpstreamError,
@@ -190,13 +189,6 @@ def test_an_api_key_goes_to_the_platform(simulator: Simulator) -> None:
     assert simulator.requests[0].target == "/v1/models"
     assert simulator.requests[0].field("chatgpt-account-id") is None
     upstream.close()
-
-
-def test_chat_completions_need_an_api_key(simulator: Simulator, upstream: Upstream) -> None:
-    """With a ChatGPT credential, the client gets an error and no request is sent to upstream."""
-    with pytest.raises(EndpointUnavailable, match=r"/v1/chat/completions needs an OpenAI API key"):
-        upstream.open(post("/v1/chat%2Fcompletions"))
-    assert simulator.requests == []
 
 
 def test_configured_headers_go_out(simulator: Simulator) -> None:

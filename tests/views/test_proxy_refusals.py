@@ -124,3 +124,12 @@ def test_without_users_everyone_is_served(service: ServiceFactory) -> None:
     running = service(users={}, workers=1)
     assert requests.post(f"{running.url}/v1/responses", json=TURN, timeout=20).status_code == 200
     assert post(running, token="whatever").status_code == 200
+
+
+def test_methods_that_are_not_in_the_table_are_refused(running: RunningService) -> None:
+    """A path that exists says which methods it has; upstream never sees another, be it TRACE or an unknown one."""
+    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY"):
+        status, fields, body = exchange(running, head(method, "/v1/models"))
+        assert (status, fields["allow"]) == (405, "GET, HEAD")
+        assert error_of(body)["code"] == "method_not_supported"
+    assert running.simulator.requests == []
