@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocm_wsgi.accounting.turn_record import Record
-from ocm_wsgi.storage.files import NewFile, reserve, sync_folder, write_all
+from ocm_wsgi.storage.files import NewFile, make_private_folder, reserve, sync_folder, write_all
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Spool:
 
         :raises OSError: that failed; at worst, an empty temporary file is left behind.
         """
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self.path)
         final = self.path / f"{os.getpid()}-{uuid.uuid4().hex}{_SUFFIX}"
         new = NewFile(final, temporary=final.with_suffix(_UNFINISHED_SUFFIX))
         try:

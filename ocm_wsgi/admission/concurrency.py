@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from ocm_wsgi.errors import StateError
+from ocm_wsgi.storage.files import make_private_folder
 
 
 class Slot:
@@ -44,7 +45,7 @@ class Slots:
         # A name may contain characters that a path may not.
         folder = self._path / hashlib.sha256(user.encode()).hexdigest()[:32]
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(folder)
             for number in range(count):
                 descriptor = _try_to_lock(folder / str(number))
                 if descriptor is not None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import filelock
 
+from ocm_wsgi.storage.files import make_private_folder
+
 # FileLock polls, and waiters are not served in order: with its default of 50 ms, waits of 800 ms were measured.
 _POLL_SECONDS = 0.02
 _CANNOT_CREATE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -48,7 +50,7 @@ def _hold(path: Path, state_path: Path, owner: os.stat_result, timeout_seconds: 
     except OSError as exc:
         if exc.errno not in _CANNOT_CREATE:
             raise
-        state_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(state_path)
         lock = _acquire(state_path / path.name, timeout_seconds)
     else:
         _give_to_owner(path, owner)

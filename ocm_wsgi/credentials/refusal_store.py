@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from ocm_wsgi.oauth.refresh import TokenEndpoint
-from ocm_wsgi.storage.files import replace_file
+from ocm_wsgi.storage.files import make_private_folder, replace_file
 
 
 @dataclass(frozen=True)
@@ -67,5 +67,5 @@ class RefusalStore:
         return refusal
 
     def _write(self, content: bytes) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self._path.parent)
         replace_file(self._path, content, temporary=self._path.with_suffix(".new"))

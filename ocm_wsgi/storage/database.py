@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from ocm_wsgi.errors import StateError
 from ocm_wsgi.storage.creation import create_schema
 from ocm_wsgi.storage.driver_cursor import DriverCursor
+from ocm_wsgi.storage.files import make_private_folder
 from ocm_wsgi.storage.per_process import PerProcess
 
 #: How long a writer waits for another process's transaction.
@@ -251,7 +252,7 @@ def _create_private_file(path: Path) -> None:
     An existing file is not opened: closing it would release the locks of this process's own SQLite connections.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except OSError as exc:

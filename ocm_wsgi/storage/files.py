@@ -1,4 +1,4 @@
-"""Atomic replacement of files, complete writes, reserved space, and synced folders.
+"""Atomic replacement of files, complete writes, reserved space, and folders that are private or synced.
 
 Independent of what the files contain.
 """
@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 
 _CANNOT_RESERVE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+# The permissions of folders with our state: for the owner only.
+_PRIVATE = 0o700
 
 
 class NewFile:
@@ -127,6 +129,27 @@ def reserve(descriptor: int, size: int, *, filler: bytes = b"") -> None:
             raise
         write_all(descriptor, filler * size, 0)
         os.fsync(descriptor)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create a folder and the missing ones above it, all accessible to their owner only, whatever the umask.
+
+    Existing folders are left as they are. ``Path.mkdir`` would give its mode to the last folder alone.
+
+    :raises OSError: that failed; folders above it may have been created.
+    """
+    try:
+        folder.mkdir(mode=_PRIVATE)
+    except FileNotFoundError:
+        make_private_folder(folder.parent)
+        make_private_folder(folder)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    else:
+        # A umask may also take permissions from the owner.
+        if folder.stat().st_mode & _PRIVATE != _PRIVATE:
+            folder.chmod(_PRIVATE)
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ocm_wsgi.storage.files import replace_file
+from ocm_wsgi.storage.files import make_private_folder, replace_file
 from ocm_wsgi.storage.per_process import PerProcess
 
 #: How often a process writes its file, at most, in seconds.
@@ -152,7 +152,7 @@ class _ProcessTracker:
             return
         offset = self._clock() - time.monotonic()
         entries = [(request.user, request.path, request.started + offset, request.model) for request in requests]
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self._path.parent)
         content = json.dumps(entries).encode()
         # Not synced: the file means nothing after a restart.
-        replace_file(self._path, content, temporary=self._path.with_suffix(".new"), mode=0o666, sync=False)
+        replace_file(self._path, content, temporary=self._path.with_suffix(".new"), sync=False)

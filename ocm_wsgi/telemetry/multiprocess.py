@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ocm_wsgi.storage.files import make_private_folder
+
 #: The environment variable that names the folder to prometheus_client.
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -43,7 +45,7 @@ def prepare() -> None:
     named = os.environ.get(VARIABLE, "")
     if named and not Path(named).name.startswith(_PREFIX):
         _State.folder = Path(named)
-        _State.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(_State.folder)
         for file in _State.folder.glob("*.db"):
             file.unlink(missing_ok=True)
         return
@@ -62,7 +64,7 @@ def ensure() -> None:
     systemd's ``RemoveIPC`` removes it when the service's user logs out of the machine.
     """
     if folder := os.environ.get(VARIABLE):
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        make_private_folder(Path(folder))
 
 
 def remove() -> None:

@@ -22,7 +22,7 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from ocm_wsgi.errors import AuthenticationFailed, SignInThrottled, StateError
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
-from ocm_wsgi.storage.files import NewFile
+from ocm_wsgi.storage.files import NewFile, make_private_folder
 from ocm_wsgi.users.directory import UserDirectory
 from ocm_wsgi.users.tokens import token_digest
 from ocm_wsgi.users.user import User
@@ -102,7 +102,7 @@ class Sessions:
 
     def _make_secret(self) -> None:
         """Create the secret file in one step, unless another process has created it in the meantime."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self._path.parent)
         with NewFile(self._path, temporary=self._path.with_name(f"cookie.{secrets.token_hex(8)}.new")) as new:
             new.write(secrets.token_bytes(_SECRET_BYTES), sync=False)
             with contextlib.suppress(FileExistsError):

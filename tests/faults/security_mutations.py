@@ -16,4 +16,11 @@ STRANGERS = (
     ),
 )
 
-SECURITY_MUTATIONS = STRANGERS
+STATE = (
+    Mutation(
+        "storage/test_files.py::test_make_private_folder",
+        Edit("ocm_wsgi/storage/files.py", "make_private_folder(folder.parent)", "folder.parent.mkdir(parents=True)"),
+    ),
+)
+
+SECURITY_MUTATIONS = STRANGERS + STATE

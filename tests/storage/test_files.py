@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -13,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from ocm_wsgi.storage.files import NewFile, copy_owner, replace_file, reserve, sync_folder, write_all
+import ocm_wsgi
+from ocm_wsgi.storage.files import (
+    NewFile,
+    copy_owner,
+    make_private_folder,
+    replace_file,
+    reserve,
+    sync_folder,
+    write_all,
+)
 
 OLD = b"old content, which is longer than the new one"
 NEW = b"new content"
@@ -229,6 +239,38 @@ def test_reserve_where_that_is_impossible(
     with path.open("wb") as file, suppress(OSError) if filler else pytest.raises(OSError, match="not supported"):
         reserve(file.fileno(), 1000, filler=filler)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o027, 0o777])
+def test_make_private_folder(tmp_path: Path, umask: int) -> None:
+    """Each level that is created is 0700 with any umask, and an existing level keeps its mode."""
+    existing = tmp_path / "existing"
+    existing.mkdir()
+    existing.chmod(0o755)
+    folder = existing / "first" / "second" / "third"
+    before = os.umask(umask)
+    try:
+        make_private_folder(folder)
+        make_private_folder(folder)
+    finally:
+        os.umask(before)
+    levels = (existing, folder.parent.parent, folder.parent, folder)
+    assert [stat.S_IMODE(level.stat().st_mode) for level in levels] == [0o755, 0o700, 0o700, 0o700]
+
+
+def test_make_private_folder_in_place_of_a_file(target: Path) -> None:
+    """A file, or a link to nothing, where a folder should be is an error."""
+    link = target.with_name("link")
+    link.symlink_to(target.with_name("nothing"))
+    for path in (target, target / "below", link, link / "below"):
+        with pytest.raises(OSError, match=r"exists|Not a directory"):
+            make_private_folder(path)
+
+
+def test_no_other_way_to_make_parents() -> None:
+    """The package has no other way to create several levels: theirs would depend on the umask."""
+    package = Path(ocm_wsgi.__file__).parent
+    assert [path for path in package.rglob("*.py") if re.search(r"parents=True|makedirs", path.read_text())] == []
 
 
 def test_sync_folder(tmp_path: Path) -> None:
