@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import click
@@ -15,6 +13,7 @@ from ocm_wsgi.cli.output import echo_json, echo_paragraph, table, terminal_width
 from ocm_wsgi.cli.parameters import PAST, USER_NAME, json_option
 from ocm_wsgi.cli.state import open_state
 from ocm_wsgi.quota.limits import MICRO_PER_USD
+from ocm_wsgi.reporting.spreadsheet import csv_text
 from ocm_wsgi.reporting.status import iso
 
 _Dimension = Literal["user", "model", "day", "week"]
@@ -61,7 +60,8 @@ def usage(by: tuple[_Dimension, ...], since: float | None, user: str | None, as_
     if as_json:
         echo_json([{**_group_values(sum_, groups), **_counts(sum_.counts)} for sum_ in sums])
     elif as_csv:
-        click.echo(_csv(sums, groups), nl=False)
+        header = (*groups, *_COLUMNS, "cost_usd")
+        click.echo("".join(csv_text(header, _csv_rows(sums, groups), line_end="\n")), nl=False)
     elif not sums:
         click.echo(f"No usage in this time{f' by {user}' if user else ''}.")
     else:
@@ -129,15 +129,11 @@ def _counts(counts: Counts) -> dict[str, Any]:
     return {**{name: getattr(counts, name) for name in _COLUMNS}, "cost_usd": counts.cost_micro_usd / MICRO_PER_USD}
 
 
-def _csv(sums: Sequence[Sum], groups: Sequence[_Dimension]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*groups, *_COLUMNS, "cost_usd"])
+def _csv_rows(sums: Sequence[Sum], groups: Sequence[_Dimension]) -> Iterator[Sequence[object]]:
     for sum_ in sums:
         counts = [getattr(sum_.counts, name) for name in _COLUMNS]
         cost = sum_.counts.cost_micro_usd
-        writer.writerow([*_group_values(sum_, groups).values(), *counts, f"{cost // 10**6}.{cost % 10**6:06}"])
-    return text.getvalue()
+        yield *_group_values(sum_, groups).values(), *counts, f"{cost // 10**6}.{cost % 10**6:06}"
 
 
 def _total(sums: Sequence[Sum]) -> Counts:

@@ -2,4 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["client_setup", "codex_usage", "dashboard", "prometheus", "readiness", "status", "usage_query"]
+__all__ = [
+    "client_setup",
+    "codex_usage",
+    "dashboard",
+    "prometheus",
+    "readiness",
+    "spreadsheet",
+    "status",
+    "usage_query",
+]

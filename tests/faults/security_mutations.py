@@ -18,6 +18,10 @@ STRANGERS = (
 
 STATE = (
     Mutation(
+        "reporting/test_spreadsheet.py::test_a_formula_becomes_text",
+        Edit("ocm_wsgi/reporting/spreadsheet.py", "[_cell(value) for value in row]", "row"),
+    ),
+    Mutation(
         "storage/test_files.py::test_make_private_folder",
         Edit("ocm_wsgi/storage/files.py", "make_private_folder(folder.parent)", "folder.parent.mkdir(parents=True)"),
     ),

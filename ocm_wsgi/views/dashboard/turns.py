@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 from urllib.parse import urlencode
@@ -19,6 +16,7 @@ from ocm_wsgi.accounting.history import TurnFilter
 from ocm_wsgi.config import times
 from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus
 from ocm_wsgi.quota.limits import DAY_SECONDS, MICRO_PER_USD
+from ocm_wsgi.reporting.spreadsheet import csv_text
 from ocm_wsgi.reporting.status import iso, sees_all
 from ocm_wsgi.views.dashboard.blueprint import current_dashboard, page, viewer
 
@@ -29,8 +27,6 @@ _COLUMNS = (
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost_usd"),
     *("first_byte_ms", "duration_ms", "request_id"),
 )
-# Spreadsheets take text that starts with one of these for a formula.
-_FORMULA = re.compile(r"[=+\-@\t\r]")
 
 
 def add_pages(blueprint: Blueprint) -> None:
@@ -64,7 +60,7 @@ def download() -> BaseResponse:
     """Return the turns that the page would list, as CSV."""
     found = history.all_turns(current_dashboard().service.database, replace(_turn_filter(), before=None))
     return Response(
-        _csv(found),
+        csv_text(_COLUMNS, map(_row, found)),
         content_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": 'attachment; filename="turns.csv"', "Cache-Control": "no-store"},
     )
@@ -100,19 +96,6 @@ def _day(text: str | None) -> float | None:
         return None
 
 
-def _csv(turns: Iterator[Turn]) -> Iterator[str]:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    for turn in turns:
-        writer.writerow([_cell(value) for value in _row(turn)])
-        if text.tell() > 64 * 1024:
-            yield text.getvalue()
-            text.seek(0)
-            text.truncate()
-    yield text.getvalue()
-
-
 def _row(turn: Turn) -> Sequence[object]:
     usage = turn.usage
     tokens = (
@@ -123,7 +106,3 @@ def _row(turn: Turn) -> Sequence[object]:
         *(iso(turn.started_at), turn.user, turn.model, turn.service_tier, turn.status, turn.http_status),
         *(turn.error_code, turn.transport, *tokens, cost, turn.first_byte_ms, turn.duration_ms, turn.request_id),
     )
-
-
-def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
