@@ -32,16 +32,20 @@ _log = logging.getLogger(__name__)
 #: Turns are kept for this long, sums forever.
 RETENTION_DAYS = 30
 
-#: Turns that retention deletes per transaction: some milliseconds during which nothing else can be written.
+#: The audit trail is kept for this long. Strangers can add to it, by failing to sign in.
+EVENT_RETENTION_DAYS = 90
+
+#: Turns, or events, that retention deletes per transaction: some milliseconds during which nothing else can be written.
 RETENTION_CHUNK = 500
 
-#: How often a process looks for journals of dead processes, and for turns that are too old, in seconds.
+#: How often a process looks for journals of dead processes, and for turns and events that are too old, in seconds.
 CHORE_SECONDS = 60.0
 RETENTION_SECONDS = 3600.0
 
 #: Rate limits seen within this time are written together, in seconds.
 RATE_LIMITS_SECONDS = 1.0
 
+_EVENT_RETENTION_SECONDS = EVENT_RETENTION_DAYS * DAY_SECONDS
 _RATE_LIMITS = TypeAdapter(RateLimits)
 
 
@@ -193,7 +197,7 @@ class Ledger:
         # It can only be further ahead if the clock was set back.
         if now < self._retention_at <= now + RETENTION_SECONDS:
             return False
-        has_more = self._delete_old_turns(now)
+        has_more = self._delete_old_rows(now)
         if not has_more:
             self._retention_at = now + RETENTION_SECONDS
         return has_more
@@ -211,8 +215,10 @@ class Ledger:
                 queries.write_rate_limits(connection, credential, snapshot.rate_limits, snapshot.at)
         self._written_rate_limits.update(pending)
 
-    def _delete_old_turns(self, now: float) -> bool:
-        """Delete some turns that are too old, unless another process is doing so. Return whether there may be more.
+    def _delete_old_rows(self, now: float) -> bool:
+        """Delete some turns and events that are too old, unless another process is doing so.
+
+        Return whether there may be more.
 
         Only whole hours are deleted: ``user_window`` expects an hour's turns to be complete.
         """
@@ -220,6 +226,8 @@ class Ledger:
         try:
             with lock.acquire(blocking=False), self._database.write() as connection:
                 before = queries.hour_down(now - self._retention_seconds)
-                return queries.delete_old_turns(connection, before, RETENTION_CHUNK) == RETENTION_CHUNK
+                turns = queries.delete_old_turns(connection, before, RETENTION_CHUNK)
+                events = queries.delete_old_events(connection, now - _EVENT_RETENTION_SECONDS, RETENTION_CHUNK)
+                return RETENTION_CHUNK in (turns, events)
         except filelock.Timeout:
             return False

@@ -138,6 +138,13 @@ def delete_old_turns(connection: sa.Connection, before: float, limit: int) -> in
     return connection.execute(db.turn.delete().where(table.id.in_(oldest))).rowcount
 
 
+def delete_old_events(connection: sa.Connection, before: float, limit: int) -> int:
+    """Delete the oldest entries of the audit trail from before ``before``, ``limit`` at most; return how many."""
+    table = db.event.c
+    oldest = sa.select(table.id).where(table.at < before).order_by(table.at, table.id).limit(limit)
+    return connection.execute(db.event.delete().where(table.id.in_(oldest))).rowcount
+
+
 def write_rate_limits(connection: sa.Connection, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
     """Store a credential's rate limits, unless newer ones are stored."""
     row = {"credential": credential, "at": at, "rate_limits": dict(rate_limits)}

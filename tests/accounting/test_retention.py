@@ -1,4 +1,4 @@
-"""Turns that are too old are deleted; their sums stay."""
+"""Turns and events that are too old are deleted; the sums of turns stay."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from ocm_wsgi.accounting import history
 from ocm_wsgi.accounting import ledger as ledger_module
-from ocm_wsgi.accounting.ledger import Ledger
+from ocm_wsgi.accounting.ledger import EVENT_RETENTION_DAYS, Ledger
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.quota.limits import DAY_SECONDS
 from ocm_wsgi.storage.database import Database
+from ocm_wsgi.storage.schema import add_event
 from tests.accounting.test_ledger import Clock, MakeTurn, stored, wait_until
 
 
@@ -67,4 +69,21 @@ def test_retention_when_the_clock_is_set_back(
     clock.now -= 20 * DAY_SECONDS
     ledger.record(make_turn(id="second", started_at=clock() - 4 * DAY_SECONDS))
     wait_until(lambda: not stored(database))
+    ledger.close()
+
+
+def test_retention_of_events(
+    database: Database, state_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit trail is kept for 90 days, even if there are no turns to delete."""
+    monkeypatch.setattr(ledger_module, "RETENTION_CHUNK", 2)
+    edge = clock() - EVENT_RETENTION_DAYS * DAY_SECONDS
+    with database.write() as connection:
+        add_event(connection, edge, "cli", "user.added", "young")
+        for number in range(5):
+            add_event(connection, edge - 1 - number, "", "sign_in.failed", f"old-{number}")
+    ledger = Ledger(database, Spool(state_path / "spool"), clock, chore_seconds=0.01)
+    ledger.start()
+    wait_until(lambda: len(history.events(database, None)[0]) == 1)
+    assert history.events(database, None)[0][0].subject == "young"
     ledger.close()
