@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from ocm_wsgi.protocol.responses.error_codes import error_code, label
 from ocm_wsgi.protocol.responses.turn import Outcome, TurnStatus, Usage
 
 #: The events that end a turn, by the ``type`` in their JSON.
@@ -30,8 +31,6 @@ _TYPE_PREFIX = rb'\{%(space)b"type"%(space)b:%(space)b"'
 
 # The largest integer that SQLite and PostgreSQL can hold. A larger count is an error.
 _LARGEST_COUNT = 2**63 - 1
-
-_LONGEST_LABEL = 256
 
 _OBJECT_STATUS: Mapping[str, TurnStatus] = {
     "incomplete": "incomplete",
@@ -68,7 +67,7 @@ def event_outcome(event: Any) -> Outcome | None:
         return None
     type_ = event.get("type")
     if type_ == "error":
-        return Outcome("error", error_code=_error_code(event))
+        return Outcome("error", error_code=error_code(event))
     status = TERMINAL_TYPES.get(type_) if isinstance(type_, str) else None
     if status is None:
         return None
@@ -87,20 +86,13 @@ def object_outcome(body: Mapping[str, Any], status: TurnStatus | None = None) ->
         usage=usage_of(body.get("usage")),
         model=label(body.get("model")),
         service_tier=label(body.get("service_tier")),
-        error_code=_error_code(body) or _incomplete_reason(body),
+        error_code=error_code(body) or _incomplete_reason(body),
     )
 
 
 def error_outcome(body: Any) -> Outcome:
     """Return the outcome of a response with a status of 400 or more; ``body`` may be anything."""
-    return Outcome("error", error_code=_error_code(body) if isinstance(body, dict) else None)
-
-
-def label(value: object) -> str | None:
-    """Return a name that is safe for a database, a log line and a page, i.e. short and printable; else ``None``."""
-    if isinstance(value, str) and 0 < len(value) <= _LONGEST_LABEL and value.isprintable():
-        return value
-    return None
+    return Outcome("error", error_code=error_code(body))
 
 
 def usage_of(usage: Any) -> Usage | None:
@@ -134,14 +126,6 @@ def _detail(usage: Mapping[str, Any], name: str, *places: str) -> Any:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_COUNT
-
-
-def _error_code(body: Mapping[str, Any]) -> str | None:
-    """Return ``error.code``, else ``error.type``, else ``code``: the backend and the platform use different shapes."""
-    error = body.get("error")
-    if isinstance(error, dict):
-        return label(error.get("code")) or label(error.get("type"))
-    return label(error) or label(body.get("code"))
 
 
 def _incomplete_reason(body: Mapping[str, Any]) -> str | None:

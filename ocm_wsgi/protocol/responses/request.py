@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ocm_wsgi.protocol.http.content_coding import DecodingError, decoder_for
-from ocm_wsgi.protocol.responses.outcome import label, parse_json
+from ocm_wsgi.protocol.responses.error_codes import label
+from ocm_wsgi.protocol.responses.outcome import parse_json
 
 #: No request, be it a body or a message, is decoded beyond this size.
 DECODED_LIMIT_BYTES = 128 * 1024 * 1024

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ocm_wsgi.protocol.responses.bounded_buffer import BUFFER_LIMIT_BYTES, BoundedBuffer
+from ocm_wsgi.protocol.responses.error_codes import label
 from ocm_wsgi.protocol.responses.outcome import (
     TERMINAL_TYPES,
     TYPE_PATTERN,
     error_outcome,
     event_outcome,
-    label,
     parse_json,
     type_prefix_pattern,
     usage_of,
