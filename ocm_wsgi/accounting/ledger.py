@@ -6,21 +6,23 @@ as the turns they add up, so they can be trusted without them, and outlive them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import Any
 
 import filelock
-from pydantic import TypeAdapter
+import sqlalchemy as sa
+from pydantic import TypeAdapter, ValidationError
 
 from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.queries import Dimension, Sum
 from ocm_wsgi.accounting.recorder import Backlog, Durability, OnRecorded, Recorder
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import Record, record_of
+from ocm_wsgi.accounting.weeks import Weeks
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.quota.limits import DAY_SECONDS
@@ -53,17 +55,18 @@ _RATE_LIMITS = TypeAdapter(RateLimits)
 class RateLimitsSnapshot:
     """The rate limits of a credential, as last reported by upstream.
 
-    :ivar rate_limits: JSON-serializable, as passed to ``Ledger.note_rate_limits``.
-    :ivar at: Unix seconds when they were reported.
+    :ivar limits: of all families; each as it was last reported.
+    :ivar at: Unix seconds of the last report.
     """
 
-    rate_limits: Mapping[str, Any]
+    limits: RateLimits
     at: float
 
-    @property
-    def limits(self) -> RateLimits:
-        """``rate_limits``, parsed."""
-        return _RATE_LIMITS.validate_python(self.rate_limits)
+    def updated_by(self, newer: RateLimitsSnapshot) -> RateLimitsSnapshot:
+        """Return what is known after a later report."""
+        if newer.limits is self.limits:
+            return newer
+        return replace(newer, limits=self.limits.updated_by(newer.limits, newer.at))
 
 
 class Ledger:
@@ -92,6 +95,7 @@ class Ledger:
         self._retention_at: float | None = None
         self._latest_rate_limits: dict[str, RateLimitsSnapshot] = {}
         self._written_rate_limits: dict[str, RateLimitsSnapshot] = {}
+        self._weeks = Weeks()
         self._recorders = PerProcess(
             lambda: Recorder(self._store, self._spool, chore=self._do_chores, chore_seconds=chore_seconds),
             on_inherited=Recorder.abandon,
@@ -141,13 +145,17 @@ class Ledger:
         """Return how many records of this process are not in the database yet."""
         return self._recorders.get().backlog()
 
-    def note_rate_limits(self, credential: str, rate_limits: Mapping[str, Any], at: float) -> None:
-        """Store the rate limits that upstream has just reported. They reach the database within about a second.
+    def note_rate_limits(self, credential: str, limits: RateLimits, at: float) -> RateLimitsSnapshot:
+        """Store the rate limits that upstream has just reported, and return all that this process knows.
 
-        :param rate_limits: JSON-serializable.
+        They reach the database within about a second.
         """
-        self._latest_rate_limits[credential] = RateLimitsSnapshot(rate_limits, at)
+        snapshot, before = RateLimitsSnapshot(limits, at), self._latest_rate_limits.get(credential)
+        if before is not None:
+            snapshot = before.updated_by(snapshot)
+        self._latest_rate_limits[credential] = snapshot
         self._recorders.get().expect_chore(RATE_LIMITS_SECONDS)
+        return snapshot
 
     def rate_limits(self, credential: str) -> RateLimitsSnapshot | None:
         """Return the newest rate limits that any process has noted.
@@ -155,11 +163,12 @@ class Ledger:
         :raises StateError: the database cannot be read.
         """
         with self._database.read() as connection:
-            row = queries.read_rate_limits(connection, credential)
-        known = [RateLimitsSnapshot(*row)] if row is not None else []
-        if credential in self._latest_rate_limits:
-            known.append(self._latest_rate_limits[credential])
-        return max(known, key=lambda snapshot: snapshot.at, default=None)
+            stored = _stored_rate_limits(connection, credential)
+        latest = self._latest_rate_limits.get(credential)
+        if stored is None or latest is None:
+            return stored or latest
+        older, newer = sorted((stored, latest), key=lambda snapshot: snapshot.at)
+        return older.updated_by(newer)
 
     def sums(
         self,
@@ -184,7 +193,7 @@ class Ledger:
 
     def _store(self, records: Sequence[Record]) -> None:
         with self._database.write_directly() as cursor:
-            queries.store_records(cursor, records)
+            queries.store_records(cursor, self._weeks.aligned(cursor, records))
 
     def _do_chores(self) -> bool:
         self._write_rate_limits()
@@ -212,7 +221,9 @@ class Ledger:
             return
         with self._database.write() as connection:
             for credential, snapshot in pending.items():
-                queries.write_rate_limits(connection, credential, snapshot.rate_limits, snapshot.at)
+                stored = _stored_rate_limits(connection, credential)
+                known = snapshot if stored is None else stored.updated_by(snapshot)
+                queries.write_rate_limits(connection, credential, asdict(known.limits), known.at)
         self._written_rate_limits.update(pending)
 
     def _delete_old_rows(self, now: float) -> bool:
@@ -231,3 +242,11 @@ class Ledger:
                 return RETENTION_CHUNK in (turns, events)
         except filelock.Timeout:
             return False
+
+
+def _stored_rate_limits(connection: sa.Connection, credential: str) -> RateLimitsSnapshot | None:
+    row = queries.read_rate_limits(connection, credential)
+    # Those of another release may have another form; the next report replaces them.
+    with contextlib.suppress(ValidationError):
+        return None if row is None else RateLimitsSnapshot(_RATE_LIMITS.validate_python(row[0]), row[1])
+    return None

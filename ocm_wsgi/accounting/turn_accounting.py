@@ -8,10 +8,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import lru_cache
-from typing import Any
 
 from ocm_wsgi.accounting import pricing
 from ocm_wsgi.accounting.ledger import Ledger
@@ -86,7 +84,9 @@ class Accounting:
         )
         limits, week_start = rate_limits.read_fields(fields)
         if limits is not None:
-            self.note_rate_limits(limits)
+            known = self.note_rate_limits(limits)
+            # A response about another limit alone says nothing about the week, which continues.
+            week_start = week_start or known.week_at(request.started_at)
         transport: Transport = "sse" if "event-stream" in media_type else "json"
         request_id = value_of(fields, "x-request-id") or request.request_id
         return OpenTurn(
@@ -99,11 +99,11 @@ class Accounting:
             request_id=request_id[:MAX_REQUEST_ID_LENGTH],
         )
 
-    def note_rate_limits(self, limits: RateLimits) -> None:
-        """Note the rate limits that upstream has reported."""
+    def note_rate_limits(self, limits: RateLimits) -> RateLimits:
+        """Note the rate limits that upstream has reported, and return all that are known in this process."""
         now = time.time()
-        self._ledger.note_rate_limits(DEFAULT_CREDENTIAL, _as_json(limits), now)
         self._window_history.note(DEFAULT_CREDENTIAL, limits, now)
+        return self._ledger.note_rate_limits(DEFAULT_CREDENTIAL, limits, now).limits
 
     def record(self, open_turn: TurnInProgress, outcome: Outcome) -> None:
         """Record a turn, and wait until that is durable, which takes about a second at most."""
@@ -268,12 +268,6 @@ class OpenTurn(TurnInProgress):
         self._is_recorded = True
         self.is_due = False
         return self._outcome or self._observer.finish(complete=False)
-
-
-# Most responses repeat the rate limits of the previous one.
-@lru_cache(maxsize=64)
-def _as_json(limits: RateLimits) -> Mapping[str, Any]:
-    return asdict(limits)
 
 
 def _ignore_durability(_durability: Durability) -> None:

@@ -16,18 +16,15 @@ import sqlalchemy as sa
 
 from ocm_wsgi.accounting.queries import LATE_SECONDS, hour_down, hour_up
 from ocm_wsgi.errors import OcmError
-from ocm_wsgi.protocol.responses.rate_limits import DEFAULT_LIMIT, RateLimits, RateLimitWindow
+from ocm_wsgi.protocol.responses.rate_limits import RateLimits, RateLimitWindow
 from ocm_wsgi.quota import shares
-from ocm_wsgi.quota.limits import LENGTHS, MEASURES, Cycle, Period, period_of
+from ocm_wsgi.quota.limits import LENGTHS, MEASURES, SAME_END_SECONDS, Cycle, Period, period_of
 from ocm_wsgi.quota.shares import Observation, Shares
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.per_process import PerProcess
 
 _log = logging.getLogger(__name__)
-
-#: Reset times that differ by at most this, in seconds, are of the same window: upstream computes them per response.
-SAME_END_SECONDS = 60
 
 #: A fall by at least this, in percentage points, means that upstream has begun a new window, whatever its reset time.
 FALL_PERCENT = 2.0
@@ -106,7 +103,7 @@ class WindowHistory:
 
         :param at: Unix seconds when they arrived: upstream had counted the turns that had ended by then.
         """
-        own = next((limit for limit in rate_limits.limits if limit.id == DEFAULT_LIMIT), None)
+        own = rate_limits.own
         if own is None:
             return
         for window, default in ((own.primary, MEASURES[0]), (own.secondary, MEASURES[1])):

@@ -34,6 +34,9 @@ MEASURED_BY: Mapping[Period, Period] = {"5h": "5h", "day": "week", "week": "week
 #: The periods for which upstream has windows.
 MEASURES: tuple[Period, ...] = ("5h", "week")
 
+#: Ends of upstream's windows that differ by at most this, in seconds, are of the same window.
+SAME_END_SECONDS = 60
+
 # 1970 began on a Thursday; this is its first Monday.
 _FIRST_MONDAY = 4 * DAY_SECONDS
 

@@ -41,7 +41,7 @@ def of_subscription(limits: RateLimits, plan_type: str | None, now: float) -> di
     :param plan_type: the credential's; the plan in ``limits`` takes precedence.
     :param now: Unix seconds.
     """
-    response = _response(limits.plan_type or plan_type or PLAN_TYPE, _rate_limit_of(limits.current, now))
+    response = _response(limits.plan_type or plan_type or PLAN_TYPE, _rate_limit_of(limits.own, now))
     if limits.credits is not None:
         response["credits"] = {
             "has_credits": limits.credits.has_credits,
@@ -51,7 +51,7 @@ def of_subscription(limits: RateLimits, plan_type: str | None, now: float) -> di
     response["additional_rate_limits"] = [
         {"limit_name": limit.name or limit.id, "metered_feature": limit.id, "rate_limit": _rate_limit_of(limit, now)}
         for limit in limits.limits
-        if limit is not limits.current
+        if limit is not limits.own
     ]
     return response
 

@@ -1,7 +1,8 @@
 """The subscription's windows as reported by ChatGPT: response fields, WebSocket messages, usage page.
 
 A rate limit is a mapping with ``primary`` and ``secondary`` (each ``used_percent``, ``window_minutes``, ``reset_at``
-in Unix seconds), and optionally ``plan_type`` and ``limit_name``. An empty one is not reported.
+in Unix seconds), and optionally ``plan_type``, ``limit_name`` and ``metered_limit_name`` (by default ``codex``, the
+subscription's own). An empty one is not reported.
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ def default(now: float) -> dict[str, Any]:
     }
 
 
+def week_alone(now: float, *, used_percent: float = 34, reset_in: int = 3 * 86400) -> dict[str, Any]:
+    """Return the usage of a plan without a short window: it reports its week as the primary window."""
+    window = {"used_percent": used_percent, "window_minutes": 10080, "reset_at": int(now) + reset_in}
+    return {"plan_type": "go", "primary": window}
+
+
 def response_fields(limits: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the ``x-codex-*`` fields of an HTTP response."""
     if not limits:
         return ()
+    family = str(limits.get("metered_limit_name") or "codex").replace("_", "-")
     fields = [("x-codex-plan-type", str(limits.get("plan_type", "plus")))]
     for window in _windows(limits):
         for name in ("used_percent", "window_minutes", "reset_at"):
             if name in limits[window]:
-                fields.append((f"x-codex-{window}-{name.replace('_', '-')}", str(limits[window][name])))
+                fields.append((f"x-{family}-{window}-{name.replace('_', '-')}", str(limits[window][name])))
     return (
         *fields,
         ("x-codex-credits-has-credits", "False"),
@@ -49,7 +57,7 @@ def message(limits: Mapping[str, Any]) -> dict[str, Any]:
         "code_review_rate_limits": None,
         "credits": {"has_credits": False, "unlimited": False, "balance": None},
         "promo": None,
-        "metered_limit_name": None,
+        "metered_limit_name": limits.get("metered_limit_name"),
         "limit_name": limits.get("limit_name"),
     }
 

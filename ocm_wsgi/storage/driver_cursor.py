@@ -39,6 +39,17 @@ class DriverCursor:
         count: int = self.cursor.rowcount
         return count
 
+    def scalar(self, statement: sa.Select[Any], values: Values) -> Any:
+        """Execute a query, and return the first column of its first row; ``None`` if there is none.
+
+        :param statement: as for :meth:`run`.
+        :param values: as for :meth:`run`.
+        """
+        compiled = _compile(statement, self.dialect)
+        self.cursor.execute(compiled.text, compiled.arguments(values))
+        row = self.cursor.fetchone()
+        return None if row is None else row[0]
+
 
 @dataclass(frozen=True)
 class _Compiled:
@@ -47,7 +58,7 @@ class _Compiled:
 
 
 @functools.cache
-def _compile(statement: sa.Insert, dialect: sa.Dialect) -> _Compiled:
+def _compile(statement: sa.Insert | sa.Select[Any], dialect: sa.Dialect) -> _Compiled:
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)
     if compiled.positiontup is not None:

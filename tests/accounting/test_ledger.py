@@ -20,6 +20,7 @@ from ocm_wsgi.accounting.ledger import Ledger, RateLimitsSnapshot
 from ocm_wsgi.accounting.recorder import Backlog
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.errors import StateError
+from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
 from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
@@ -283,34 +284,52 @@ def test_sums_between(ledger: Ledger, clock: Clock, make_turn: MakeTurn) -> None
     ]
 
 
+def codex(used_percent: float) -> RateLimits:
+    return RateLimits((RateLimit("codex", RateLimitWindow(used_percent, 300, 5_000)),))
+
+
 def test_rate_limits(ledger: Ledger, database: Database, state_path: Path) -> None:
     """The newest rate limits of a credential are visible here immediately, and soon in every process."""
     other = Ledger(database, Spool(state_path / "spool"))
     assert ledger.rate_limits(DEFAULT_CREDENTIAL) is None
-    ledger.note_rate_limits(DEFAULT_CREDENTIAL, {"primary": {"used_percent": 5}}, at=10.0)
-    assert ledger.rate_limits(DEFAULT_CREDENTIAL) == RateLimitsSnapshot({"primary": {"used_percent": 5}}, 10.0)
+    ledger.note_rate_limits(DEFAULT_CREDENTIAL, codex(5), at=10.0)
+    assert ledger.rate_limits(DEFAULT_CREDENTIAL) == RateLimitsSnapshot(codex(5), 10.0)
     wait_until(lambda: other.rate_limits(DEFAULT_CREDENTIAL) is not None)
-    other.note_rate_limits(DEFAULT_CREDENTIAL, {"primary": {"used_percent": 4}}, at=9.0)
-    other.note_rate_limits("second", {}, at=1.0)
+    other.note_rate_limits(DEFAULT_CREDENTIAL, codex(4), at=9.0)
+    other.note_rate_limits("second", RateLimits(), at=1.0)
     wait_until(lambda: ledger.rate_limits("second") is not None)
     assert (
         ledger.rate_limits(DEFAULT_CREDENTIAL)
         == other.rate_limits(DEFAULT_CREDENTIAL)
-        == RateLimitsSnapshot({"primary": {"used_percent": 5}}, 10.0)
+        == RateLimitsSnapshot(codex(5), 10.0)
     )
+    other.close()
+
+
+def test_rate_limits_of_another_family(ledger: Ledger, database: Database, state_path: Path) -> None:
+    """A later report about another limit replaces nothing of the subscription's, in any process."""
+    second = RateLimit("codex-bengalfox", None, RateLimitWindow(7.0, 10_080, 6_000))
+    ledger.note_rate_limits(DEFAULT_CREDENTIAL, codex(5), at=10.0)
+    wait_until(lambda: Ledger(database, Spool(state_path / "none")).rate_limits(DEFAULT_CREDENTIAL) is not None)
+    other = Ledger(database, Spool(state_path / "spool"))
+    other.note_rate_limits(DEFAULT_CREDENTIAL, RateLimits((second,), "codex-bengalfox"), at=20.0)
+    both = RateLimitsSnapshot(RateLimits((*codex(5).limits, second), "codex-bengalfox"), 20.0)
+    assert other.rate_limits(DEFAULT_CREDENTIAL) == both
+    wait_until(lambda: Ledger(database, Spool(state_path / "none")).rate_limits(DEFAULT_CREDENTIAL) == both)
+    assert ledger.rate_limits(DEFAULT_CREDENTIAL) == both
     other.close()
 
 
 def test_rate_limits_when_the_clock_is_set_back(ledger: Ledger, database: Database, state_path: Path) -> None:
     """New rate limits replace older ones whose time is in the future."""
-    ledger.note_rate_limits(DEFAULT_CREDENTIAL, {"seen": "before"}, at=5_000.0)
+    ledger.note_rate_limits(DEFAULT_CREDENTIAL, codex(1), at=5_000.0)
     wait_until(lambda: Ledger(database, Spool(state_path / "none")).rate_limits(DEFAULT_CREDENTIAL) is not None)
     other = Ledger(database, Spool(state_path / "spool"))
-    other.note_rate_limits(DEFAULT_CREDENTIAL, {"seen": "now"}, at=1_000.0)
+    other.note_rate_limits(DEFAULT_CREDENTIAL, codex(2), at=1_000.0)
     wait_until(
         lambda: (
             Ledger(database, Spool(state_path / "none")).rate_limits(DEFAULT_CREDENTIAL)
-            == RateLimitsSnapshot({"seen": "now"}, 1_000.0)
+            == RateLimitsSnapshot(codex(2), 1_000.0)
         )
     )
     other.close()

@@ -1,7 +1,8 @@
 """Reads the subscription's rate limits out of response fields and WebSocket messages. Pure; no I/O.
 
 Fields come in families, ``x-<limit>-primary-used-percent`` and so on; ``codex`` is the family of the subscription
-itself. Primary is the short window (5 hours), secondary the long one (a week).
+itself. Primary is the short window (5 hours), secondary the long one (a week), whichever place upstream reports them
+in: plans without a short window have their week in the first place.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from ocm_wsgi.protocol.responses.outcome import label, parse_json
+from ocm_wsgi.protocol.responses.error_codes import label
+from ocm_wsgi.protocol.responses.outcome import parse_json
+from ocm_wsgi.quota.limits import LENGTHS, period_of
 
 #: The limit that applies if no other is named.
 DEFAULT_LIMIT = "codex"
@@ -24,6 +27,8 @@ _OTHER_FIELD = re.compile(
 )
 _MESSAGE_TYPE = "codex.rate_limits"
 _LARGEST_INTEGER = 2**53
+#: Families that are remembered beside the subscription's own, at most.
+_MOST_OTHERS = 20
 _BOOLEANS: Mapping[object, bool] = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -71,7 +76,7 @@ class Credits:
 
 @dataclass(frozen=True)
 class RateLimits:
-    """The rate limits in one response.
+    """The rate limits in one response, or in several.
 
     :ivar limits: ordered by id.
     :ivar active: id of the limit that caused a refusal, or ``None``.
@@ -85,23 +90,40 @@ class RateLimits:
     reached_type: str | None = None
 
     @property
-    def current(self) -> RateLimit | None:
-        """The active limit if it is described, else the subscription's own."""
-        by_id = {limit.id: limit for limit in self.limits}
-        return by_id.get(self.active or "") or by_id.get(DEFAULT_LIMIT)
-
-    @property
-    def primary(self) -> RateLimitWindow | None:
-        return self.current.primary if self.current else None
-
-    @property
-    def secondary(self) -> RateLimitWindow | None:
-        return self.current.secondary if self.current else None
+    def own(self) -> RateLimit | None:
+        """The subscription's own limit, if it is described."""
+        return next((limit for limit in self.limits if limit.id == DEFAULT_LIMIT), None)
 
     @property
     def week_start(self) -> int | None:
-        """Unix seconds of the start of the weekly window; for fields, ``read_fields`` returns it."""
-        return self.secondary.start if self.secondary else None
+        """Unix seconds of the start of the subscription's week; for fields, ``read_fields`` returns it."""
+        window = self.own.secondary if self.own else None
+        return window.start if window is not None and period_of(window.window_minutes) == "week" else None
+
+    def week_at(self, time: float) -> int | None:
+        """Return ``week_start`` if that week contains a time, in Unix seconds, or ``None``."""
+        start = self.week_start
+        return start if start is not None and start <= time < start + LENGTHS["week"] else None
+
+    def updated_by(self, newer: RateLimits, now: float) -> RateLimits:
+        """Return what is known after a later response, which may describe only some of the limits.
+
+        :param now: Unix seconds. Other limits than the subscription's own are forgotten once their windows have ended.
+        """
+        found = {limit.id: limit for limit in newer.limits}
+        others = [
+            limit
+            for limit in self.limits
+            if limit.id not in found and (limit.id == DEFAULT_LIMIT or _is_current(limit, now))
+        ]
+        others.sort(key=lambda limit: limit.id != DEFAULT_LIMIT)
+        updated = replace(
+            newer,
+            limits=tuple(sorted([*newer.limits, *others[:_MOST_OTHERS]], key=lambda limit: limit.id)),
+            credits=newer.credits or self.credits,
+            plan_type=newer.plan_type or self.plan_type,
+        )
+        return newer if updated == newer else updated
 
 
 def from_fields(fields: Iterable[tuple[str, str]]) -> RateLimits | None:
@@ -112,8 +134,8 @@ def from_fields(fields: Iterable[tuple[str, str]]) -> RateLimits | None:
 def read_fields(fields: Iterable[tuple[str, str]]) -> tuple[RateLimits | None, int | None]:
     """Return the rate limits in response fields, and when the subscription's weekly window started, in Unix seconds.
 
-    The start is computed as sing-box does: the secondary window's end minus its length, of the active limit if that has
-    both, else of ``codex``.
+    The start is the weekly window's end minus its length, as sing-box computes it. Other limits than the subscription's
+    own have windows of their own, which are not its weeks, even if one of them is the active limit.
     """
     return _read(_limit_fields(fields))
 
@@ -132,7 +154,7 @@ def _rate_limits(values: Mapping[str, str]) -> RateLimits | None:
         if found and (window := _window_of_fields(values, found[1], found[2])):
             windows.setdefault(_identifier(found[1]), {})[found[2]] = window
     limits = tuple(
-        RateLimit(id_, both.get("primary"), both.get("secondary"), label(values.get(f"x-{id_}-limit-name")))
+        _limit(id_, both.get("primary"), both.get("secondary"), label(values.get(f"x-{id_}-limit-name")))
         for id_, both in sorted(windows.items())
     )
     found_limits = RateLimits(
@@ -156,7 +178,7 @@ def from_message(text: bytes | str) -> RateLimits | None:
         return None
     id_ = _identifier(label(message.get("metered_limit_name")) or DEFAULT_LIMIT)
     details = _mapping(message.get("rate_limits"))
-    limit = RateLimit(
+    limit = _limit(
         id_,
         _window_of_object(details.get("primary")),
         _window_of_object(details.get("secondary")),
@@ -171,13 +193,27 @@ def from_message(text: bytes | str) -> RateLimits | None:
     )
 
 
+def _limit(id_: str, first: RateLimitWindow | None, second: RateLimitWindow | None, name: str | None) -> RateLimit:
+    """Return a limit with 5 hours in the first place and a week in the second, wherever upstream reports them."""
+    if _period(second) == "5h" or (_period(first) == "week" and _period(second) != "week"):
+        first, second = second, first
+    return RateLimit(id_, first, second, name)
+
+
+def _period(window: RateLimitWindow | None) -> str | None:
+    return None if window is None else period_of(window.window_minutes)
+
+
+def _is_current(limit: RateLimit, now: float) -> bool:
+    return any(window is not None and window.reset_at > now for window in (limit.primary, limit.secondary))
+
+
 def _week_start(values: Mapping[str, str]) -> int | None:
-    for id_ in (_identifier(values.get("x-codex-active-limit", "")), DEFAULT_LIMIT):
-        prefix = f"x-{id_}-secondary-"
+    for place in ("secondary", "primary"):
+        prefix = f"x-{DEFAULT_LIMIT}-{place}-"
         minutes, reset_at = (_integer(values.get(prefix + name)) for name in ("window-minutes", "reset-at"))
-        start = _start(minutes, reset_at)
-        if start is not None:
-            return start
+        if period_of(minutes) == "week" and reset_at > 0:
+            return _start(minutes, reset_at)
     return None
 
 

@@ -21,6 +21,7 @@ from ocm_wsgi.errors import (
     TooManyConcurrent,
     UsageLimitReached,
 )
+from ocm_wsgi.protocol.responses.rate_limits import RateLimitWindow
 from ocm_wsgi.protocol.responses.turn import Outcome, Usage
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
 from ocm_wsgi.protocol.websocket.frames import server_close
@@ -143,14 +144,15 @@ def test_from_server_reports_limits() -> None:
     limits = Peer().text(event_text("codex.rate_limits", plan_type="pro", rate_limits={"primary": window}))
     report, octets = session.from_server(limits)
     assert isinstance(report, LimitsReceived)
-    assert report.limits.primary is not None
-    assert (report.limits.primary.used_percent, report.limits.plan_type) == (42.0, "pro")
+    assert report.limits.own is not None
+    assert report.limits.own.primary is not None
+    assert (report.limits.own.primary.used_percent, report.limits.plan_type) == (42.0, "pro")
     assert octets == limits
     fields = {"x-codex-primary-used-percent": "99.5", "x-codex-primary-window-minutes": 300, "x": None}
     report, ended, _ = session.from_server(Peer().text(event_text("error", status=429, headers=fields)))
     assert isinstance(report, LimitsReceived)
-    assert report.limits.primary is not None
-    assert (report.limits.primary.used_percent, report.limits.primary.window_minutes) == (99.5, 300)
+    assert report.limits.own is not None
+    assert report.limits.own.primary == RateLimitWindow(99.5, 300)
     assert isinstance(ended, TurnEnded)
 
 
