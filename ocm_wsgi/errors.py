@@ -149,6 +149,12 @@ class UserRejected(BadRequest):
     code = "invalid_user"
 
 
+class UntrustedHost(BadRequest):
+    """A service without users was addressed by a name that may belong to a web page (DNS rebinding)."""
+
+    code = "untrusted_host"
+
+
 class AuthenticationFailed(OcmError):
     """The bearer token is missing, malformed or unknown. The response has a challenge."""
 
@@ -163,6 +169,14 @@ class AdminOnly(OcmError):
     status = 403
     error_type = "permission_error"
     code = "admin_only"
+
+
+class ForeignOrigin(OcmError):
+    """A web page of another origin has made a browser send the request to a service without users."""
+
+    status = 403
+    error_type = "permission_error"
+    code = "foreign_origin"
 
 
 class NotFound(OcmError):

@@ -77,11 +77,12 @@ class UserDirectory:
 
         :raises StateError: the database could never be read, so this is unknown.
         """
-        if self._configured:
-            return False
-        if self._stored is not None and self._stored.version is not None:
-            return False
-        return self._current().version is None
+        return not self.is_known_closed and self._current().version is None
+
+    @property
+    def is_known_closed(self) -> bool:
+        """Whether a token is required as far as this process knows, without a query. If so, that is final."""
+        return bool(self._configured) or (self._stored is not None and self._stored.version is not None)
 
     @property
     def has_users(self) -> bool:

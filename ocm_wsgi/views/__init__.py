@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["check_endpoints", "dashboard", "errors", "health", "metrics", "proxy", "request_log", "status"]
+__all__ = ["check_endpoints", "dashboard", "errors", "health", "metrics", "open_mode", "proxy", "request_log", "status"]

@@ -90,6 +90,13 @@ def client_socket(environ: Environ) -> socket.socket | None:
     return found if isinstance(found, socket.socket) else None
 
 
+def local_address(environ: Environ) -> str:
+    """Return the address that the client connected to; ``""`` for a Unix socket, or if the server hides its socket."""
+    connection = client_socket(environ)
+    name = None if connection is None else connection.getsockname()
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
 def reset_on_close(connection: socket.socket) -> None:
     """Make the kernel send a reset when the connection is closed."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -9,7 +9,19 @@ from tests.faults.mutations import Edit, Mutation
 
 REQUEST_ADAPTERS = "ocm_wsgi/server/request_adapters.py"
 
+OPEN_MODE = "ocm_wsgi/views/open_mode.py"
+
 STRANGERS = (
+    *(
+        Mutation(f"views/test_open_mode.py::test_web_pages_are_refused[{page}]", Edit(OPEN_MODE, call, "pass"))
+        for page, call in (
+            (
+                "rebound",
+                "require_own_host(fields, listens_on=(config.listen, local_address(environ)), allow_origins=())",
+            ),
+            ("without-cors", "require_own_origin(fields, allow_origins=())"),
+        )
+    ),
     Mutation(
         "relay/test_live.py::test_no_field_makes_a_stream_occupy_a_thread",
         Edit(REQUEST_ADAPTERS, "not isinstance(response, HTTP2Response)", 'environ.get("HTTP_VERSION") != "2"'),
