@@ -218,18 +218,33 @@ class OpenTurn(TurnInProgress):
         self._withholds_last = False
 
     def record(self) -> None:
-        """Record the turn as it ended, or as cut, and wait until that is durable."""
+        """Record the turn as it ended, or as cut, and wait until that is durable. The user's next turn may then begin.
+
+        Not before: in between, the turn would count towards no limit.
+        """
         if not self._is_recorded:
-            self._accounting.record(self, self._recording())
+            try:
+                self._accounting.record(self, self._recording())
+            finally:
+                self.request.release()
 
     def record_async(self, on_recorded: OnRecorded) -> None:
-        """Record the turn without waiting, and call ``on_recorded`` once, from another thread."""
-        if not self._is_recorded:
-            self._accounting.record_async(self, self._recording(), on_recorded)
+        """Record the turn as :meth:`record` does, without waiting; call ``on_recorded`` once, from another thread."""
+        if self._is_recorded:
+            return
+
+        def recorded(durability: Durability) -> None:
+            self.request.release()
+            on_recorded(durability)
+
+        try:
+            self._accounting.record_async(self, self._recording(), recorded)
+        except BaseException:
+            self.request.release()
+            raise
 
     def release(self) -> bytes:
-        """Return what may be sent once the record is durable, and let the user's next turn begin."""
-        self.request.release()
+        """Return what may be sent once the record is durable."""
         if self._withholds_last:
             piece, self._withheld = self._withheld[:-1], self._withheld[-1:]
         else:
@@ -251,13 +266,11 @@ class OpenTurn(TurnInProgress):
             yield withheld
 
     def close(self) -> None:
-        """Let the user's next turn begin, and record this one as cut unless its end was recorded."""
-        self.request.release()
+        """Record the turn as cut, unless its end was recorded."""
         self.record()
 
     def close_async(self) -> None:
         """Close the turn as :meth:`close` does, without waiting."""
-        self.request.release()
         self.record_async(_ignore_durability)
 
     def _end(self, outcome: Outcome) -> None:
