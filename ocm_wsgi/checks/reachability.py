@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 import requests
 from urllib3.exceptions import HTTPError, NameResolutionError
 
+from ocm_wsgi.checks import dead_addresses
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
 from ocm_wsgi.errors import ConfigurationError
@@ -96,6 +97,8 @@ def _response(adapter: UpstreamAdapter, endpoint: _Endpoint, *, has_proxy: bool)
                 f"in {seconds:.1f} s.",
             )
         yield from _clock(value_of(received, "date"), endpoint)
+    if not has_proxy:
+        yield from dead_addresses.findings(endpoint.name, origin)
 
 
 def _failure(exc: Exception, endpoint: _Endpoint, origin: Origin, *, has_proxy: bool) -> Finding:

@@ -16,9 +16,12 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from ocm_wsgi import __version__
+from ocm_wsgi.happy_eyeballs import HappyEyeballsMixin
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 #: Between two reads, and for the whole response.
@@ -97,6 +100,25 @@ def post(
         raise NoResponse(type(exc).__name__) from None
 
 
+class _HTTPConnection(HappyEyeballsMixin, HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(HappyEyeballsMixin, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
 class _ContextAdapter(HTTPAdapter):
     """Sends requests over TLS with the given context only."""
 
@@ -106,9 +128,13 @@ class _ContextAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._ssl_context, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(proxy, ssl_context=self._ssl_context, **kwargs)
+        manager = super().proxy_manager_for(proxy, ssl_context=self._ssl_context, **kwargs)
+        if not proxy.startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
 
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the inherited method would add certifi's roots to the context, which already verifies."""

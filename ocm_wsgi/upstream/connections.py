@@ -6,6 +6,8 @@ requests and urllib3 are made for fetching documents. A relay has other requirem
   (:class:`~ocm_wsgi.upstream.exchange.RequestHead`).
 - The response is read by our own code (``response``) as it arrives: the standard library takes a 103 for the final
   response, and its e-mail parser for the fields costs more than everything else.
+- A host with several addresses is connected to at the first that accepts, not at the first alone
+  (:class:`~ocm_wsgi.happy_eyeballs.HappyEyeballsMixin`). A SOCKS proxy resolves the name itself.
 - Connections that became stale in the pool are distinguished from those that failed (:class:`StaleConnection`).
 """
 
@@ -31,6 +33,7 @@ from urllib3.contrib.socks import (
 )
 from urllib3.util import make_headers, parse_url
 
+from ocm_wsgi.happy_eyeballs import HappyEyeballsMixin
 from ocm_wsgi.protocol.http.response_head import HeadReader, ResponseHead
 from ocm_wsgi.tls.session_cache import ResumingContext
 from ocm_wsgi.upstream.exchange import Aborted, Exchange, RequestHead
@@ -144,7 +147,7 @@ class _VerbatimMixin:
         return self.sock is not None and time.monotonic() - self._idle_since > IDLE_LIMIT_SECONDS
 
 
-class _HTTPConnection(_VerbatimMixin, HTTPConnection):
+class _HTTPConnection(HappyEyeballsMixin, _VerbatimMixin, HTTPConnection):
     pass
 
 
@@ -191,7 +194,7 @@ class _TLSResumptionMixin(_VerbatimMixin):
         return response
 
 
-class _HTTPSConnection(_TLSResumptionMixin, HTTPSConnection):
+class _HTTPSConnection(HappyEyeballsMixin, _TLSResumptionMixin, HTTPSConnection):
     pass
 
 
