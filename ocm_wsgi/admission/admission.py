@@ -77,19 +77,30 @@ class Admission:
         self._slots = Slots(config.state_path / "slots")
         self._reserves: Mapping[Period, int] = {"5h": config.reserve_5h, "week": config.reserve_weekly}
 
-    def admit(self, user: User, model: str | None, *, credential: str = DEFAULT_CREDENTIAL) -> Callable[[], None]:
+    def admit(
+        self,
+        user: User,
+        model: str | None,
+        *,
+        unread: str = "",
+        names_model: bool = True,
+        credential: str = DEFAULT_CREDENTIAL,
+    ) -> Callable[[], None]:
         """Admit a turn, or refuse it.
 
         The database is queried only for users with limits, and if there is a reserve.
 
         :param model: the model that the request names; ``None`` if that is unknown.
+        :param unread: why the model is unknown, as the end of a sentence about the request.
+        :param names_model: whether requests to this endpoint name a model; if not, none has to be allowed.
         :return: a function to call when the turn ends, however it ends; calling it again does nothing.
         :raises ModelNotAllowed: the user may not use the model.
         :raises UsageLimitReached: one of the user's limits, or the reserve, is reached.
         :raises TooManyConcurrent: the user has as many turns in progress as allowed.
         :raises StateError: the user has limits, and they cannot be checked.
         """
-        _require_model(user, model)
+        if names_model or model is not None:
+            _require_model(user, model, unread)
         has_reserve = not user.admin and any(self._reserves.values())
         if user.limits or has_reserve:
             self._require_quota(user, credential)
@@ -155,12 +166,13 @@ class Admission:
                     raise _reserved(PERIOD_NAMES[period], latest.cycle.end, now)
 
 
-def _require_model(user: User, model: str | None) -> None:
+def _require_model(user: User, model: str | None, unread: str) -> None:
     if not user.models or (model is not None and is_allowed(model, user.models)):
         return
     allowed = ", ".join(user.models)
     if model is None:
-        raise ModelNotAllowed(f"Cannot determine the model of the request; you may use: {allowed}.")
+        reason = f": {unread}" if unread else ""
+        raise ModelNotAllowed(f"Cannot determine the model of the request{reason}; you may use: {allowed}.")
     shown = model if len(model) <= _LONGEST_MODEL_SHOWN else model[:_LONGEST_MODEL_SHOWN] + "…"
     raise ModelNotAllowed(f"You may not use the model {shown!r}; you may use: {allowed}.")
 

@@ -10,7 +10,7 @@ from flask import Flask, Response, g, request
 from werkzeug.routing import PathConverter, Rule
 
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
-from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET, Family
+from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET, Endpoint
 from ocm_wsgi.protocol.http.bearer import refuse_api_key_fields
 from ocm_wsgi.protocol.http.fields import Fields, value_of
 from ocm_wsgi.protocol.http.targets import ApiTarget, api_target
@@ -84,7 +84,7 @@ def relay(rest: str) -> Response:
         with body or nullcontext():
             turn = None
             if endpoint.family is not None:
-                turn = _turn_request(service, user, target, endpoint.family, fields, body, log)
+                turn = _turn_request(service, user, target, endpoint, fields, body, log)
                 undo.callback(turn.release)
             upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange), credential)
         undo.pop_all()
@@ -96,7 +96,7 @@ def _turn_request(
     service: Service,
     user: User,
     target: ApiTarget,
-    family: Family,
+    endpoint: Endpoint,
     fields: Fields,
     body: Body | None,
     log: RequestLog,
@@ -104,7 +104,8 @@ def _turn_request(
     """Admit a turn, or refuse it."""
     facts = RequestFacts()
     if body is not None:
-        facts = request_facts(body.blocks(), value_of(fields, "content-encoding") or "")
+        encoding, media_type = value_of(fields, "content-encoding"), value_of(fields, "content-type")
+        facts = request_facts(body.blocks(), encoding or "", media_type or "")
     log.model = facts.model or ""
     return TurnRequest(
         user=user.name,
@@ -113,8 +114,8 @@ def _turn_request(
         started_at=time.time() - (time.monotonic() - log.started),
         started=log.started,
         request_id=log.request_id,
-        release=service.admission.admit(user, facts.model),
-        family=family,
+        release=service.admission.admit(user, facts.model, unread=facts.unread, names_model=endpoint.names_model),
+        family=endpoint.family or "other",
     )
 
 

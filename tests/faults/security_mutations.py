@@ -58,4 +58,32 @@ DEAD_ADDRESSES = (
     ),
 )
 
-SECURITY_MUTATIONS = STRANGERS + STATE + DEAD_ADDRESSES
+REQUEST = "ocm_wsgi/protocol/responses/request.py"
+STRICT_JSON = "ocm_wsgi/protocol/responses/strict_json.py"
+FORMS = "ocm_wsgi/protocol/http/forms.py"
+
+MODELS = (
+    Mutation(
+        "admission/test_models_live.py::test_unknown_models_are_refused[twice]",
+        Edit(STRICT_JSON, "catch_duplicate_keys=True", "catch_duplicate_keys=False"),
+    ),
+    Mutation(
+        "admission/test_models_live.py::test_unknown_models_are_refused[twice-after-blanks]",
+        Edit(STRICT_JSON, "catch_duplicate_keys=True", "catch_duplicate_keys=False"),
+    ),
+    Mutation(
+        "admission/test_models_live.py::test_unknown_models_are_refused[media-type]",
+        Edit(REQUEST, "    raise _NotReadable\n", "    return _JsonReader()\n"),
+    ),
+    Mutation(
+        "protocol/http/test_forms.py::test_ambiguous_multipart[line-feed-delimiter-65536]",
+        Edit(FORMS, "if self._buffer[at : at + 2] != _CRLF or not", "if not"),
+    ),
+)
+
+SECURITY_MUTATIONS = (
+    *STRANGERS,
+    *MODELS,
+    *STATE,
+    *DEAD_ADDRESSES,
+)

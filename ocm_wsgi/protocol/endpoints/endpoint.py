@@ -62,6 +62,8 @@ class Endpoint:
     :ivar creates: the kind of stored object whose ID the answer names for the first time, if there is one.
     :ivar lists: the kind of the stored objects that the answer lists, whoever owns them; ``None`` where it lists none,
         or only what is inside the object that the path names.
+    :ivar names_model: whether a turn names its model in the request's body. It need not where no model is chosen, or
+        where the model is that of an object of the user's own.
     :ivar for_admins: whether only admins may use it.
     :ivar object_kind: the kind of the stored object that the path names, or ``None``.
     """
@@ -72,6 +74,7 @@ class Endpoint:
     creates: ObjectKind | None = None
     lists: ObjectKind | None = None
     for_admins: bool = False
+    names_model: bool = True
     object_kind: ObjectKind | None = field(init=False, default=None)
     _object_at: int = field(init=False, default=0, repr=False)
 

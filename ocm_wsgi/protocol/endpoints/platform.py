@@ -64,7 +64,7 @@ _MODALITIES = (
     Endpoint("GET", "videos/{video}"),
     Endpoint("DELETE", "videos/{video}"),
     Endpoint("GET", "videos/{video}/content"),
-    Endpoint("POST", "videos/{video}/remix", "video", creates="video"),
+    Endpoint("POST", "videos/{video}/remix", "video", creates="video", names_model=False),
 )
 
 _FILES = (
@@ -78,7 +78,7 @@ _FILES = (
     # The answer is the upload, with the new file as its member `file`.
     Endpoint("POST", "uploads/{upload}/complete", creates="file"),
     Endpoint("POST", "uploads/{upload}/cancel"),
-    Endpoint("POST", "containers", "container", creates="container"),
+    Endpoint("POST", "containers", "container", creates="container", names_model=False),
     Endpoint("GET", "containers", lists="container"),
     Endpoint("GET", "containers/{container}"),
     Endpoint("DELETE", "containers/{container}"),
@@ -106,7 +106,7 @@ _VECTOR_STORES = (
     Endpoint("GET", "vector_stores/{vector_store}"),
     Endpoint("POST", "vector_stores/{vector_store}"),
     Endpoint("DELETE", "vector_stores/{vector_store}"),
-    Endpoint("POST", "vector_stores/{vector_store}/search", "search"),
+    Endpoint("POST", "vector_stores/{vector_store}/search", "search", names_model=False),
     Endpoint("GET", "vector_stores/{vector_store}/files"),
     Endpoint("POST", "vector_stores/{vector_store}/files"),
     Endpoint("GET", "vector_stores/{vector_store}/files/{file}"),
@@ -129,7 +129,7 @@ _JOBS = (
     Endpoint("GET", "fine_tuning/jobs/{fine_tuning_job}"),
     Endpoint("POST", "fine_tuning/jobs/{fine_tuning_job}/cancel"),
     Endpoint("POST", "fine_tuning/jobs/{fine_tuning_job}/pause"),
-    Endpoint("POST", "fine_tuning/jobs/{fine_tuning_job}/resume", "fine_tuning"),
+    Endpoint("POST", "fine_tuning/jobs/{fine_tuning_job}/resume", "fine_tuning", names_model=False),
     Endpoint("GET", "fine_tuning/jobs/{fine_tuning_job}/checkpoints"),
     Endpoint("GET", "fine_tuning/jobs/{fine_tuning_job}/events"),
     Endpoint("POST", "evals", creates="eval"),
@@ -168,7 +168,7 @@ _THREADS = (
     Endpoint("GET", "threads/{thread}/runs/{run}"),
     Endpoint("POST", "threads/{thread}/runs/{run}"),
     Endpoint("POST", "threads/{thread}/runs/{run}/cancel"),
-    Endpoint("POST", "threads/{thread}/runs/{run}/submit_tool_outputs", "run"),
+    Endpoint("POST", "threads/{thread}/runs/{run}/submit_tool_outputs", "run", names_model=False),
     Endpoint("GET", "threads/{thread}/runs/{run}/steps"),
     Endpoint("GET", "threads/{thread}/runs/{run}/steps/{step}"),
 )

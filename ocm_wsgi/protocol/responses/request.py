@@ -1,31 +1,44 @@
 """Reads the model and the service tier out of a request body, or other members out of a message. Pure; no I/O.
 
-A body may have any size and is never held whole. A small one is parsed; a larger one is scanned once for members of
-its top-level object, in constant memory.
+They decide what the request may do, and upstream reads them once more. So they count as unknown unless every reader
+must find the same: see :mod:`~ocm_wsgi.protocol.responses.strict_json` and :mod:`~ocm_wsgi.protocol.http.forms`. A body
+may have any size and is never held whole.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
 
 from ocm_wsgi.protocol.http.content_coding import DecodingError, decoder_for
+from ocm_wsgi.protocol.http.forms import (
+    URLENCODED_LIMIT_BYTES,
+    FormError,
+    MultipartReader,
+    parameters_of,
+    urlencoded_fields,
+)
 from ocm_wsgi.protocol.responses.error_codes import label
-from ocm_wsgi.protocol.responses.outcome import parse_json
+from ocm_wsgi.protocol.responses.strict_json import (
+    PARSED_LIMIT_BYTES,
+    DocumentShortener,
+    NotStrictJson,
+    strict_object,
+)
 
 #: No request, be it a body or a message, is decoded beyond this size.
 DECODED_LIMIT_BYTES = 128 * 1024 * 1024
 
-# Up to this size a body is parsed, which is exact and takes a few milliseconds.
-_PARSED_BYTES = 1024 * 1024
+_MEMBERS = ("model", "service_tier")
+#: A call of the realtime API is described by a part ``session``, in JSON.
+_FORM_FIELDS = ("model", "session")
 
-# A scan takes about a third of a microsecond per step; a body made of brackets is given up after some 0.4 s.
-_SCAN_STEPS = 1_000_000
-_LONGEST_TOKEN = 512
-
-_QUOTE_OR_BRACKET = re.compile(rb'["{}\[\]]')
-_PUNCTUATION = re.compile(rb'["{}\[\]:,]')
+_NOT_JSON = "its body is not one JSON object in UTF-8 that names each of its members once"
+_NOT_A_FORM = "its body is not a form that names each of its fields once"
+_NOT_DECODED = "its body cannot be decoded"
+_NOT_READABLE = "its media type is neither JSON nor a form"
 
 
 @dataclass(frozen=True)
@@ -33,56 +46,164 @@ class RequestFacts:
     """What a request asks for; ``None`` where the request does not say, or could not be read.
 
     A model of ``None`` is unknown and must not pass as one that the user may use.
+
+    :ivar unread: why the body could not be read, as the end of a sentence about the request; empty if it was read.
     """
 
     model: str | None = None
     service_tier: str | None = None
+    unread: str = field(default="", compare=False)
 
 
-def request_facts(blocks: Iterable[bytes], content_encoding: str = "") -> RequestFacts:
+def request_facts(blocks: Iterable[bytes], content_encoding: str = "", media_type: str = "") -> RequestFacts:
     """Return what the body of a request asks for.
 
     :param blocks: the body, in blocks of any size, read to the end; at most tens of KiB each keep memory use small.
     :param content_encoding: the body's ``Content-Encoding``; a body that cannot be decoded has no facts.
+    :param media_type: the body's ``Content-Type``, or ``""``, which means JSON.
     """
     try:
-        members = top_level_members(_decoded(blocks, content_encoding), ("model", "service_tier"))
+        reader = _reader_for(media_type)
+        for block in _decoded(blocks, content_encoding):
+            reader.feed(block)
+        return reader.finish()
     except DecodingError:
-        return RequestFacts()
-    return RequestFacts() if members is None else facts_of(members)
+        return RequestFacts(unread=_NOT_DECODED)
+    except NotStrictJson:
+        return RequestFacts(unread=_NOT_JSON)
+    except FormError:
+        return RequestFacts(unread=_NOT_A_FORM)
+    except _NotReadable:
+        return RequestFacts(unread=_NOT_READABLE)
 
 
-def top_level_members(blocks: Iterable[bytes], names: Collection[str]) -> Mapping[str, object] | None:
+def top_level_members(blocks: Iterable[bytes], names: Collection[str]) -> Mapping[str, Any] | None:
     """Return the members of a JSON object that have one of these names, without those that are absent.
 
-    If a member is repeated the last one counts, as in most JSON parsers. Above 1 MiB only strings and literals are
-    returned.
+    Above 1 MiB, another string stands for one that is longer than 128 octets.
 
-    :return: ``None`` if the document is no JSON object, or too intricate to be read in time.
+    :param blocks: read to the end, unless the document is refused before.
+    :return: ``None`` if the document is not JSON that every parser reads alike, or is too intricate to be read in time.
     :raises DecodingError: raised by ``blocks``.
     """
-    small = bytearray()
-    scanner: _Scanner | None = None
+    reader = _JsonReader(names)
     try:
         for block in blocks:
-            if scanner is None and len(small) + len(block) > _PARSED_BYTES:
-                scanner = _Scanner(names)
-                scanner.feed(bytes(small))
-            if scanner is None:
-                small += block
-            else:
-                scanner.feed(block)
-    except _TooIntricate:
+            reader.feed(block)
+        return reader.members()
+    except NotStrictJson:
         return None
-    if scanner is not None:
-        return scanner.members
-    body = parse_json(small)
-    return {name: body[name] for name in names if name in body} if isinstance(body, dict) else None
 
 
-def facts_of(members: Mapping[str, object]) -> RequestFacts:
+def facts_of(members: Mapping[str, Any]) -> RequestFacts:
     """Return the facts in the members ``model`` and ``service_tier``."""
     return RequestFacts(label(members.get("model")), label(members.get("service_tier")))
+
+
+class _NotReadable(ValueError):
+    """Bodies of this media type are not read."""
+
+
+class _Reader(Protocol):
+    """Reads one kind of body."""
+
+    def feed(self, block: bytes) -> None: ...
+
+    def finish(self) -> RequestFacts: ...
+
+
+def _reader_for(media_type: str) -> _Reader:
+    """:raises ValueError: see ``request_facts``; bodies of this type cannot be read."""
+    kind, parameters = _parsed_media_type(media_type)
+    if kind in ("", "application/json") or (kind.startswith("application/") and kind.endswith("+json")):
+        if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+            raise NotStrictJson("The document is not UTF-8.")
+        return _JsonReader()
+    if kind == "multipart/form-data":
+        return _MultipartReader(parameters)
+    if kind == "application/x-www-form-urlencoded":
+        return _UrlencodedReader()
+    raise _NotReadable
+
+
+@lru_cache(maxsize=64)
+def _parsed_media_type(media_type: str) -> tuple[str, Mapping[str, str]]:
+    return parameters_of(media_type)
+
+
+class _JsonReader:
+    """Parses a small document, and shortens a large one first.
+
+    :param names: of the members that are wanted.
+    """
+
+    def __init__(self, names: Collection[str] = _MEMBERS) -> None:
+        self._names = names
+        self._small = bytearray()
+        self._shortener: DocumentShortener | None = None
+
+    def feed(self, block: bytes) -> None:
+        if self._shortener is not None:
+            self._shortener.feed(block)
+        elif len(self._small) + len(block) <= PARSED_LIMIT_BYTES:
+            self._small += block
+        else:
+            self._shortener = DocumentShortener()
+            self._shortener.feed(bytes(self._small))
+            self._shortener.feed(block)
+            self._small.clear()
+
+    def members(self) -> Mapping[str, Any]:
+        """Return the wanted members that the document has.
+
+        :raises NotStrictJson: see ``top_level_members``.
+        """
+        members = strict_object(bytes(self._small)) if self._shortener is None else self._shortener.finish()
+        # Some parsers ignore the case of keys.
+        if any(key not in self._names and key.casefold() in self._names for key in members):
+            raise NotStrictJson("A key is repeated in another case.")
+        return {name: members[name] for name in self._names if name in members}
+
+    def finish(self) -> RequestFacts:
+        return facts_of(self.members())
+
+
+class _MultipartReader:
+    def __init__(self, parameters: Mapping[str, str]) -> None:
+        self._form = MultipartReader(parameters, _FORM_FIELDS)
+
+    def feed(self, block: bytes) -> None:
+        self._form.feed(block)
+
+    def finish(self) -> RequestFacts:
+        return _facts_of_form(self._form.finish())
+
+
+class _UrlencodedReader:
+    def __init__(self) -> None:
+        self._form = bytearray()
+
+    def feed(self, block: bytes) -> None:
+        self._form += block
+        if len(self._form) > URLENCODED_LIMIT_BYTES:
+            raise FormError("The form is too large.")
+
+    def finish(self) -> RequestFacts:
+        return _facts_of_form(urlencoded_fields(bytes(self._form), _FORM_FIELDS))
+
+
+def _facts_of_form(values: Mapping[str, str]) -> RequestFacts:
+    named = values.get("model")
+    if named is not None and not named.isascii():
+        raise FormError("A model's name is not ASCII.")
+    if "session" in values:
+        session = _JsonReader()
+        session.feed(values["session"].encode())
+        in_session = session.finish().model
+        if named is not None and in_session != named:
+            raise FormError("The model is named twice.")
+        named = in_session
+    return RequestFacts(label(named))
 
 
 def _decoded(blocks: Iterable[bytes], content_encoding: str) -> Iterator[bytes]:
@@ -97,85 +218,3 @@ def _decoded(blocks: Iterable[bytes], content_encoding: str) -> Iterator[bytes]:
             if length > DECODED_LIMIT_BYTES:
                 raise DecodingError("The decoded body is too large to read.")
             yield piece
-
-
-class _TooIntricate(ValueError):
-    """The body has too many brackets and strings to be scanned in time."""
-
-
-class _Scanner:
-    """Collects some members of a top-level JSON object that is fed in pieces.
-
-    Assumes that the body is JSON. The result for any other body is of no use, but upstream refuses such a body anyway.
-
-    :param names: of the members.
-    :ivar members: the values found that are strings or literals.
-    """
-
-    def __init__(self, names: Collection[str]) -> None:
-        self.members: dict[str, object] = {}
-        self._names = names
-        self._depth = 0
-        self._in_string = False
-        self._backslashes = 0
-        self._key: str | None = None
-        self._token = bytearray()
-        self._steps = 0
-
-    def feed(self, block: bytes) -> None:
-        """:raises _TooIntricate: the scan takes too long."""
-        at = 0
-        while at < len(block):
-            self._steps += 1
-            at = self._string(block, at) if self._in_string else self._structure(block, at)
-        if self._steps > _SCAN_STEPS:
-            raise _TooIntricate
-
-    def _string(self, block: bytes, at: int) -> int:
-        """Return where the open string ends, or the block."""
-        quote = block.find(b'"', at)
-        stop = len(block) if quote < 0 else quote
-        run = stop - at - len(block[at:stop].rstrip(b"\\")) if block[stop - 1 : stop] == b"\\" and stop > at else 0
-        backslashes = run + (self._backslashes if run == stop - at else 0)
-        self._collect(block, at, stop + 1)
-        self._backslashes = backslashes if quote < 0 else 0
-        if quote >= 0 and backslashes % 2 == 0:
-            self._in_string = False
-        return stop + 1
-
-    def _structure(self, block: bytes, at: int) -> int:
-        """Process the next punctuation mark that matters, and return the position after it."""
-        found = (_PUNCTUATION if self._depth == 1 else _QUOTE_OR_BRACKET).search(block, at)
-        stop = len(block) if found is None else found.start()
-        self._collect(block, at, stop)
-        mark = b"" if found is None else found[0]
-        if mark == b'"':
-            self._in_string = True
-            self._collect(block, stop, stop + 1)
-        elif mark in (b"{", b"["):
-            self._depth += 1
-        elif mark in (b"}", b"]"):
-            if self._depth == 1:
-                self._end_member()
-            self._depth -= 1
-        elif mark == b":":
-            self._end_key()
-        elif mark == b",":
-            self._end_member()
-        return stop + 1
-
-    def _collect(self, block: bytes, start: int, stop: int) -> None:
-        """Collect what may be a key or a short value."""
-        if self._depth == 1 and len(self._token) < _LONGEST_TOKEN:
-            self._token += block[start : min(stop, start + _LONGEST_TOKEN)]
-
-    def _end_key(self) -> None:
-        key = parse_json(self._token)
-        self._key = key if isinstance(key, str) else None
-        self._token.clear()
-
-    def _end_member(self) -> None:
-        if self._key is not None and self._key in self._names:
-            self.members[self._key] = parse_json(self._token)
-        self._key = None
-        self._token.clear()
