@@ -10,10 +10,14 @@ The tree, grouped by what can be done about the error::
     │   ├── BodyTruncated
     │   ├── EndpointUnavailable
     │   ├── ModelNotAllowed
+    │   ├── ReferenceNotFound       the body refers to an object that is not the user's
+    │   │   └── PreviousResponseNotFound
+    │   ├── ListRefused
     │   └── UserRejected
     ├── AuthenticationFailed        401  the client must send a valid bearer token
     ├── AdminOnly                   403
     ├── NotFound                    404
+    │   └── ObjectNotFound              also for an object that is not the user's
     ├── MethodNotSupported          405
     ├── SignInThrottled             429  too many failed sign-ins to the dashboard
     ├── TooManyConcurrent           429  the user has too many concurrent turns
@@ -143,6 +147,31 @@ class ModelNotAllowed(BadRequest):
     code = "model_not_allowed"
 
 
+class ReferenceNotFound(BadRequest):
+    """The body refers to an object that upstream does not store, or not for this user.
+
+    :param param: the member of the body that refers to it, or ``None`` if it is inside another one.
+    """
+
+    code = "not_found"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.members = {"param": param}
+
+
+class PreviousResponseNotFound(ReferenceNotFound):
+    """The response that the body continues is not stored, or not for this user. Codex then sends everything again."""
+
+    code = "previous_response_not_found"
+
+
+class ListRefused(BadRequest):
+    """The list would contain the objects of all users."""
+
+    code = "list_unavailable"
+
+
 class UserRejected(BadRequest):
     """A user cannot be created or changed as requested; the message says why."""
 
@@ -184,7 +213,14 @@ class NotFound(OcmError):
 
     status = 404
     error_type = "invalid_request_error"
-    code = "not_found"
+    code: str | None = "not_found"
+
+
+class ObjectNotFound(NotFound):
+    """Upstream stores no object of this ID, or not for this user. As from upstream, nothing tells the two apart."""
+
+    code = None
+    members: Mapping[str, object] = MappingProxyType({"param": None})
 
 
 class MethodNotSupported(OcmError):

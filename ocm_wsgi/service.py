@@ -13,6 +13,7 @@ from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import CredentialSource, Mode, Refresher
+from ocm_wsgi.ownership.owners import Owners
 from ocm_wsgi.protocol.endpoints.table import CHATGPT, PLATFORM, EndpointTable
 from ocm_wsgi.relay.disconnects import DisconnectMonitor
 from ocm_wsgi.reporting import prometheus
@@ -33,6 +34,7 @@ class Service:
     database: Database
     credentials: CredentialSource
     endpoints: Mapping[Mode, EndpointTable]
+    owners: Owners
     users: UserDirectory
     admission: Admission
     upstream: Upstream
@@ -64,6 +66,7 @@ class Service:
             config=config,
             database=database,
             credentials=credentials,
+            owners=Owners(database, Spool(config.state_path / "owners")),
             endpoints={Mode.CHATGPT: CHATGPT, Mode.API_KEY: PLATFORM},
             users=UserDirectory(config.users, database),
             admission=Admission(config, database, window_history),
@@ -92,6 +95,7 @@ class Service:
     def close(self) -> None:
         """Write pending records at the end of a process. May be called even if nothing was used."""
         self.ledger.close()
+        self.owners.close()
         if self.usages_export is not None:
             self.usages_export.close()
         self.upstream.close()

@@ -199,6 +199,11 @@ class OpenTurn(TurnInProgress):
         self._withholds_last = transport != "sse"
         self._withheld = b""
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the turn ended; ``None`` as long as its end has not been found."""
+        return self._outcome
+
     def feed(self, piece: bytes) -> bytes:
         """Observe a piece of the body. Return what may be sent now, of this piece and of what was withheld before."""
         sendable, outcome = self._observer.feed(piece)

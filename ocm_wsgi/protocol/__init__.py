@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["endpoints", "http", "responses", "websocket"]
+__all__ = ["endpoints", "http", "objects", "responses", "websocket"]

@@ -2,12 +2,14 @@
 
 ``loop`` waits for sockets and deadlines, ``peer`` is a non-blocking socket, ``stream`` one response and ``tunnel`` one
 WebSocket in transit; ``request_arrival`` waits for requests and ``lingering_close`` closes connections. ``handoff`` is
-the contract with the server. ``disconnects`` is for requests that are still in a thread.
+the contract with the server, ``answer`` that with accounting and ownership. ``disconnects`` is for requests that are
+still in a thread.
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "answer",
     "disconnects",
     "handoff",
     "lingering_close",

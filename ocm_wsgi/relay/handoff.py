@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ocm_wsgi.accounting.turn_accounting import OpenTurn
 from ocm_wsgi.errors import UpstreamCut
 from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse
 from ocm_wsgi.protocol.websocket.session import WebSocketSession
+from ocm_wsgi.relay.answer import RelayedAnswer
 from ocm_wsgi.relay.disconnects import Watch
 from ocm_wsgi.relay.websocket_turns import WebSocketTurn, WebSocketTurns
 from ocm_wsgi.telemetry.request_log import RequestLog
@@ -43,7 +43,7 @@ class RelayedBody:
     def __init__(
         self,
         upstream: UpstreamResponse,
-        turn: OpenTurn | None,
+        turn: RelayedAnswer | None,
         watch: Watch | None,
         log: RequestLog,
         environ: Environ,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ocm_wsgi.accounting.turn_accounting import OpenTurn
 from ocm_wsgi.protocol.http.framing import LAST_CHUNK, Framing, FramingError, chunk, framing_for
+from ocm_wsgi.relay.answer import RelayedAnswer
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import DISCONNECTED, Peer
 
@@ -55,7 +55,7 @@ class Stream:
     :param holds_head: true if the head always waits for the body. When a WebSocket is refused, Codex reads only the
         part of the body that arrives with the head.
     :param is_chunked: whether the head announces the chunked coding.
-    :param turn: the turn that the response belongs to, or ``None``.
+    :param turn: the turn or the stored objects that must be recorded, or ``None``.
     :param defer: schedules a callback in the loop's thread; may be called from any thread.
     :param on_end: called once with the reason for the end (``""``: success). The caller then owns the client's socket.
     :ivar sent_bytes: bytes of the body that were sent or buffered.
@@ -69,7 +69,7 @@ class Stream:
         *,
         head: bytes,
         is_chunked: bool,
-        turn: OpenTurn | None,
+        turn: RelayedAnswer | None,
         timeouts: Timeouts,
         holds_head: bool = False,
         defer: Callable[[Callable[[], None]], None],
@@ -215,7 +215,7 @@ class Stream:
             return False
         return True
 
-    def _record(self, turn: OpenTurn) -> None:
+    def _record(self, turn: RelayedAnswer) -> None:
         self._is_recording = True
         self._active_at = self._loop.now
         self._pause()
@@ -230,7 +230,10 @@ class Stream:
         if self._framing.has_ended:
             self._complete()
         elif self._turn is not None and self._send(self._turn.release()):
-            self._advance()
+            if self._turn.is_due:
+                self._record(self._turn)
+            else:
+                self._advance()
 
     def _complete(self) -> None:
         """The body has ended as framed: send its last bytes and its end, once the turn is recorded."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,12 +11,10 @@ from ocm_wsgi.simulator import ratelimits
 from ocm_wsgi.simulator.connection import Connection, Cut
 from ocm_wsgi.simulator.devices import Devices
 from ocm_wsgi.simulator.issuer import Issuer
+from ocm_wsgi.simulator.object_store import StoredObjects
 from ocm_wsgi.simulator.plans import Gate, Plan, PlanQueue
 from ocm_wsgi.simulator.receiving import Body, Head, decoded
 from ocm_wsgi.simulator.recording import Journal
-
-#: The number of responses stored for ``GET /v1/responses/{id}``.
-MAX_STORED = 1000
 
 
 class Event(NamedTuple):
@@ -48,7 +44,11 @@ class Response:
 
 @dataclass
 class World:
-    """The simulator's state, shared by all connections."""
+    """The simulator's state, shared by all connections.
+
+    :ivar objects: what the platform stores.
+    :ivar background_polls: how often a background response is fetched while it is still in progress.
+    """
 
     journal: Journal
     issuer: Issuer
@@ -56,25 +56,11 @@ class World:
     devices: Devices = field(default_factory=Devices)
     rate_limits: Mapping[str, Any] = field(default_factory=dict)
     url: str = ""
-    _stored: OrderedDict[str, dict[str, Any]] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    objects: StoredObjects = field(default_factory=StoredObjects)
+    background_polls: int = 0
 
     def __post_init__(self) -> None:
         self.rate_limits = self.rate_limits or ratelimits.default(self.journal.clock())
-
-    def store(self, response: dict[str, Any]) -> None:
-        with self._lock:
-            self._stored[response["id"]] = response
-            if len(self._stored) > MAX_STORED:
-                self._stored.popitem(last=False)
-
-    def stored(self, response_id: str) -> dict[str, Any] | None:
-        with self._lock:
-            return self._stored.get(response_id)
-
-    def forget(self, response_id: str) -> dict[str, Any] | None:
-        with self._lock:
-            return self._stored.pop(response_id, None)
 
 
 @dataclass(frozen=True)

@@ -84,15 +84,15 @@ class Output:
         return self.response_id.replace("resp_", "msg_")
 
     def response(self, status: str) -> dict[str, Any]:
-        """Return the response object with this status: ``in_progress``, ``completed``, ``incomplete`` or ``failed``."""
+        """Return the response object with this status, which is one of OpenAI's."""
         code, message = self.plan.error or DEFAULT_ERROR
-        ended = status != "in_progress"
+        ended = status not in ("queued", "in_progress")
         return {
             "id": self.response_id,
             "object": "response",
             "created_at": self.created_at,
             "status": status,
-            "background": False,
+            "background": bool(self.request.get("background")),
             "error": {"code": code, "message": message} if status == "failed" else None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "instructions": self.request.get("instructions"),

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from ocm_wsgi.simulator import background
 from ocm_wsgi.simulator.backend import MODEL_SLUGS, output_for, streamed_response
 from ocm_wsgi.simulator.exchange import Event, Exchange, Response, World, error_body, error_response, json_response
 from ocm_wsgi.simulator.model import Output, chat_usage_object, new_id
@@ -26,12 +27,19 @@ def authenticate(world: World, head: Head) -> str | Response:
 def responses(exchange: Exchange) -> Response:
     """``POST /v1/responses``, streamed or as one object."""
     request = exchange.object()
+    previous = request.get("previous_response_id")
+    if previous is not None and exchange.world.objects.get("responses", previous) is None:
+        return error_response(400, "previous_response_not_found", f"Previous response with id '{previous}' not found.")
     output = output_for(exchange, request)
-    if request.get("store", True):
-        exchange.world.store(output.response("completed"))
+    if request.get("background"):
+        background.start(exchange, output)
+    elif request.get("store", True):
+        exchange.world.objects.add("responses", output.response("completed"))
     fields = (("x-request-id", new_id("req")), ("openai-version", "2020-10-01"), ("openai-processing-ms", "12"))
     if request.get("stream"):
         return streamed_response(exchange, output, fields)
+    if request.get("background"):
+        return json_response(output.response("queued"), fields=fields)
     status = exchange.plan.terminal if exchange.plan.terminal in ("incomplete", "failed") else "completed"
     return _unstreamed(exchange, output, output.response(status), ends=status)
 
@@ -42,24 +50,6 @@ def _unstreamed(exchange: Exchange, output: Output, body: dict[str, Any], *, end
 
     fields = (("Content-Type", "application/json"), ("x-request-id", new_id("req")))
     return Response(200, fields, (Event(json.dumps(body).encode(), ends),), finish=finish)
-
-
-def stored_response(exchange: Exchange) -> Response:
-    """``GET /v1/responses/{id}``."""
-    response = exchange.world.stored(exchange.path.rpartition("/")[2])
-    return _no_response(exchange) if response is None else json_response(response)
-
-
-def delete_response(exchange: Exchange) -> Response:
-    """``DELETE /v1/responses/{id}``."""
-    response = exchange.world.forget(exchange.path.rpartition("/")[2])
-    if response is None:
-        return _no_response(exchange)
-    return json_response({"id": response["id"], "object": "response", "deleted": True})
-
-
-def _no_response(exchange: Exchange) -> Response:
-    return error_response(404, None, f"Response with id '{exchange.path.rpartition('/')[2]}' not found.")
 
 
 def models(_: Exchange) -> Response:
@@ -83,6 +73,8 @@ def chat_completions(exchange: Exchange) -> Response:
     """``POST /v1/chat/completions``, streamed or as one object."""
     request = exchange.object()
     output = output_for(exchange, request)
+    if request.get("store"):
+        exchange.world.objects.add("chat/completions", _completion(output))
     if not request.get("stream"):
         return _unstreamed(exchange, output, _completion(output), ends="completed")
     options = request.get("stream_options")

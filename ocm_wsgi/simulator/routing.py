@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ocm_wsgi.simulator import backend, control, oauth, platform
+from ocm_wsgi.simulator import backend, background, control, oauth, platform, stored_objects
 from ocm_wsgi.simulator.exchange import Exchange, Response, World
 from ocm_wsgi.simulator.receiving import Head
 from ocm_wsgi.simulator.targets import API_BASE, CODEX_BASE, escapes, is_below, path_of, readings
@@ -76,12 +76,17 @@ ROUTES = (
     Route("/backend-api(/.*)?", "", backend.private),
     _api("/responses", "POST", platform.responses),
     _api("/responses", "GET", platform.echo, accepts_websocket=True),
-    _api("/responses/[^/]+", "GET", platform.stored_response),
-    _api("/responses/[^/]+", "DELETE", platform.delete_response),
+    _api("/responses/(?:compact|input_tokens)", "", platform.echo),
+    _api("/responses/[^/]+", "GET", background.retrieve),
+    _api("/responses/[^/]+/cancel", "POST", background.cancel),
     _api("/models", "GET HEAD", platform.models),
     _api("/models/[^/]+", "GET HEAD", platform.model),
     _api("/chat/completions", "POST", platform.chat_completions),
     _api("/embeddings", "POST", platform.embeddings),
+    _api("/threads/runs", "POST", stored_objects.create_thread_and_run),
+    _api(f"/(?:{stored_objects.CREATED_HERE})", "POST", stored_objects.create),
+    _api(f"/(?:{stored_objects.ANY})", "GET", stored_objects.list_objects),
+    _api(f"/(?:{stored_objects.ANY})/.+", "GET POST DELETE", stored_objects.use),
     _api("(/.*)?", "", platform.echo),
     Route("/oauth/token", "POST", oauth.token, obeys_plans=True),
     Route("/oauth/revoke", "POST", oauth.revoke),

@@ -142,6 +142,19 @@ class Simulator:
     def rate_limits(self, limits: Mapping[str, Any]) -> None:
         self._world.rate_limits = limits
 
+    @property
+    def background_polls(self) -> int:
+        """How often a background response that is started from now on is fetched while it is still in progress."""
+        return self._world.background_polls
+
+    @background_polls.setter
+    def background_polls(self, polls: int) -> None:
+        self._world.background_polls = polls
+
+    def objects(self, collection: str) -> list[str]:
+        """Return the IDs of what the platform stores, such as ``files``, the newest first."""
+        return [value["id"] for value in self._world.objects.all(collection)]
+
     def plan(self, plan: Plan, *, path: str | None = None, times: int = 1) -> None:
         """Queue a plan for the next matching request, first in, first out.
 

@@ -28,7 +28,7 @@ class DriverCursor:
     cursor: Any
     dialect: sa.Dialect
 
-    def run(self, statement: sa.Insert, values: Values) -> int:
+    def run(self, statement: sa.Insert | sa.Update, values: Values) -> int:
         """Execute a statement that returns no rows, and return the number of rows written.
 
         :param statement: always the same object, because its compiled form is cached.
@@ -58,7 +58,7 @@ class _Compiled:
 
 
 @functools.cache
-def _compile(statement: sa.Insert | sa.Select[Any], dialect: sa.Dialect) -> _Compiled:
+def _compile(statement: sa.Insert | sa.Update | sa.Select[Any], dialect: sa.Dialect) -> _Compiled:
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)
     if compiled.positiontup is not None:

@@ -112,6 +112,21 @@ turn_hour = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# Who owns what OpenAI stores for the owner of the API key. `turn` is the turn that created a response, so that the
+# usage of one that runs in the background can be recorded once it is known.
+stored_object = sa.Table(
+    "stored_object",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("user", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("credential", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("turn", sa.Text),
+    sa.Index("stored_object_by_kind", "kind", "created_at"),
+    sqlite_with_rowid=False,
+)
+
 # The audit trail. `detail` never contains a secret.
 event = sa.Table(
     "event",

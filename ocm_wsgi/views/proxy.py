@@ -10,16 +10,18 @@ from flask import Flask, Response, g, request
 from werkzeug.routing import PathConverter, Rule
 
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
+from ocm_wsgi.ownership.access import Access, claiming_answer, forget_deleted, require_access
 from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET, Endpoint
 from ocm_wsgi.protocol.http.bearer import refuse_api_key_fields
 from ocm_wsgi.protocol.http.fields import Fields, value_of
 from ocm_wsgi.protocol.http.targets import ApiTarget, api_target
 from ocm_wsgi.protocol.responses.request import RequestFacts, request_facts
+from ocm_wsgi.relay.answer import RelayedAnswer
 from ocm_wsgi.relay.disconnects import Watch
 from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.request_log import RequestLog
-from ocm_wsgi.upstream.client import ClientRequest
+from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
 from ocm_wsgi.upstream.exchange import Exchange
 from ocm_wsgi.users.user import User
 from ocm_wsgi.views.auth import authenticate
@@ -73,6 +75,7 @@ def relay(rest: str) -> Response:
     endpoint = service.endpoints[credential.mode].find(
         WEBSOCKET if is_upgrade else method, target.path, is_admin=sees_all(user)
     )
+    access = require_access(service.owners, user.name, endpoint, target.endpoint, sees_all=sees_all(user))
     if is_upgrade:
         return open_websocket(service, credential, partial(authenticate, service, fields), target, fields, log)
     exchange = Exchange()
@@ -88,8 +91,20 @@ def relay(rest: str) -> Response:
                 undo.callback(turn.release)
             upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange), credential)
         undo.pop_all()
+    return RelayedResponse(upstream, _answer(service, access, turn, upstream), watch, log)
+
+
+def _answer(
+    service: Service, access: Access, turn: TurnRequest | None, upstream: UpstreamResponse
+) -> RelayedAnswer | None:
+    """Return what must be recorded of an answer before its end is sent, or ``None``."""
+    forget_deleted(service.owners, access, upstream.status)
     open_turn = None if turn is None else service.accounting.open(turn, upstream.status, upstream.fields)
-    return RelayedResponse(upstream, open_turn, watch, log)
+    turn_id = None if open_turn is None else open_turn.id
+    return (
+        claiming_answer(service.owners, access, upstream.status, upstream.fields, open_turn, turn_id=turn_id)
+        or open_turn
+    )
 
 
 def _turn_request(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from flask import Response
 
-from ocm_wsgi.accounting.turn_accounting import OpenTurn
+from ocm_wsgi.relay.answer import RelayedAnswer
 from ocm_wsgi.relay.disconnects import Watch
 from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
 from ocm_wsgi.telemetry.request_log import RequestLog
@@ -24,7 +24,9 @@ class RelayedResponse(LateResponse):
     Werkzeug's own ``__call__`` would add a media type, rewrite ``Location`` and remove fields of a 304.
     """
 
-    def __init__(self, upstream: UpstreamResponse, turn: OpenTurn | None, watch: Watch | None, log: RequestLog) -> None:
+    def __init__(
+        self, upstream: UpstreamResponse, turn: RelayedAnswer | None, watch: Watch | None, log: RequestLog
+    ) -> None:
         super().__init__(status=upstream.status)
         self._upstream = upstream
         self._turn = turn

@@ -87,6 +87,7 @@ def object_outcome(body: Mapping[str, Any], status: TurnStatus | None = None) ->
         model=label(body.get("model")),
         service_tier=label(body.get("service_tier")),
         error_code=error_code(body) or _incomplete_reason(body),
+        body=body,
     )
 
 

@@ -5,8 +5,9 @@ A *turn* is one response of a model, whatever carried it: Server-Sent Events, a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 #: Characters of a request ID, the client's or upstream's, that are recorded and logged.
 MAX_REQUEST_ID_LENGTH = 128
@@ -62,6 +63,7 @@ class Outcome:
     :ivar usage: ``None`` if upstream did not report it, which is not the same as zero.
     :ivar model: the model that responded, by upstream's name.
     :ivar service_tier: by upstream's name (``default``, ``priority``, ``flex``), or ``None``.
+    :ivar body: the object that says so, parsed: a Responses object, a chat completion, or any other answer.
     """
 
     status: TurnStatus
@@ -69,6 +71,7 @@ class Outcome:
     model: str | None = None
     service_tier: str | None = None
     error_code: str | None = None
+    body: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,5 @@
+"""Decides who may use what OpenAI stores: only the user who created it, and admins."""
+
+from __future__ import annotations
+
+__all__ = ["access", "open_answer", "owners"]

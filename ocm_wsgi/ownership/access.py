@@ -1,0 +1,129 @@
+"""Decides whether a request may use the stored objects that it names, in its path and in its body."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from ocm_wsgi.errors import ListRefused, ObjectNotFound, PreviousResponseNotFound, ReferenceNotFound, StateError
+from ocm_wsgi.ownership.open_answer import Answer, OpenAnswer, PlainAnswer
+from ocm_wsgi.ownership.owners import Owner, Owners
+from ocm_wsgi.protocol.endpoints.endpoint import Endpoint, ObjectKind
+from ocm_wsgi.protocol.http.fields import value_of
+from ocm_wsgi.protocol.objects.answers import FirstEvent
+from ocm_wsgi.protocol.responses.observer import observer_for
+
+_log = logging.getLogger(__name__)
+
+# Upstream's sentences about an unknown ID, by kind; for all others the last one.
+_SENTENCES = {
+    "response": "Response with id '{id}' not found.",
+    "conversation": "Conversation with id '{id}' not found.",
+    "container": "Container with id '{id}' not found.",
+    "batch": "No batch found with id '{id}'.",
+    "vector_store": "No vector store found with id '{id}'.",
+}
+_OTHER_SENTENCE = "No such {kind} object: {id}"
+
+# Objects whose answers name further objects that belong to them, later than when they were created.
+_GROWING_KINDS = frozenset({"response", "batch", "fine_tuning_job"})
+
+
+@dataclass(frozen=True)
+class Access:
+    """A request that may use the object that its path names, if any.
+
+    :ivar user: the name of the user.
+    :ivar endpoint: of the request.
+    :ivar object_id: the object that the path names, or ``None``.
+    :ivar owner: the owner of that object, if it has one.
+    """
+
+    user: str
+    endpoint: Endpoint
+    object_id: str | None = None
+    owner: Owner | None = None
+
+
+def require_access(owners: Owners, user: str, endpoint: Endpoint, path: str, *, sees_all: bool) -> Access:
+    """Return the access of a request to the object that its path names.
+
+    :param path: the decoded path below ``/v1/``.
+    :param sees_all: whether the user may use everyone's objects.
+    :raises ObjectNotFound: the object is not the user's, or does not exist.
+    :raises ListRefused: the answer would list the objects of others.
+    :raises StateError: that cannot be decided at the moment.
+    """
+    if endpoint.lists is not None and not sees_all:
+        raise ListRefused(
+            f"GET /v1/{endpoint.path} would list what everyone has stored, so it is for admins. Use your own IDs."
+        )
+    object_id = endpoint.object_id(path)
+    if object_id is None:
+        return Access(user, endpoint)
+    owner = owners.owner_of(object_id)
+    if not sees_all and (owner is None or owner.user != user):
+        raise _not_found(endpoint.object_kind, object_id)
+    return Access(user, endpoint, object_id, owner)
+
+
+def require_references(owners: Owners, user: str, ids: Collection[str]) -> None:
+    """Require that a user owns all objects that a request body refers to.
+
+    :raises ReferenceNotFound: one of them is not the user's, or does not exist.
+    :raises StateError: that cannot be decided at the moment.
+    """
+    for object_id in sorted(owners.not_owned(user, ids)):
+        shown = object_id[:200]
+        if object_id.startswith("resp"):
+            message = f"Previous response with id '{shown}' not found."
+            raise PreviousResponseNotFound(message, param="previous_response_id")
+        raise ReferenceNotFound(f"The request refers to '{shown}', which does not exist or is not yours.")
+
+
+def claiming_answer(
+    owners: Owners,
+    access: Access,
+    status: int,
+    fields: Iterable[tuple[str, str]],
+    turn: Answer | None,
+    *,
+    turn_id: str | None = None,
+) -> OpenAnswer | None:
+    """Return an answer that records the owner of what it names before that is sent; ``None`` if it names nothing.
+
+    :param status: the status of the answer.
+    :param fields: its fields.
+    :param turn: the answer as a turn, or ``None`` if it is none.
+    :param turn_id: the ID of that turn.
+    """
+    endpoint = access.endpoint
+    owner = access.user
+    if access.object_id is not None and endpoint.creates is None:
+        # What belongs to an object is its owner's, even if an admin asks for it.
+        owner = "" if access.owner is None else access.owner.user
+    names_objects = endpoint.creates is not None or endpoint.object_kind in _GROWING_KINDS
+    if not names_objects or not owner or not 200 <= status < 300:
+        return None
+    media_type, coding = value_of(fields, "content-type") or "", value_of(fields, "content-encoding") or ""
+    is_stream = "event-stream" in media_type
+    observer = observer_for(status=status, media_type=media_type, content_encoding=coding, path=endpoint.path)
+    first_event = FirstEvent(endpoint.creates, coding) if is_stream and endpoint.creates is not None else None
+    inner = turn or PlainAnswer(observer, is_stream=is_stream)
+    return OpenAnswer(inner, owners, owner, endpoint.creates, first_event=first_event, turn_id=turn_id)
+
+
+def forget_deleted(owners: Owners, access: Access, status: int) -> None:
+    """Remove the row of an object that upstream has just deleted."""
+    if access.object_id is None or not access.endpoint.deletes or not 200 <= status < 300:
+        return
+    try:
+        owners.forget(access.object_id)
+    except StateError as exc:
+        _log.warning("The row of a deleted %s remains: %s", access.endpoint.object_kind, exc.detail or exc)
+
+
+def _not_found(kind: ObjectKind | None, object_id: str) -> ObjectNotFound:
+    sentence = _SENTENCES.get(kind or "", _OTHER_SENTENCE)
+    return ObjectNotFound(sentence.format(kind=(kind or "object").replace("_", " "), id=object_id))

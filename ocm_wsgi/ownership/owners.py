@@ -1,0 +1,180 @@
+"""The owners of stored objects: written when upstream's answer names an object, read when a request does.
+
+An object without a row was created before there were rows, or not through this service. Only admins may use it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import sqlalchemy as sa
+
+from ocm_wsgi.accounting.recorder import Durability, OnRecorded, Recorder
+from ocm_wsgi.accounting.spool import Spool
+from ocm_wsgi.protocol.objects.stored_object import NamedObject
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
+from ocm_wsgi.quota.limits import DAY_SECONDS
+from ocm_wsgi.storage import schema as db
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.storage.per_process import PerProcess
+
+_log = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+#: OpenAI keeps responses and their items for 30 days. Their rows are kept for twice as long, all others until the
+#: object is deleted.
+RETENTION_DAYS = 60
+EXPIRING_KINDS = ("response", "item")
+
+#: Rows that retention deletes per transaction, and how often a process looks for them, in seconds.
+RETENTION_CHUNK = 500
+RETENTION_SECONDS = 3600.0
+
+#: Objects that one answer can name. More of them remain without a row.
+MAX_OBJECTS = 256
+
+#: How long a claim may take before it goes to the spool, in seconds.
+CLAIM_SECONDS = 1.0
+
+_CLAIM_FIELDS = ("user", "credential", "created_at", "turn")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The owner of an object.
+
+    :ivar turn: the ID of the turn that created it, or ``None``.
+    """
+
+    user: str
+    turn: str | None
+
+
+class Owners:
+    """Who owns which stored object.
+
+    Safe to create before a fork and to share between threads. Its own threads start at the first claim, so that a
+    service which stores nothing has none.
+
+    :param clock: returns Unix seconds.
+    """
+
+    def __init__(self, database: Database, spool: Spool, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+        self._recorders = PerProcess(
+            lambda: Recorder(self._store, spool, chore=self._delete_old, chore_seconds=RETENTION_SECONDS),
+            on_inherited=Recorder.abandon,
+        )
+
+    def not_owned(self, user: str, ids: Collection[str]) -> set[str]:
+        """Return those of the objects that a user does not own.
+
+        :raises StateError: the database cannot be read.
+        """
+        wanted = set(ids)
+        if not wanted:
+            return wanted
+        with self._database.read() as connection:
+            owned = connection.scalars(_OWNED, {"owner": user, "ids": sorted(wanted)}).all()
+        return wanted.difference(owned)
+
+    def owner_of(self, object_id: str) -> Owner | None:
+        """Return the owner of an object, or ``None`` if it has none.
+
+        :raises StateError: the database cannot be read.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(_OWNER, {"object_id": object_id}).first()
+        return None if row is None else Owner(row.user, row.turn)
+
+    def claim_async(
+        self, user: str, objects: Collection[NamedObject], on_recorded: OnRecorded, *, turn: str | None = None
+    ) -> None:
+        """Record a user as the owner of objects that nobody owns, and call ``on_recorded`` once. Never raises.
+
+        Objects that have an owner keep it, so that no answer can transfer one.
+
+        :param on_recorded: called from another thread, once the claim is durable or could not be made so.
+        :param turn: the turn that created them, if any.
+        """
+        record = {
+            "objects": [[each.id, each.kind] for each in list(objects)[:MAX_OBJECTS]],
+            "user": user,
+            "credential": DEFAULT_CREDENTIAL,
+            "created_at": self._clock(),
+            "turn": turn,
+        }
+        try:
+            while not self._recorders.get().submit(record, on_recorded, CLAIM_SECONDS):
+                # It was closed in the meantime. It is forgotten before it is closed, so the next one is another.
+                continue
+        except Exception:
+            _log.exception("Cannot record the owner of stored objects")
+            on_recorded("memory")
+
+    def claim(self, user: str, objects: Collection[NamedObject], *, turn: str | None = None) -> Durability:
+        """Record a user as the owner of objects, as :meth:`claim_async` does, and wait until that is durable."""
+        results: SimpleQueue[Durability] = SimpleQueue()
+        self.claim_async(user, objects, results.put, turn=turn)
+        try:
+            return results.get(timeout=CLAIM_SECONDS + 0.5)
+        except Empty:
+            return "memory"
+
+    def forget(self, object_id: str) -> None:
+        """Remove the row of an object that upstream has deleted.
+
+        :raises StateError: the row remains, which is harmless.
+        """
+        with self._database.write() as connection:
+            connection.execute(db.stored_object.delete().where(db.stored_object.c.id == object_id))
+
+    def close(self) -> None:
+        """Write all pending claims and end the threads. A later claim starts new ones."""
+        recorder = self._recorders.pop()
+        if recorder is not None:
+            recorder.close()
+
+    def _store(self, records: Sequence[Record]) -> None:
+        with self._database.write_directly() as cursor:
+            insert = _insert(cursor.dialect.name)
+            for row in itertools.chain.from_iterable(map(_rows, records)):
+                cursor.run(insert, row)
+
+    def _delete_old(self) -> bool:
+        table = db.stored_object.c
+        old = (
+            sa.select(table.id)
+            .where(table.kind.in_(EXPIRING_KINDS), table.created_at < self._clock() - RETENTION_DAYS * DAY_SECONDS)
+            .limit(RETENTION_CHUNK)
+        )
+        with self._database.write() as connection:
+            return connection.execute(db.stored_object.delete().where(table.id.in_(old))).rowcount == RETENTION_CHUNK
+
+
+def _rows(record: Mapping[str, Any]) -> Iterator[Record]:
+    """Yield the rows of a claim, which an earlier process may have left in the spool."""
+    for object_id, kind in record.get("objects", ()):
+        yield {"id": object_id, "kind": kind, **{name: record.get(name) for name in _CLAIM_FIELDS}}
+
+
+_OWNED = sa.select(db.stored_object.c.id).where(
+    db.stored_object.c.user == sa.bindparam("owner"), db.stored_object.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+_OWNER = sa.select(db.stored_object.c.user, db.stored_object.c.turn).where(
+    db.stored_object.c.id == sa.bindparam("object_id")
+)
+
+
+@functools.cache
+def _insert(dialect_name: str) -> sa.Insert:
+    return db.insert_for(dialect_name, db.stored_object).on_conflict_do_nothing(index_elements=["id"])
