@@ -42,13 +42,13 @@ limit_request_line = 8190  # gunicorn's maximum
 limit_request_field_size = 65536
 limit_request_fields = 64
 
-# Of the fields with an underscore, exactly the two that Codex sends pass, from any peer. gunicorn drops such
+# Of the fields with an underscore, exactly the three that Codex sends pass, from any peer. gunicorn drops such
 # names (header_map) except those in forwarder_headers, and these only from peers in forwarded_allow_ips
 # (gunicorn/http/message.py, _peer_trusted_for_forwarded and _apply_header_policy). The default forwarder_headers,
 # SCRIPT_NAME and PATH_INFO, would let a client rewrite the path. Trusting every peer permits nothing else:
 # such a peer could only set the scheme as well, and secure_scheme_headers names no field for that.
 forwarded_allow_ips = "*"
-forwarder_headers = "SESSION_ID,CONVERSATION_ID"
+forwarder_headers = "SESSION_ID,CONVERSATION_ID,THREAD_ID"
 secure_scheme_headers: dict[str, str] = {}
 
 # On by default, at one path for all instances of a user: a second instance would replace the first one's.

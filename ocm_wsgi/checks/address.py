@@ -199,9 +199,9 @@ def _no_ticket(reason: str) -> Finding:
 
 
 def _fields(address: Address, authorization: Mapping[str, str]) -> Iterator[Finding]:
-    sent = {"session_id": "s", "conversation_id": "c", "X-Forwarded-For": _FORGED}
+    sent = {"session_id": "s", "conversation_id": "c", "thread_id": "t", "X-Forwarded-For": _FORGED}
     arrived = _received(address, "GET", "/ocm/v1/check/fields", {**authorization, **sent})
-    missing = {"session_id", "conversation_id"} - set(arrived["names"])
+    missing = {"session_id", "conversation_id", "thread_id"} - set(arrived["names"])
     if missing:
         yield _SUBJECT.problem(
             "underscores",

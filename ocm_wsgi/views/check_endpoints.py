@@ -24,7 +24,15 @@ from ocm_wsgi.wsgi.environ import client_fields
 
 #: The fields whose values are returned; of all others, only the names are.
 ECHOED_FIELDS = frozenset(
-    {"session_id", "conversation_id", "upgrade", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
+    {
+        "session_id",
+        "conversation_id",
+        "thread_id",
+        "upgrade",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+    }
 )
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_SILENCE_SECONDS = 300

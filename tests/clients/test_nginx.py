@@ -320,9 +320,9 @@ def test_client_disconnects(full_stack: FullStack) -> None:
 
 def test_underscored_fields_kept(full_stack: FullStack) -> None:
     """The fields of older Codex clients reach upstream under their original names."""
-    full_stack.post(session_id="a", conversation_id="b").read()
+    full_stack.post(session_id="a", conversation_id="b", thread_id="c").read()
     seen = full_stack.simulator.requests[-1]
-    assert (seen.field("session_id"), seen.field("conversation_id")) == ("a", "b")
+    assert [seen.field(name) for name in ("session_id", "conversation_id", "thread_id")] == ["a", "b", "c"]
 
 
 def test_large_body(full_stack: FullStack) -> None:

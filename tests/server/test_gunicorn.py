@@ -44,13 +44,14 @@ def configure(folder: Path, **members: Any) -> None:
 
 
 def test_fields_arrive_as_sent(gunicorn: Start) -> None:
-    """Of names with underscores only Codex's two pass; repeated fields are kept; none sets the path or scheme."""
+    """Of names with underscores only Codex's three pass; repeated fields are kept; none sets the path or scheme."""
     address = gunicorn().address()
     seen = get(
         address,
         ("session_id", "a"),
         ("Session-Id", "b"),
         ("conversation_id", "c"),
+        ("thread_id", "t"),
         ("x_other", "d"),
         ("SCRIPT_NAME", "/p"),
         ("PATH_INFO", "/elsewhere"),
@@ -62,6 +63,7 @@ def test_fields_arrive_as_sent(gunicorn: Start) -> None:
         ["SESSION_ID", "a"],
         ["SESSION-ID", "b"],
         ["CONVERSATION_ID", "c"],
+        ["THREAD_ID", "t"],
         ["X-FORWARDED-PROTO", "https"],
         ["X-TWICE", "1"],
         ["X-TWICE", "2"],

@@ -14,7 +14,8 @@ from ocm_wsgi.errors import AuthenticationFailed, BadRequest
 CHALLENGE = 'Bearer realm="ocm"'
 
 _API_KEY_FIELDS = frozenset({"x-api-key", "api-key"})
-_CREDENTIALS = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)[ \t]*")
+# More than RFC 6750 allows: every token that can be configured, i.e. of visible ASCII characters.
+_CREDENTIALS = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]+)[ \t]*")
 
 
 def refuse_api_key_fields(fields: Iterable[tuple[str, str]]) -> None:
@@ -29,7 +30,7 @@ def refuse_api_key_fields(fields: Iterable[tuple[str, str]]) -> None:
 def bearer_token(fields: Iterable[tuple[str, str]]) -> str:
     """Return the bearer token of a request.
 
-    :raises AuthenticationFailed: there is no token, more than one, or one that does not conform to RFC 6750.
+    :raises AuthenticationFailed: there is no token, more than one, or one that is not made of visible ASCII characters.
     """
     values = [value for name, value in fields if name.lower() == "authorization"]
     if not values:

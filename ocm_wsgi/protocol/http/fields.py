@@ -27,9 +27,17 @@ HOP_BY_HOP_FIELDS = frozenset(
         "upgrade",
     }
 )
-#: Identify the account that is signed in on the client: upstream must see the owner's account or none.
+#: Identify the account that is signed in on the client, or its organization or project: upstream must see the owner's
+#: or none. What the owner wants here is configured as ``headers``.
 ACCOUNT_FIELDS = frozenset(
-    {"authorization", "chatgpt-account-id", "x-openai-account-routing-override", "x-openai-fedramp"}
+    {
+        "authorization",
+        "chatgpt-account-id",
+        "openai-organization",
+        "openai-project",
+        "x-openai-account-routing-override",
+        "x-openai-fedramp",
+    }
 )
 #: Identify the client or its proxies, which is private to this service.
 CLIENT_ADDRESS_FIELDS = frozenset(
@@ -51,6 +59,10 @@ _NOT_TO_UPSTREAM = HOP_BY_HOP_FIELDS | ACCOUNT_FIELDS | CLIENT_ADDRESS_FIELDS | 
 _NOT_TO_CLIENT = HOP_BY_HOP_FIELDS | {"set-cookie", "set-cookie2"}
 # nginx acts on these: X-Accel-Redirect from upstream would cause an internal redirect in the owner's server.
 _NOT_TO_CLIENT_PREFIX = "x-accel-"
+
+# End-to-end fields that describe the content, or what the client accepts. Naming one in Connection must not remove it:
+# the content would then be read in one way here and in another at its recipient (RFC 9110 section 7.6.1).
+_CONTENT_FIELD_PREFIXES = ("content-", "accept")
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -79,12 +91,20 @@ def list_members(fields: Iterable[tuple[str, str]], field_name: str) -> list[str
 def forwardable_request_fields(client_fields: Iterable[tuple[str, str]]) -> Fields:
     """Return the fields of a client's request to send upstream."""
     lowered = [(name.lower(), value) for name, value in client_fields]
-    options = list_members(lowered, "connection")
+    options = _connection_options(lowered)
     return [
         (name, value)
         for name, value in lowered
-        if name not in _NOT_TO_UPSTREAM and name not in options and not name.startswith(CLIENT_ADDRESS_PREFIXES)
+        # A server that turns names into variables reads an underscore as a hyphen.
+        if (hyphened := name.replace("_", "-")) not in _NOT_TO_UPSTREAM
+        and name not in options
+        and not hyphened.startswith(CLIENT_ADDRESS_PREFIXES)
     ]
+
+
+def _connection_options(fields: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the names of fields that are for one connection only, because ``Connection`` names them."""
+    return [name for name in list_members(fields, "connection") if not name.startswith(_CONTENT_FIELD_PREFIXES)]
 
 
 def upstream_request_fields(
@@ -119,7 +139,7 @@ def forwardable_response_fields(upstream_fields: Iterable[tuple[str, str]]) -> F
     ``Transfer-Encoding`` is invalid (RFC 9112 section 6.3) and dropped, too.
     """
     lowered = [(name.lower(), name, value) for name, value in upstream_fields]
-    options = list_members(((name, value) for name, _, value in lowered), "connection")
+    options = _connection_options((name, value) for name, _, value in lowered)
     if any(name == "transfer-encoding" for name, _, _ in lowered):
         options.append("content-length")
     return [

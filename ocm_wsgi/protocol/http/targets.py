@@ -24,9 +24,9 @@ _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)+")
 # Real query strings contain more than RFC 3986 allows; refused is only what could end or split the request line.
 _QUERY = re.compile(r"[\x21\x22\x24-\x7e]*")
-# A decoded path may contain printable ASCII, without a second layer of encoding and without backslashes.
-# This excludes overlong UTF-8 (%c0%ae), full-width dots, NUL and %255c.
-_DECODED_PATH = re.compile(rb"[\x20-\x24\x26-\x5b\x5d-\x7e]*")
+# A decoded path may contain printable ASCII, without a second layer of encoding, backslashes, and what would end the
+# path for a server that decodes it first (..%23). This excludes overlong UTF-8 (%c0%ae), full-width dots, NUL, %255c.
+_DECODED_PATH = re.compile(rb"[\x20-\x22\x24\x26-\x3e\x40-\x5b\x5d-\x7e]*")
 
 
 @dataclass(frozen=True)

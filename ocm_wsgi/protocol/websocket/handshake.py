@@ -28,6 +28,10 @@ ENDPOINT = "responses"
 
 _SWITCHING_PROTOCOLS = 101
 _VERSION = "13"
+# Browsers, which cannot set fields, name a key and its account in a subprotocol: the account is the owner's to choose,
+# and a key is for this service at most.
+_ACCOUNT_SUBPROTOCOL_PREFIXES = ("openai-insecure-api-key.", "openai-organization.", "openai-project.")
+_SUBPROTOCOLS = "sec-websocket-protocol"
 # 16 octets in base64.
 _KEY = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==")
 
@@ -68,9 +72,28 @@ def upgrade_request_fields(
     Of the protocols that the client offers, only ``websocket`` is requested: no other could be relayed.
     """
     fields = upstream_request_fields(
-        client_fields, host=host, account=account, content_length=None, overrides=overrides
+        _without_account_subprotocols(client_fields),
+        host=host,
+        account=account,
+        content_length=None,
+        overrides=overrides,
     )
     return [*fields, ("connection", "Upgrade"), ("upgrade", "websocket")]
+
+
+def _without_account_subprotocols(fields: Iterable[tuple[str, str]]) -> Fields:
+    """Return the fields without the subprotocols that name a key, an organization or a project."""
+    remaining = []
+    for name, value in fields:
+        if name.lower().replace("_", "-") == _SUBPROTOCOLS:
+            offered = [protocol.strip() for protocol in value.split(",")]
+            kept = [each for each in offered if not each.lower().startswith(_ACCOUNT_SUBPROTOCOL_PREFIXES)]
+            if kept != offered:
+                if kept:
+                    remaining.append((name, ", ".join(kept)))
+                continue
+        remaining.append((name, value))
+    return remaining
 
 
 @dataclass(frozen=True)

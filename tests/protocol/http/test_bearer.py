@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
 
+from ocm_wsgi.config.users import UserConfig
 from ocm_wsgi.errors import AuthenticationFailed, BadRequest
 from ocm_wsgi.protocol.http.bearer import bearer_token, refuse_api_key_fields
 
@@ -16,6 +20,13 @@ def test_bearer_token_is_found(value: str) -> None:
     assert bearer_token([("Accept", "x"), ("AUTHORIZATION", value)]) == "abc-DEF_1.2~3+4/5=="
 
 
+@given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64))
+def test_bearer_token_of_any_visible_ascii(token: str) -> None:
+    """Every token that the configuration accepts is found, beyond the characters of RFC 6750."""
+    UserConfig.model_validate({"name": "alice", "token": SecretStr(token)})
+    assert bearer_token([("authorization", f"Bearer {token}")]) == token
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -24,7 +35,9 @@ def test_bearer_token_is_found(value: str) -> None:
         [("authorization", "Bearer")],
         [("authorization", "Bearer ")],
         [("authorization", "Bearer a b")],
-        [("authorization", "Bearer a,b")],
+        [("authorization", "Bearer a\tb")],
+        [("authorization", "Bearer \xe4")],
+        [("authorization", "Bearer a\x7f")],
         [("authorization", "Basic YTpi")],
         [("authorization", "abc")],
         [("authorization", "Bearer a"), ("authorization", "Bearer a")],

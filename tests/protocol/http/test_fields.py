@@ -19,7 +19,8 @@ from ocm_wsgi.protocol.http.fields import (
 @pytest.mark.parametrize(
     "name",
     """Connection Keep-Alive Proxy-Authenticate Proxy-Authorization Proxy-Connection TE Trailer Transfer-Encoding
-    Upgrade Authorization ChatGPT-Account-Id X-OpenAI-Fedramp x-openai-account-routing-override Cookie Cookie2 Expect
+    Upgrade Authorization ChatGPT-Account-Id chatgpt_account_id OpenAI-Organization OpenAI-Project openai_project
+    transfer_encoding X_Forwarded_For X-OpenAI-Fedramp x-openai-account-routing-override Cookie Cookie2 Expect
     Host Content-Length Forwarded Via X-Real-IP X-Forwarded-For X-Forwarded-Proto X-Forwarded-Anything True-Client-IP
     CF-Connecting-IP CF-Ray CDN-Loop X-Client-IP""".split(),
 )
@@ -31,9 +32,9 @@ def test_request_field_is_dropped(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    """session_id conversation_id session-id thread-id x-codex-turn-metadata x-openai-internal-codex-responses-lite
-    originator user-agent accept accept-encoding content-type content-encoding openai-beta openai-organization
-    x-client-request-id sec-websocket-key x-stainless-lang""".split(),
+    """session_id conversation_id thread_id session-id thread-id x-codex-turn-metadata
+    x-openai-internal-codex-responses-lite originator user-agent accept accept-encoding content-type content-encoding
+    openai-beta x-client-request-id sec-websocket-key x-stainless-lang""".split(),
 )
 def test_request_field_is_forwarded(name: str) -> None:
     """All other fields are forwarded; an underscore stays an underscore."""
@@ -45,6 +46,14 @@ def test_connection_options_are_dropped() -> None:
     fields = [("Connection", "close, X-Hop ,x-other"), ("x-hop", "1"), ("X-Other", "2"), ("X-Kept", "3")]
     assert forwardable_request_fields(fields) == [("x-kept", "3")]
     assert forwardable_response_fields(fields) == [("X-Kept", "3")]
+
+
+@pytest.mark.parametrize("name", ["content-encoding", "content-type", "accept-encoding"])
+def test_connection_options_do_not_change_the_content(name: str) -> None:
+    """A coding or a media type stays with its content, so that it is read here as at its recipient."""
+    fields = [("connection", f"close, {name}"), (name, "gzip")]
+    assert forwardable_request_fields(fields) == [(name, "gzip")]
+    assert forwardable_response_fields(fields) == [(name, "gzip")]
 
 
 def test_duplicates_keep_their_order() -> None:

@@ -109,6 +109,25 @@ def test_upgrade_request_fields_ask_for_a_websocket_only() -> None:
     assert [value for name, value in fields if name == "upgrade"] == ["websocket"]
 
 
+@pytest.mark.parametrize(
+    ("offered", "sent"),
+    [
+        (
+            "realtime, openai-insecure-api-key.sk-ocm-alice, openai-beta.realtime-v1",
+            "realtime, openai-beta.realtime-v1",
+        ),
+        ("realtime,OpenAI-Organization.org-x ,openai-project.proj-x", "realtime"),
+        ("openai-organization.org-x", None),
+        ("a,b", "a,b"),
+    ],
+)
+def test_upgrade_request_fields_drop_subprotocols_that_name_an_account(offered: str, sent: str | None) -> None:
+    """The key, the organization and the project are the owner's to choose, in a subprotocol as in a field."""
+    client = replaced("Sec-WebSocket-Protocol", offered)
+    fields = upgrade_request_fields(client, host="h", account=[], overrides={})
+    assert [value for name, value in fields if name == "sec-websocket-protocol"] == ([] if sent is None else [sent])
+
+
 def test_handshake_through_the_proxy() -> None:
     """A client and a server connected through the proxy agree, including the compression."""
     client = ClientProtocol(parse_uri("ws://proxy/v1/responses"), extensions=[ClientPerMessageDeflateFactory()])
