@@ -11,7 +11,18 @@ from flask import Flask
 from ocm_wsgi.config import Config, current
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.logs import configure_logging
-from ocm_wsgi.views import check_endpoints, dashboard, errors, health, metrics, open_mode, proxy, request_log, status
+from ocm_wsgi.views import (
+    check_endpoints,
+    cors,
+    dashboard,
+    errors,
+    health,
+    metrics,
+    open_mode,
+    proxy,
+    request_log,
+    status,
+)
 
 
 class _App(Flask):
@@ -36,6 +47,7 @@ def create_app(config: Config | None = None) -> Flask:
     atexit.register(service.close)
     request_log.init_app(app)
     errors.init_app(app)
+    cors.init_app(app)
     open_mode.init_app(app)
     proxy.init_app(app)
     check_endpoints.init_app(app)

@@ -201,7 +201,7 @@ class AdminOnly(OcmError):
 
 
 class ForeignOrigin(OcmError):
-    """A web page of another origin has made a browser send the request to a service without users."""
+    """A web page of an origin that is not allowed has made a browser ask, or send to a service without users."""
 
     status = 403
     error_type = "permission_error"

@@ -67,7 +67,7 @@ class Service:
             database=database,
             credentials=credentials,
             owners=Owners(database, Spool(config.state_path / "owners")),
-            endpoints={Mode.CHATGPT: CHATGPT, Mode.API_KEY: PLATFORM},
+            endpoints=_endpoints(config),
             users=UserDirectory(config.users, database),
             admission=Admission(config, database, window_history),
             upstream=Upstream(
@@ -99,3 +99,8 @@ class Service:
         if self.usages_export is not None:
             self.usages_export.close()
         self.upstream.close()
+
+
+def _endpoints(config: Config) -> Mapping[Mode, EndpointTable]:
+    extra = [added.endpoint() for added in config.extra_endpoints]
+    return {Mode.CHATGPT: CHATGPT.extended(extra), Mode.API_KEY: PLATFORM.extended(extra)}

@@ -32,8 +32,21 @@ def findings(config: Config) -> Iterator[Finding]:
     else:
         yield _SUBJECT.ok("source", f"Read from {config.source}.")
         yield from _privacy(Path(config.source), config)
+    yield from _added(config)
     for warning in config.warnings:
         yield _SUBJECT.warning("caution", f"{warning}.", "See docs/configuration.md.")
+
+
+def _added(config: Config) -> Iterator[Finding]:
+    """Show what the configuration opens."""
+    for endpoint in config.extra_endpoints:
+        who = "admins only" if endpoint.users == "admins" else "all users"
+        counted = "counted as a turn" if endpoint.is_counted else "not counted"
+        yield _SUBJECT.note("extra_endpoint", f"{endpoint.method} {endpoint.path} is relayed for {who}, {counted}.")
+    if config.allow_origins:
+        yield _SUBJECT.note(
+            "origins", f"Web pages of these origins may use the API: {', '.join(config.allow_origins)}."
+        )
 
 
 def _privacy(path: Path, config: Config) -> Iterator[Finding]:

@@ -5,9 +5,22 @@
 
 from __future__ import annotations
 
+from ocm_wsgi.config.extra_endpoints import ExtraEndpoint
 from ocm_wsgi.config.loader import load
 from ocm_wsgi.config.service import Config, scalar_keys
 from ocm_wsgi.config.tls import TLS, Certificate
 from ocm_wsgi.config.users import Limit, Price, UserConfig
 
-__all__ = ["TLS", "Certificate", "Config", "Limit", "Price", "UserConfig", "current", "load", "scalar_keys", "times"]
+__all__ = [
+    "TLS",
+    "Certificate",
+    "Config",
+    "ExtraEndpoint",
+    "Limit",
+    "Price",
+    "UserConfig",
+    "current",
+    "load",
+    "scalar_keys",
+    "times",
+]

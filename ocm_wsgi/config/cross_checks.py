@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from ocm_wsgi.tls import contexts
 
 
 def duplicates(members: Mapping[str, Any], path: JsonPath) -> list[ConfigProblem]:
-    """Report users, tokens and fields given twice.
+    """Report users, tokens, endpoints and fields given twice.
 
     Works on the raw document, so that duplicates are reported even if other values are invalid.
     """
@@ -24,6 +25,7 @@ def duplicates(members: Mapping[str, Any], path: JsonPath) -> list[ConfigProblem
         *_repeated(users, "name", (*path, "users")),
         *_repeated(users, "token", (*path, "users")),
         *_repeated_metrics_token(users, members.get("metrics_token"), path),
+        *_repeated_endpoints(members.get("extra_endpoints"), (*path, "extra_endpoints")),
         *_repeated_fields(headers if isinstance(headers, dict) else {}, (*path, "headers")),
     ]
 
@@ -48,6 +50,21 @@ def _repeated_metrics_token(users: Iterable[Any], metrics_token: Any, path: Json
             found = f"the same token as {json_path((*path, 'users', index, 'token'))}"
             return [ConfigProblem(json_path((*path, "metrics_token")), found, "a token that no user has")]
     return []
+
+
+def _repeated_endpoints(endpoints: Any, path: JsonPath) -> list[ConfigProblem]:
+    first: dict[tuple[str, str], int] = {}
+    problems = []
+    for index, endpoint in enumerate(endpoints if isinstance(endpoints, list) else []):
+        method, target = (endpoint.get(key) if isinstance(endpoint, dict) else None for key in ("method", "path"))
+        if not isinstance(method, str) or not isinstance(target, str):
+            continue
+        key = method, re.sub(r"\{[a-z_]+\}", "{}", target)
+        if key in first:
+            found = f"the same endpoint as {json_path((*path, first[key]))}"
+            problems.append(ConfigProblem(json_path((*path, index)), found, "each endpoint once"))
+        first.setdefault(key, index)
+    return problems
 
 
 def _repeated_fields(headers: Iterable[str], path: JsonPath) -> list[ConfigProblem]:

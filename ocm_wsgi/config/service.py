@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
+from ocm_wsgi.config.extra_endpoints import ExtraEndpoint
 from ocm_wsgi.config.tls import TLS, Certificate
 from ocm_wsgi.config.types import (
     Address,
@@ -24,6 +25,7 @@ from ocm_wsgi.config.types import (
     RoutingMark,
     StrictModel,
     Text,
+    WebOrigin,
 )
 from ocm_wsgi.config.users import BearerToken, Price, UserConfig
 
@@ -64,6 +66,8 @@ class Service(StrictModel):
     prices: Annotated[Mapping[Text, Price], Expected("an object of models and their prices")] = Field(
         default_factory=dict
     )
+    extra_endpoints: Annotated[tuple[ExtraEndpoint, ...], AsTuple, Expected("a list of endpoints")] = ()
+    allow_origins: Annotated[tuple[WebOrigin, ...], AsTuple, Expected("a list of origins")] = ()
     max_body_bytes: Annotated[int, Field(ge=1), Expected("a whole number of bytes, at least 1")] = 128 * 1024 * 1024
     log_format: Annotated[Literal["text", "json"], Expected('"text" or "json"')] = "text"
     metrics_token: Annotated[BearerToken | None, Expected("a token", secret=True)] = None
@@ -87,5 +91,5 @@ class Config(Service):
 
 def scalar_keys() -> tuple[str, ...]:
     """Return the keys that environment variables can set: those that hold a single value."""
-    structured = {"users", "headers", "tls", "prices"}
+    structured = {"users", "headers", "tls", "prices", "extra_endpoints", "allow_origins"}
     return tuple(key for key in Service.model_fields if key not in structured)

@@ -154,6 +154,22 @@ def _codex_below(value: str) -> str:
     return value
 
 
+# An origin as browsers serialise it (RFC 6454 section 6.2): lower case, without the scheme's default port.
+_ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:]+\])(?::([1-9][0-9]{0,4}))?")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def _origin(value: str) -> str:
+    expected = 'an origin as browsers send it, such as "https://app.example.org" or "http://localhost:3000", or "*"'
+    if value == "*":
+        return value
+    found = _ORIGIN.fullmatch(value.lower().rstrip("/"))
+    if found is None:
+        raise invalid(expected)
+    scheme, host, port = found.groups()
+    return f"{scheme}://{host}" if port in (None, _DEFAULT_PORTS[scheme]) else f"{scheme}://{host}:{port}"
+
+
 _DRIVER_HINT = "postgresql+psycopg://..., with the package installed by: pip install 'ocm-wsgi[postgresql]'"
 
 
@@ -199,6 +215,7 @@ KeepAlive = Annotated[timedelta, BeforeValidator(_keep_alive), Expected("a durat
 RoutingMark = Annotated[int, BeforeValidator(_routing_mark), Expected("a number")]
 BaseUrl = Annotated[str, AfterValidator(_base_url), Expected("an http or https URL")]
 ChatgptBaseUrl = Annotated[BaseUrl, AfterValidator(_codex_below)]
+WebOrigin = Annotated[str, AfterValidator(_origin), Expected("an origin")]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url), Expected("an SQLAlchemy URL", secret=True)]
 ZonedTime = Annotated[datetime, BeforeValidator(_zoned_time), Expected("a time with its time zone")]
 Amount = Annotated[Decimal, BeforeValidator(_decimal)]

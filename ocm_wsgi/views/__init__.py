@@ -2,4 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["check_endpoints", "dashboard", "errors", "health", "metrics", "open_mode", "proxy", "request_log", "status"]
+__all__ = [
+    "check_endpoints",
+    "cors",
+    "dashboard",
+    "errors",
+    "health",
+    "metrics",
+    "open_mode",
+    "proxy",
+    "request_log",
+    "status",
+]

@@ -33,5 +33,6 @@ def init_app(app: Flask) -> None:
 
 
 def _require_own(config: Config, environ: Environ, fields: Fields) -> None:
-    require_own_host(fields, listens_on=(config.listen, local_address(environ)), allow_origins=())
-    require_own_origin(fields, allow_origins=())
+    listens_on = (config.listen, local_address(environ))
+    require_own_host(fields, listens_on=listens_on, allow_origins=config.allow_origins)
+    require_own_origin(fields, allow_origins=config.allow_origins)

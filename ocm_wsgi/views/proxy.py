@@ -13,6 +13,7 @@ from ocm_wsgi.accounting.turn_accounting import TurnRequest
 from ocm_wsgi.ownership.access import Access, claiming_answer, forget_deleted, require_access
 from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET, Endpoint
 from ocm_wsgi.protocol.http.bearer import refuse_api_key_fields
+from ocm_wsgi.protocol.http.cors import is_preflight
 from ocm_wsgi.protocol.http.fields import Fields, value_of
 from ocm_wsgi.protocol.http.targets import ApiTarget, api_target
 from ocm_wsgi.protocol.responses.request import RequestFacts, request_facts
@@ -25,6 +26,7 @@ from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
 from ocm_wsgi.upstream.exchange import Exchange
 from ocm_wsgi.users.user import User
 from ocm_wsgi.views.auth import authenticate
+from ocm_wsgi.views.cors import preflight_response
 from ocm_wsgi.views.current import current_service
 from ocm_wsgi.views.responses import RelayedResponse
 from ocm_wsgi.views.websocket import open_websocket
@@ -65,6 +67,8 @@ def relay(rest: str) -> Response:
     service = current_service()
     environ, method = request.environ, request.method
     fields = client_fields(environ)
+    if is_preflight(method, fields):
+        return preflight_response(fields, service)
     refuse_api_key_fields(fields)
     user = authenticate(service, fields)
     log.user = user.name

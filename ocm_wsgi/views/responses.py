@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from flask import Response
 
+from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.relay.answer import RelayedAnswer
 from ocm_wsgi.relay.disconnects import Watch
 from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
@@ -22,6 +23,8 @@ class RelayedResponse(LateResponse):
     """Forwards upstream's status, fields and body unchanged.
 
     Werkzeug's own ``__call__`` would add a media type, rewrite ``Location`` and remove fields of a 304.
+
+    :ivar added_fields: fields of ours, sent after upstream's.
     """
 
     def __init__(
@@ -32,12 +35,15 @@ class RelayedResponse(LateResponse):
         self._turn = turn
         self._watch = watch
         self._log = log
+        self.added_fields: Fields = []
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Respond as a WSGI application."""
         body = RelayedBody(self._upstream, self._turn, self._watch, self._log, environ)
         try:
-            start_response(f"{self._upstream.status} {self._upstream.reason}", self._upstream.fields)
+            start_response(
+                f"{self._upstream.status} {self._upstream.reason}", [*self._upstream.fields, *self.added_fields]
+            )
         except BaseException:
             body.close()
             raise

@@ -11,7 +11,17 @@ import pytest
 import trustme
 from pydantic_core import PydanticUndefined
 
-from ocm_wsgi.config import TLS, Certificate, Limit, Price, UserConfig, load, scalar_keys, unsupported_keys
+from ocm_wsgi.config import (
+    TLS,
+    Certificate,
+    ExtraEndpoint,
+    Limit,
+    Price,
+    UserConfig,
+    load,
+    scalar_keys,
+    unsupported_keys,
+)
 from ocm_wsgi.config.service import Service
 from ocm_wsgi.config.types import StrictModel
 
@@ -61,7 +71,14 @@ def read(folder: Path, key: str, text: str) -> Any:
 
 @pytest.mark.parametrize(
     ("table", "containing"),
-    [(UserConfig, "max_concurrent"), (Limit, "per"), (Price, "input"), (TLS, "alpn"), (Certificate, "store")],
+    [
+        (UserConfig, "max_concurrent"),
+        (Limit, "per"),
+        (Price, "input"),
+        (ExtraEndpoint, "counted"),
+        (TLS, "alpn"),
+        (Certificate, "store"),
+    ],
 )
 def test_every_nested_key_is_documented_and_no_other(table: type[StrictModel], containing: str) -> None:
     """The tables of nested keys list the schema's keys and defaults, in its order."""

@@ -29,6 +29,14 @@ def problems_in(folder: Path, document: Any, **environ: str) -> list[ConfigProbl
     return []
 
 
+EXTRA = {"method": "GET", "path": "/v1/alpha/notes/{note}"}
+
+
+def extra(**members: Any) -> dict[str, Any]:
+    """Return a configuration with one additional endpoint, changed by members."""
+    return {"extra_endpoints": [{**EXTRA, **members}]}
+
+
 def limits(**limit: Any) -> dict[str, Any]:
     """Return an entry whose only user has one limit, this one."""
     return {"users": [{**ALICE, "limits": [limit]}]}
@@ -260,6 +268,38 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
         ('the string "1"', "USD"),
     ),
     "price-number": ({"prices": {"m": 5}}, "$.prices.m", ("a number", "an object")),
+    "extra-endpoints-object": ({"extra_endpoints": {}}, "$.extra_endpoints", ("an object", "a list of endpoints")),
+    "extra-endpoint-method": (extra(method="TRACE"), "$.extra_endpoints[0].method", ('"TRACE"', '"POST"')),
+    "extra-endpoint-users": (extra(users="alice"), "$.extra_endpoints[0].users", ('"alice"', '"admins" or "all"')),
+    "extra-endpoint-counted": (extra(counted="no"), "$.extra_endpoints[0].counted", ("true or false",)),
+    "extra-endpoint-key": (extra(admin=True), "$.extra_endpoints[0].admin", ("unknown key", "one of method")),
+    "extra-endpoint-pathless": ({"extra_endpoints": [{"method": "GET"}]}, "$.extra_endpoints[0].path", ("nothing",)),
+    "extra-endpoint-path": (extra(path="alpha/notes"), "$.extra_endpoints[0].path", ('"alpha/notes"', "/v1/alpha")),
+    "extra-endpoint-of-all": (extra(path="/v1/{any}"), "$.extra_endpoints[0].path", ("after the first",)),
+    "extra-endpoint-outside": (extra(path="/v1/a/../b"), "$.extra_endpoints[0].path", ("words",)),
+    "extra-endpoint-slash": (extra(path="/v1/a/"), "$.extra_endpoints[0].path", ("words",)),
+    "extra-endpoint-query": (extra(path="/v1/a?b"), "$.extra_endpoints[0].path", ("words",)),
+    "extra-endpoint-keys": (
+        extra(path="/v1/realtime/client_secrets"),
+        "$.extra_endpoints[0].path",
+        ("makes no keys", "past this service"),
+    ),
+    "extra-endpoint-organization": (
+        extra(path="/v1/Organization/{id}/x"),
+        "$.extra_endpoints[0].path",
+        ("makes no keys",),
+    ),
+    "extra-endpoint-built-in": (
+        extra(method="POST", path="/v1/responses"), "$.extra_endpoints[0]", ("POST /v1/responses", "not relayed anyway")
+    ),
+    "extra-endpoint-twice": (
+        {"extra_endpoints": [EXTRA, {**EXTRA, "path": "/v1/alpha/notes/{id}", "users": "all"}]},
+        "$.extra_endpoints[1]",
+        ("the same endpoint as $.extra_endpoints[0]",),
+    ),
+    "origin-path": ({"allow_origins": ["https://x/y"]}, "$.allow_origins[0]", ("https://app.example.org",)),
+    "origin-null": ({"allow_origins": ["*", "null"]}, "$.allow_origins[1]", ("as browsers send it",)),
+    "origin-text": ({"allow_origins": "https://x"}, "$.allow_origins", ("a list of origins",)),
     "body-size": ({"max_body_bytes": 0}, "$.max_body_bytes", ("at least 1",)),
 }  # fmt: skip
 

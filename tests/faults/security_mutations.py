@@ -17,9 +17,9 @@ STRANGERS = (
         for page, call in (
             (
                 "rebound",
-                "require_own_host(fields, listens_on=(config.listen, local_address(environ)), allow_origins=())",
+                "require_own_host(fields, listens_on=listens_on, allow_origins=config.allow_origins)",
             ),
-            ("without-cors", "require_own_origin(fields, allow_origins=())"),
+            ("without-cors", "require_own_origin(fields, allow_origins=config.allow_origins)"),
         )
     ),
     Mutation(

@@ -65,6 +65,7 @@ class Endpoint:
     :ivar names_model: whether a turn names its model in the request's body. It need not where no model is chosen, or
         where the model is that of an object of the user's own.
     :ivar for_admins: whether only admins may use it.
+    :ivar is_extra: whether the owner has added it in the configuration.
     :ivar object_kind: the kind of the stored object that the path names, or ``None``.
     """
 
@@ -75,6 +76,7 @@ class Endpoint:
     lists: ObjectKind | None = None
     for_admins: bool = False
     names_model: bool = True
+    is_extra: bool = False
     object_kind: ObjectKind | None = field(init=False, default=None)
     _object_at: int = field(init=False, default=0, repr=False)
 

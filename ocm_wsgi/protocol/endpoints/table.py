@@ -91,18 +91,28 @@ class EndpointTable:
         :raises AdminOnly: the endpoint is for admins.
         """
         methods = self._fixed.get(path) or self._methods(path)
-        if methods is None:
+        endpoint = None if methods is None else methods.get(method)
+        # An extra endpoint can have a parameter in the place of a word that makes keys.
+        if methods is None or ((endpoint is None or endpoint.is_extra) and makes_keys(path)):
             raise self._not_found(method, path)
-        endpoint = methods.get(method)
         if endpoint is None:
             raise _not_supported(method, path, methods)
         if endpoint.for_admins and not is_admin:
             raise AdminOnly(f"{method} /v1/{endpoint.path} is for admins.")
         return endpoint
 
-    def has(self, path: str) -> bool:
-        """Return whether there is an endpoint at a path, with any method."""
-        return (self._fixed.get(path) or self._methods(path)) is not None
+    def has(self, path: str, method: str | None = None) -> bool:
+        """Return whether there is an endpoint at a path, with this method or with any.
+
+        :param path: of a request, or of an endpoint.
+        """
+        methods = self._fixed.get(path) or self._methods(path)
+        return methods is not None and (method is None or method in methods)
+
+    def extended(self, extra: Iterable[Endpoint]) -> EndpointTable:
+        """Return this table with more endpoints. What is in this one keeps its rules."""
+        added = [endpoint for endpoint in extra if not self.has(endpoint.path, endpoint.method)]
+        return EndpointTable(self._credential_kind, (*self.endpoints, *added)) if added else self
 
     def _methods(self, path: str) -> dict[str, Endpoint] | None:
         node = self._tree
@@ -117,6 +127,8 @@ class EndpointTable:
         return methods
 
     def _is_name(self, segment: str) -> bool:
+        if is_parameter(segment):
+            return True
         name = unquote(segment)
         return _NAME.fullmatch(name) is not None and name.lower() not in self._words
 

@@ -57,8 +57,9 @@ OWN_FIELDS = frozenset({"content-length", "cookie", "cookie2", "expect", "host"}
 
 _NOT_TO_UPSTREAM = HOP_BY_HOP_FIELDS | ACCOUNT_FIELDS | CLIENT_ADDRESS_FIELDS | OWN_FIELDS
 _NOT_TO_CLIENT = HOP_BY_HOP_FIELDS | {"set-cookie", "set-cookie2"}
-# nginx acts on these: X-Accel-Redirect from upstream would cause an internal redirect in the owner's server.
-_NOT_TO_CLIENT_PREFIX = "x-accel-"
+# nginx acts on X-Accel-Redirect, which would cause an internal redirect in the owner's server. Which web pages may read
+# a response is the owner's to decide.
+_NOT_TO_CLIENT_PREFIXES = ("x-accel-", "access-control-")
 
 # End-to-end fields that describe the content, or what the client accepts. Naming one in Connection must not remove it:
 # the content would then be read in one way here and in another at its recipient (RFC 9110 section 7.6.1).
@@ -147,7 +148,7 @@ def forwardable_response_fields(upstream_fields: Iterable[tuple[str, str]]) -> F
         for lowered_name, name, value in lowered
         if lowered_name not in _NOT_TO_CLIENT
         and lowered_name not in options
-        and not lowered_name.startswith(_NOT_TO_CLIENT_PREFIX)
+        and not lowered_name.startswith(_NOT_TO_CLIENT_PREFIXES)
         and _TOKEN.fullmatch(name)
         and _FIELD_VALUE.fullmatch(value)
     ]

@@ -103,11 +103,11 @@ def test_overrides_replace_all_fields_of_their_name() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    """Set-Cookie Set-Cookie2 X-Accel-Redirect X-Accel-Buffering x-accel-expires Connection Keep-Alive
-    Transfer-Encoding Upgrade Trailer Proxy-Authenticate""".split(),
+    """Set-Cookie Set-Cookie2 X-Accel-Redirect X-Accel-Buffering x-accel-expires Access-Control-Allow-Origin Connection
+    Keep-Alive Transfer-Encoding Upgrade Trailer Proxy-Authenticate""".split(),
 )
 def test_response_field_is_dropped(name: str) -> None:
-    """Cookies, nginx's internal fields and those of one hop do not reach the client."""
+    """Cookies, nginx's internal fields, upstream's word on web pages and fields of one hop do not reach the client."""
     assert forwardable_response_fields([(name, "x"), ("ETag", '"y"')]) == [("ETag", '"y"')]
 
 
