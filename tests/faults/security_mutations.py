@@ -81,7 +81,74 @@ MODELS = (
     ),
 )
 
+TABLE = "ocm_wsgi/protocol/endpoints/table.py"
+FIELDS = "ocm_wsgi/protocol/http/fields.py"
+
+ENDPOINTS = (
+    Mutation(
+        "views/test_proxy_refusals.py::test_methods_that_are_not_in_the_table_are_refused",
+        Edit(TABLE, "None if methods is None else methods.get(method)", "next(iter((methods or {}).values()), None)"),
+    ),
+    Mutation(
+        "protocol/endpoints/test_walk.py::test_the_table_is_the_reference",
+        Edit(TABLE, "            found = node.get(segment)", "            found = node.get(segment.lower())"),
+    ),
+    Mutation(
+        "protocol/endpoints/test_table.py::test_a_path_that_can_be_read_in_two_ways_is_refused[responses/COMPACT]",
+        Edit(TABLE, "name.lower() not in self._words", "name not in self._words"),
+    ),
+    Mutation(
+        "protocol/endpoints/test_table.py::test_what_makes_keys_is_never_relayed[table0-chatkit/sessions]",
+        Edit(TABLE, "        if makes_keys(path):\n", "        if False:\n"),
+    ),
+    Mutation(
+        "protocol/endpoints/test_extra.py::test_an_extra_endpoint_makes_no_keys",
+        Edit(TABLE, "((endpoint is None or endpoint.is_extra) and makes_keys(path))", "False"),
+    ),
+    Mutation(
+        "protocol/endpoints/test_table.py::test_only_admins_delete_models",
+        Edit(TABLE, "if endpoint.for_admins and not is_admin:", "if False:"),
+    ),
+    Mutation(
+        "views/test_endpoints.py::test_the_platform_without_what_makes_keys",
+        Edit("ocm_wsgi/views/proxy.py", "is_admin=sees_all(user)", "is_admin=True"),
+    ),
+    Mutation(
+        "protocol/http/test_targets.py::test_api_target_refuses_ambiguous_targets[/v1/..%23]",
+        Edit("ocm_wsgi/protocol/http/targets.py", r"\x20-\x22\x24\x26-\x3e", r"\x20-\x24\x26-\x3e"),
+    ),
+    Mutation(
+        "protocol/http/test_fields.py::test_request_field_is_dropped[OpenAI-Organization]",
+        Edit(FIELDS, '        "openai-organization",\n', ""),
+    ),
+    Mutation(
+        "protocol/websocket/test_handshake.py::test_upgrade_request_fields_drop_subprotocols_that_name_an_account",
+        Edit(
+            "ocm_wsgi/protocol/websocket/handshake.py",
+            "_without_account_subprotocols(client_fields),",
+            "client_fields,",
+        ),
+    ),
+    Mutation(
+        "protocol/http/test_fields.py::test_connection_options_do_not_change_the_content[content-encoding]",
+        Edit(FIELDS, " if not name.startswith(_CONTENT_FIELD_PREFIXES)]", "]"),
+    ),
+    Mutation(
+        "views/test_cors.py::test_no_origin_is_allowed_by_default",
+        Edit(
+            FIELDS,
+            '_NOT_TO_CLIENT_PREFIXES = ("x-accel-", "access-control-")',
+            '_NOT_TO_CLIENT_PREFIXES = ("x-accel-",)',
+        ),
+    ),
+    Mutation(
+        "views/test_cors.py::test_pages_of_an_allowed_origin",
+        Edit("ocm_wsgi/protocol/http/cors.py", "ANY_ORIGIN in allow_origins or", "True or"),
+    ),
+)
+
 SECURITY_MUTATIONS = (
+    *ENDPOINTS,
     *STRANGERS,
     *MODELS,
     *STATE,
