@@ -47,7 +47,7 @@ def frame(text: bytes, deflate: DeflateParameters | None, *, masked: bool) -> by
 
 def from_server(data: bytes, deflate: DeflateParameters | None, repeat: int) -> float:
     """Return the CPU time of ``repeat`` messages that do not end a turn."""
-    session: WebSocketSession[object] = WebSocketSession(deflate)
+    session: WebSocketSession[object] = WebSocketSession(deflate, lambda model: model)
     reads = [data[start : start + READ_SIZE] for start in range(0, len(data), READ_SIZE)]
     start = time.process_time()
     for _ in range(repeat):
@@ -61,7 +61,7 @@ def from_client(data: bytes, deflate: DeflateParameters | None, repeat: int) -> 
     reads = [data[start : start + READ_SIZE] for start in range(0, len(data), READ_SIZE)]
     spent = 0.0
     for _ in range(repeat):
-        session: WebSocketSession[object] = WebSocketSession(deflate)
+        session: WebSocketSession[object] = WebSocketSession(deflate, lambda model: model)
         start = time.process_time()
         for read in reads:
             for item in session.from_client(read):

@@ -13,6 +13,7 @@ The tree, grouped by what can be done about the error::
     │   ├── ReferenceNotFound       the body refers to an object that is not the user's
     │   │   └── PreviousResponseNotFound
     │   ├── ListRefused
+    │   ├── MessageRejected
     │   └── UserRejected
     ├── AuthenticationFailed        401  the client must send a valid bearer token
     ├── AdminOnly                   403
@@ -170,6 +171,12 @@ class ListRefused(BadRequest):
     """The list would contain the objects of all users."""
 
     code = "list_unavailable"
+
+
+class MessageRejected(BadRequest):
+    """A WebSocket message is not relayed, because it cannot be read, or what it asks for is not known."""
+
+    code = "invalid_message"
 
 
 class UserRejected(BadRequest):

@@ -85,6 +85,7 @@ class Admission:
         unread: str = "",
         names_model: bool = True,
         credential: str = DEFAULT_CREDENTIAL,
+        takes_slot: bool = True,
     ) -> Callable[[], None]:
         """Admit a turn, or refuse it.
 
@@ -93,6 +94,7 @@ class Admission:
         :param model: the model that the request names; ``None`` if that is unknown.
         :param unread: why the model is unknown, as the end of a sentence about the request.
         :param names_model: whether requests to this endpoint name a model; if not, none has to be allowed.
+        :param takes_slot: whether to call :meth:`take_slot`, too.
         :return: a function to call when the turn ends, however it ends; calling it again does nothing.
         :raises ModelNotAllowed: the user may not use the model.
         :raises UsageLimitReached: one of the user's limits, or the reserve, is reached.
@@ -104,6 +106,15 @@ class Admission:
         has_reserve = not user.admin and any(self._reserves.values())
         if user.limits or has_reserve:
             self._require_quota(user, credential)
+        return self.take_slot(user) if takes_slot else nothing_to_release
+
+    def take_slot(self, user: User) -> Callable[[], None]:
+        """Take one of a user's slots for concurrent turns, as :meth:`admit` does by default.
+
+        :return: a function that releases the slot; calling it again does nothing.
+        :raises TooManyConcurrent: the user has as many turns in progress as allowed.
+        :raises StateError: the slots cannot be counted.
+        """
         if user.max_concurrent is None:
             return nothing_to_release
         slot = self._slots.take(user.name, user.max_concurrent)

@@ -13,7 +13,14 @@ from functools import partial
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.protocol.websocket.frames import INTERNAL_ERROR
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import LimitsReceived, TurnEnded, WebSocketSession
+from ocm_wsgi.protocol.websocket.session import (
+    Event,
+    LimitsReceived,
+    TurnBegan,
+    TurnDropped,
+    TurnEnded,
+    WebSocketSession,
+)
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import DISCONNECTED, Peer
 from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Timeouts, UpstreamBody
@@ -72,10 +79,9 @@ class Tunnel:
         self._upstream_active_at = loop.now  # when upstream last sent something, or reading it was paused
         self._recording: object | None = None  # the end of a turn that is being recorded; later data waits
         self._recording_since = loop.now
-        self._pending: deque[bytes | TurnEnded[WebSocketTurn] | LimitsReceived] = deque()
+        self._pending: deque[bytes | Event[WebSocketTurn]] = deque()
         self._reads_upstream = False
         self._is_admitting = False
-        self._awaiting_answer: WebSocketTurn | None = None
         self._end: str | None = None  # set when nothing more will be sent to the client
         self._is_over = False
 
@@ -209,7 +215,7 @@ class Tunnel:
         turn: WebSocketTurn | None = None
         error: OcmError | None = None
         try:
-            turn = self._turns.admit(message)
+            turn = self._turns.admit(message, self._session)
         except OcmError as exc:
             error = exc
         except Exception:
@@ -224,16 +230,13 @@ class Tunnel:
                 turn.release()
             return
         if turn is not None:
-            self._awaiting_answer, self._upstream_active_at = turn, self._loop.now
+            self._upstream_active_at = self._loop.now
         passing = self._session.forward(turn) if error is None else self._session.refuse(error)
         self._forward(passing)
         self._advance()
 
     def _from_upstream(self, data: bytes) -> None:
         self._upstream_active_at = self._loop.now
-        if self._awaiting_answer is not None:
-            self._awaiting_answer.response_started = self._loop.now
-            self._awaiting_answer = None
         happened = self._session.from_server(data)
         if len(happened) == 1 and happened[0] is data:
             self._send_to_client(data)
@@ -249,8 +252,12 @@ class Tunnel:
                 self._send_to_client(item)
             elif isinstance(item, TurnEnded):
                 self._record(item)
-            else:
+            elif isinstance(item, LimitsReceived):
                 self._turns.note(item.limits)
+            elif isinstance(item, TurnBegan):
+                item.turn.begin(self._loop.now)
+            else:
+                item.turn.release()
 
     def _record(self, end: TurnEnded[WebSocketTurn]) -> None:
         if self._turns.record(end, lambda: self._defer(lambda: self._guarded(self._on_recorded, end))):
@@ -332,9 +339,11 @@ class Tunnel:
         self._client.stop_watching()
         self._body.close()
         try:
-            for ended in [*self._pending, *self._session.end()]:
-                if isinstance(ended, TurnEnded):
-                    self._turns.record(ended, _ignore)
+            for item in [*self._pending, *self._session.end()]:
+                if isinstance(item, TurnEnded):
+                    self._turns.record(item, _ignore)
+                elif isinstance(item, TurnDropped):
+                    item.turn.release()
         finally:
             self._on_end(end)
 

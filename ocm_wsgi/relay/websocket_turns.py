@@ -2,37 +2,95 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from ocm_wsgi.accounting.recorder import Durability
 from ocm_wsgi.accounting.turn_accounting import Accounting, TurnInProgress, TurnRequest, nothing_to_release
-from ocm_wsgi.admission.admission import Admission
+from ocm_wsgi.admission.admission import CONCURRENCY_RETRY_SECONDS, Admission
+from ocm_wsgi.errors import MessageRejected, TooManyConcurrent
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
+from ocm_wsgi.protocol.websocket.client_messages import ClientMessage
 from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import TurnEnded
+from ocm_wsgi.protocol.websocket.session import TurnEnded, WebSocketSession
 from ocm_wsgi.telemetry import counters
 from ocm_wsgi.telemetry.live_requests import TrackedTurn, Tracker
 from ocm_wsgi.users.user import User
+
+#: The most turns in progress on one WebSocket.
+MAX_OPEN_TURNS = 64
+
+
+class SharedSlot:
+    """A user's slot for a concurrent turn, held until that turn and those that follow it in its place have ended.
+
+    :param release: called once, when the last of them has ended. Any thread may call the methods.
+    """
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._holders = 1
+        self._lock = threading.Lock()
+
+    def share(self) -> bool:
+        """Add a holder, which must call :meth:`release`. Return whether the slot was still held."""
+        with self._lock:
+            if self._holders:
+                self._holders += 1
+                return True
+            return False
+
+    def release(self) -> None:
+        """Remove a holder."""
+        with self._lock:
+            self._holders -= 1
+            is_last = self._holders == 0
+        if is_last:
+            self._release()
 
 
 class WebSocketTurn(TurnInProgress):
     """A turn that was requested over a WebSocket.
 
+    :param slot: the turn's slot, of which it is one of the holders.
     :param on_end: called when the turn is no longer in progress.
     :ivar is_prewarm: whether the turn generates nothing.
     """
 
     def __init__(
-        self, request: TurnRequest, on_end: Callable[[], None], *, week_start: int | None, is_prewarm: bool
+        self,
+        request: TurnRequest,
+        slot: SharedSlot,
+        on_end: Callable[[], None],
+        *,
+        week_start: int | None,
+        message: ClientMessage | None,
     ) -> None:
         super().__init__(
             request, status=200, transport="websocket", week_start=week_start, request_id=request.request_id
         )
-        self.is_prewarm = is_prewarm
+        self.is_prewarm = message is not None and message.is_prewarm
+        self.slot = slot
+        self._waits_for_another = message is not None and message.purpose == "steer"
+        self._has_begun = False
         self._on_end = on_end
+
+    def begin(self, now: float) -> None:
+        """Note that upstream has begun to respond.
+
+        :param now: on the monotonic clock.
+        """
+        if not self._has_begun:
+            self._has_begun = True
+            self.response_started = now
+            if self._waits_for_another:
+                # Until now, the response that it follows was in progress.
+                self.request = replace(self.request, started_at=time.time(), started=now)
 
     def release(self) -> None:
         """End the turn's progress, so that the user's next turn may begin."""
@@ -71,18 +129,45 @@ class WebSocketTurns:
         self._request_id = request_id
         self._week_start = week_start
 
-    def admit(self, message: HeldMessage) -> WebSocketTurn | None:
+    def admit(self, held: HeldMessage, session: WebSocketSession[WebSocketTurn]) -> WebSocketTurn | None:
         """Read a message and admit the turn that it requests, if any. This may block for a while.
 
         :return: a turn that counts as in progress until :meth:`record`, or ``None`` if the message requests none.
-        :raises OcmError: the turn is refused.
+        :raises OcmError: the message is refused.
         """
         arrived = time.monotonic()
-        create = message.read()
-        if create is None:
+        message = held.read()
+        if message.purpose == "control":
             return None
-        release = self._admission.admit(self._authenticate(), create.facts.model)
-        return self._turn(create.facts, arrived, release, is_prewarm=create.is_prewarm)
+        user = self._authenticate()
+        earlier = session.turn_of(message.response_id) if message.response_id is not None else None
+        if message.purpose == "input":
+            if earlier is None:
+                raise MessageRejected("This WebSocket has no response with this ID.")
+            return None
+        if session.open_turns >= MAX_OPEN_TURNS:
+            raise TooManyConcurrent(
+                f"This WebSocket has {MAX_OPEN_TURNS} turns in progress, the most allowed. Wait until one has ended.",
+                retry_after_seconds=CONCURRENCY_RETRY_SECONDS,
+            )
+        # A steer asks for a response with the settings of an earlier one, in whose slot it runs.
+        is_steer = message.purpose == "steer"
+        facts = message.facts if not is_steer else RequestFacts() if earlier is None else earlier.request.facts
+        release = self._admission.admit(user, facts.model, takes_slot=False)
+        try:
+            slot = earlier.slot if is_steer and earlier is not None and earlier.slot.share() else self._slot(user)
+        except BaseException:
+            release()
+            raise
+        return self._turn(facts, arrived, release, slot, message)
+
+    def _slot(self, user: User) -> SharedSlot:
+        return SharedSlot(self._admission.take_slot(user))
+
+    def adopt(self, model: str | None) -> WebSocketTurn:
+        """Return a turn for a response that no message has asked for. It counts, but nothing is reserved for it."""
+        slot = SharedSlot(nothing_to_release)
+        return self._turn(RequestFacts(model), time.monotonic(), nothing_to_release, slot, None)
 
     def note(self, limits: RateLimits) -> None:
         """Note the rate limits that upstream reported."""
@@ -96,7 +181,8 @@ class WebSocketTurns:
         :param on_recorded: called once from another thread, when the record is safe.
         :return: whether there is a record to wait for. Upstream does not bill a prewarm whose usage it does not report.
         """
-        turn = end.turn or self._turn(RequestFacts(), time.monotonic(), nothing_to_release, is_prewarm=False)
+        turn = end.turn
+        turn.begin(time.monotonic())
         if turn.is_prewarm and end.outcome.usage is None:
             turn.release()
             return False
@@ -114,9 +200,28 @@ class WebSocketTurns:
         return True
 
     def _turn(
-        self, facts: RequestFacts, arrived: float, release: Callable[[], None], *, is_prewarm: bool
+        self,
+        facts: RequestFacts,
+        arrived: float,
+        release: Callable[[], None],
+        slot: SharedSlot,
+        message: ClientMessage | None,
     ) -> WebSocketTurn:
         started_at = time.time() - (time.monotonic() - arrived)
+        release = _once(release, slot.release)
         request = TurnRequest(self._user, ENDPOINT, facts, started_at, arrived, self._request_id, release)
         on_end = self._track_turn(TrackedTurn(self._user, self._path, facts.model or "", arrived))
-        return WebSocketTurn(request, on_end, week_start=self._week_start, is_prewarm=is_prewarm)
+        return WebSocketTurn(request, slot, on_end, week_start=self._week_start, message=message)
+
+
+def _once(*functions: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls others, the first time only."""
+    remaining = list(functions)
+
+    def call() -> None:
+        # Unlike a test for emptiness, this is safe if two threads call it.
+        with contextlib.suppress(IndexError):
+            while True:
+                remaining.pop()()
+
+    return call

@@ -1,52 +1,57 @@
 """Responses over a WebSocket (CODEX.md section 5).
 
-Uses the ``websockets`` package's sans-I/O protocol: the connection's own thread reads and writes, so plans can cause
-the same faults as on HTTP connections.
+While a plan holds a response back, further messages are handled: a ``response.create`` of another lane is answered at
+once and completely, and the held response can be interrupted or steered.
 """
 
 from __future__ import annotations
 
 import json
-import select
-import ssl
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-from websockets.frames import Opcode
-from websockets.http11 import Request
-from websockets.protocol import State
-from websockets.server import ServerProtocol
-
 from ocm_wsgi.simulator import ratelimits
-from ocm_wsgi.simulator.connection import ClientGone, Cut
+from ocm_wsgi.simulator.connection import Cut
 from ocm_wsgi.simulator.exchange import Exchange, planned_response
 from ocm_wsgi.simulator.model import DEFAULT_ERROR, Output, new_id
 from ocm_wsgi.simulator.plans import Plan
-from ocm_wsgi.simulator.receiving import Head
-from ocm_wsgi.simulator.recording import Create, Sent
-from ocm_wsgi.simulator.targets import API_BASE, CODEX_BASE, is_below
-
-#: The maximum size of a message in bytes, as in Codex's own library.
-MAX_MESSAGE = 64 * 1024 * 1024
-READ_SIZE = 64 * 1024
-#: How often a blocked response checks for frames from the client, in seconds.
-HELD_SECONDS = 0.1
-#: How long to wait for the client to disconnect after our Close frame, in seconds.
-CLOSE_SECONDS = 2.0
+from ocm_wsgi.simulator.recording import Create
+from ocm_wsgi.simulator.targets import CODEX_BASE, is_below
+from ocm_wsgi.simulator.websocket_messages import HELD_SECONDS, Messages
 
 
 def serve(exchange: Exchange) -> None:
-    """Accept the opening handshake and respond to each ``response.create`` until the connection ends.
+    """Accept the opening handshake and respond to each message until the connection ends.
 
-    :raises ClientGone: the client dropped the connection, as Codex always does.
+    :raises ClientGone: the client dropped the connection, as Codex usually does.
     :raises Cut: a plan closed the connection.
     """
     session = Session(exchange)
     if session.open():
-        for message in session.messages():
-            session.handle(message)
+        session.run()
+
+
+@dataclass
+class _Running:
+    """A response that is being sent.
+
+    :ivar stop: why it is to end before its time (``interrupted``, ``steered``), or ``None``.
+    :ivar steers: the input of the messages that steer it.
+    """
+
+    output: Output
+    sequence_number: int = 0
+    stop: str | None = None
+    steers: list[Any] = field(default_factory=list)
+
+    @property
+    def lane(self) -> Any:
+        return self.output.request.get("stream_id")
+
+
+class _Stopped(Exception):
+    """The response that is being sent ends before its time."""
 
 
 class Session:
@@ -55,58 +60,70 @@ class Session:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._connection = exchange.connection
-        self._protocol = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()], max_size=MAX_MESSAGE)
-        self._waiting: deque[str] = deque()
-        self._fragments: list[bytes] = []
+        self._messages = Messages(exchange)
         self._known_ids: set[str] = set()
-        self._sent = Sent(exchange.number, exchange.head.target, 101)
+        self._running: list[_Running] = []
 
     def open(self) -> bool:
         """Respond to the opening handshake; return whether it was accepted."""
-        self._protocol.receive_data(_handshake_bytes(self._exchange.head))
-        (request,) = self._protocol.events_received()
-        if not isinstance(request, Request):
-            raise TypeError("an opening handshake was expected")
-        response = self._protocol.accept(request)
-        planned = self._exchange.plan.fields if self._exchange.plan.upgrade else ()
-        for name, value in (("x-request-id", new_id("req")), *planned):
-            response.headers[name] = value
-        self._protocol.send_response(response)
-        self._exchange.world.journal.add_sent(self._sent)
-        self._flush()
-        return response.status_code == 101
+        return self._messages.open()
 
-    def messages(self) -> Iterator[str]:
-        """Yield the client's messages until it closes the WebSocket."""
+    def run(self) -> None:
+        """Handle the client's messages until it closes the WebSocket."""
+        messages = self._messages
         while True:
-            while self._waiting:
-                yield self._waiting.popleft()
-            if self._protocol.state is not State.OPEN:
+            while messages.waiting:
+                self._handle(_parsed(messages.waiting.popleft()))
+            if not messages.is_open:
                 return
-            self._receive()
+            messages.receive()
 
-    def handle(self, message: str) -> None:
-        """Respond to one message from the client."""
-        try:
-            request = json.loads(message)
-        except ValueError:
-            request = None
-        if not isinstance(request, dict) or request.get("type") != "response.create":
-            self._send(_error(400, "invalid_request", "Only response.create is supported."))
-            return
+    def _handle(self, request: Mapping[str, Any]) -> None:
+        kind = request.get("type")
+        if kind == "response.create":
+            self._create(request)
+        elif kind == "response.steer":
+            self._steer(request)
+        elif kind == "response.interrupt":
+            for running in self._running_with(request.get("response_id")):
+                running.stop = "interrupted"
+        elif kind != "response.processed":
+            self._send(_error(400, "invalid_request", "This type of message is not supported."), request)
+
+    def _create(self, request: Mapping[str, Any]) -> None:
         is_prewarm = request.get("generate") is False
         previous = request.get("previous_response_id")
         self._exchange.world.journal.add_create(Create(self._exchange.number, not is_prewarm, previous))
         if previous is not None and previous not in self._known_ids:
             message = f"Previous response with id '{previous}' not found."
-            self._send(_error(400, "previous_response_not_found", message))
+            self._send(_error(400, "previous_response_not_found", message), request)
             return
         plan = Plan(output=(), usage=None) if is_prewarm else self._next_plan()
         refusal = _refusal(plan, self._limit_fields(plan))
         if refusal is not None:
-            self._send(refusal)
+            self._send(refusal, request)
             return
         self._send_turn(self._output(request, plan), is_recorded=not is_prewarm)
+
+    def _steer(self, request: Mapping[str, Any]) -> None:
+        """Accept the input, and end the response that it steers as soon as possible."""
+        parent = request.get("previous_response_id")
+        steer: dict[str, Any] = {"previous_response_id": parent}
+        steered = self._running_with(parent)
+        if not steered:
+            error = {"type": "invalid_request_error", "code": "response_not_found", "message": "No such response."}
+            steer["input"] = request.get("input")
+            self._send({"type": "response.steer.failed", "sequence_number": 0, "error": error, "steer": steer}, {})
+            return
+        (running,) = steered
+        running.stop = "steered"
+        running.steers.append(request.get("input"))
+        running.sequence_number += 1
+        accepted = {"sequence_number": running.sequence_number, "steer": {"id": new_id("steer"), **steer}}
+        self._send({"type": "response.steer.accepted", **accepted}, running.output.request)
+
+    def _running_with(self, response_id: object) -> list[_Running]:
+        return [running for running in self._running if running.output.response_id == response_id]
 
     def _next_plan(self) -> Plan:
         """Return the handshake's plan for all turns, or else the next one in the queue."""
@@ -127,30 +144,52 @@ class Session:
         )
 
     def _send_turn(self, output: Output, *, is_recorded: bool) -> None:
-        """Send a turn's events; record the turn just before its last event, or when it is cut off."""
-        journal = self._exchange.world.journal
-        is_open = is_recorded
-        with journal.open_stream():
+        """Send a turn's events, and those of the turn that follows if it was steered."""
+        running = _Running(output)
+        self._running.append(running)
+        with self._exchange.world.journal.open_stream():
             try:
-                self._send_limits(output.plan)
-                self._reach(output.plan, 0)
-                for number, (event, ends) in enumerate(output.events(), 1):
-                    self._pause(output.plan, number)
-                    if ends == "completed":
-                        self._known_ids.add(output.response_id)
-                    if ends is not None and is_open:
-                        is_open = False
-                        journal.add_turn(output.turn(ends, "websocket"))
-                    self._send(_as_message(event))
-                    self._reach(output.plan, number)
+                self._send_events(running, is_recorded=is_recorded)
             finally:
-                if is_open:
-                    journal.add_turn(output.turn("cut", "websocket"))
+                self._running.remove(running)
+        if running.steers:
+            request = {**output.request, "previous_response_id": output.response_id, "input": running.steers}
+            self._send_turn(self._output(request, self._next_plan()), is_recorded=True)
 
-    def _send_limits(self, plan: Plan) -> None:
+    def _send_events(self, running: _Running, *, is_recorded: bool) -> None:
+        """Send a turn's events; record the turn just before its last event, or when it is cut off."""
+        output = running.output
+        is_open = is_recorded
+        try:
+            for event, ends in self._events(running):
+                if ends in ("completed", "incomplete"):
+                    self._known_ids.add(output.response_id)
+                if ends is not None and is_open:
+                    is_open = False
+                    self._exchange.world.journal.add_turn(output.turn(ends, "websocket"))
+                self._send(_as_message(event), output.request)
+        finally:
+            if is_open:
+                self._exchange.world.journal.add_turn(output.turn("cut", "websocket"))
+
+    def _events(self, running: _Running) -> Iterator[tuple[dict[str, Any], str | None]]:
+        """Yield the events as planned, each with the turn's status if it ends the turn, or until it is stopped."""
+        output, plan = running.output, running.output.plan
         limits = self._limits(plan)
         if limits:
-            self._send(ratelimits.message(limits))
+            self._send(ratelimits.message(limits), {})
+        try:
+            self._reach(plan, 0, running)
+            for number, (event, ends) in enumerate(output.events(), 1):
+                self._pause(plan, number, running)
+                running.sequence_number = max(running.sequence_number + 1, event["sequence_number"])
+                yield event, ends
+                self._reach(plan, number, running)
+        except _Stopped:
+            response = output.response("incomplete")
+            response |= {"incomplete_details": {"reason": running.stop}, "end_turn": False}
+            number = running.sequence_number + 1
+            yield {"type": "response.incomplete", "sequence_number": number, "response": response}, "incomplete"
 
     def _limits(self, plan: Plan) -> Mapping[str, Any]:
         if not is_below(CODEX_BASE, self._exchange.path):
@@ -160,104 +199,62 @@ class Session:
     def _limit_fields(self, plan: Plan) -> dict[str, str]:
         return {**dict(ratelimits.response_fields(self._limits(plan))), **dict(plan.fields)}
 
-    def _pause(self, plan: Plan, number: int) -> None:
+    def _pause(self, plan: Plan, number: int, running: _Running) -> None:
         """Wait for the planned interval, and process frames received meanwhile."""
         if plan.interval and number > 1:
             self._connection.wait(lambda: False, timeout=plan.interval)
-        self._receive_pending()
+        self._handle_pending(running)
 
-    def _reach(self, plan: Plan, number: int) -> None:
+    def _reach(self, plan: Plan, number: int, running: _Running) -> None:
         """Apply the plan after this event."""
         gate = plan.gate
         if gate is not None and gate.point == number:
             gate.join(self._connection.wake)
             try:
-                self._hold(lambda: gate.released)
+                self._hold(lambda: gate.released, running)
             finally:
                 gate.leave(self._connection.wake)
         if plan.silence_after == number:
-            self._hold(lambda: False)
+            self._hold(lambda: False, running)
         if plan.cut_after == number and plan.close_code is not None:
-            self._close(plan.close_code, plan.close_reason)
+            self._messages.close(plan.close_code, plan.close_reason)
         if number in (plan.cut_after, plan.reset_after):
             raise Cut(reset=plan.reset_after == number)
 
-    def _close(self, code: int, reason: str) -> None:
-        """Send a Close frame and wait for the client's, or for its disconnect."""
-        self._protocol.send_close(code, reason)
-        self._flush()
-        self._connection.socket.settimeout(CLOSE_SECONDS)
-        while self._protocol.close_rcvd is None:
-            self._receive()
-
-    def _hold(self, until: Callable[[], bool]) -> None:
-        """Wait, while processing Close frames and pings."""
+    def _hold(self, until: Callable[[], bool], running: _Running) -> None:
+        """Wait, while processing the frames that are received."""
         while not until():
             self._connection.wait(until, timeout=HELD_SECONDS)
-            self._receive_pending()
+            self._handle_pending(running)
 
-    def _send(self, message: Mapping[str, Any]) -> None:
-        data = json.dumps(message, separators=(",", ":")).encode()
-        self._sent.add(data)
-        self._protocol.send_text(data)
-        self._flush()
+    def _handle_pending(self, running: _Running) -> None:
+        """Process what was received, and handle the messages that do not have to wait for the running responses.
 
-    def _flush(self) -> None:
-        data = b"".join(self._protocol.data_to_send())
-        if data:
-            self._connection.send(data)
-
-    def _receive_pending(self) -> None:
-        """Process the data received so far.
-
-        :raises ClientGone: it was a Close frame, or the end of the connection.
+        :raises _Stopped: the innermost response ends before its time.
         """
-        poll = select.poll()
-        poll.register(self._connection.socket, select.POLLIN)
-        while poll.poll(0) or _has_pending(self._connection.socket):
-            self._receive()
-            if self._protocol.state is not State.OPEN:
-                raise ClientGone
+        messages = self._messages
+        messages.receive_pending()
+        for text in list(messages.waiting):
+            request = _parsed(text)
+            lanes = [other.lane for other in self._running]
+            if request.get("type") != "response.create" or request.get("stream_id") not in lanes:
+                messages.waiting.remove(text)
+                self._handle(request)
+        if running.stop is not None:
+            raise _Stopped
 
-    def _receive(self) -> None:
-        """Read once, queue completed messages, and respond to control frames."""
-        data = self._connection.reader.read1(READ_SIZE)
-        if data:
-            self._protocol.receive_data(data)
-        else:
-            self._protocol.receive_eof()
-        for frame in self._protocol.events_received():
-            self._take_frame(frame)
-        self._flush()
-        if not data:
-            raise ClientGone
-
-    def _take_frame(self, frame: Any) -> None:
-        if frame.opcode is Opcode.BINARY:
-            self._protocol.fail(1003, "only text is supported")
-            return
-        if frame.opcode not in (Opcode.TEXT, Opcode.CONT):
-            return
-        self._fragments.append(bytes(frame.data))
-        if frame.fin:
-            self._waiting.append(b"".join(self._fragments).decode("utf-8", "replace"))
-            self._fragments.clear()
+    def _send(self, message: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+        """Send a message in the lane of a request."""
+        lane = request.get("stream_id")
+        self._messages.send(message if lane is None else {**message, "stream_id": lane})
 
 
-def _handshake_bytes(head: Head) -> bytes:
-    """Return the opening handshake with the fields that the protocol needs; it rejects Codex's longest fields."""
-    names = ("host", "upgrade", "connection", "origin")
-    fields = [
-        f"{name}: {value}"
-        for name, value in head.fields
-        if name.lower() in names or name.lower().startswith("sec-websocket-")
-    ]
-    return "\r\n".join([f"GET {API_BASE} HTTP/1.1", *fields, "", ""]).encode("latin-1")
-
-
-def _has_pending(sock: Any) -> bool:
-    """Return whether TLS has decrypted data that was not read yet."""
-    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+def _parsed(message: str) -> dict[str, Any]:
+    try:
+        request = json.loads(message)
+    except ValueError:
+        request = None
+    return request if isinstance(request, dict) else {}
 
 
 def _refusal(plan: Plan, fields: Mapping[str, str]) -> dict[str, Any] | None:

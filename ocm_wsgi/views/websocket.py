@@ -86,7 +86,7 @@ def _open_tunnel(
         week_start=week_start,
         track_turn=log.track_turn,
     )
-    return OpenedTunnel(answer, body, WebSocketSession(answer.deflate()), turns, log)
+    return OpenedTunnel(answer, body, WebSocketSession(answer.deflate(), turns.adopt), turns, log)
 
 
 def _switch_protocols(upstream: UpstreamResponse) -> tuple[HandshakeResponse, RawResponse]:

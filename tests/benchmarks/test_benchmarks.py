@@ -24,7 +24,7 @@ from benchmarks.measures import Measurement
 from benchmarks.processes import ProcessTree
 from benchmarks.responses import ChunkedBody, Damaged, Events, StreamedResponse, TurnResponse
 from benchmarks.rewritten import RewrittenResponse, RewrittenTurn
-from ocm_wsgi.protocol.websocket.client_messages import response_create
+from ocm_wsgi.protocol.websocket.client_messages import read_message
 from ocm_wsgi.protocol.websocket.frames import CLOSE, TEXT, FrameParser, close_of, unmask
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -195,8 +195,7 @@ def test_socket_frames() -> None:
     """The service's parsers understand the frames of clients and upstream as intended."""
     client = FrameParser(masked=True, compressible=False)
     (create,) = client.feed(wire.CREATE)
-    asked = response_create([unmask(wire.CREATE[create.payload_start :], create.mask, 0)])
-    assert asked is not None
+    asked = read_message([unmask(wire.CREATE[create.payload_start :], create.mask, 0)])
     assert asked.facts.model == wire.MODEL
     (close,) = client.feed(wire.CLIENT_CLOSE)
     payload = unmask(wire.CLIENT_CLOSE[close.payload_start :], close.mask, 0)

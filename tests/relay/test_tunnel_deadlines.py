@@ -20,7 +20,7 @@ from ocm_wsgi.relay import loop
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.stream import CLIENT_STALLED
 from ocm_wsgi.relay.tunnel import UPSTREAM_STALLED, Tunnel
-from ocm_wsgi.relay.websocket_turns import WebSocketTurn
+from ocm_wsgi.relay.websocket_turns import SharedSlot, WebSocketTurn
 from tests.relay.test_deadlines import TIMEOUTS, Body
 from tests.websocket_peers import Peer
 
@@ -41,14 +41,13 @@ class Ledger:
         self.refusal: OcmError | None = None
         self.ends: list[tuple[str, Callable[[], None]]] = []
 
-    def admit(self, message: HeldMessage) -> WebSocketTurn:
+    def admit(self, held: HeldMessage, _session: object) -> WebSocketTurn:
         """Admit the turn, or raise the refusal."""
-        create = message.read()
-        assert create is not None
+        message = held.read()
         if self.refusal is not None:
             raise self.refusal
-        request = TurnRequest("alice", "responses", create.facts, 0.0, 0.0)
-        return WebSocketTurn(request, lambda: None, week_start=None, is_prewarm=False)
+        request = TurnRequest("alice", "responses", message.facts, 0.0, 0.0)
+        return WebSocketTurn(request, SharedSlot(lambda: None), lambda: None, week_start=None, message=message)
 
     def note(self, limits: RateLimits) -> None:
         """Ignore them."""
@@ -57,6 +56,10 @@ class Ledger:
         """Append it to ``ends``."""
         self.ends.append((end.outcome.status, on_recorded))
         return True
+
+
+def _unexpected(_model: str | None) -> WebSocketTurn:
+    raise AssertionError("upstream has created a response that no message asked for")
 
 
 class Clock:
@@ -94,7 +97,7 @@ class TunnelHarness:
         self.ends: list[str] = []
         self.tunnel = Tunnel(
             self.loop,
-            WebSocketSession(None),
+            WebSocketSession(None, _unexpected),
             self.ledger,  # type: ignore[arg-type]  # a fake
             upstream=self.body,
             client=client,

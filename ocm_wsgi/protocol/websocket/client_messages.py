@@ -1,58 +1,95 @@
-"""What a client's WebSocket message asks for. Pure; no I/O."""
+"""The messages that a client may send, and what each asks for. Pure; no I/O.
+
+A message of any other kind is refused: it might make a model work in a way that nobody counts. So is one that two
+parsers might read differently.
+
+Source: https://developers.openai.com/api/docs/guides/websocket-mode, openai-python's ``ResponsesClientEvent``, and
+openai/codex, ``codex-rs/codex-api/src/endpoint/responses_websocket.rs``.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
+from ocm_wsgi.errors import MessageRejected
 from ocm_wsgi.protocol.http.content_coding import DecodingError
+from ocm_wsgi.protocol.responses.outcome import label
 from ocm_wsgi.protocol.responses.request import RequestFacts, facts_of, top_level_members
 
-_CREATE_TYPE = "response.create"
-_MEMBERS = ("type", "model", "service_tier", "generate")
-# A message that asks for no turn is no longer than this, in octets.
-_SHORT_BYTES = 64 * 1024
+#: What a message asks for: ``turn``, a response; ``steer``, another response that follows the one it names;
+#: ``input``, that the response it names continues; ``control``, nothing that makes a model work.
+Purpose = Literal["turn", "steer", "input", "control"]
+
+#: The kinds of message that pass, by their ``type``.
+PURPOSES: Mapping[str, Purpose] = {
+    "response.create": "turn",
+    "response.steer": "steer",
+    # Of the beta for several agents: results of tools, for which a response in progress waits.
+    "response.inject": "input",
+    "response.interrupt": "control",
+    # Codex sends this between two turns in some releases.
+    "response.processed": "control",
+}
+
+_MEMBERS = ("type", "model", "service_tier", "generate", "stream_id", "previous_response_id", "response_id")
+# A message that asks for no response is no longer than this, in octets.
+_SHORT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class ResponseCreate:
-    """A message that asks for a turn.
+class ClientMessage:
+    """A client's message, as far as it matters.
 
-    :ivar facts: all ``None`` if the message could not be read.
+    :ivar facts: what it asks for, if it is a ``turn``.
+    :ivar stream_id: the lane of its responses: those of one lane come one after another, and lanes side by side.
+    :ivar response_id: the response that it continues, or ``None``.
     :ivar is_prewarm: nothing is to be generated (``"generate": false``).
     """
 
+    purpose: Purpose
     facts: RequestFacts
+    stream_id: str | None = None
+    response_id: str | None = None
     is_prewarm: bool = False
 
 
-def response_create(blocks: Iterable[bytes]) -> ResponseCreate | None:
-    """Return what a message asks for, or ``None`` if it is certainly not a ``response.create``.
+def read_message(blocks: Iterable[bytes]) -> ClientMessage:
+    """Return what a message asks for.
 
-    :param blocks: the message, unmasked and decompressed, read to the end. Iterating may raise ``DecodingError``.
+    :param blocks: the message, unmasked and decompressed. Iterating may raise ``DecodingError``.
+    :raises MessageRejected: the message cannot be read, or its kind is not in :data:`PURPOSES`.
     """
-    remaining = iter(blocks)
     head = bytearray()
 
     def copied() -> Iterator[bytes]:
-        for block in remaining:
+        for block in blocks:
             if len(head) <= _SHORT_BYTES:
                 head.extend(block)
             yield block
 
     try:
         members = top_level_members(copied(), _MEMBERS)
-        for _ in remaining:
-            # The decompressor must see the whole message, even if the scan gave up.
-            pass
-    except DecodingError:
-        members = None
+    except DecodingError as exc:
+        raise MessageRejected(f"The message cannot be read. {exc}") from exc
     if members is None:
-        return ResponseCreate(RequestFacts())
-    if members.get("type") == _CREATE_TYPE:
-        return ResponseCreate(facts_of(members), is_prewarm=members.get("generate") is False)
-    return None if len(head) <= _SHORT_BYTES and _is_unambiguous(head) else ResponseCreate(RequestFacts())
+        raise MessageRejected("The message is not a JSON object, or reading it takes too long.")
+    kind = members.get("type")
+    purpose = PURPOSES.get(kind) if isinstance(kind, str) else None
+    if purpose is None:
+        raise MessageRejected(f"Only these types of message are relayed: {', '.join(PURPOSES)}.")
+    if purpose in ("input", "control") and not (len(head) <= _SHORT_BYTES and _is_unambiguous(head)):
+        raise MessageRejected("The message is too long, or repeats a member.")
+    continued = members.get("previous_response_id" if purpose in ("turn", "steer") else "response_id")
+    return ClientMessage(
+        purpose,
+        facts_of(members),
+        stream_id=label(members.get("stream_id")),
+        response_id=label(continued),
+        is_prewarm=members.get("generate") is False,
+    )
 
 
 def _is_unambiguous(text: bytes | bytearray) -> bool:

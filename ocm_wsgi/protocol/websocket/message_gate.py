@@ -10,12 +10,14 @@ Close frame, are not forwarded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ocm_wsgi.errors import MessageRejected
 from ocm_wsgi.protocol.http.content_coding import DecodingError
 from ocm_wsgi.protocol.responses.request import DECODED_LIMIT_BYTES
-from ocm_wsgi.protocol.websocket.client_messages import ResponseCreate, response_create
+from ocm_wsgi.protocol.websocket.client_messages import ClientMessage, read_message
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater
 from ocm_wsgi.protocol.websocket.frames import CLOSE, MESSAGE_TOO_BIG, PROTOCOL_ERROR, FrameParser, FrameSlice, unmask
 
@@ -25,6 +27,13 @@ MESSAGE_LIMIT_BYTES = 64 * 1024 * 1024
 _FRAGMENT_BYTES = 256
 # How much of a message is unmasked at a time.
 _BLOCK_BYTES = 64 * 1024
+
+#: A message may decompress to this size in any case, in octets.
+UNBOUNDED_RATIO_BYTES = 1024 * 1024
+#: Beyond that, it may not decompress to more than this many times its size. Text reaches three to ten.
+LARGEST_RATIO = 100
+#: How long reading a message may take, in seconds of the thread's CPU time. 64 MiB of images take about 0.3.
+READ_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,33 +62,45 @@ class HeldMessage:
 
     :ivar octets: its frames as received.
     :ivar shares_context: whether a receiver needs this message to decompress later ones.
+    :ivar message: what it asks for, once :meth:`read` has returned that.
     """
 
     def __init__(self, octets: bytes, payloads: list[_Payload], inflater: Inflater | None) -> None:
         self.octets = octets
         self.shares_context = inflater is not None and inflater.context_takeover
+        self.message: ClientMessage | None = None
         self._payloads = payloads
         self._inflater = inflater
 
-    def read(self) -> ResponseCreate | None:
-        """Return what the message asks for, or ``None`` if it does not ask for a turn.
+    def read(self, clock: Callable[[], float] = time.thread_time) -> ClientMessage:
+        """Return what the message asks for.
 
-        Call once, before the gate's ``forward`` or ``drop``. Takes some 20 ms for 5 MiB; another thread may call it.
+        Call once, before the gate's ``forward`` or ``drop``; if it raises, ``drop``. Takes some 20 ms for 5 MiB;
+        another thread may call it.
+
+        :param clock: returns seconds, of which ``READ_SECONDS`` may pass.
+        :raises MessageRejected: the message cannot be read, or asks for something that is not known.
         """
-        return response_create(self._blocks())
+        try:
+            self.message = read_message(_in_time(self._blocks(), clock))
+        except MessageRejected:
+            if self._inflater is not None:
+                self._inflater.skip()
+            raise
+        return self.message
 
     def _blocks(self) -> Iterator[bytes]:
         inflater = self._inflater
         if inflater is None:
             yield from self._payload()
             return
+        limit = min(DECODED_LIMIT_BYTES, max(UNBOUNDED_RATIO_BYTES, LARGEST_RATIO * len(self.octets)))
         length = 0
         for block in self._payload():
             for piece in inflater.feed(block, is_last=False):
                 length += len(piece)
-                if length > DECODED_LIMIT_BYTES:
-                    inflater.skip()
-                    raise DecodingError("A message is too large to read.")
+                if length > limit:
+                    raise DecodingError("It decompresses to too much.")
                 yield piece
         yield from inflater.feed(b"", is_last=True)
 
@@ -90,6 +111,18 @@ class HeldMessage:
                 yield unmask(block, payload.mask, start - payload.start)
 
 
+def _in_time(blocks: Iterator[bytes], clock: Callable[[], float]) -> Iterator[bytes]:
+    """Yield the blocks of a message for ``READ_SECONDS``.
+
+    :raises DecodingError: there are more.
+    """
+    deadline = clock() + READ_SECONDS
+    for block in blocks:
+        yield block
+        if clock() > deadline:
+            raise DecodingError("Reading it takes too long.")
+
+
 class MessageGate:
     """Holds back each message of a client until it is forwarded or dropped.
 
@@ -97,6 +130,7 @@ class MessageGate:
     :param limit: the longest message, in octets as received; this much may be held.
     :ivar violation: the client's violation after which nothing is forwarded, or ``None``.
     :ivar is_closed: whether nothing more is forwarded because of a Close frame, or of a message that was dropped.
+    :ivar held: the message that waits for ``forward`` or ``drop``, or ``None``.
     """
 
     def __init__(self, deflate: DeflateParameters | None, *, limit: int = MESSAGE_LIMIT_BYTES) -> None:
@@ -109,8 +143,14 @@ class MessageGate:
         self._payloads: list[_Payload] = []
         self._is_compressed = False
         self.is_closed = False
-        self._held: HeldMessage | None = None
+        self.held: HeldMessage | None = None
         self._buffered = b""
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory unfinished and undecided messages take, in octets."""
+        held = 0 if self.held is None else len(self.held.octets)
+        return held + len(self._buffered) + len(self._octets) + _FRAGMENT_BYTES * len(self._payloads)
 
     def feed(self, data: bytes) -> list[bytes | HeldMessage]:
         """Return what to send upstream now, in order. A held message, if any, is the last item.
@@ -118,7 +158,7 @@ class MessageGate:
         After a held message nothing is returned until ``forward`` or ``drop``. Octets fed until then are buffered, so
         pause reading from the client.
         """
-        if self._held is not None:
+        if self.held is not None:
             self._buffered += data
             return []
         return [] if self.violation or self.is_closed else self._advance(data)
@@ -133,7 +173,7 @@ class MessageGate:
                 self.is_closed = True
                 return sendable
         if sendable and isinstance(sendable[-1], HeldMessage):
-            self._held = sendable[-1]
+            self.held = sendable[-1]
             self._buffered = data[at:]
             return sendable
         self._partial_head += data[at:]
@@ -158,7 +198,7 @@ class MessageGate:
         return self._resume()
 
     def _take_held(self) -> HeldMessage:
-        held, self._held = self._held, None
+        held, self.held = self.held, None
         if held is None:
             raise RuntimeError("no message is held")
         return held

@@ -26,8 +26,15 @@ _SHORTEST_EXTENDED = 126 + 4
 # A message that names its type within this many octets is not buffered if the type does not matter.
 _PREFIX_BYTES = 256
 
+#: The event that begins a response.
+CREATED_TYPE = "response.created"
+#: The replies to a ``response.steer``.
+STEER_TYPES = frozenset({"response.steer.accepted", "response.steer.pending", "response.steer.failed"})
+
 # The types that matter to us.
-_TYPES_OF_INTEREST = frozenset(type_.encode() for type_ in (*TERMINAL_TYPES, "error", "codex.rate_limits"))
+_TYPES_OF_INTEREST = frozenset(
+    type_.encode() for type_ in (*TERMINAL_TYPES, CREATED_TYPE, *STEER_TYPES, "error", "codex.rate_limits")
+)
 _TYPE_PREFIX = rb"\s*" + type_prefix_pattern()
 _FIRST_TYPE = re.compile(_TYPE_PREFIX + rb'([^"\\]*)"')
 

@@ -7,20 +7,20 @@ thread-safe: one thread at a time.
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.protocol.responses import rate_limits
-from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES, event_outcome, parse_json
+from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES, event_outcome, label, parse_json
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.turn import Outcome
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
 from ocm_wsgi.protocol.websocket.frames import GOING_AWAY, POLICY_VIOLATION, server_close, server_text
 from ocm_wsgi.protocol.websocket.message_gate import MESSAGE_LIMIT_BYTES, HeldMessage, MessageGate, Violation
-from ocm_wsgi.protocol.websocket.message_observer import Closing, Message, MessageObserver
+from ocm_wsgi.protocol.websocket.message_observer import CREATED_TYPE, STEER_TYPES, Closing, Message, MessageObserver
+from ocm_wsgi.protocol.websocket.open_turns import OpenTurn, OpenTurns
 
 T = TypeVar("T")
 
@@ -30,16 +30,29 @@ _STATUSES = range(400, 600)
 
 
 @dataclass(frozen=True)
+class TurnBegan(Generic[T]):
+    """Upstream has created the response of a turn."""
+
+    turn: T
+
+
+@dataclass(frozen=True)
 class TurnEnded(Generic[T]):
     """A turn has ended. Store its record before sending anything that follows to the client.
 
-    :ivar turn: the turn passed to ``forward``; ``None`` if upstream ended one that no message had asked for.
     :ivar http_status: 200, or the status in an ``error`` message.
     """
 
-    turn: T | None
+    turn: T
     outcome: Outcome
     http_status: int = 200
+
+
+@dataclass(frozen=True)
+class TurnDropped(Generic[T]):
+    """A turn will have no response of its own: release it, and record nothing."""
+
+    turn: T
 
 
 @dataclass(frozen=True)
@@ -49,29 +62,32 @@ class LimitsReceived:
     limits: RateLimits
 
 
-@dataclass
-class _OpenTurn(Generic[T]):
-    """A turn in progress, and an error that may have ended it."""
-
-    turn: T
-    error: Outcome | None = None
+#: What a message of upstream means for the turns.
+Event: TypeAlias = TurnBegan[T] | TurnEnded[T] | TurnDropped[T] | LimitsReceived
 
 
 class WebSocketSession(Generic[T]):
     """One WebSocket. ``T`` is the tunnel's type for a turn.
 
     :param deflate: the negotiated compression, or ``None``.
+    :param adopt: returns a turn for a response that no message has asked for, given its model or ``None``.
     :param limit: the longest message of a client, in octets as received.
     :ivar close_code: of upstream's Close frame, once it was received.
     :ivar has_data_to_send: whether frames were still held back at the last call of ``data_to_send``.
     """
 
-    def __init__(self, deflate: DeflateParameters | None, *, limit: int = MESSAGE_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        deflate: DeflateParameters | None,
+        adopt: Callable[[str | None], T],
+        *,
+        limit: int = MESSAGE_LIMIT_BYTES,
+    ) -> None:
         self.close_code: int | None = None
         self.has_data_to_send = False
         self._gate = MessageGate(deflate, limit=limit)
         self._observer = MessageObserver(deflate)
-        self._turns: deque[_OpenTurn[T]] = deque()
+        self._turns = OpenTurns(adopt)
         self._refusals = b""
         self._pending_close: bytes | None = None
         self._is_closing_now = False
@@ -80,7 +96,22 @@ class WebSocketSession(Generic[T]):
     @property
     def has_open_turn(self) -> bool:
         """Whether any turn is in progress."""
-        return bool(self._turns)
+        return len(self._turns) > 0
+
+    @property
+    def open_turns(self) -> int:
+        """How many turns are in progress. Any thread may ask."""
+        return len(self._turns)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory the client's unfinished and undecided messages take, in octets."""
+        return self._gate.held_bytes
+
+    @property
+    def has_unfinished_message(self) -> bool:
+        """Whether a message of the client has begun and is not complete."""
+        return self._gate.held is None and self._gate.held_bytes > 0
 
     @property
     def observation_error(self) -> str | None:
@@ -97,6 +128,11 @@ class WebSocketSession(Generic[T]):
         """Whether to close both connections once everything from ``data_to_send`` is sent."""
         return self._should_close
 
+    def turn_of(self, response_id: str) -> T | None:
+        """Return the turn of a response that is in progress or has ended lately. Any thread may call this."""
+        open_turn = self._turns.of_response(response_id)
+        return None if open_turn is None else open_turn.turn
+
     def from_client(self, data: bytes) -> list[bytes | HeldMessage]:
         """Return what to send upstream now, in order. A held message, if any, is the last item.
 
@@ -109,13 +145,16 @@ class WebSocketSession(Generic[T]):
 
         :param turn: the turn that it opens; ``None`` if it asks for none.
         """
-        if turn is not None:
-            self._turns.append(_OpenTurn(turn))
+        held = self._gate.held
+        if turn is not None and held is not None and held.message is not None:
+            self._turns.open(turn, held.message)
         return self._gate.forward()
 
     def refuse(self, error: OcmError) -> list[bytes | HeldMessage]:
         """Drop the held message, and queue the error for ``data_to_send``. Return what to send upstream now."""
-        self._refusals += refusal_message(error)
+        held = self._gate.held
+        message = None if held is None else held.message
+        self._refusals += refusal_message(error, None if message is None else message.stream_id)
         sendable = self._gate.drop()
         if self._gate.is_closed:
             # Upstream could not decompress the client's next message without the dropped one.
@@ -156,12 +195,12 @@ class WebSocketSession(Generic[T]):
         self.has_data_to_send = bool(self._refusals or self._pending_close)
         return frames
 
-    def from_server(self, data: bytes) -> list[bytes | TurnEnded[T] | LimitsReceived]:
+    def from_server(self, data: bytes) -> list[bytes | Event[T]]:
         """Return what to send to the client, which is all of ``data``, and the events within it, in order."""
         messages = self._observer.feed(data)
         if not messages:
             return [data]
-        items: list[bytes | TurnEnded[T] | LimitsReceived] = []
+        items: list[bytes | Event[T]] = []
         sent = 0
         for message in messages:
             if isinstance(message, Closing):
@@ -177,60 +216,116 @@ class WebSocketSession(Generic[T]):
 
     def end(self) -> list[TurnEnded[T]]:
         """End the session because either connection has ended. Return the turns that were in progress, as ended."""
-        ended = [TurnEnded(open_turn.turn, open_turn.error or Outcome("cut")) for open_turn in self._turns]
-        self._turns.clear()
-        return ended
+        return [TurnEnded(open_turn.turn, open_turn.error or Outcome("cut")) for open_turn in self._turns.close_all()]
 
-    def _events(self, message: Message) -> list[TurnEnded[T] | LimitsReceived]:
+    def _events(self, message: Message) -> list[Event[T]]:
         if message.buffer.overflowed:
             return self._too_large(message)
         event = parse_json(message.buffer.octets)
         type_ = event.get("type") if isinstance(event, dict) else None
+        if not isinstance(type_, str):
+            return []
         if type_ == "error":
             return self._error(event)
-        if isinstance(type_, str) and type_ in TERMINAL_TYPES:
-            outcome = event_outcome(event)
-            return [] if outcome is None else self._ended(outcome)
+        if type_ == CREATED_TYPE:
+            return self._created(event)
+        if type_ in STEER_TYPES:
+            return self._steer(type_, event)
+        if type_ in TERMINAL_TYPES:
+            return self._terminal(event)
         limits = rate_limits.from_message(bytes(message.buffer.octets)) if type_ == "codex.rate_limits" else None
         return [] if limits is None else [LimitsReceived(limits)]
 
-    def _too_large(self, message: Message) -> list[TurnEnded[T] | LimitsReceived]:
+    def _too_large(self, message: Message) -> list[Event[T]]:
         """Return the events in a message of which only the type and the tail are known."""
         # Codex itself accepts no message of this size.
         status = TERMINAL_TYPES.get(message.type)
-        return [] if status is None else self._ended(Outcome(status, usage=message.buffer.usage_in_tail()))
+        outcome = None if status is None else Outcome(status, usage=message.buffer.usage_in_tail())
+        return [] if outcome is None else self._ended(outcome, response_id=None, lane=None)
 
-    def _error(self, event: Mapping[str, Any]) -> list[TurnEnded[T] | LimitsReceived]:
+    def _created(self, event: Mapping[str, Any]) -> list[Event[T]]:
+        response = _object(event, "response")
+        response_id = label(response.get("id"))
+        if response_id is None:
+            return []
+        began, *absorbed = self._turns.created(
+            response_id,
+            parent=label(response.get("previous_response_id")),
+            lane=_lane(event),
+            model=label(response.get("model")),
+        )
+        return [TurnBegan(began.turn), *_dropped(absorbed)]
+
+    def _steer(self, type_: str, event: Mapping[str, Any]) -> list[Event[T]]:
+        steer = _object(event, "steer")
+        steer_id, parent = label(steer.get("id")), label(steer.get("previous_response_id"))
+        if parent is None:
+            return []
+        if type_ != "response.steer.accepted":
+            return _dropped(self._turns.steer_ended(steer_id, parent))
+        if steer_id is not None:
+            self._turns.steer_accepted(steer_id, parent)
+        return []
+
+    def _error(self, event: Mapping[str, Any]) -> list[Event[T]]:
         """Return the events of an error. With a status it ends the turn, as over HTTP; Codex ignores one without."""
         outcome = event_outcome(event)
         assert outcome is not None
         fields = event.get("headers")
         limits = rate_limits.from_fields(_text_fields(fields)) if isinstance(fields, dict) else None
-        events: list[TurnEnded[T] | LimitsReceived] = [] if limits is None else [LimitsReceived(limits)]
+        events: list[Event[T]] = [] if limits is None else [LimitsReceived(limits)]
         status = _status(event)
-        if not self._turns:
+        failed = self._turns.failed(lane=_lane(event), is_of_stream="sequence_number" in event)
+        if failed is None:
             return events
         if status is None and outcome.error_code not in _ENDING_CODES:
-            self._turns[0].error = outcome
+            failed.error = outcome
             return events
-        return [*events, TurnEnded(self._turns.popleft().turn, outcome, status or 400)]
+        self._turns.close(failed)
+        return [*events, TurnEnded(failed.turn, outcome, status or 400)]
 
-    def _ended(self, outcome: Outcome) -> list[TurnEnded[T] | LimitsReceived]:
-        """End the oldest open turn: upstream responds in order."""
-        if self._turns:
-            return [TurnEnded(self._turns.popleft().turn, outcome)]
-        return [] if outcome.usage is None else [TurnEnded(None, outcome)]
+    def _terminal(self, event: Mapping[str, Any]) -> list[Event[T]]:
+        outcome = event_outcome(event)
+        if outcome is None:
+            return []
+        return self._ended(outcome, response_id=label(_object(event, "response").get("id")), lane=_lane(event))
+
+    def _ended(self, outcome: Outcome, *, response_id: str | None, lane: str | None) -> list[Event[T]]:
+        ended = self._turns.ended(response_id, lane=lane, model=outcome.model, is_counted=outcome.usage is not None)
+        return [TurnEnded(ended[0].turn, outcome), *_dropped(ended[1:])] if ended else []
 
 
-def refusal_message(error: OcmError) -> bytes:
+def _dropped(turns: Sequence[OpenTurn[T]]) -> list[Event[T]]:
+    return [TurnDropped(turn.turn) for turn in turns]
+
+
+def _object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = event.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _lane(event: Mapping[str, Any]) -> str | None:
+    return label(event.get("stream_id"))
+
+
+def refusal_message(error: OcmError, stream_id: str | None = None) -> bytes:
     """Return a frame with one of our errors, in the form that OpenAI uses for errors on a WebSocket.
 
     Codex treats it as an HTTP response with this status and these fields.
+
+    :param stream_id: the lane of the refused message, or ``None``.
     """
     fields = dict(error.response_fields)
     if error.retry_after_seconds is not None:
         fields["retry-after"] = str(error.retry_after_seconds)
-    message = {"type": "error", "status": error.status, "error": error.as_json(), "headers": fields}
+    message: dict[str, object] = {
+        "type": "error",
+        "status": error.status,
+        "error": error.as_json(),
+        "headers": fields,
+    }
+    if stream_id is not None:
+        message["stream_id"] = stream_id
     return server_text(json.dumps(message, separators=(",", ":")).encode())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import zlib
 
 import pytest
@@ -10,38 +11,71 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Opcode
 
+from ocm_wsgi.errors import MessageRejected
 from ocm_wsgi.protocol.responses.request import RequestFacts
-from ocm_wsgi.protocol.websocket.client_messages import ResponseCreate, response_create
+from ocm_wsgi.protocol.websocket.client_messages import ClientMessage, read_message
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage, MessageGate, Violation
 from tests.websocket_peers import DEFLATES, SPLITS, Peer, Split
 
 CREATE = b'{"type":"response.create","model":"gpt-5.5","service_tier":"priority","stream":true,"input":[]}'
 FACTS = RequestFacts("gpt-5.5", "priority")
-UNREADABLE = ResponseCreate(RequestFacts())
+TURN = ClientMessage("turn", FACTS)
+REFUSED = "refused"
 
-# A message, and what it asks for; None if it asks for no turn.
+OTHER = b'{"type":"response.processed"}'
+OTHER_ASK = ClientMessage("control", RequestFacts())
+
+# A message, and what it asks for.
 ASKS = [
-    pytest.param(CREATE, ResponseCreate(FACTS), id="create"),
+    pytest.param(CREATE, TURN, id="create"),
     pytest.param(
-        b'{"type":"response.create","model":"m","generate":false,"previous_response_id":"resp_1"}',
-        ResponseCreate(RequestFacts("m"), is_prewarm=True),
+        b'{"type":"response.create","model":"m","generate":false,"previous_response_id":"resp_1","stream_id":"a"}',
+        ClientMessage("turn", RequestFacts("m"), "a", "resp_1", is_prewarm=True),
         id="prewarm",
     ),
-    pytest.param(b'{"model":"m","type":"response.create"}', ResponseCreate(RequestFacts("m")), id="type-later"),
-    pytest.param(b'{"type":"response.cre\\u0061te","model":"m"}', ResponseCreate(RequestFacts("m")), id="escaped"),
-    pytest.param(b'{"type":"response.processed","response_id":"resp_1"}', None, id="another-type"),
-    pytest.param(b'{"x":1}', None, id="no-type"),
-    pytest.param(b'{"type":"response.create","type":"x"}', UNREADABLE, id="two-types"),
-    pytest.param(b"no JSON", UNREADABLE, id="no-json"),
-    pytest.param(b"[]", UNREADABLE, id="no-object"),
-    pytest.param(b"", UNREADABLE, id="empty"),
+    pytest.param(b'{"model":"m","type":"response.create"}', ClientMessage("turn", RequestFacts("m")), id="type-later"),
+    pytest.param(
+        b'{"type":"response.cre\\u0061te","model":"m"}', ClientMessage("turn", RequestFacts("m")), id="escaped"
+    ),
+    pytest.param(
+        b'{"type":"response.steer","previous_response_id":"resp_1","input":"x"}',
+        ClientMessage("steer", RequestFacts(), None, "resp_1"),
+        id="steer",
+    ),
+    pytest.param(
+        b'{"type":"response.interrupt","response_id":"resp_1","mode":"discard_partial_items"}',
+        ClientMessage("control", RequestFacts(), None, "resp_1"),
+        id="interrupt",
+    ),
+    pytest.param(
+        b'{"type":"response.inject","response_id":"resp_1","input":[]}',
+        ClientMessage("input", RequestFacts(), None, "resp_1"),
+        id="inject",
+    ),
+    pytest.param(b'{"type":"response.later"}', REFUSED, id="unknown-type"),
+    pytest.param(b'{"type":["response.create"]}', REFUSED, id="type-is-no-text"),
+    pytest.param(b'{"x":1}', REFUSED, id="no-type"),
+    pytest.param(b'{"type":"response.create","type":"response.interrupt"}', REFUSED, id="two-types"),
+    pytest.param(b"no JSON", REFUSED, id="no-json"),
+    pytest.param(b"[]", REFUSED, id="no-object"),
+    pytest.param(b"", REFUSED, id="empty"),
 ]
+
+
+def ask(held: HeldMessage) -> ClientMessage | str:
+    """Return what a message asks for, or that it is refused."""
+    try:
+        return held.read()
+    except MessageRejected:
+        return REFUSED
 
 
 def large(model: str) -> bytes:
     """Return a message of 5 MiB with its model at the end."""
-    return json.dumps({"type": "response.create", "input": "abcde" * (1 << 20), "model": model}).encode()
+    return json.dumps(
+        {"type": "response.create", "input": random.Random(1).randbytes(5 << 19).hex(), "model": model}
+    ).encode()
 
 
 def decide_all(
@@ -58,7 +92,7 @@ def decide_all(
                 upstream += item
                 continue
             assert sendable == []
-            asks.append(item.read())
+            asks.append(ask(item))
             sendable = gate.drop() if len(asks) - 1 in dropped else gate.forward()
     return upstream, asks
 
@@ -66,16 +100,16 @@ def decide_all(
 @pytest.mark.parametrize("deflate", [None, DeflateParameters(), DeflateParameters(client_no_context_takeover=True)])
 @pytest.mark.parametrize(("text", "asks"), ASKS)
 def test_read_returns_what_a_message_asks_for(
-    deflate: DeflateParameters | None, text: bytes, asks: ResponseCreate | None
+    deflate: DeflateParameters | None, text: bytes, asks: ClientMessage | str
 ) -> None:
-    """Model, tier and kind of turn are read; an unreadable message counts as a turn of an unknown model."""
+    """Model, tier and kind of turn are read; a message that asks for something unknown is refused."""
     data = Peer(deflate, is_client=True).text(text)
     for reads in ([data], [data[at : at + 1] for at in range(len(data))]):
         assert decide_all(MessageGate(deflate), reads) == (data, [asks])
 
 
 @given(
-    st.lists(st.sampled_from([CREATE, CREATE + b" " * 300, b'{"type":"x"}']), max_size=6),
+    st.lists(st.sampled_from([CREATE, CREATE + b" " * 300, OTHER]), max_size=6),
     DEFLATES,
     SPLITS,
     st.sets(st.integers(0, 5)),
@@ -100,14 +134,14 @@ def test_feed_forwards_and_drops_complete_messages(
     upstream, asks = decide_all(gate, split.of(stream), dropped=frozenset(dropped))
     assert upstream == expected
     assert gate.is_closed is is_closed
-    expected_asks = [None if b'"x"' in text else ResponseCreate(FACTS) for text in texts]
+    expected_asks = [OTHER_ASK if text == OTHER else TURN for text in texts]
     assert asks == expected_asks[: len(asks)]
 
 
 def test_feed_holds_a_message_until_it_is_admitted() -> None:
     """No part of a message is forwarded before it is complete, and nothing after it before its admission."""
     peer = Peer(is_client=True)
-    first, second = peer.text(CREATE), peer.text(b'{"type":"x"}')
+    first, second = peer.text(CREATE), peer.text(OTHER)
     gate = MessageGate(None)
     for at in range(len(first) - 1):
         assert gate.feed(first[at : at + 1]) == []
@@ -130,7 +164,7 @@ def test_feed_forwards_control_frames_immediately() -> None:
     (held,) = gate.feed(second)
     assert isinstance(held, HeldMessage)
     assert held.octets == first + second
-    assert held.read() == ResponseCreate(FACTS)
+    assert held.read() == TURN
 
 
 def test_feed_forwards_nothing_after_a_close_frame() -> None:
@@ -175,37 +209,84 @@ def test_read_large_messages(deflate: DeflateParameters | None) -> None:
     data = peer.text(large("gpt-5.5")) + peer.text(CREATE)
     assert decide_all(MessageGate(deflate), [data]) == (
         data,
-        [ResponseCreate(RequestFacts("gpt-5.5")), ResponseCreate(FACTS)],
+        [ClientMessage("turn", RequestFacts("gpt-5.5")), TURN],
     )
 
 
-def test_read_continues_after_a_message_that_was_given_up() -> None:
-    """A message that takes too long to scan is given up but fully decompressed, and the next one is read."""
-    deflate = DeflateParameters()
+@pytest.mark.parametrize("deflate", [None, DeflateParameters(client_no_context_takeover=True)])
+def test_read_gives_up_on_an_intricate_message(deflate: DeflateParameters | None) -> None:
+    """A message that takes too long to scan is refused, and the next one is read."""
     peer = Peer(deflate, is_client=True)
-    data = peer.text(b"[" * (3 << 20)) + peer.text(CREATE)
-    assert decide_all(MessageGate(deflate), [data])[1] == [UNREADABLE, ResponseCreate(FACTS)]
+    padding = random.Random(1).randbytes(1 << 19).hex().encode()
+    data = peer.text(b'{"x":"' + padding + b'","y":' + b"[" * (3 << 20)) + peer.text(CREATE)
+    assert decide_all(MessageGate(deflate), [data])[1] == [REFUSED, TURN]
 
 
-def test_read_limits_a_decompression_bomb() -> None:
-    """A message that decompresses beyond the limit is not read, nor are later ones."""
-    deflate = DeflateParameters()
-    peer = Peer(deflate, is_client=True)
-    data = peer.text(b'{"model":"m","x":"' + b"a" * (130 << 20) + b'"}') + peer.text(CREATE)
-    assert decide_all(MessageGate(deflate), [data])[1] == [UNREADABLE, UNREADABLE]
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        pytest.param(CREATE + b" " * ((1 << 20) - len(CREATE)), TURN, id="up-to-a-mebibyte"),
+        pytest.param(CREATE + b" " * (1 << 20), REFUSED, id="beyond"),
+        pytest.param(
+            CREATE[:-1] + b',"x":"' + (random.Random(1).randbytes(1 << 14).hex().encode() * 100)[: 3 << 20] + b'"}',
+            TURN,
+            id="beyond-but-not-a-hundredfold",
+        ),
+        pytest.param(CREATE[:-1] + b',"x":"' + b"a" * (130 << 20) + b'"}', REFUSED, id="bomb"),
+    ],
+)
+@pytest.mark.parametrize("takeover", [True, False])
+def test_read_limits_decompression(text: bytes, asks: object, *, takeover: bool) -> None:
+    """A message that decompresses to more than a hundredfold is refused after a mebibyte."""
+    deflate = DeflateParameters(client_no_context_takeover=not takeover)
+    data = Peer(deflate, is_client=True).text(text)
+    gate = MessageGate(deflate)
+    (held,) = gate.feed(data)
+    assert isinstance(held, HeldMessage)
+    assert ask(held) == asks
+    gate.drop()
+    assert gate.is_closed is takeover
+
+
+def test_read_stops_when_its_time_is_over() -> None:
+    """A message that takes too long to read is refused, however its octets are spread."""
+    deflate = DeflateParameters(client_no_context_takeover=True)
+    times = iter(range(100))
+    (held,) = MessageGate(deflate).feed(Peer(deflate, is_client=True).text(large("m")))
+    assert isinstance(held, HeldMessage)
+    with pytest.raises(MessageRejected, match="too long"):
+        held.read(lambda: next(times))
+    assert next(times) < 10
 
 
 @pytest.mark.parametrize("size", [10, 2 << 20])
-def test_read_treats_a_broken_end_as_a_turn(size: int) -> None:
-    """A message that cannot be fully decompressed may ask for a turn, regardless of its beginning."""
-    text = json.dumps({"type": "x", "y": "z" * size}).encode()
+def test_read_refuses_a_broken_end(size: int) -> None:
+    """A message that cannot be fully decompressed is refused, regardless of its beginning."""
+    text = json.dumps({"type": "response.processed", "y": random.Random(1).randbytes(size).hex()}).encode()
     stream = zlib.compressobj(wbits=-15)
     data = stream.compress(text) + stream.flush(zlib.Z_SYNC_FLUSH) + b"\xff\xff\xff"
     frame = Peer(is_client=True).text(data)
     gate = MessageGate(DeflateParameters())
     (held,) = gate.feed(bytes([frame[0] | 0x40]) + frame[1:])
     assert isinstance(held, HeldMessage)
-    assert held.read() == UNREADABLE
+    assert ask(held) == REFUSED
+
+
+@pytest.mark.parametrize("deflate", [None, DeflateParameters(client_no_context_takeover=True)])
+def test_held_bytes(deflate: DeflateParameters | None) -> None:
+    """Octets count while they are held: of an unfinished message, of one that is undecided, and of what follows it."""
+    peer = Peer(deflate, is_client=True)
+    data, more = peer.text(CREATE), peer.text(CREATE)
+    gate = MessageGate(deflate)
+    gate.feed(data[:-1])
+    assert len(data) - 1 <= gate.held_bytes <= len(data) + 256
+    gate.feed(data[-1:] + more[:1])
+    gate.feed(more[1:])
+    assert gate.held_bytes == len(data) + len(more)
+    gate.drop()
+    assert gate.held_bytes == len(more)
+    gate.forward()
+    assert gate.held_bytes == 0
 
 
 def test_forward_or_drop_without_a_message() -> None:
@@ -215,6 +296,6 @@ def test_forward_or_drop_without_a_message() -> None:
             decision()
 
 
-def test_response_create_reads_blocks_of_any_size() -> None:
+def test_read_message_reads_blocks_of_any_size() -> None:
     """The size of the blocks does not matter."""
-    assert response_create(CREATE[at : at + 1] for at in range(len(CREATE))) == ResponseCreate(FACTS)
+    assert read_message(CREATE[at : at + 1] for at in range(len(CREATE))) == TURN

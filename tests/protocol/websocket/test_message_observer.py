@@ -22,7 +22,9 @@ LIMITS = b'{"type":"codex.rate_limits","rate_limits":{}}'
 # A message, and the type that its beginning names if the message may matter, else None.
 MESSAGES = [
     pytest.param(DELTA, None, id="delta"),
-    pytest.param(b'{"type":"response.created","response":{"type":"response.completed"}}', None, id="speaks-of-another"),
+    pytest.param(
+        b'{"type":"response.in_progress","response":{"type":"response.completed"}}', None, id="speaks-of-another"
+    ),
     pytest.param(b'{"type":"response.completed.not"}', None, id="longer-name"),
     pytest.param(COMPLETED, "response.completed", id="completed"),
     pytest.param(b'{"type":"response.incomplete"}', "response.incomplete", id="incomplete"),

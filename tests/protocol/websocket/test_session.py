@@ -82,14 +82,19 @@ ENDS = [
 ]
 
 
+def adopted(model: str | None) -> str:
+    """Return the turn of a response that no message has asked for."""
+    return f"adopted {model}"
+
+
 def opened(deflate: DeflateParameters | None = None, turns: tuple[str, ...] = ("turn",)) -> WebSocketSession[str]:
     """Return a session with some open turns."""
-    session: WebSocketSession[str] = WebSocketSession(deflate)
+    session: WebSocketSession[str] = WebSocketSession(deflate, adopted)
     peer = Peer(deflate, is_client=True)
     for turn in turns:
         (held,) = session.from_client(peer.text(CREATE))
         assert isinstance(held, HeldMessage)
-        assert held.read() is not None
+        held.read()
         session.forward(turn)
     return session
 
@@ -158,8 +163,8 @@ def test_from_server_reports_limits() -> None:
 
 def test_from_server_reports_unexpected_usage() -> None:
     """Usage is recorded even if no known message asked for it; anything else is not a turn."""
-    session: WebSocketSession[str] = WebSocketSession(None)
-    assert session.from_server(Peer().text(COMPLETED))[0] == TurnEnded(None, DONE)
+    session: WebSocketSession[str] = WebSocketSession(None, adopted)
+    assert session.from_server(Peer().text(COMPLETED))[0] == TurnEnded("adopted gpt-5.5", DONE)
     for text in (event_text("response.completed", response={}), event_text("error", status=400)):
         assert session.from_server(Peer().text(text)) == [Peer().text(text)]
 
@@ -186,11 +191,11 @@ def test_end_cuts_open_turns() -> None:
 
 def test_forward_opens_no_turn_for_other_messages() -> None:
     """A message that asks for no turn is forwarded and opens none."""
-    session: WebSocketSession[str] = WebSocketSession(None)
-    data = Peer(is_client=True).text(event_text("response.processed"))
+    session: WebSocketSession[str] = WebSocketSession(None, adopted)
+    data = Peer(is_client=True).text(event_text("response.interrupt", response_id="resp_1"))
     (held,) = session.from_client(data)
     assert isinstance(held, HeldMessage)
-    assert held.read() is None
+    assert held.read().purpose == "control"
     assert session.forward(None) == [data]
     assert not session.has_open_turn
 
@@ -270,7 +275,7 @@ def test_refusal_message_is_an_error_of_openai(
 @pytest.mark.parametrize("deflate", [None, DeflateParameters(client_no_context_takeover=True)])
 def test_refuse_drops_one_message(deflate: DeflateParameters | None) -> None:
     """A refused message is dropped, the client receives the error, and the next message is handled normally."""
-    session: WebSocketSession[str] = WebSocketSession(deflate)
+    session: WebSocketSession[str] = WebSocketSession(deflate, adopted)
     peer = Peer(deflate, is_client=True)
     first, second, ping = peer.text(CREATE), peer.text(CREATE), peer.frame(Opcode.PING, b"")
     session.from_client(first + ping + second)
@@ -286,7 +291,7 @@ def test_refuse_drops_one_message(deflate: DeflateParameters | None) -> None:
 def test_refuse_closes_a_session_with_context_takeover() -> None:
     """If later messages depend on the refused one's compression, the error is followed by a Close frame."""
     deflate = DeflateParameters()
-    session: WebSocketSession[str] = WebSocketSession(deflate)
+    session: WebSocketSession[str] = WebSocketSession(deflate, adopted)
     peer = Peer(deflate, is_client=True)
     session.from_client(peer.text(CREATE) + peer.text(CREATE))
     assert session.refuse(REFUSAL) == []
@@ -311,7 +316,7 @@ def test_refuse_does_not_cut_a_turn() -> None:
 
 def test_data_to_send_waits_for_the_end_of_a_message() -> None:
     """None of our frames is inserted into a frame or between the fragments of a message."""
-    session: WebSocketSession[str] = WebSocketSession(None)
+    session: WebSocketSession[str] = WebSocketSession(None, adopted)
     first, second = Peer().fragments([DELTA[:10], DELTA[10:]])
     session.from_server(first + second[:1])
     session.from_client(Peer(is_client=True).text(CREATE))
@@ -325,7 +330,7 @@ def test_data_to_send_waits_for_the_end_of_a_message() -> None:
 
 def test_data_to_send_is_empty_after_a_close_frame() -> None:
     """After upstream's Close frame nothing is sent."""
-    session: WebSocketSession[str] = WebSocketSession(None)
+    session: WebSocketSession[str] = WebSocketSession(None, adopted)
     session.from_server(server_close(1000))
     session.from_client(Peer(is_client=True).text(CREATE))
     session.refuse(REFUSAL)
