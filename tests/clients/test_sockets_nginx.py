@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 
 from ocm_wsgi.simulator import Plan
@@ -15,7 +16,7 @@ def test_large_messages(stack: Stack) -> None:
     stack.simulator.plan(Plan(events=4, event_bytes=2**20))
     received = b""
     with connect_socket(stack) as client:
-        request_turn(client, "x" * 20_000_000)
+        request_turn(client, os.urandom(10_000_000).hex())
         while b"response.completed" not in received[-4000:]:
             received += str(client.recv(WAIT_SECONDS)).encode()
     assert hashlib.sha256(received).hexdigest() == stack.simulator.sent[-1].body_sha256

@@ -542,9 +542,7 @@ WEBSOCKETS = (
     Mutation("test_socket_whose_credential_is_replaced", _FILE_READ_ONCE),
     Mutation(
         "test_socket_of_a_removed_user",
-        Edit(
-            WEBSOCKET_TURNS, "self._admission.admit(self._authenticate(), ", "self._admission.admit(User(self._user), "
-        ),
+        Edit(WEBSOCKET_TURNS, "user = self._authenticate()", "user = User(self._user)"),
     ),
 )
 

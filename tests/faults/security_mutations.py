@@ -6,6 +6,7 @@ Tests are named as in that page: ``file::test``, relative to ``tests/``. Each on
 from __future__ import annotations
 
 from tests.faults.mutations import Edit, Mutation
+from tests.faults.websocket_mutations import WEBSOCKET_MUTATIONS
 
 REQUEST_ADAPTERS = "ocm_wsgi/server/request_adapters.py"
 
@@ -150,6 +151,7 @@ ENDPOINTS = (
 SECURITY_MUTATIONS = (
     *ENDPOINTS,
     *STRANGERS,
+    *WEBSOCKET_MUTATIONS,
     *MODELS,
     *STATE,
     *DEAD_ADDRESSES,

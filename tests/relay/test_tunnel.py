@@ -355,7 +355,7 @@ def test_tls_on_both_sides(secure: tuple[RunningService, ssl.SSLContext]) -> Non
         open_websocket(running, context=context, compression="deflate") as client,
         open_websocket(running, context=context) as other,
     ):
-        start_turn(client, input=[{"text": "y" * 5_000_000}])
+        start_turn(client, input=[{"text": os.urandom(2_500_000).hex()}])
         received = [str(client.recv(TIMEOUT)).encode()]
         run_turn(other)
         received += receive_turn(client)

@@ -178,7 +178,10 @@ def _shown(path: str) -> str:
 
 
 def _no_websocket() -> UpgradeUnavailable:
-    return UpgradeUnavailable("WebSocket is available at /v1/responses only; use HTTP.")
+    return UpgradeUnavailable(
+        "WebSocket is available at /v1/responses only; use HTTP. Realtime sessions are not relayed, "
+        "as nobody could count what they use."
+    )
 
 
 CHATGPT = EndpointTable("chatgpt", CHATGPT_ENDPOINTS)

@@ -16,7 +16,7 @@ from typing import Literal
 
 from ocm_wsgi.errors import MessageRejected
 from ocm_wsgi.protocol.http.content_coding import DecodingError
-from ocm_wsgi.protocol.responses.outcome import label
+from ocm_wsgi.protocol.responses.error_codes import label
 from ocm_wsgi.protocol.responses.request import RequestFacts, facts_of, top_level_members
 
 #: What a message asks for: ``turn``, a response; ``steer``, another response that follows the one it names;

@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.protocol.responses import rate_limits
-from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES, event_outcome, label, parse_json
+from ocm_wsgi.protocol.responses.error_codes import label
+from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES, event_outcome, parse_json
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.turn import Outcome
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
