@@ -9,8 +9,7 @@ openai/codex, ``codex-rs/codex-api/src/endpoint/responses_websocket.rs``.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,8 +34,6 @@ PURPOSES: Mapping[str, Purpose] = {
 }
 
 _MEMBERS = ("type", "model", "service_tier", "generate", "stream_id", "previous_response_id", "response_id")
-# A message that asks for no response is no longer than this, in octets.
-_SHORT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -62,26 +59,18 @@ def read_message(blocks: Iterable[bytes]) -> ClientMessage:
     :param blocks: the message, unmasked and decompressed. Iterating may raise ``DecodingError``.
     :raises MessageRejected: the message cannot be read, or its kind is not in :data:`PURPOSES`.
     """
-    head = bytearray()
-
-    def copied() -> Iterator[bytes]:
-        for block in blocks:
-            if len(head) <= _SHORT_BYTES:
-                head.extend(block)
-            yield block
-
     try:
-        members = top_level_members(copied(), _MEMBERS)
+        members = top_level_members(blocks, _MEMBERS)
     except DecodingError as exc:
         raise MessageRejected(f"The message cannot be read. {exc}") from exc
     if members is None:
-        raise MessageRejected("The message is not a JSON object, or reading it takes too long.")
+        raise MessageRejected(
+            "The message is not one JSON object in UTF-8 that names each of its members once, or is too intricate."
+        )
     kind = members.get("type")
     purpose = PURPOSES.get(kind) if isinstance(kind, str) else None
     if purpose is None:
         raise MessageRejected(f"Only these types of message are relayed: {', '.join(PURPOSES)}.")
-    if purpose in ("input", "control") and not (len(head) <= _SHORT_BYTES and _is_unambiguous(head)):
-        raise MessageRejected("The message is too long, or repeats a member.")
     continued = members.get("previous_response_id" if purpose in ("turn", "steer") else "response_id")
     return ClientMessage(
         purpose,
@@ -90,19 +79,3 @@ def read_message(blocks: Iterable[bytes]) -> ClientMessage:
         response_id=label(continued),
         is_prewarm=members.get("generate") is False,
     )
-
-
-def _is_unambiguous(text: bytes | bytearray) -> bool:
-    """Return whether every JSON parser reads the same members: no object repeats one."""
-    try:
-        json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a member is repeated")
-    return members
