@@ -1,9 +1,10 @@
-"""Start gunicorn by forking a process that has imported its libraries already.
+"""Start gunicorn and ``flask ocm`` by forking a process that has imported their libraries already.
 
-Half of what it costs to start the service is the import of Flask, SQLAlchemy, pydantic and the like. The fork server
-imports them once for each process that runs tests; its children become gunicorn exactly as ``python -m gunicorn``
-would: their own arguments, environment, session and descriptors, and Python's own way out at the end. Modules of this
-package are not imported beforehand, nor is ``prometheus_client``, which reads its environment when it is imported.
+Half of what it costs to start the service, or a command, is the import of Flask, SQLAlchemy, pydantic and the like. The
+fork server imports them once for each process that runs tests; its children become exactly what ``python -m gunicorn``
+or ``python -m flask`` would be: their own arguments, environment, folder, session and descriptors, and Python's own way
+out at the end. Modules of this package are not imported beforehand, nor is ``prometheus_client``, which reads its
+environment when it is imported.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,11 @@ import coverage
 #: What makes ``coverage`` measure another process, if this one is measured.
 COVERAGE_VARIABLES = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent
+
 _REQUEST_BYTES = 1 << 16
+# Where its end is reported, the standard streams, and a listener.
+_MOST_DESCRIPTORS = 5
 _LIBRARIES = (
     "certifi",
     "filelock",
@@ -69,7 +75,7 @@ class ForkedProcess:
         """
         if self.returncode is None:
             if not select.select([self._exit_status], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired("gunicorn", timeout or 0)
+                raise subprocess.TimeoutExpired("a forked process", timeout or 0)
             self.returncode = int(self._exit_status.recv(_REQUEST_BYTES))
             self._exit_status.close()
         return self.returncode
@@ -96,21 +102,75 @@ def start_gunicorn(
     :param arguments: as after ``gunicorn`` on a command line; ``{listener}`` in one is the listener's descriptor.
     :param log: descriptor for what it prints.
     """
+    with open(os.devnull) as nothing:
+        return _start("gunicorn", arguments, environment, REPOSITORY, [nothing.fileno(), log, log, listener.fileno()])
+
+
+def run_flask_ocm(
+    *arguments: str,
+    environment: Mapping[str, str],
+    folder: Path = REPOSITORY,
+    typed: str = "",
+    wrapper: tuple[str, ...] = (),
+    timeout: float = 60,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``flask ocm ARGUMENT...`` to its end, without a terminal.
+
+    :param typed: its standard input.
+    :param wrapper: a command that runs the fork server, as ``setpriv`` would run this command.
+    :param timeout: in seconds; an error if it takes longer.
+    """
+    with ExitStack() as opened:
+        streams = [opened.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
+        streams[0].write(typed)
+        streams[0].seek(0)
+        descriptors = [stream.fileno() for stream in streams]
+        process = _start("flask", ["ocm", *arguments], environment, folder, descriptors, wrapper)
+        try:
+            status = process.wait(timeout)
+        except BaseException:
+            process.kill()
+            raise
+        for stream in streams:
+            stream.seek(0)
+        _, stdout, stderr = (stream.read() for stream in streams)
+    return subprocess.CompletedProcess(arguments, status, stdout, stderr)
+
+
+def _start(
+    module: str,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    descriptors: list[int],
+    wrapper: tuple[str, ...] = (),
+) -> ForkedProcess:
+    """Start ``python -m MODULE ARGUMENT...``.
+
+    :param descriptors: its standard streams, and those that it inherits beside them.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        request = json.dumps({"arguments": arguments, "environment": {**COVERAGE_VARIABLES, **environment}}).encode()
-        socket.send_fds(_fork_server(), [request], [theirs.fileno(), listener.fileno(), log])
+        request = json.dumps(
+            {
+                "module": module,
+                "arguments": arguments,
+                "environment": {**COVERAGE_VARIABLES, **environment},
+                "folder": str(folder),
+            }
+        ).encode()
+        socket.send_fds(_fork_server(wrapper), [request], [theirs.fileno(), *descriptors])
     return ForkedProcess(int(ours.recv(_REQUEST_BYTES)), ours)
 
 
 @functools.cache
-def _fork_server() -> socket.socket:
-    """Start the fork server of this process. It ends when this process does."""
+def _fork_server(wrapper: tuple[str, ...]) -> socket.socket:
+    """Start a fork server of this process. It ends when this process does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tests.forkserver", str(theirs.fileno())],
-            cwd=_REPOSITORY,
+            [*wrapper, sys.executable, "-m", "tests.forkserver", str(theirs.fileno())],
+            cwd=REPOSITORY,
             env={"PATH": os.environ["PATH"]},
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
@@ -135,12 +195,12 @@ def _serve(channel: socket.socket) -> Callable[[], None] | None:
                     selector.unregister(key.fileobj)
                     _report_exit(*key.data, pidfd=key.fd)
                     continue
-                request, descriptors, _, _ = socket.recv_fds(channel, _REQUEST_BYTES, 3)
+                request, descriptors, _, _ = socket.recv_fds(channel, _REQUEST_BYTES, _MOST_DESCRIPTORS)
                 if not request:
                     return None
                 pid = os.fork()
                 if pid == 0:
-                    return functools.partial(_become_gunicorn, json.loads(request), descriptors)
+                    return functools.partial(_become, json.loads(request), descriptors[1:])
                 exit_status = socket.socket(fileno=descriptors[0])
                 for descriptor in descriptors[1:]:
                     os.close(descriptor)
@@ -155,24 +215,30 @@ def _report_exit(pid: int, exit_status: socket.socket, *, pidfd: int) -> None:
         exit_status.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _become_gunicorn(request: Mapping[str, Any], descriptors: list[int]) -> None:
-    """Turn this process into what ``python -m gunicorn ARGUMENT...`` would be."""
-    _, listener, log = descriptors
-    for target, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
+def _become(request: Mapping[str, Any], descriptors: list[int]) -> None:
+    """Turn this process into what ``python -m MODULE ARGUMENT...`` would be."""
+    streams, inherited = descriptors[:3], descriptors[3:]
+    for target, source in enumerate(streams):
         os.dup2(source, target)
-    os.closerange(3, listener)
-    os.closerange(listener + 1, os.sysconf("SC_OPEN_MAX"))
-    os.set_inheritable(listener, True)
+    first = 3
+    for descriptor in sorted(inherited):
+        os.closerange(first, descriptor)
+        os.set_inheritable(descriptor, True)
+        first = descriptor + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
     os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
-    arguments = [argument.replace("{listener}", str(listener)) for argument in request["arguments"]]
+    os.chdir(request["folder"])
+    module = request["module"]
+    arguments = [argument.replace("{listener}", "".join(map(str, inherited))) for argument in request["arguments"]]
     if any(name.startswith(("PYTHON", "LD_")) for name in os.environ):
         # Read when an interpreter starts, so this needs one of its own.
-        os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *arguments])
+        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+    sys.path.insert(0, request["folder"])
     coverage.process_startup()
-    sys.argv = ["gunicorn", *arguments]
-    runpy.run_module("gunicorn", run_name="__main__", alter_sys=True)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,8 +11,8 @@ import pytest
 import requests
 
 from ocm_wsgi.simulator import Plan, Simulator
-from tests.conftest import ALICE, BOB, REPOSITORY, RunningService, ServiceFactory
-from tests.forkserver import COVERAGE_VARIABLES
+from tests.conftest import ALICE, BOB, RunningService, ServiceFactory
+from tests.forkserver import run_flask_ocm
 
 
 def take_turn(running: RunningService, token: str = ALICE, model: str = "gpt-5.5", **fields: str) -> requests.Response:
@@ -30,15 +29,16 @@ def take_turn(running: RunningService, token: str = ALICE, model: str = "gpt-5.5
 
 def flask_ocm(running: RunningService, *arguments: str) -> str:
     """Run one of the owner's commands against the running service, and return its output."""
-    return subprocess.run(
-        [sys.executable, "-m", "flask", "ocm", *arguments],
-        cwd=REPOSITORY,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(running.folder), "OCM_CONFIG": str(running.folder / "ocm.json")}
-        | COVERAGE_VARIABLES,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    result = run_flask_ocm(
+        *arguments,
+        environment={
+            "PATH": os.environ["PATH"],
+            "HOME": str(running.folder),
+            "OCM_CONFIG": str(running.folder / "ocm.json"),
+        },
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def users(**limited: object) -> list[dict[str, object]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.forkserver import COVERAGE_VARIABLES
-
-REPOSITORY = Path(__file__).parents[2]
-
+from tests.forkserver import run_flask_ocm
 
 # Make file modes apply even if root runs the tests.
-_AS_ANYBODY = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+_AS_ANYBODY = () if os.geteuid() else ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 
 @dataclass(frozen=True)
@@ -72,21 +67,17 @@ class Owner:
 
     def check(self, *arguments: str, as_json: bool = True, **environ: str) -> Report:
         """Run the check in the folder of gunicorn.conf.py."""
-        result = subprocess.run(
-            [*_AS_ANYBODY, sys.executable, "-m", "flask", "ocm", "check", *arguments, *(["--json"] if as_json else [])],
-            cwd=REPOSITORY,
-            env={
-                **COVERAGE_VARIABLES,
+        result = run_flask_ocm(
+            "check",
+            *arguments,
+            *(["--json"] if as_json else []),
+            environment={
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.folder),
                 "OCM_CONFIG": str(self.folder / "ocm.json"),
                 **environ,
             },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+            wrapper=_AS_ANYBODY,
         )
         assert "Traceback" not in result.stderr, result.stderr
         return Report(result.returncode, result.stdout, result.stderr)

@@ -8,7 +8,6 @@ import os
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 import requests
 
 from ocm_wsgi.checks import prices, reachability, sharing
+from tests.forkserver import run_flask_ocm
 from tests.proxies import ForwardProxy, Socks5
 
 
@@ -270,11 +270,10 @@ def test_users(owner: Any) -> None:
     entry = json.loads((owner.folder / "ocm.json").read_text())
     owner.configure({**entry, "users": []})
     assert owner.check().level("users", "everybody") == "note"
-    manage = [sys.executable, "-m", "flask", "ocm"]
-    environ = {"PATH": os.environ["PATH"], "OCM_CONFIG": str(owner.folder / "ocm.json")}
-    subprocess.run([*manage, "add-user", "bob"], env=environ, stdout=subprocess.DEVNULL, check=True)
+    environment = {"PATH": os.environ["PATH"], "OCM_CONFIG": str(owner.folder / "ocm.json")}
+    assert run_flask_ocm("add-user", "bob", environment=environment).returncode == 0
     assert owner.check().level("users", "some") == "ok"
-    subprocess.run([*manage, "remove-user", "bob", "--yes"], env=environ, stdout=subprocess.DEVNULL, check=True)
+    assert run_flask_ocm("remove-user", "bob", "--yes", environment=environment).returncode == 0
     assert owner.check().level("users", "nobody") == "warning"
 
 

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from ocm_wsgi.simulator import Simulator
-from tests.forkserver import COVERAGE_VARIABLES
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.forkserver import COVERAGE_VARIABLES, REPOSITORY, run_flask_ocm
 
 
 @dataclass
@@ -29,6 +27,10 @@ class Owner:
     @property
     def path(self) -> Path:
         return self.folder / "codex" / "auth.json"
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "HOME": str(self.folder), **self.environment}
 
     def configure(self, **keys: Any) -> None:
         entry = {
@@ -44,9 +46,7 @@ class Owner:
         return subprocess.Popen(
             [sys.executable, "-m", "flask", "ocm", *arguments],
             cwd=self.folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(REPOSITORY)}
-            | COVERAGE_VARIABLES
-            | self.environment,
+            env={**COVERAGE_VARIABLES, "PYTHONPATH": str(REPOSITORY), **self._variables},
             text=True,
             **{
                 "stdin": subprocess.PIPE,
@@ -59,10 +59,9 @@ class Owner:
 
     def run(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         """Run ``flask ocm …`` to its end, without a terminal."""
-        with self.start(*arguments) as process:
-            stdout, stderr = process.communicate(typed, timeout=60)
-        assert "Traceback" not in stderr, stderr
-        return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+        result = run_flask_ocm(*arguments, environment=self._variables, folder=self.folder, typed=typed)
+        assert "Traceback" not in result.stderr, result.stderr
+        return result
 
     def put(self, content: Any) -> None:
         self.path.parent.mkdir(exist_ok=True)
