@@ -12,6 +12,7 @@ from types import FrameType
 import click
 
 from benchmarks import chart, chatmock, litellm, machine, plan, report, wire
+from benchmarks.measures import WARM_UP_SECONDS
 from benchmarks.others import Other, installed
 from benchmarks.plan import Plan
 from benchmarks.servers import ServerFailed
@@ -103,6 +104,7 @@ def main(
         rate=rate,
         connections=((1,) if quick else (1, 4)) if "turns" in parts else (),
         turn_seconds=0.3 if quick else 3.0,
+        warm_up_seconds=0.1 if quick else WARM_UP_SECONDS,
         rounds=rounds,
         tls=tls,
         others=[Other(kind, program) for kind, program in found.items() if program],

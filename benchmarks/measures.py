@@ -20,7 +20,10 @@ _SETTLE_SECONDS = 0.3
 _MIDDLE = 0.6
 # The memory of fewer streams is lost in the noise of a server's own allocations.
 _LEAST_STREAMS_FOR_MEMORY = 10
-_WARM_UP = Turns(connections=8, duration=0.4, time_limit=20.0)
+#: How long each of the two loads lasts that warm a server up.
+WARM_UP_SECONDS = 0.4
+_WARM_UP_CONNECTIONS = 8
+_WARM_UP_TIME_LIMIT = 20.0
 
 Figures = Mapping[str, float | None]
 Watch = Callable[[Progress], None]
@@ -88,15 +91,17 @@ class Measurement:
 class Meter:
     """Measures one running server. Warms it up first, to know its memory without a load.
 
+    :param warm_up_seconds: how long each of the two loads lasts that warm it up.
     :raises ServerFailed: the server does not respond correctly.
     """
 
-    def __init__(self, server: Server, upstream: Upstream) -> None:
+    def __init__(self, server: Server, upstream: Upstream, *, warm_up_seconds: float = WARM_UP_SECONDS) -> None:
         self._server = server
         self._upstream = upstream
+        load = Turns(_WARM_UP_CONNECTIONS, warm_up_seconds, _WARM_UP_TIME_LIMIT)
         # Twice: one worker may accept the whole first load, and the other's first request takes memory too.
         for _ in range(2):
-            warm_up = self._play(_WARM_UP, lambda progress: None)
+            warm_up = self._play(load, lambda progress: None)
             if warm_up.tally.failures:
                 reason = next(iter(warm_up.tally.failures))
                 raise ServerFailed(f"{server.name} does not work: {reason}\n{server.log_text()}".strip())

@@ -43,6 +43,7 @@ class Plan:
     :ivar rate: the rate of each stream and socket, in events per second.
     :ivar connections: of small turns, one load each.
     :ivar turn_seconds: the duration of loads of small turns.
+    :ivar warm_up_seconds: the duration of each load that warms a server up.
     :ivar rounds: the number of repetitions; the figures are medians.
     :ivar tls: upstream speaks it.
     :ivar others: other programs to measure.
@@ -54,6 +55,7 @@ class Plan:
     rate: float
     connections: Sequence[int]
     turn_seconds: float
+    warm_up_seconds: float
     rounds: int
     tls: bool
     others: Sequence[Other] = ()
@@ -142,7 +144,7 @@ def run(plan: Plan, folder: Path) -> list[Section]:
         upstream = running.enter_context(_upstream(plan, folder))
         steps = sum((_SERVERS + len(kind.others)) * (1 + plan.rounds * len(kind.sizes)) for kind in kinds)
         status = running.enter_context(Status(steps))
-        return [_section(kind, plan.rounds, upstream, _new(folder / kind.name), status) for kind in kinds]
+        return [_section(kind, plan, upstream, _new(folder / kind.name), status) for kind in kinds]
 
 
 def _upstream(plan: Plan, folder: Path) -> contextlib.AbstractContextManager[Upstream]:
@@ -160,39 +162,46 @@ def _new(folder: Path) -> Path:
     return folder
 
 
-def _section(kind: _Kind, rounds: int, upstream: Upstream, folder: Path, status: Status) -> Section:
+def _section(kind: _Kind, plan: Plan, upstream: Upstream, folder: Path, status: Status) -> Section:
     """Measure one kind of load on newly started servers, as they would retain the memory of other loads."""
     missing: list[str] = []
     with contextlib.ExitStack() as running:
         relay = running.enter_context(nginx.run_nginx(upstream, _new(folder / nginx.NAME)))
         subject = running.enter_context(service.run_service(upstream, _new(folder / service.NAME)))
-        meters = [_warm(server, upstream, status) for server in (direct(upstream), relay)]
+
+        def warm(server: Server) -> Meter:
+            return Meter(server, upstream, warm_up_seconds=plan.warm_up_seconds)
+
+        meters = []
+        for server in (direct(upstream), relay):
+            status.next_step(f"{server.name}: starting")
+            meters.append(warm(server))
         for other in kind.others:
             try:
-                meters.append(_start_other(other, upstream, _new(folder / other.kind.name), status, running))
+                status.next_step(f"{other.kind.name}: starting")
+                meters.append(_start_other(other, upstream, _new(folder / other.kind.name), warm, running))
             except ServerFailed as exc:
                 missing.append(f"not measured: {exc}")
         # Last, because its idle memory is unknown until all its workers have started.
-        meters.append(_warm(subject, upstream, status))
-        measured = [_round(kind, meters, status) for _ in range(rounds)]
-    title = f"{kind.title}; medians of {rounds} rounds" if rounds > 1 else kind.title
+        status.next_step(f"{subject.name}: starting")
+        meters.append(warm(subject))
+        measured = [_round(kind, meters, status) for _ in range(plan.rounds)]
+    title = f"{kind.title}; medians of {plan.rounds} rounds" if plan.rounds > 1 else kind.title
     return Section(
         kind.name, title, kind.counted, kind.columns, [median(same) for same in zip(*measured, strict=True)], missing
     )
 
 
-def _warm(server: Server, upstream: Upstream, status: Status) -> Meter:
-    status.next_step(f"{server.name}: starting")
-    return Meter(server, upstream)
-
-
 def _start_other(
-    other: Other, upstream: Upstream, folder: Path, status: Status, running: contextlib.ExitStack
+    other: Other,
+    upstream: Upstream,
+    folder: Path,
+    warm: Callable[[Server], Meter],
+    running: contextlib.ExitStack,
 ) -> Meter:
     """Start and warm up a program that may fail, and stop it if it does."""
-    status.next_step(f"{other.kind.name}: starting")
     with contextlib.ExitStack() as starting:
-        meter = Meter(starting.enter_context(other.run(upstream, folder)), upstream)
+        meter = warm(starting.enter_context(other.run(upstream, folder)))
         running.enter_context(starting.pop_all())
     return meter
 
