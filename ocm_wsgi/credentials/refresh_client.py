@@ -13,7 +13,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import ocm_wsgi
-from ocm_wsgi.config import Certificate
 from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.credentials.refresh_protocol import (
     JOB,
@@ -27,6 +26,7 @@ from ocm_wsgi.credentials.refresh_protocol import (
 from ocm_wsgi.credentials.refusal_store import RefusalStore, digest_of
 from ocm_wsgi.credentials.trust import trust_as_json
 from ocm_wsgi.oauth.refresh import ISSUER, RefreshReason
+from ocm_wsgi.tls.contexts import TrustSettings
 
 
 class Refresher:
@@ -46,7 +46,7 @@ class Refresher:
         *,
         auth_base_url: str = ISSUER,
         proxy_url: str | None = None,
-        trust: Certificate | None = None,
+        trust: TrustSettings | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - a frozen value
         environ: Mapping[str, str] = os.environ,
         on_outcome: Callable[[RefreshOutcome], None] | None = None,

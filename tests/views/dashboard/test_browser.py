@@ -23,6 +23,7 @@ ROOT = "sk-ocm-root-0123456789abcdef"
 USERS = [{"name": "root", "token": ROOT, "admin": True}]
 PAGES = ("", "turns", "users", "users/alice", "users/alice/remove", "mine", "audit")
 DEADLINE_SECONDS = 60
+POLL_SECONDS = 0.1
 
 
 def press(driver: webdriver.Chrome, text: str) -> None:
@@ -66,6 +67,7 @@ def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         assert time.monotonic() < end
+        time.sleep(POLL_SECONDS)  # Each look at a page is work for three processes.
 
 
 def require_quiet(driver: webdriver.Chrome, running: RunningService) -> None:
