@@ -1,10 +1,10 @@
 """Start gunicorn and ``flask ocm`` by forking a process that has imported their libraries already.
 
-Half of what it costs to start the service, or a command, is the import of Flask, SQLAlchemy, pydantic and the like. The
-fork server imports them once for each process that runs tests; its children become exactly what ``python -m gunicorn``
-or ``python -m flask`` would be: their own arguments, environment, folder, session and descriptors, and Python's own way
-out at the end. Modules of this package are not imported beforehand, nor is ``prometheus_client``, which reads its
-environment when it is imported.
+Most of what it costs to start the service, or a command, is the import of Flask, SQLAlchemy, pydantic and of our own
+packages. The fork server imports them once for each process that runs tests; its children become exactly what ``python
+-m gunicorn`` or ``python -m flask`` would be: their own arguments, environment, folder, session and descriptors, and
+Python's own way out at the end. Whatever reads its environment when it is imported is not imported beforehand:
+``prometheus_client``, and all of our packages that use it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,14 @@ _LIBRARIES = (
     "requests",
     "sqlalchemy.dialects.sqlite",
     "zstandard",
+)
+_PACKAGES = (
+    "ocm_wsgi.accounting.turn_accounting",
+    "ocm_wsgi.admission.admission",
+    "ocm_wsgi.config",
+    "ocm_wsgi.credentials",
+    "ocm_wsgi.storage.database",
+    "ocm_wsgi.users.directory",
 )
 
 
@@ -167,9 +175,11 @@ def _start(
 def _fork_server(wrapper: tuple[str, ...]) -> socket.socket:
     """Start a fork server of this process. It ends when this process does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # What is imported beforehand is not measured.
+    imports = _LIBRARIES if COVERAGE_VARIABLES else (*_LIBRARIES, *_PACKAGES)
     with theirs:
         server = subprocess.Popen(
-            [*wrapper, sys.executable, "-m", "tests.forkserver", str(theirs.fileno())],
+            [*wrapper, sys.executable, "-m", "tests.forkserver", str(theirs.fileno()), *imports],
             cwd=REPOSITORY,
             env={"PATH": os.environ["PATH"]},
             pass_fds=[theirs.fileno()],
@@ -242,7 +252,8 @@ def _become(request: Mapping[str, Any], descriptors: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    for library in _LIBRARIES:
-        importlib.import_module(library)
+    for name in sys.argv[2:]:
+        importlib.import_module(name)
+    assert "prometheus_client" not in sys.modules
     if child := _serve(socket.socket(fileno=int(sys.argv[1]))):
         child()
