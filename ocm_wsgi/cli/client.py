@@ -10,6 +10,7 @@ from ocm_wsgi.cli.output import echo_json
 from ocm_wsgi.cli.parameters import USER_NAME, json_option
 from ocm_wsgi.cli.state import open_state
 from ocm_wsgi.config import Config
+from ocm_wsgi.config.cautions import is_clear_text
 from ocm_wsgi.reporting.client_setup import PLACEHOLDER, TOKEN_VARIABLE, ClientConfiguration, client_configuration
 
 
@@ -52,6 +53,8 @@ def client_config(name: str, base_url: str | None, as_json: bool) -> None:
             }
         )
         return
+    if is_clear_text(url):
+        click.echo(f"Caution: with {url}, the token and all requests can be read on their way; use TLS.\n", err=True)
     click.echo(_instructions(name, client), nl=False)
 
 

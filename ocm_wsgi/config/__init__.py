@@ -19,6 +19,7 @@ __all__ = [
     "Limit",
     "Price",
     "UserConfig",
+    "cautions",
     "current",
     "load",
     "scalar_keys",

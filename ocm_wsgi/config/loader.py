@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr, ValidationError
 
 from ocm_wsgi.config import cross_checks, document, environment, outbounds, paths, report, unsupported_keys
+from ocm_wsgi.config.cautions import cautions
 from ocm_wsgi.config.paths import JsonPath, json_path
 from ocm_wsgi.config.selection import Selection, select
 from ocm_wsgi.config.service import Config, Service
@@ -64,7 +64,7 @@ class _Loader:
             proxy_url=SecretStr(proxy_url) if proxy_url else None,
             certificate=certificate,
             source=self.source,
-            warnings=(*warnings, *_warnings(service, tls)),
+            warnings=(*warnings, *cautions(service, tls)),
         )
 
     def _selection(self) -> Selection:
@@ -185,15 +185,3 @@ class _Loader:
 def _without_unset(members: Mapping[str, Any]) -> dict[str, Any]:
     """Drop what sing-box treats as not given: ``null`` and the empty string."""
     return {key: value for key, value in members.items() if value is not None and value != ""}
-
-
-def _warnings(service: Service, tls: TLS | None) -> list[str]:
-    warnings = []
-    if not service.users and not ipaddress.ip_address(service.listen).is_loopback:
-        warnings.append(
-            f"listening on {service.listen}:{service.listen_port} with no users: "
-            "anyone who can reach this address can use the subscription; add users"
-        )
-    if tls is not None and not tls.enabled and tls != TLS():
-        warnings.append("tls has settings but enabled is not true: clients are served without TLS")
-    return warnings

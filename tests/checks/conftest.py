@@ -91,7 +91,7 @@ def owner(simulator: Any, tmp_path: Path) -> Owner:
         {
             "credential_path": str(owner.credential_path),
             "state_path": str(owner.state_path),
-            "users": [{"name": "alice", "token": "sk-ocm-alice-0123456789"}],
+            "users": [{"name": "alice", "token": "sk-ocm-9vQ2mXc7RzLpT4yKbWfHsN8dGjE3aUo6"}],
             "chatgpt_base_url": simulator.chatgpt_base_url,
             "api_base_url": simulator.api_base_url,
             "auth_base_url": simulator.auth_base_url,

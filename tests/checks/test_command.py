@@ -35,7 +35,10 @@ def test_without_problems(owner: Any) -> None:
 def test_no_secret_is_shown(owner: Any) -> None:
     """No token of the credential or of a user appears, neither in text nor in JSON."""
     tokens = json.loads(owner.credential_path.read_text())["tokens"]
-    secrets = ["sk-ocm-alice-0123456789", *(tokens[name] for name in ("id_token", "access_token", "refresh_token"))]
+    secrets = [
+        "sk-ocm-9vQ2mXc7RzLpT4yKbWfHsN8dGjE3aUo6",
+        *(tokens[name] for name in ("id_token", "access_token", "refresh_token")),
+    ]
     for report in (owner.check(), owner.check(as_json=False)):
         assert all(secret not in report.output + report.errors for secret in secrets)
 
@@ -157,6 +160,7 @@ def test_fault_is_found(
 
 ENVIRONMENTS = [
     pytest.param({"OCM_DETOUR": "socks5h://user:secret@127.0.0.1:9"}, "reachability", "proxy", "problem", id="proxy"),
+    pytest.param({"OCM_METRICS_TOKEN": "metrics"}, "configuration", "caution", "warning", id="weak-token"),
     pytest.param({"OCM_AUTH_BASE_URL": "http://127.0.0.1:9"}, "reachability", "unreachable", "problem", id="refused"),
     pytest.param({"OCM_AUTH_BASE_URL": "http://none.invalid"}, "reachability", "name", "problem", id="no-such-name"),
     pytest.param({"GUNICORN_CMD_ARGS": "-k gevent"}, "server", "worker_class", "warning", id="gevent"),

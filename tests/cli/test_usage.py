@@ -174,6 +174,18 @@ def test_client_config(run: Run, run_json: RunJson) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "is_cautioned"),
+    [("http://ocm.example.com/v1", True), ("https://ocm.example.com/v1", False), ("http://127.0.0.1:8080/v1", False)],
+)
+def test_client_config_without_tls(run: Run, url: str, is_cautioned: bool) -> None:
+    """A URL with which the token would be sent unencrypted is output with a caution, beside the configuration."""
+    result = run("client-config", "carol", "--base-url", url)
+    assert ("Caution" in result.stderr) == is_cautioned
+    assert "Caution" not in result.stdout
+    assert url in result.stdout
+
+
+@pytest.mark.parametrize(
     ("given", "url"),
     [
         ("https://ocm.example.com", "https://ocm.example.com/v1"),

@@ -113,7 +113,8 @@ def test_every_example_works(tmp_path: Path, example: str) -> None:
     certificate.cert_chain_pems[0].write_to_path(tmp_path / "fullchain.pem")
     certificate.private_key_pem.write_to_path(tmp_path / "privkey.pem")
     (tmp_path / "ocm.json").write_text(example.replace(CERTIFICATES, str(tmp_path)).replace("…", ""))
-    assert load(environ={"HOME": str(tmp_path)}, cwd=tmp_path).warnings == ()
+    warnings = load(environ={"HOME": str(tmp_path)}, cwd=tmp_path).warnings
+    assert [warning for warning in warnings if "could be guessed" not in warning] == []  # the page shows no real tokens
 
 
 def test_every_variable_named_exists() -> None:

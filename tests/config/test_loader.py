@@ -180,22 +180,6 @@ def test_load_warns_about_unrelated_variables(tmp_path: Path) -> None:
     assert [warning.split()[0] for warning in warnings] == list(unrelated)
 
 
-@pytest.mark.parametrize(
-    ("document", "words"),
-    [
-        pytest.param({"listen": "0.0.0.0"}, ["0.0.0.0:8080", "no users"], id="open"),
-        pytest.param({"listen": "0.0.0.0", "users": [{"name": "a", "token": "t"}]}, [], id="open-with-users"),
-        pytest.param({"listen": "127.0.0.9"}, [], id="loopback"),
-        pytest.param({"tls": {"key_path": "k"}}, ["enabled is not true", "without TLS"], id="tls-forgotten"),
-    ],
-)
-def test_load_warns_about_doubtful_settings(tmp_path: Path, document: Any, words: list[str]) -> None:
-    """Valid settings that are probably unintended cause one warning, and others none."""
-    warnings = loaded(tmp_path, document).warnings
-    assert len(warnings) == bool(words)
-    assert all(word in warnings[0] for word in words)
-
-
 def outbound(**members: Any) -> dict[str, Any]:
     """Return an entry with a detour through an outbound with these members."""
     return {"detour": "d", "outbounds": [{"type": "block", "tag": "x"}, {"tag": "d", **members}]}

@@ -159,7 +159,9 @@ def test_sing_box_configuration_works_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text(examples_of_sing_box()[0])
     config = load({"HOME": str(tmp_path), "OCM_CONFIG": str(file)}, tmp_path)
-    assert config.warnings == ()
+    assert [
+        warning for warning in config.warnings if "could be guessed" not in warning
+    ] == []  # it shows no real tokens
     assert (str(config.listen), config.listen_port) == ("127.0.0.1", 8080)
     assert str(config.credential_path) == "/home/owner/.codex/auth.json"
     assert str(config.usages_path) == "/var/lib/sing-box/codex-usages.json"

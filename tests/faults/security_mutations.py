@@ -44,6 +44,25 @@ STATE = (
     ),
 )
 
+CAUTIONS = (
+    Mutation(
+        "config/test_cautions.py::test_cautions[regular]",
+        Edit("ocm_wsgi/config/cautions.py", " or _bits(text) < _MIN_TOKEN_BITS", ""),
+    ),
+    Mutation(
+        "config/test_cautions.py::test_cautions[clear]",
+        Edit("ocm_wsgi/config/cautions.py", 'parts.scheme == "http" and not', "not"),
+    ),
+    Mutation(
+        "config/test_cautions.py::test_cautions[open-with-users]",
+        Edit("ocm_wsgi/config/cautions.py", "if tls is None or not tls.enabled:", "if not service.users:"),
+    ),
+    Mutation(
+        "cli/test_usage.py::test_client_config_without_tls",
+        Edit("ocm_wsgi/cli/client.py", "if is_clear_text(url):", "if False:"),
+    ),
+)
+
 DEAD_ADDRESSES = (
     Mutation(
         "upstream/test_dead_address.py::test_requests_and_handshakes[https-request]",
@@ -154,5 +173,6 @@ SECURITY_MUTATIONS = (
     *WEBSOCKET_MUTATIONS,
     *MODELS,
     *STATE,
+    *CAUTIONS,
     *DEAD_ADDRESSES,
 )
