@@ -20,7 +20,7 @@ from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.responses import rate_limits
-from ocm_wsgi.protocol.responses.observer import Observer, observer_for
+from ocm_wsgi.protocol.responses.observer import Observer, is_event_stream, observer_for
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Outcome, Transport, Turn
@@ -80,14 +80,14 @@ class Accounting:
             status=status,
             media_type=media_type,
             content_encoding=value_of(fields, "content-encoding") or "",
-            path=request.endpoint,
+            family=request.family,
         )
         limits, week_start = rate_limits.read_fields(fields)
         if limits is not None:
             known = self.note_rate_limits(limits)
             # A response about another limit alone says nothing about the week, which continues.
             week_start = week_start or known.week_at(request.started_at)
-        transport: Transport = "sse" if "event-stream" in media_type else "json"
+        transport: Transport = "sse" if is_event_stream(media_type, family=request.family) else "json"
         request_id = value_of(fields, "x-request-id") or request.request_id
         return OpenTurn(
             self,

@@ -108,7 +108,7 @@ def claiming_answer(
         return None
     media_type, coding = value_of(fields, "content-type") or "", value_of(fields, "content-encoding") or ""
     is_stream = "event-stream" in media_type
-    observer = observer_for(status=status, media_type=media_type, content_encoding=coding, path=endpoint.path)
+    observer = observer_for(status=status, media_type=media_type, content_encoding=coding)
     first_event = FirstEvent(endpoint.creates, coding) if is_stream and endpoint.creates is not None else None
     inner = turn or PlainAnswer(observer, is_stream=is_stream)
     return OpenAnswer(inner, owners, owner, endpoint.creates, first_event=first_event, turn_id=turn_id)

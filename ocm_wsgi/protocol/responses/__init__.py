@@ -2,4 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["bounded_buffer", "error_codes", "observer", "outcome", "rate_limits", "request", "strict_json", "turn"]
+__all__ = [
+    "bounded_buffer",
+    "error_codes",
+    "observer",
+    "outcome",
+    "rate_limits",
+    "request",
+    "strict_json",
+    "turn",
+    "usage",
+]

@@ -23,9 +23,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
+from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.http.content_coding import Decoder, DecodingError, decoder_for
 from ocm_wsgi.protocol.responses.bounded_buffer import BUFFER_LIMIT_BYTES, BoundedBuffer
-from ocm_wsgi.protocol.responses.outcome import error_outcome, object_outcome, parse_json
+from ocm_wsgi.protocol.responses.outcome import error_outcome, large_object_outcome, object_outcome, parse_json
 from ocm_wsgi.protocol.responses.sse_observer import SseObserver
 from ocm_wsgi.protocol.responses.turn import Outcome
 
@@ -43,22 +44,21 @@ class Observer(Protocol):
         """Return how the turn ended, after the last read."""
 
 
-def observer_for(*, status: int, media_type: str, content_encoding: str = "", path: str = "") -> Observer:
+def observer_for(*, status: int, media_type: str, content_encoding: str = "", family: Family = "responses") -> Observer:
     """Return an observer for a response.
 
-    :param media_type: the value of ``Content-Type``, with parameters, or ``""``. A response of ``/responses`` without
-        one is treated as a stream of events, as sing-box does.
+    :param media_type: the value of ``Content-Type``, with parameters, or ``""``.
     :param content_encoding: the value of ``Content-Encoding``, or ``""``.
-    :param path: of the request target, without its query.
+    :param family: how the endpoint reports usage.
     """
     kind = media_type.partition(";")[0].strip().lower()
-    observer: SseObserver | JsonObserver | OpaqueObserver
+    observer: Observer
     if status >= 400:
         observer = JsonObserver(status=status)
-    elif kind == "text/event-stream" or (not kind and path.endswith("/responses")):
-        observer = SseObserver(chat=path.endswith("/completions"))
-    elif kind == "application/json" or kind.endswith("+json"):
-        observer = JsonObserver(status=status)
+    elif is_event_stream(media_type, family=family):
+        observer = UndecidedObserver(family) if not kind else SseObserver(family)
+    elif kind in ("", "application/json") or kind.endswith("+json"):
+        observer = JsonObserver(status=status, family=family)
     else:
         return OpaqueObserver()
     try:
@@ -66,6 +66,17 @@ def observer_for(*, status: int, media_type: str, content_encoding: str = "", pa
     except DecodingError:
         return OpaqueObserver(status=status)
     return observer if decoder is None else DecodingObserver(observer, decoder, OpaqueObserver(status=status))
+
+
+def is_event_stream(media_type: str, *, family: Family = "responses") -> bool:
+    """Return whether a response is to be relayed as a stream of events.
+
+    A response without a media type is, where the endpoint can stream text, as in sing-box.
+
+    :param media_type: the value of ``Content-Type``, with parameters, or ``""``.
+    """
+    kind = media_type.partition(";")[0].strip().lower()
+    return kind == "text/event-stream" or (not kind and family in ("responses", "chat", "completions"))
 
 
 class OpaqueObserver:
@@ -84,10 +95,14 @@ class OpaqueObserver:
 
 
 class JsonObserver:
-    """For a JSON body: a Responses object, a chat completion, a compaction, an error. ``feed`` returns no outcome."""
+    """For a JSON body: a Responses object, a chat completion, a compaction, an error. ``feed`` returns no outcome.
 
-    def __init__(self, *, status: int = 200, limit: int = BUFFER_LIMIT_BYTES) -> None:
+    :param limit: of a larger body, only the ends are read.
+    """
+
+    def __init__(self, *, status: int = 200, family: Family = "responses", limit: int = BUFFER_LIMIT_BYTES) -> None:
         self._status = status
+        self._family: Family = family
         self._body = BoundedBuffer(limit)
 
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
@@ -95,14 +110,35 @@ class JsonObserver:
         return len(data), None
 
     def finish(self, *, complete: bool = True) -> Outcome:
-        body = None if self._body.overflowed else parse_json(self._body.octets)
+        body = parse_json(self._body.octets) if self._body.is_quick_to_parse else None
         if self._status >= 400:
             return error_outcome(body)
         if isinstance(body, dict):
-            outcome = object_outcome(body)
+            outcome = object_outcome(body, family=self._family)
+        elif self._body.is_quick_to_parse:
+            outcome = Outcome("completed")
         else:
-            outcome = Outcome("completed", usage=self._body.usage_in_tail() if self._body.overflowed else None)
+            outcome = large_object_outcome(self._body, family=self._family)
         return outcome if complete else replace(outcome, status="cut")
+
+
+class UndecidedObserver:
+    """For a body without a media type: an object if it begins with a brace, else a stream of events."""
+
+    def __init__(self, family: Family) -> None:
+        self._family: Family = family
+        self._observer: Observer | None = None
+
+    def feed(self, data: bytes) -> tuple[int, Outcome | None]:
+        if self._observer is None:
+            if not data.strip():
+                return len(data), None
+            is_object = data.lstrip().startswith(b"{")
+            self._observer = JsonObserver(family=self._family) if is_object else SseObserver(self._family)
+        return self._observer.feed(data)
+
+    def finish(self, *, complete: bool = True) -> Outcome:
+        return Outcome("cut") if self._observer is None else self._observer.finish(complete=complete)
 
 
 class DecodingObserver:

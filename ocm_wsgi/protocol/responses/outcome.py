@@ -1,7 +1,6 @@
 """Reads how a turn ended out of OpenAI's JSON, for every transport. Pure; no I/O.
 
-The only module that knows where usage is found in a Responses object, a chat completion and an error. SSE, JSON bodies
-and WebSocket messages all use it.
+SSE, JSON bodies and WebSocket messages all use it. Where the usage is in an answer, :mod:`.usage` knows.
 """
 
 from __future__ import annotations
@@ -12,8 +11,11 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from ocm_wsgi.protocol.endpoints.endpoint import Family
+from ocm_wsgi.protocol.responses.bounded_buffer import BoundedBuffer, members_in_head
 from ocm_wsgi.protocol.responses.error_codes import error_code, label
-from ocm_wsgi.protocol.responses.turn import Outcome, TurnStatus, Usage
+from ocm_wsgi.protocol.responses.turn import Outcome, TurnStatus
+from ocm_wsgi.protocol.responses.usage import answer_usage, tool_usage_of
 
 #: The events that end a turn, by the ``type`` in their JSON.
 TERMINAL_TYPES: Mapping[str, TurnStatus] = {
@@ -28,9 +30,6 @@ TYPE_PATTERN = rb'"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed)|err
 
 # How an event begins, up to its type: OpenAI puts the type first.
 _TYPE_PREFIX = rb'\{%(space)b"type"%(space)b:%(space)b"'
-
-# The largest integer that SQLite and PostgreSQL can hold. A larger count is an error.
-_LARGEST_COUNT = 2**63 - 1
 
 _OBJECT_STATUS: Mapping[str, TurnStatus] = {
     "incomplete": "incomplete",
@@ -75,15 +74,18 @@ def event_outcome(event: Any) -> Outcome | None:
     return object_outcome(response if isinstance(response, dict) else {}, status)
 
 
-def object_outcome(body: Mapping[str, Any], status: TurnStatus | None = None) -> Outcome:
-    """Return the outcome in a Responses object, a chat completion or a similar object.
+def object_outcome(
+    body: Mapping[str, Any], status: TurnStatus | None = None, *, family: Family = "responses"
+) -> Outcome:
+    """Return the outcome in a Responses object, a chat completion or the answer of another endpoint.
 
     :param status: the event's status, or ``None`` to use the object's own.
     """
     own_status = label(body.get("status")) or ""
     return Outcome(
         status or _OBJECT_STATUS.get(own_status, "completed"),
-        usage=usage_of(body.get("usage")),
+        usage=answer_usage(body, family),
+        tool_usage=tool_usage_of(body) if family == "responses" else None,
         model=label(body.get("model")),
         service_tier=label(body.get("service_tier")),
         error_code=error_code(body) or _incomplete_reason(body),
@@ -91,42 +93,24 @@ def object_outcome(body: Mapping[str, Any], status: TurnStatus | None = None) ->
     )
 
 
+def large_object_outcome(buffer: BoundedBuffer, *, family: Family = "responses") -> Outcome:
+    """Return the outcome in a body that would take too long to parse, as far as its ends say."""
+    return object_outcome(buffer.with_usage(members_in_head(buffer.first_octets())), family=family)
+
+
+def large_event(buffer: BoundedBuffer, *, head: bytes | None = None) -> dict[str, Any]:
+    """Return the members of an event of the Responses API that would take too long to parse, as far as its ends say.
+
+    :param head: the beginning of its JSON, if the buffer's is not.
+    """
+    event = dict(members_in_head(buffer.first_octets() if head is None else head))
+    response = event.get("response")
+    return {**event, "response": buffer.with_usage(response if isinstance(response, dict) else {})}
+
+
 def error_outcome(body: Any) -> Outcome:
     """Return the outcome of a response with a status of 400 or more; ``body`` may be anything."""
     return Outcome("error", error_code=error_code(body))
-
-
-def usage_of(usage: Any) -> Usage | None:
-    """Return the usage in a ``usage`` object of the Responses API or of chat completions.
-
-    :return: ``None`` if the object is absent or null, names no tokens, or holds values that are not counts.
-    """
-    if not isinstance(usage, dict):
-        return None
-    input_tokens = usage.get("input_tokens", usage.get("prompt_tokens"))
-    output_tokens = usage.get("output_tokens", usage.get("completion_tokens"))
-    if input_tokens is None and output_tokens is None:
-        return None
-    counts = (
-        input_tokens or 0,
-        _detail(usage, "cached_tokens", "input_tokens_details", "prompt_tokens_details"),
-        output_tokens or 0,
-        _detail(usage, "reasoning_tokens", "output_tokens_details", "completion_tokens_details"),
-        _detail(usage, "cache_write_tokens", "input_tokens_details", "prompt_tokens_details"),
-    )
-    return Usage(*counts) if all(map(_is_count, counts)) else None
-
-
-def _detail(usage: Mapping[str, Any], name: str, *places: str) -> Any:
-    for place in places:
-        details = usage.get(place)
-        if isinstance(details, dict):
-            return details.get(name) or 0
-    return 0
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_COUNT
 
 
 def _incomplete_reason(body: Mapping[str, Any]) -> str | None:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from ocm_wsgi.protocol.responses.bounded_buffer import BUFFER_LIMIT_BYTES, BoundedBuffer
+from ocm_wsgi.protocol.endpoints.endpoint import Family
+from ocm_wsgi.protocol.responses.bounded_buffer import BUFFER_LIMIT_BYTES, BoundedBuffer, members_in_head
 from ocm_wsgi.protocol.responses.error_codes import label
 from ocm_wsgi.protocol.responses.outcome import (
     TERMINAL_TYPES,
     TYPE_PATTERN,
     error_outcome,
     event_outcome,
+    large_event,
     parse_json,
     type_prefix_pattern,
-    usage_of,
 )
-from ocm_wsgi.protocol.responses.turn import Outcome
+from ocm_wsgi.protocol.responses.turn import Outcome, TurnStatus, Usage
+from ocm_wsgi.protocol.responses.usage import added, answer_usage, usage_of
 
 # An event that names its type within this many octets is not buffered if the type does not matter.
 _PREFIX_BYTES = 1024
@@ -35,30 +38,47 @@ _BLANK_LINE = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r(?!\n)|\n)")
 _FIRST_TYPE = re.compile(
     rb'(?:\A(?:\xef\xbb\xbf)?|[\r\n])data:[ \t]*(?:%b([^"\\]+)")?' % type_prefix_pattern(space=rb"[ \t]*")
 )
-_RESPONSES_NEEDLES = (re.compile(TYPE_PATTERN),)
+_RESPONSES_NEEDLE = re.compile(TYPE_PATTERN)
 _CHAT_NEEDLES = (
     re.compile(rb'"usage"\s*:(?!\s*null)'),
     re.compile(rb'data:\s*(?:\[DONE\]|\{\s*"error")'),
 )
 
+# The events that report the usage of images, speech and transcription.
+_MEDIA_TYPES: Mapping[str, TurnStatus] = {
+    "image_generation.completed": "completed",
+    "image_edit.completed": "completed",
+    "speech.audio.done": "completed",
+    "transcript.text.done": "completed",
+}
+_MEDIA_NEEDLE = re.compile(rb'"type"\s*:\s*"(?:%b|error)"' % "|".join(map(re.escape, _MEDIA_TYPES)).encode("ascii"))
+
 
 class SseObserver:
-    """For a stream of Server-Sent Events of the Responses API or, with ``chat``, of chat completions.
+    """For a stream of Server-Sent Events of the Responses API, of chat completions, or of an endpoint for media.
 
     Only an event whose octets look terminal is parsed. An event that is incomplete at the end of a read is buffered,
     unless its beginning names a type that is not terminal: then nothing is buffered, and its octets are skipped at the
     speed of ``memchr``. Each octet is examined a bounded number of times.
 
     The terminal events are ``response.completed``, ``.incomplete`` and ``.failed``; in chat completions ``[DONE]``, a
-    chunk with usage and no choices, and an error. An ``error`` event of the Responses API is not terminal, because
-    Codex continues to read after it; ``finish`` returns it if no terminal event follows.
+    chunk with usage and no choices, and an error; of speech and transcription the last event. An ``error`` event of the
+    Responses API is not terminal, because Codex continues to read after it; ``finish`` returns it if no terminal event
+    follows. A stream of images has an event for each image, and ends as its framing says.
 
-    :param limit: a larger terminal event is recognised by the type at its beginning and the usage in its tail.
+    :param family: how the endpoint reports usage.
+    :param limit: of a larger terminal event, only the ends are read.
     """
 
-    def __init__(self, *, chat: bool = False, limit: int = BUFFER_LIMIT_BYTES) -> None:
-        self._needles: Sequence[re.Pattern[bytes]] = _CHAT_NEEDLES if chat else _RESPONSES_NEEDLES
-        self._read_data: Callable[[bytes], Outcome | None] = self._read_chunk if chat else self._read_event
+    def __init__(self, family: Family = "responses", *, limit: int = BUFFER_LIMIT_BYTES) -> None:
+        self._family: Family = family
+        self._needles: Sequence[re.Pattern[bytes]] = (_RESPONSES_NEEDLE,)
+        self._read_data: Callable[[bytes], Outcome | None] = self._read_event
+        self._types: Mapping[str, TurnStatus] = TERMINAL_TYPES
+        if family in ("chat", "completions"):
+            self._needles, self._read_data = _CHAT_NEEDLES, self._read_chunk
+        elif family in ("images", "speech", "transcription"):
+            self._needles, self._read_data, self._types = (_MEDIA_NEEDLE,), self._read_media_event, _MEDIA_TYPES
         self._limit = limit
         self._open: _OpenEvent | None = None
         self._outcome: Outcome | None = None
@@ -90,12 +110,23 @@ class SseObserver:
     def _scan(self, data: bytes, start: int) -> tuple[int, Outcome | None]:
         """Examine the events that begin in ``data`` at ``start`` or later."""
         if len(data) - start > _LARGE_BYTES:
-            start = _after_large_events(data, start)
+            start = self._after_large_events(data, start)
         for needle in self._needles:
             if needle.search(data, start):
                 return self._read_candidates(data, start)
         self._buffer_incomplete(data, start)
         return len(data), None
+
+    def _after_large_events(self, data: bytes, start: int) -> int:
+        """Return where the first event starts that is not complete, not large, or may be terminal."""
+        while len(data) - start > _LARGE_BYTES and _is_other(
+            _first_type(data[start : start + _PREFIX_BYTES]), self._types
+        ):
+            end = _event_end(data, start)
+            if end - start < _LARGE_BYTES:
+                break
+            start = end
+        return start
 
     def _read_candidates(self, data: bytes, start: int) -> tuple[int, Outcome | None]:
         for hit in self._hits(data, start):
@@ -122,18 +153,27 @@ class SseObserver:
             return
         event_start = _event_start(data, start, len(data))
         if event_start < len(data):
-            self._open = _OpenEvent(self._limit)
+            self._open = _OpenEvent(self._types, self._limit)
             self._open.extend(data[event_start:])
 
     def _close_event(self) -> Outcome | None:
         event, self._open = self._open, None
         if event is None or event.is_skipped:
             return None
-        if event.buffer.overflowed:
-            return Outcome(TERMINAL_TYPES[event.type], usage=event.buffer.usage_in_tail())
+        if not event.buffer.is_quick_to_parse:
+            return self._read_large(event)
         if any(needle.search(event.buffer.octets) for needle in self._needles):
             return self._read_data(_data_of(event.buffer.octets))
         return None
+
+    def _read_large(self, event: _OpenEvent) -> Outcome | None:
+        """Read the ends of an event that would take too long to parse."""
+        head = _data_of(event.buffer.first_octets())
+        if self._types is TERMINAL_TYPES:
+            return event_outcome(large_event(event.buffer, head=head))
+        members = event.buffer.with_usage(members_in_head(head))
+        type_ = members.get("type")
+        return self._media_outcome(members, type_) if isinstance(type_, str) and type_ in self._types else None
 
     def _read_event(self, data: bytes) -> Outcome | None:
         outcome = event_outcome(parse_json(data))
@@ -141,6 +181,24 @@ class SseObserver:
             self._so_far = outcome
             return None
         return outcome
+
+    def _read_media_event(self, data: bytes) -> Outcome | None:
+        event = parse_json(data)
+        type_ = event.get("type") if isinstance(event, dict) else None
+        if type_ == "error":
+            self._so_far = replace(error_outcome(event), usage=self._so_far.usage)
+        if not isinstance(type_, str) or type_ not in self._types:
+            return None
+        return self._media_outcome(event, type_)
+
+    def _media_outcome(self, event: Mapping[str, Any], type_: str) -> Outcome | None:
+        usage = answer_usage(event, self._family)
+        if self._family != "images":
+            return Outcome(self._types[type_], usage=usage)
+        image = Usage(0, 0, 0, items=1)
+        known = [each for each in (self._so_far.usage, usage, image) if each is not None]
+        self._so_far = Outcome(self._types[type_], usage=added(*known))
+        return None
 
     def _read_chunk(self, data: bytes) -> Outcome | None:
         if data.strip() == b"[DONE]":
@@ -165,12 +223,14 @@ class SseObserver:
 class _OpenEvent:
     """An event whose end has not arrived yet.
 
+    :param types: of the events that matter.
     :ivar type: the type that its beginning names, or ``""`` if it names none, or none yet.
     :ivar is_skipped: whether it is known not to be terminal; nothing of it is buffered then.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, types: Mapping[str, TurnStatus], limit: int) -> None:
         self.type = ""
+        self._types = types
         self.is_skipped = False
         self.buffer = BoundedBuffer(limit)
         self._is_undecided = True
@@ -194,9 +254,9 @@ class _OpenEvent:
     def _decide(self, head: bytes) -> None:
         type_ = _first_type(head)
         self._is_undecided = not type_ and len(head) < _PREFIX_BYTES
-        if _is_other(type_):
+        if _is_other(type_, self._types):
             self._skip()
-        elif type_ in TERMINAL_TYPES:
+        elif type_ in self._types:
             self.type = type_
 
     def _skip(self) -> None:
@@ -210,19 +270,9 @@ def _first_type(head: bytes) -> str:
     return found[1].decode("ascii", "replace") if found and found[1] else ""
 
 
-def _is_other(type_: str) -> bool:
+def _is_other(type_: str, types: Mapping[str, TurnStatus]) -> bool:
     """Return whether an event of this type is known not to end a turn."""
-    return bool(type_) and type_ not in TERMINAL_TYPES and type_ != "error"
-
-
-def _after_large_events(data: bytes, start: int) -> int:
-    """Return where the first event starts that is not complete, not large, or may be terminal."""
-    while len(data) - start > _LARGE_BYTES and _is_other(_first_type(data[start : start + _PREFIX_BYTES])):
-        end = _event_end(data, start)
-        if end - start < _LARGE_BYTES:
-            break
-        start = end
-    return start
+    return bool(type_) and type_ not in types and type_ != "error"
 
 
 def _event_end(data: bytes, start: int, *, after: int = 0) -> int:

@@ -63,6 +63,7 @@ class Outcome:
     :ivar usage: ``None`` if upstream did not report it, which is not the same as zero.
     :ivar model: the model that responded, by upstream's name.
     :ivar service_tier: by upstream's name (``default``, ``priority``, ``flex``), or ``None``.
+    :ivar tool_usage: what hosted tools used beside the model, which is not part of ``usage``; ``None`` for nothing.
     :ivar body: the object that says so, parsed: a Responses object, a chat completion, or any other answer.
     """
 
@@ -71,6 +72,7 @@ class Outcome:
     model: str | None = None
     service_tier: str | None = None
     error_code: str | None = None
+    tool_usage: Usage | None = None
     body: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.responses.error_codes import label
-from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES, event_outcome, parse_json
+from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES, event_outcome, large_event, parse_json
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.turn import Outcome
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
@@ -220,9 +220,8 @@ class WebSocketSession(Generic[T]):
         return [TurnEnded(open_turn.turn, open_turn.error or Outcome("cut")) for open_turn in self._turns.close_all()]
 
     def _events(self, message: Message) -> list[Event[T]]:
-        if message.buffer.overflowed:
-            return self._too_large(message)
-        event = parse_json(message.buffer.octets)
+        buffer = message.buffer
+        event = parse_json(buffer.octets) if buffer.is_quick_to_parse else large_event(buffer)
         type_ = event.get("type") if isinstance(event, dict) else None
         if not isinstance(type_, str):
             return []
@@ -236,13 +235,6 @@ class WebSocketSession(Generic[T]):
             return self._terminal(event)
         limits = rate_limits.from_message(bytes(message.buffer.octets)) if type_ == "codex.rate_limits" else None
         return [] if limits is None else [LimitsReceived(limits)]
-
-    def _too_large(self, message: Message) -> list[Event[T]]:
-        """Return the events in a message of which only the type and the tail are known."""
-        # Codex itself accepts no message of this size.
-        status = TERMINAL_TYPES.get(message.type)
-        outcome = None if status is None else Outcome(status, usage=message.buffer.usage_in_tail())
-        return [] if outcome is None else self._ended(outcome, response_id=None, lane=None)
 
     def _created(self, event: Mapping[str, Any]) -> list[Event[T]]:
         response = _object(event, "response")

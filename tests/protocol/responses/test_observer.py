@@ -16,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocm_wsgi.demo.sse import EventDecoder
+from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.responses.observer import JsonObserver, Observer, observer_for
-from ocm_wsgi.protocol.responses.outcome import event_outcome, usage_of
+from ocm_wsgi.protocol.responses.outcome import event_outcome
 from ocm_wsgi.protocol.responses.sse_observer import SseObserver
 from ocm_wsgi.protocol.responses.turn import Outcome, Usage
+from ocm_wsgi.protocol.responses.usage import usage_of
 
 USAGE = {
     "input_tokens": 100,
@@ -207,7 +209,7 @@ def test_chat_outcome(events: list[bytes], expected: Outcome, split: Callable[[b
     """A chat stream ends with its usage chunk, an error or ``[DONE]``, not with text that mentions them."""
     text = 'data: [DONE] "usage": {"prompt_tokens": 1} {"error": 1}'
     talk = event(CHUNK | {"choices": [{"delta": {"content": text}}], "usage": None})
-    outcome, passed = run(SseObserver(chat=True), split(talk + b"".join(events)))
+    outcome, passed = run(SseObserver("chat"), split(talk + b"".join(events)))
     assert outcome == expected
     assert passed is not None
     assert passed >= len(talk)
@@ -216,7 +218,7 @@ def test_chat_outcome(events: list[bytes], expected: Outcome, split: Callable[[b
 def test_chat_cut_keeps_usage() -> None:
     """A chat stream that stops before its end was cut; its usage so far is kept."""
     stream = event(CHUNK | {"choices": [{}], "usage": CHAT_USAGE})
-    outcome, passed = run(SseObserver(chat=True), [stream])
+    outcome, passed = run(SseObserver("chat"), [stream])
     assert (outcome.status, outcome.usage, passed) == ("cut", Usage(10, 4, 3, 2), None)
 
 
@@ -333,9 +335,7 @@ def test_sse_any_split_of_any_stream(stream: bytes, cuts: list[int]) -> None:
 def test_chat_any_split_of_any_stream(noise: bytes, cuts: list[int]) -> None:
     """A chat stream has the same outcome in any split, and [DONE] is never sent before it."""
     stream = noise + event(CHUNK | {"choices": [{"delta": {"content": "[DONE]"}}]}) + b"data: [DONE]\n\n"
-    outcomes = {
-        run(SseObserver(chat=True), pieces)[0] for pieces in ([stream], split_at(stream, cuts), bytewise(stream))
-    }
+    outcomes = {run(SseObserver("chat"), pieces)[0] for pieces in ([stream], split_at(stream, cuts), bytewise(stream))}
     assert len(outcomes) == 1
 
 
@@ -416,6 +416,35 @@ def test_json_observer_beyond_the_limit_reads_the_tail() -> None:
     assert observer.finish() == Outcome("completed", COMPLETED.usage)
 
 
+def test_json_observer_reads_the_ends_of_a_body_of_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that would hold up the event loop is not parsed: model and usage are read from its ends."""
+    body = {"object": "list", "model": "m", "data": [0.5] * 300_000, "usage": {"prompt_tokens": 7, "total_tokens": 7}}
+    parsed: list[int] = []
+
+    def parse(data: bytes) -> object:
+        parsed.append(len(data))
+        return json.loads(data)
+
+    monkeypatch.setattr("ocm_wsgi.protocol.responses.observer.parse_json", parse)
+    assert run(JsonObserver(family="embeddings"), [json.dumps(body).encode()])[0] == Outcome(
+        "completed", Usage(7, 0, 0), "m"
+    )
+    image = {"data": [{"b64_json": "A" * 3_000_000}], "usage": {"input_tokens": 7, "output_tokens": 9}}
+    usage = run(JsonObserver(family="images"), [json.dumps(image).encode()])[0].usage
+    assert usage == Usage(7, 0, 9, image_output_tokens=9, items=1)
+    assert [size > 3_000_000 for size in parsed] == [True]
+
+
+def test_the_usage_in_the_ends_is_never_that_of_a_schema() -> None:
+    """A schema that the client sent, and that the response repeats, cannot pass for a smaller usage."""
+    schema = {"usage": {"input_tokens": 0, "output_tokens": 0}}
+    for members in ({"usage": USAGE, "text": schema}, {"tools": [schema], "usage": USAGE}):
+        body = json.dumps(RESPONSE | {"output": [0] * 300_000} | members).encode()
+        assert run(JsonObserver(), [body])[0].usage == COMPLETED.usage
+        terminal = event({"type": "response.completed", "response": json.loads(body)})
+        assert run(SseObserver(), [terminal[:9000], terminal[9000:-9], terminal[-9:]])[0].usage == COMPLETED.usage
+
+
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
@@ -470,9 +499,7 @@ def test_encoded_stream_is_observed(coding: str, compress: Callable[[bytes], byt
     """A decoded copy of an encoded stream is observed; the read that completes the terminal event waits."""
     raw = compress(b"".join(TRAPS) * 20 + event(TERMINAL))
     for pieces in ([raw], bytewise(raw), split_at(raw, [50, 99, 200])):
-        observer = observer_for(
-            status=200, media_type="text/event-stream", content_encoding=coding, path="/v1/responses"
-        )
+        observer = observer_for(status=200, media_type="text/event-stream", content_encoding=coding)
         outcome, passed = run(observer, pieces)
         assert outcome == COMPLETED
         assert passed is not None
@@ -506,19 +533,22 @@ def test_decompression_bomb_is_observed_in_bounded_pieces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "media_type", "path", "body", "expected"),
+    ("status", "media_type", "family", "body", "expected"),
     [
-        (200, "text/event-stream; charset=utf-8", "/v1/responses", event(TERMINAL), COMPLETED),
-        (200, "", "/v1/responses", event(TERMINAL), COMPLETED),
-        (200, "TEXT/EVENT-STREAM", "/v1/chat/completions", b"data: [DONE]\n\n", Outcome("completed")),
-        (200, "text/event-stream", "/v1/responses", b"data: [DONE]\n\n", Outcome("cut")),
-        (200, "application/json", "/v1/responses", json.dumps(RESPONSE).encode(), COMPLETED),
-        (200, "application/problem+json", "/v1/x", json.dumps(RESPONSE).encode(), COMPLETED),
-        (200, "audio/mpeg", "/v1/audio/speech", event(TERMINAL), Outcome("completed")),
-        (429, "text/event-stream", "/v1/responses", b'{"error":{"code":"x"}}', Outcome("error", error_code="x")),
-        (502, "text/html", "/v1/responses", b"<html>", Outcome("error")),
+        (200, "text/event-stream; charset=utf-8", "responses", event(TERMINAL), COMPLETED),
+        (200, "", "responses", event(TERMINAL), COMPLETED),
+        (200, "", "responses", b" \n" + json.dumps(RESPONSE).encode(), COMPLETED),
+        (200, "", "completions", b"data: [DONE]\n\n", Outcome("completed")),
+        (200, "text/event-stream", "completions", b"data: [DONE]\n\n", Outcome("completed")),
+        (200, "TEXT/EVENT-STREAM", "chat", b"data: [DONE]\n\n", Outcome("completed")),
+        (200, "text/event-stream", "responses", b"data: [DONE]\n\n", Outcome("cut")),
+        (200, "application/json", "responses", json.dumps(RESPONSE).encode(), COMPLETED),
+        (200, "application/problem+json", "other", json.dumps(RESPONSE).encode(), COMPLETED),
+        (200, "audio/mpeg", "speech", event(TERMINAL), Outcome("completed")),
+        (429, "text/event-stream", "responses", b'{"error":{"code":"x"}}', Outcome("error", error_code="x")),
+        (502, "text/html", "responses", b"<html>", Outcome("error")),
     ],
 )
-def test_observer_for_chooses(status: int, media_type: str, path: str, body: bytes, expected: Outcome) -> None:
-    """Status, media type and path determine the observer."""
-    assert run(observer_for(status=status, media_type=media_type, path=path), [body])[0] == expected
+def test_observer_for_chooses(status: int, media_type: str, family: Family, body: bytes, expected: Outcome) -> None:
+    """Status, media type and the kind of endpoint determine the observer."""
+    assert run(observer_for(status=status, media_type=media_type, family=family), [body])[0] == expected
