@@ -57,6 +57,7 @@ class TimedBody:
         self._body = body
         self._deadlines = deadlines
         self._conn = conn
+        self._until = math.inf
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._body, name)
@@ -64,9 +65,13 @@ class TimedBody:
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.readline, b"")
 
+    def arrive_within(self, seconds: float) -> None:
+        """Require that all reads from now on end within this time, however little each of them takes."""
+        self._until = time.monotonic() + seconds
+
     def read(self, size: int | None = None) -> bytes:
         """Read up to ``size`` bytes within the deadline."""
-        self._deadlines[self._conn] = time.monotonic() + BLOCK_SECONDS
+        self._deadlines[self._conn] = min(time.monotonic() + BLOCK_SECONDS, self._until)
         try:
             return bytes(self._body.read(size))
         finally:
@@ -74,7 +79,7 @@ class TimedBody:
 
     def readline(self, size: int | None = None) -> bytes:
         """Read a line within the deadline."""
-        self._deadlines[self._conn] = time.monotonic() + BLOCK_SECONDS
+        self._deadlines[self._conn] = min(time.monotonic() + BLOCK_SECONDS, self._until)
         try:
             return bytes(self._body.readline(size))
         finally:

@@ -5,8 +5,8 @@ and the loop relays the response. The loop runs in the worker's main thread and 
 (``loop_adapters``). It also waits for request heads and closes connections, so that an idle client occupies neither a
 thread nor the main thread.
 
-Only this module, ``loop_adapters`` and ``request_adapters`` use gunicorn's internals; ``compatibility`` checks that a
-release still has them.
+Only this module, ``arrivals``, ``loop_adapters`` and ``request_adapters`` use gunicorn's internals; ``compatibility``
+checks that a release still has them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from ocm_wsgi.accounting import pricing
 from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
 from ocm_wsgi.relay.lingering_close import LingeringClose, reset
 from ocm_wsgi.relay.loop import Loop
-from ocm_wsgi.relay.request_arrival import HEAD_SECONDS, RequestArrival
+from ocm_wsgi.relay.request_arrival import HEAD_SECONDS
 from ocm_wsgi.relay.stream import CLIENT_LEFT, Stream, Timeouts
 from ocm_wsgi.relay.tunnel import Tunnel
 from ocm_wsgi.server import process_limits
+from ocm_wsgi.server.arrivals import Arrivals, has_unread
 from ocm_wsgi.server.loop_adapters import MethodQueue, Poller
 from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, Head, TimedBody
 from ocm_wsgi.server.thread_pool import ThreadPool
@@ -69,7 +70,14 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.loop = Loop()
         self.method_queue = MethodQueue(self.loop)
         self.deadlines: dict[Any, float] = {}
-        self._arrivals: set[RequestArrival] = set()
+        self._arrivals = Arrivals(
+            self.loop,
+            self.cfg,
+            submit=lambda work: self.tpool.submit(work),
+            on_arrived=self._arrived,
+            on_refused=self._close_gracefully,
+            on_disconnect=self._close_immediately,
+        )
         self._streams: set[Stream] = set()
         self._tunnels: set[Tunnel] = set()
         self._admission_pool = ThreadPool(ADMISSION_THREADS, "ocm-admission")
@@ -146,8 +154,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
     def _check_stopping(self, now: float) -> None:
         if self._stopping_since is None:
             self._stopping_since = now
-        for arrival in self._arrivals:
-            arrival.wait_at_most_until(self._stopping_since + LAST_REQUEST_SECONDS)
+        self._arrivals.wait_at_most_until(self._stopping_since + LAST_REQUEST_SECONDS)
         for tunnel in list(self._tunnels):
             tunnel.close_when_idle()
         grace = self.cfg.graceful_timeout
@@ -166,26 +173,10 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
     def enqueue_req(self, conn: Any) -> None:
         """Wait for a request before occupying a thread with it; called in the main thread when one may arrive."""
-        is_opaque = bool(self.cfg.is_ssl)
-        received = conn.parser.unreader.take_buffered() if conn.parser and not is_opaque else b""
+        self._arrivals.expect(conn)
 
-        def on_arrived(received: bytes) -> None:
-            self._arrivals.discard(arrival)
-            conn.data_ready = True
-            if received:
-                conn.init()
-                conn.parser.unreader.unread(received)
-            self.tpool.submit(partial(self._serve, conn))
-
-        def on_disconnect() -> None:
-            self._arrivals.discard(arrival)
-            self._close_immediately(conn)
-
-        arrival = RequestArrival(
-            self.loop, conn.sock, received, is_opaque=is_opaque, on_arrived=on_arrived, on_disconnect=on_disconnect
-        )
-        self._arrivals.add(arrival)
-        arrival.start()
+    def _arrived(self, conn: Any) -> None:
+        self.tpool.submit(partial(self._serve, conn))
 
     def get_thread_pool(self) -> ThreadPool:
         """Return the pool of request threads; called once, in the new process."""
@@ -303,7 +294,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self._tunnels.add(result)
             self._start(result)
         elif result:
-            self.finish_request(conn, _KEEP_ALIVE)
+            self._keep_alive(conn)
         else:
             self._close_gracefully(conn)
 
@@ -314,12 +305,19 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
     def _stream_ended(self, conn: Any, response: Any, *, is_complete: bool, keeps_alive: bool) -> None:
         if is_complete and keeps_alive:
-            self.finish_request(conn, _KEEP_ALIVE)
+            self._keep_alive(conn)
         elif is_complete or _is_framed(response):
             self._close_gracefully(conn)
         else:
             reset(conn.sock)
             self._forget_connection()
+
+    def _keep_alive(self, conn: Any) -> None:
+        """Expect the next request on a connection, which may already have arrived with the previous one."""
+        if has_unread(conn.sock):
+            self.enqueue_req(conn)
+        else:
+            self.finish_request(conn, _KEEP_ALIVE)
 
     def _close_gracefully(self, conn: Any) -> None:
         """Close without blocking: gunicorn's own close can take two seconds, during which the loop would stall."""

@@ -53,6 +53,13 @@ class Body:
         self._content.close()
 
 
+def limit_arrival(stream: Input, seconds: float) -> None:
+    """Require that what is read from a request's input arrives within this time, if the server can enforce it."""
+    arrive_within = getattr(stream, "arrive_within", None)
+    if arrive_within is not None:
+        arrive_within(seconds)
+
+
 def read_body(stream: Input, *, announced: int | None, limit: int) -> Body:
     """Read a request body to its end.
 

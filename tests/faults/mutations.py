@@ -37,6 +37,7 @@ class Mutation:
 
 NGINX = "deploy/nginx.conf"
 GUNICORN = "gunicorn.conf.py"
+ARRIVALS = "ocm_wsgi/server/arrivals.py"
 ACCOUNTING = "ocm_wsgi/accounting/turn_accounting.py"
 ADMISSION = "ocm_wsgi/admission/admission.py"
 CONNECTIONS = "ocm_wsgi/upstream/connections.py"
@@ -397,8 +398,8 @@ CLIENTS = (
     Mutation(
         "test_pipelined_requests[direct]",
         Edit(
-            WORKER,
-            'received = conn.parser.unreader.take_buffered() if conn.parser and not is_opaque else b""',
+            ARRIVALS,
+            'received = conn.parser.unreader.take_buffered() if conn.parser else b""',
             'received = b""',
         ),
     ),
@@ -413,17 +414,17 @@ CLIENTS = (
     Mutation(
         "test_half_requests[half-a-head-direct]",
         Edit(
-            WORKER,
-            "        self._arrivals.add(arrival)\n        arrival.start()",
-            "        self._arrivals.add(arrival)\n        on_arrived(received)",
+            ARRIVALS,
+            "        self._waiting.add(arrival)\n        arrival.start()",
+            "        self._waiting.add(arrival)\n        on_arrived(received)",
         ),
     ),
     Mutation(
         "test_half_requests[nothing-direct]",
         Edit(
-            WORKER,
-            "        self._arrivals.add(arrival)\n        arrival.start()",
-            "        self._arrivals.add(arrival)\n        on_arrived(received)",
+            ARRIVALS,
+            "        self._waiting.add(arrival)\n        arrival.start()",
+            "        self._waiting.add(arrival)\n        on_arrived(received)",
         ),
     ),
     Mutation(
@@ -455,6 +456,7 @@ CLIENTS = (
     Mutation(
         "test_endless_header[one-of-256-KiB-direct]",
         Edit(GUNICORN, "limit_request_field_size = 65536", "limit_request_field_size = 2**20"),
+        (Edit("ocm_wsgi/relay/request_arrival.py", "MAX_HEAD_BYTES = 128 * 1024", "MAX_HEAD_BYTES = 2**20"),),
     ),
     Mutation(
         "test_endless_header[five-thousand-direct]",

@@ -8,6 +8,11 @@ from __future__ import annotations
 from tests.faults.mutations import Edit, Mutation
 from tests.faults.websocket_mutations import WEBSOCKET_MUTATIONS
 
+ARRIVALS = "ocm_wsgi/server/arrivals.py"
+BLUEPRINT = "ocm_wsgi/views/dashboard/blueprint.py"
+FORM_ARRIVAL = "ocm_wsgi/protocol/http/form_arrival.py"
+REQUEST_ARRIVAL = "ocm_wsgi/relay/request_arrival.py"
+TLS_HANDSHAKE = "ocm_wsgi/server/tls_handshake.py"
 REQUEST_ADAPTERS = "ocm_wsgi/server/request_adapters.py"
 
 OPEN_MODE = "ocm_wsgi/views/open_mode.py"
@@ -22,6 +27,36 @@ STRANGERS = (
             ),
             ("without-cors", "require_own_origin(fields, allow_origins=config.allow_origins)"),
         )
+    ),
+    *(
+        Mutation(
+            f"views/dashboard/test_forms.py::test_form_that_no_browser_sends[{form}]",
+            Edit(BLUEPRINT, "read_form().get(", "request.form.get("),
+        )
+        for form in ("announces-a-disk-full", "too-many-fields", "multipart", "expects-100-continue", "chunked")
+    ),
+    Mutation(
+        "views/dashboard/test_forms.py::test_half_forms_delay_no_others[half]",
+        Edit(FORM_ARRIVAL, "    return length if length <= MAX_FORM_BYTES else 0", "    return 0"),
+    ),
+    Mutation(
+        "relay/test_deadlines.py::test_request_that_does_not_arrive",
+        Edit(REQUEST_ARRIVAL, "self._until = min(self._until, self._loop.now + FORM_SECONDS)", "pass"),
+    ),
+    Mutation(
+        "relay/test_deadlines.py::test_endless_head",
+        Edit(REQUEST_ARRIVAL, "            self._on_too_large()\n", '            self._on_arrived(b"")\n'),
+    ),
+    *(
+        Mutation(
+            f"relay/test_live.py::test_unfinished_handshakes_delay_no_others[{sent}]",
+            Edit(TLS_HANDSHAKE, "self._connection.do_handshake()", "self._connection.do_handshake(block=True)"),
+        )
+        for sent in ("half-a-hello", "dribbled-hello", "hello")
+    ),
+    Mutation(
+        "relay/test_live.py::test_unfinished_handshakes_delay_no_others[half-a-head]",
+        Edit(ARRIVALS, '            self._await_request(conn, b"")', "            self._arrived(conn)"),
     ),
     Mutation(
         "relay/test_live.py::test_no_field_makes_a_stream_occupy_a_thread",

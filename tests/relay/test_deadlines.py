@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 from gunicorn.workers import gthread
 
+from ocm_wsgi.protocol.http.form_arrival import FORM_SECONDS
 from ocm_wsgi.relay.lingering_close import LINGER_SECONDS, LingeringClose
 from ocm_wsgi.relay.loop import Loop
-from ocm_wsgi.relay.request_arrival import HEAD_SECONDS, RequestArrival
+from ocm_wsgi.relay.request_arrival import HEAD_SECONDS, MAX_HEAD_BYTES, RequestArrival
 from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Stream, Timeouts
 from ocm_wsgi.server import compatibility, hooks
 
@@ -166,34 +167,89 @@ def test_a_client_that_leaves(resources: ExitStack) -> None:
     assert harness.upstream.recv(1) == b""
 
 
-@pytest.mark.parametrize(
-    ("sent", "arrived"),
-    [
-        ([b"GET / HTTP/1.1\r\n\r\n"], True),
-        ([b"GET / HTTP/1.1\r\n", b"\r", b"\nbody"], True),
-        ([b"GET / HTTP/1.1\r\n", b"\n"], False),
-        ([b"x" * 16384] * 5, True),
-    ],
-)
-def test_incoming_request(resources: ExitStack, sent: list[bytes], arrived: bool) -> None:
-    """It is dispatched when its head is complete or too large to buffer; otherwise it is dropped at its deadline."""
+FORM = b"POST /ocm/sign-in HTTP/1.1\r\nContent-Length: 6\r\n\r\n"
+
+
+@dataclass
+class Arrival:
+    """A request that arrives on a socket pair, and what has become of it."""
+
+    loop: Loop
+    far: socket.socket
+    arrival: RequestArrival
+    outcomes: list[bytes]
+
+    def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.far.sendall(piece)
+            self.loop.run(0.01)
+
+
+@pytest.fixture
+def arrival(resources: ExitStack) -> Arrival:
+    """A request of which nothing has arrived yet."""
     loop = Loop()
     resources.callback(loop.close)
     near, far = map(resources.enter_context, socket.socketpair())
-    received: list[bytes] = []
-    arrival = RequestArrival(
-        loop, near, b"", is_opaque=False, on_arrived=received.append, on_disconnect=lambda: received.append(b"gone")
+    outcomes: list[bytes] = []
+    waiting = RequestArrival(
+        loop,
+        near,
+        b"",
+        on_arrived=outcomes.append,
+        on_too_large=lambda: outcomes.append(b"too large"),
+        on_disconnect=lambda: outcomes.append(b"gone"),
     )
-    arrival.start()
-    for piece in sent:
-        far.sendall(piece)
-        loop.run(0.01)
-    assert received == ([b"".join(sent)] if arrived else [])
-    if not arrived:
-        arrival.check(loop.now + HEAD_SECONDS - 1)
-        assert received == []
-        arrival.check(loop.now + HEAD_SECONDS + 1)
-        assert received == [b"gone"]
+    waiting.start()
+    return Arrival(loop, far, waiting, outcomes)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"GET / HTTP/1.1\r\n\r\n"],
+        [b"GET / HTTP/1.1\r\n", b"\r", b"\nbody"],
+        [b"GET / HTTP/1.1\r\nX: " + b"x" * (MAX_HEAD_BYTES - 30), b"\r\n\r\n"],
+        [b"POST /v1/responses HTTP/1.1\r\nContent-Length: 6\r\n\r\n"],
+        [FORM, b"name", b"=x"],
+        [FORM + b"name=x", b""],
+        [FORM.replace(b"6", b"65537")],
+        [FORM.replace(b"Content-Length: 6", b"Transfer-Encoding: chunked")],
+        [FORM.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")],
+    ],
+)
+def test_incoming_request(arrival: Arrival, pieces: list[bytes]) -> None:
+    """It is dispatched when its head is complete; a form, also when its body is, unless it would not be read."""
+    arrival.send(*pieces[:-1])
+    assert arrival.outcomes == [] or not pieces[-1]
+    arrival.send(pieces[-1])
+    assert arrival.outcomes == [b"".join(pieces)]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "seconds"),
+    [
+        ([], HEAD_SECONDS),
+        ([b"GET / HTTP/1.1\r\n", b"\n"], HEAD_SECONDS),
+        ([b"POST /ocm/sign-in HTTP/1.1\r\n"], HEAD_SECONDS),
+        ([FORM, b"name="], FORM_SECONDS),
+    ],
+)
+def test_request_that_does_not_arrive(arrival: Arrival, pieces: list[bytes], seconds: float) -> None:
+    """It is dropped at its deadline, which is near once only a form is missing."""
+    arrival.send(*pieces)
+    arrival.arrival.check(arrival.loop.now + seconds - 1)
+    assert arrival.outcomes == []
+    arrival.arrival.check(arrival.loop.now + seconds + 1)
+    assert arrival.outcomes == [b"gone"]
+
+
+def test_endless_head(arrival: Arrival) -> None:
+    """A head that is too large is refused, without a thread."""
+    arrival.far.setblocking(False)
+    while not arrival.outcomes:
+        arrival.send(bytes(16384))
+    assert arrival.outcomes == [b"too large"]
 
 
 def test_a_connection_that_the_client_does_not_close(resources: ExitStack) -> None:

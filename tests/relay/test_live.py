@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -22,7 +23,7 @@ import trustme
 from ocm_wsgi.simulator import Gate, Plan, Simulator
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
-from tests.api_requests import BODY, LENGTH, connected, head, post, read_response, receive_until
+from tests.api_requests import BODY, LENGTH, TURN, connected, head, post, read_response, receive_until
 from tests.conftest import ALICE, RunningService, ServiceFactory, start_service
 from tests.faults.stack import GONE_SECONDS
 
@@ -218,7 +219,8 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSe
             "tls": {"enabled": True, "certificate_path": path, "key_path": path},
             "certificate": {"certificate_path": [str(folder / "roots.pem")]},
         }
-        with start_service(simulator, folder / "service", workers=1, **options) as running:
+        threads = ("--threads", "2")
+        with start_service(simulator, folder / "service", workers=1, arguments=threads, **options) as running:
             yield running, client
 
 
@@ -285,14 +287,57 @@ def test_disconnect_is_noticed_within_a_second(service: ServiceFactory) -> None:
     assert waits[-1] < 1
 
 
-def test_unfinished_handshakes_delay_no_others(secure: tuple[RunningService, ssl.SSLContext]) -> None:
-    """Clients that connect and never start the handshake occupy no thread."""
+def hello(context: ssl.SSLContext) -> bytes:
+    """Return the first message of a TLS handshake."""
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
+@pytest.mark.parametrize("sent", ["nothing", "half-a-hello", "dribbled-hello", "hello", "half-a-head", "half-a-form"])
+def test_unfinished_handshakes_delay_no_others(secure: tuple[RunningService, ssl.SSLContext], sent: str) -> None:
+    """Clients that stop at any point of a handshake, or after it, occupy no thread, of which there are two."""
+    context = secure[1]
     with ExitStack() as connections:
-        for _ in range(150):
-            connections.enter_context(connected(secure[0]))
-        with connected_over_tls(secure) as connection:
-            connection.sendall(REQUEST)
-            assert read_response(connection)[0] == 200
+        for _ in range(50):
+            if sent.endswith(("head", "form")):
+                secured = connections.enter_context(connected_over_tls(secure))
+                secured.sendall(b"POST /ocm/sign-in HTTP/1.1\r\nContent-Length: 9\r\n")
+                secured.sendall(b"\r\nhalf" if sent == "half-a-form" else b"X-Half")
+                continue
+            plain = connections.enter_context(connected(secure[0]))
+            message = hello(context)
+            pieces = {
+                "nothing": [],
+                "half-a-hello": [message[:100]],
+                "dribbled-hello": [message[at : at + 1] for at in range(20)],
+                "hello": [message],
+            }
+            for piece in pieces[sent]:
+                plain.sendall(piece)
+        for _ in range(3):
+            with connected_over_tls(secure) as connection:
+                connection.sendall(REQUEST)
+                assert read_response(connection)[0] == 200
+
+
+@pytest.mark.parametrize("text", ["hi", "x" * 30_000])
+def test_requests_in_one_tls_record_are_answered(secure: tuple[RunningService, ssl.SSLContext], text: str) -> None:
+    """A request that arrived in the same TLS record as the end of another is answered; no poll would report it."""
+    body = json.dumps({**TURN, "input": text}).encode()
+    request = head(**{"Content-Length": len(body)}) + body
+    # gunicorn reads 8 KiB of a record at once. What is left of it stays in the TLS layer.
+    first, rest = request[:-8192], request[-8192:]
+    with connected_over_tls(secure) as connection:
+        connection.sendall(first)
+        connection.sendall(rest + REQUEST)
+        received = b""
+        while received.count(LAST_CHUNK) < 2:
+            piece = connection.recv(65536)
+            assert piece
+            received += piece
+    assert received.count(b"HTTP/1.1 200 OK") == 2
 
 
 def test_turns_are_recorded_before_clients_see_their_end(service: ServiceFactory) -> None:

@@ -2,4 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["bearer", "browsers", "content_coding", "cors", "fields", "forms", "framing", "response_head", "targets"]
+__all__ = [
+    "bearer",
+    "browsers",
+    "content_coding",
+    "cors",
+    "fields",
+    "form_arrival",
+    "forms",
+    "framing",
+    "response_head",
+    "targets",
+]

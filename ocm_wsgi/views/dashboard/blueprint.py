@@ -18,6 +18,7 @@ from ocm_wsgi.users.accounts import Accounts
 from ocm_wsgi.users.sessions import LIFETIME_SECONDS, Sessions, SignIns
 from ocm_wsgi.users.user import ANYONE, User
 from ocm_wsgi.views.dashboard import texts
+from ocm_wsgi.views.dashboard.forms import read_form
 
 #: The cookies of a signed-in browser and of one that is not. There are two, because a browser that follows a link from
 #: another site sends neither, and the cookie it gets then must not replace that of its session.
@@ -160,7 +161,7 @@ def _identify() -> BaseResponse | None:
         if not dashboard.sessions.is_ours(visit):
             visit = g.new_visit = dashboard.sessions.visit()
         g.cookie = visit
-    if request.method == "POST" and not dashboard.sessions.is_form_token(g.cookie, request.form.get("form_token", "")):
+    if request.method == "POST" and not dashboard.sessions.is_form_token(g.cookie, read_form().get("form_token", "")):
         raise BadRequest("This form has expired. Reload the page and try again.")
     if g.viewer is None and request.endpoint not in _PUBLIC_ENDPOINTS:
         return redirect_to("sign-in")
