@@ -210,6 +210,23 @@ def test_every_problem_in_the_configuration(owner: Any) -> None:
     assert "listen_port" in report.findings[0]["remedy"] + report.findings[1]["remedy"]
 
 
+def test_what_the_configuration_opens(owner: Any) -> None:
+    """Additional endpoints and allowed origins are listed, with who may use them and whether they are counted."""
+    endpoints = [
+        {"method": "GET", "path": "/v1/alpha/notes/{note}", "users": "all"},
+        {"method": "POST", "path": "/v1/fine_tuning/alpha/graders/run"},
+    ]
+    owner.configure({"extra_endpoints": endpoints, "allow_origins": ["https://app.example.org"]})
+    report = owner.check("--only-configuration")
+    texts = [each["text"] for each in report.findings if each["code"] in ("extra_endpoint", "origins")]
+    assert texts == [
+        "GET /v1/alpha/notes/{note} is relayed for all users, not counted.",
+        "POST /v1/fine_tuning/alpha/graders/run is relayed for admins only, counted as a turn.",
+        "Web pages of these origins may use the API: https://app.example.org.",
+    ]
+    assert report.status == 0
+
+
 def test_configuration_alone(owner: Any, simulator: Any) -> None:
     """With --only-configuration nothing else is checked, and a problem sets the exit code."""
     owner.credential_path.unlink()

@@ -177,6 +177,10 @@ ENDPOINTS = (
         Edit(FIELDS, '        "openai-organization",\n', ""),
     ),
     Mutation(
+        "protocol/http/test_fields.py::test_request_field_is_dropped[X-HTTP-Method-Override]",
+        Edit(FIELDS, "CLIENT_ADDRESS_FIELDS | OVERRIDE_FIELDS |", "CLIENT_ADDRESS_FIELDS |"),
+    ),
+    Mutation(
         "protocol/websocket/test_handshake.py::test_upgrade_request_fields_drop_subprotocols_that_name_an_account",
         Edit(
             "ocm_wsgi/protocol/websocket/handshake.py",

@@ -106,6 +106,7 @@ class EndpointTable:
 
         :param path: of a request, or of an endpoint.
         """
+        path = "/".join("0" if is_parameter(segment) else segment for segment in path.split("/"))
         methods = self._fixed.get(path) or self._methods(path)
         return methods is not None and (method is None or method in methods)
 
@@ -127,9 +128,7 @@ class EndpointTable:
         return methods
 
     def _is_name(self, segment: str) -> bool:
-        if is_parameter(segment):
-            return True
-        name = unquote(segment)
+        name = unquote(segment) if "%" in segment else segment
         return _NAME.fullmatch(name) is not None and name.lower() not in self._words
 
     def _not_found(self, method: str, path: str) -> OcmError:

@@ -52,10 +52,28 @@ CLIENT_ADDRESS_FIELDS = frozenset(
     }
 )
 CLIENT_ADDRESS_PREFIXES = ("cf-", "x-forwarded-")
+#: Would make some servers act on another method or path than those that were checked.
+OVERRIDE_FIELDS = frozenset(
+    {
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-method",
+        "x-original-uri",
+        "x-original-url",
+        "x-rewrite-url",
+    }
+)
+#: Name the web page that sends the request. Which pages may is decided here.
+WEB_PAGE_FIELDS = frozenset({"origin", "referer"})
+WEB_PAGE_PREFIXES = ("access-control-", "sec-fetch-")
 #: Set by us for the upstream connection, or handled here.
 OWN_FIELDS = frozenset({"content-length", "cookie", "cookie2", "expect", "host"})
 
-_NOT_TO_UPSTREAM = HOP_BY_HOP_FIELDS | ACCOUNT_FIELDS | CLIENT_ADDRESS_FIELDS | OWN_FIELDS
+_NOT_TO_UPSTREAM = (
+    HOP_BY_HOP_FIELDS | ACCOUNT_FIELDS | CLIENT_ADDRESS_FIELDS | OVERRIDE_FIELDS | WEB_PAGE_FIELDS | OWN_FIELDS
+)
+_PREFIXES_NOT_TO_UPSTREAM = CLIENT_ADDRESS_PREFIXES + WEB_PAGE_PREFIXES
 _NOT_TO_CLIENT = HOP_BY_HOP_FIELDS | {"set-cookie", "set-cookie2"}
 # nginx acts on X-Accel-Redirect, which would cause an internal redirect in the owner's server. Which web pages may read
 # a response is the owner's to decide.
@@ -99,7 +117,7 @@ def forwardable_request_fields(client_fields: Iterable[tuple[str, str]]) -> Fiel
         # A server that turns names into variables reads an underscore as a hyphen.
         if (hyphened := name.replace("_", "-")) not in _NOT_TO_UPSTREAM
         and name not in options
-        and not hyphened.startswith(CLIENT_ADDRESS_PREFIXES)
+        and not hyphened.startswith(_PREFIXES_NOT_TO_UPSTREAM)
     ]
 
 

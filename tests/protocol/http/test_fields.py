@@ -22,10 +22,11 @@ from ocm_wsgi.protocol.http.fields import (
     Upgrade Authorization ChatGPT-Account-Id chatgpt_account_id OpenAI-Organization OpenAI-Project openai_project
     transfer_encoding X_Forwarded_For X-OpenAI-Fedramp x-openai-account-routing-override Cookie Cookie2 Expect
     Host Content-Length Forwarded Via X-Real-IP X-Forwarded-For X-Forwarded-Proto X-Forwarded-Anything True-Client-IP
-    CF-Connecting-IP CF-Ray CDN-Loop X-Client-IP""".split(),
+    X-HTTP-Method-Override X-Original-URL X-Rewrite-URL x_http_method_override Origin Referer Sec-Fetch-Site
+    Access-Control-Request-Method CF-Connecting-IP CF-Ray CDN-Loop X-Client-IP""".split(),
 )
 def test_request_field_is_dropped(name: str) -> None:
-    """Fields bound to one hop, one account or one address do not go upstream, in any case."""
+    """Fields of one hop, account, address or web page, or that change the request, do not go upstream, in any case."""
     for spelling in (name, name.upper(), name.lower()):
         assert forwardable_request_fields([(spelling, "x"), ("Accept", "y")]) == [("accept", "y")]
 
