@@ -12,6 +12,7 @@ The tree, grouped by what can be done about the error::
     │   ├── ModelNotAllowed
     │   ├── ReferenceNotFound       the body refers to an object that is not the user's
     │   │   └── PreviousResponseNotFound
+    │   ├── BodyUnreadable
     │   ├── ListRefused
     │   ├── MessageRejected
     │   └── UserRejected
@@ -165,6 +166,12 @@ class PreviousResponseNotFound(ReferenceNotFound):
     """The response that the body continues is not stored, or not for this user. Codex then sends everything again."""
 
     code = "previous_response_not_found"
+
+
+class BodyUnreadable(BadRequest):
+    """The body cannot be read, so that what it refers to is unknown."""
+
+    code = "body_unreadable"
 
 
 class ListRefused(BadRequest):

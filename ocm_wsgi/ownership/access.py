@@ -6,13 +6,27 @@ import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from ocm_wsgi.errors import ListRefused, ObjectNotFound, PreviousResponseNotFound, ReferenceNotFound, StateError
+from ocm_wsgi.errors import (
+    BodyUnreadable,
+    ListRefused,
+    ObjectNotFound,
+    PreviousResponseNotFound,
+    ReferenceNotFound,
+    StateError,
+)
 from ocm_wsgi.ownership.open_answer import Answer, OpenAnswer, PlainAnswer
 from ocm_wsgi.ownership.owners import Owner, Owners
 from ocm_wsgi.protocol.endpoints.endpoint import Endpoint, ObjectKind
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.objects.answers import FirstEvent
 from ocm_wsgi.protocol.responses.observer import observer_for
+from ocm_wsgi.protocol.responses.references import (
+    FindReferences,
+    no_references_in,
+    outer_references_in,
+    references_in,
+)
+from ocm_wsgi.protocol.responses.request import RequestFacts
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +44,21 @@ _OTHER_SENTENCE = "No such {kind} object: {id}"
 _GROWING_KINDS = frozenset({"response", "batch", "fine_tuning_job"})
 
 
+# Endpoints whose bodies refer to nothing that is stored: they are uploads, which need not be read, or mere text.
+_WITHOUT_REFERENCES = frozenset(
+    {
+        "audio/speech",
+        "audio/transcriptions",
+        "audio/translations",
+        "embeddings",
+        "files",
+        "images/variations",
+        "moderations",
+        "uploads/{upload}/parts",
+    }
+)
+
+
 @dataclass(frozen=True)
 class Access:
     """A request that may use the object that its path names, if any.
@@ -38,19 +67,26 @@ class Access:
     :ivar endpoint: of the request.
     :ivar object_id: the object that the path names, or ``None``.
     :ivar owner: the owner of that object, if it has one.
+    :ivar find_references: finds what the body refers to, as far as that must be the user's.
+    :ivar requires_body: whether the body must be read for that.
     """
 
     user: str
     endpoint: Endpoint
-    object_id: str | None = None
-    owner: Owner | None = None
+    object_id: str | None
+    owner: Owner | None
+    find_references: FindReferences
+    requires_body: bool
 
 
-def require_access(owners: Owners, user: str, endpoint: Endpoint, path: str, *, sees_all: bool) -> Access:
+def require_access(
+    owners: Owners, user: str, endpoint: Endpoint, path: str, *, sees_all: bool, is_stored: bool
+) -> Access:
     """Return the access of a request to the object that its path names.
 
     :param path: the decoded path below ``/v1/``.
     :param sees_all: whether the user may use everyone's objects.
+    :param is_stored: whether upstream stores objects, as for an API key.
     :raises ObjectNotFound: the object is not the user's, or does not exist.
     :raises ListRefused: the answer would list the objects of others.
     :raises StateError: that cannot be decided at the moment.
@@ -60,16 +96,33 @@ def require_access(owners: Owners, user: str, endpoint: Endpoint, path: str, *, 
             f"GET /v1/{endpoint.path} would list what everyone has stored, so it is for admins. Use your own IDs."
         )
     object_id = endpoint.object_id(path)
-    if object_id is None:
-        return Access(user, endpoint)
-    owner = owners.owner_of(object_id)
-    if not sees_all and (owner is None or owner.user != user):
+    owner = None if object_id is None else owners.owner_of(object_id)
+    if object_id is not None and not sees_all and (owner is None or owner.user != user):
         raise _not_found(endpoint.object_kind, object_id)
-    return Access(user, endpoint, object_id, owner)
+    return Access(
+        user,
+        endpoint,
+        object_id,
+        owner,
+        find_references=no_references_in if sees_all else references_in if is_stored else outer_references_in,
+        requires_body=is_stored and not sees_all and endpoint.path not in _WITHOUT_REFERENCES,
+    )
+
+
+def require_body(owners: Owners, access: Access, facts: RequestFacts) -> None:
+    """Require that a request's body refers to nothing that is not the user's.
+
+    :raises BodyUnreadable: it might, but could not be read.
+    :raises ReferenceNotFound: it does, or to what does not exist.
+    :raises StateError: that cannot be decided at the moment.
+    """
+    if facts.unread and access.requires_body:
+        raise BodyUnreadable(f"What the request refers to is unknown, because {facts.unread}.")
+    require_references(owners, access.user, facts.references)
 
 
 def require_references(owners: Owners, user: str, ids: Collection[str]) -> None:
-    """Require that a user owns all objects that a request body refers to.
+    """Require that a user owns all these objects.
 
     :raises ReferenceNotFound: one of them is not the user's, or does not exist.
     :raises StateError: that cannot be decided at the moment.
@@ -89,6 +142,7 @@ def claiming_answer(
     fields: Iterable[tuple[str, str]],
     turn: Answer | None,
     *,
+    facts: RequestFacts,
     turn_id: str | None = None,
 ) -> OpenAnswer | None:
     """Return an answer that records the owner of what it names before that is sent; ``None`` if it names nothing.
@@ -96,6 +150,7 @@ def claiming_answer(
     :param status: the status of the answer.
     :param fields: its fields.
     :param turn: the answer as a turn, or ``None`` if it is none.
+    :param facts: what the request asks for.
     :param turn_id: the ID of that turn.
     """
     endpoint = access.endpoint
@@ -103,7 +158,7 @@ def claiming_answer(
     if access.object_id is not None and endpoint.creates is None:
         # What belongs to an object is its owner's, even if an admin asks for it.
         owner = "" if access.owner is None else access.owner.user
-    names_objects = endpoint.creates is not None or endpoint.object_kind in _GROWING_KINDS
+    names_objects = _creates(endpoint, facts) or endpoint.object_kind in _GROWING_KINDS
     if not names_objects or not owner or not 200 <= status < 300:
         return None
     media_type, coding = value_of(fields, "content-type") or "", value_of(fields, "content-encoding") or ""
@@ -112,6 +167,13 @@ def claiming_answer(
     first_event = FirstEvent(endpoint.creates, coding) if is_stream and endpoint.creates is not None else None
     inner = turn or PlainAnswer(observer, is_stream=is_stream)
     return OpenAnswer(inner, owners, owner, endpoint.creates, first_event=first_event, turn_id=turn_id)
+
+
+def _creates(endpoint: Endpoint, facts: RequestFacts) -> bool:
+    """Return whether upstream is asked to store a new object: a completion only on request, a response unless not."""
+    if endpoint.creates == "completion":
+        return bool(facts.store or facts.unread)
+    return endpoint.creates is not None and not (endpoint.creates == "response" and facts.store is False)
 
 
 def forget_deleted(owners: Owners, access: Access, status: int) -> None:

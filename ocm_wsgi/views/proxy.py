@@ -10,7 +10,14 @@ from flask import Flask, Response, g, request
 from werkzeug.routing import PathConverter, Rule
 
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
-from ocm_wsgi.ownership.access import Access, claiming_answer, forget_deleted, require_access
+from ocm_wsgi.credentials import Credential, Mode
+from ocm_wsgi.ownership.access import (
+    Access,
+    claiming_answer,
+    forget_deleted,
+    require_access,
+    require_body,
+)
 from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET, Endpoint
 from ocm_wsgi.protocol.http.bearer import refuse_api_key_fields
 from ocm_wsgi.protocol.http.cors import is_preflight
@@ -74,12 +81,8 @@ def relay(rest: str) -> Response:
     log.user = user.name
     target = api_target(request_target(environ), host=value_of(fields, "host"))
     log.path = f"/v1/{target.path}"
-    credential = service.credentials.current()
     is_upgrade = wants_websocket(environ)
-    endpoint = service.endpoints[credential.mode].find(
-        WEBSOCKET if is_upgrade else method, target.path, is_admin=sees_all(user)
-    )
-    access = require_access(service.owners, user.name, endpoint, target.endpoint, sees_all=sees_all(user))
+    credential, access = _permitted(service, user, WEBSOCKET if is_upgrade else method, target)
     if is_upgrade:
         return open_websocket(service, credential, partial(authenticate, service, fields), target, fields, log)
     exchange = Exchange()
@@ -89,26 +92,59 @@ def relay(rest: str) -> Response:
         if watch is not None:
             undo.callback(watch.cancel)
         with body or nullcontext():
+            facts = _read_facts(access, fields, body)
             turn = None
-            if endpoint.family is not None:
-                turn = _turn_request(service, user, target, endpoint, fields, body, log)
+            if access.endpoint.is_turn:
+                turn = _turn_request(service, user, target, access.endpoint, facts, log)
                 undo.callback(turn.release)
+            require_body(service.owners, access, facts)
             upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange), credential)
         undo.pop_all()
-    return RelayedResponse(upstream, _answer(service, access, turn, upstream), watch, log)
+    return RelayedResponse(upstream, _answer(service, access, facts, turn, upstream), watch, log)
+
+
+def _permitted(service: Service, user: User, method: str, target: ApiTarget) -> tuple[Credential, Access]:
+    """Return the credential for a request, and its access to what its path names. Refuse it if that is not permitted.
+
+    :param method: as the table of endpoints has it.
+    """
+    credential, is_admin = service.credentials.current(), sees_all(user)
+    endpoint = service.endpoints[credential.mode].find(method, target.path, is_admin=is_admin)
+    access = require_access(
+        service.owners,
+        user.name,
+        endpoint,
+        target.endpoint,
+        sees_all=is_admin,
+        is_stored=credential.mode is Mode.API_KEY,
+    )
+    return credential, access
 
 
 def _answer(
-    service: Service, access: Access, turn: TurnRequest | None, upstream: UpstreamResponse
+    service: Service, access: Access, facts: RequestFacts, turn: TurnRequest | None, upstream: UpstreamResponse
 ) -> RelayedAnswer | None:
     """Return what must be recorded of an answer before its end is sent, or ``None``."""
     forget_deleted(service.owners, access, upstream.status)
     open_turn = None if turn is None else service.accounting.open(turn, upstream.status, upstream.fields)
-    turn_id = None if open_turn is None else open_turn.id
-    return (
-        claiming_answer(service.owners, access, upstream.status, upstream.fields, open_turn, turn_id=turn_id)
-        or open_turn
+    claiming = claiming_answer(
+        service.owners,
+        access,
+        upstream.status,
+        upstream.fields,
+        open_turn,
+        facts=facts,
+        turn_id=None if open_turn is None else open_turn.id,
     )
+    return claiming or open_turn
+
+
+def _read_facts(access: Access, fields: Fields, body: Body | None) -> RequestFacts:
+    """Return what a body asks for, if that matters."""
+    if body is None or not body.length or not (access.requires_body or access.endpoint.is_turn):
+        return RequestFacts()
+    encoding, media_type = value_of(fields, "content-encoding"), value_of(fields, "content-type")
+    return request_facts(body.blocks(), encoding or "", media_type or "", find_references=access.find_references)
 
 
 def _turn_request(
@@ -116,15 +152,10 @@ def _turn_request(
     user: User,
     target: ApiTarget,
     endpoint: Endpoint,
-    fields: Fields,
-    body: Body | None,
+    facts: RequestFacts,
     log: RequestLog,
 ) -> TurnRequest:
     """Admit a turn, or refuse it."""
-    facts = RequestFacts()
-    if body is not None:
-        encoding, media_type = value_of(fields, "content-encoding"), value_of(fields, "content-type")
-        facts = request_facts(body.blocks(), encoding or "", media_type or "")
     log.model = facts.model or ""
     return TurnRequest(
         user=user.name,

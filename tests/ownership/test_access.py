@@ -146,9 +146,10 @@ def test_an_encoded_id_is_the_same_object(call: Call, path: str) -> None:
 
 
 def test_nothing_is_recorded_that_is_not_stored(call: Call, platform: RunningService) -> None:
-    """A response with ``store: false``, and an answer with an error, have no owner."""
+    """A response with ``store: false``, an unstored completion and an error have no owner."""
     before = owners(platform)
     assert call(ALICE, "POST", "responses", json={**TURN, "store": False}).status_code == 200
+    assert call(ALICE, "POST", "chat/completions", json={"model": "gpt-5.5", "messages": []}).status_code == 200
     assert call(ALICE, "POST", "responses", json={**TURN, "previous_response_id": 3}).status_code == 400
     assert owners(platform) == before
 

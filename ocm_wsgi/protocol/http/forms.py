@@ -9,7 +9,7 @@ Source: RFC 7578 and RFC 2046 section 5.1.1; the URL standard's ``application/x-
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from urllib.parse import parse_qsl
 
 #: The largest form of the kind ``application/x-www-form-urlencoded`` that is read.
@@ -52,7 +52,7 @@ def parameters_of(value: str) -> tuple[str, Mapping[str, str]]:
     return kind.strip().lower(), parameters
 
 
-def urlencoded_fields(body: bytes, names: Collection[str]) -> dict[str, str]:
+def urlencoded_fields(body: bytes, names: Container[str]) -> dict[str, str]:
     """Return the values of some fields of a form.
 
     :param body: no longer than ``URLENCODED_LIMIT_BYTES``.
@@ -85,7 +85,7 @@ class MultipartReader:
     :raises FormError: the boundary is missing or invalid, or there are other parameters than it and ``charset``.
     """
 
-    def __init__(self, parameters: Mapping[str, str], names: Collection[str]) -> None:
+    def __init__(self, parameters: Mapping[str, str], names: Container[str]) -> None:
         boundary = parameters.get("boundary", "")
         if not _BOUNDARY.fullmatch(boundary) or not parameters.keys() <= {"boundary", "charset"}:
             raise FormError("The boundary is missing or malformed.")
@@ -177,7 +177,7 @@ class MultipartReader:
         return False
 
 
-def _name_of(head: str, names: Collection[str]) -> str | None:
+def _name_of(head: str, names: Container[str]) -> str | None:
     """Return the name of a part with this head if its value is wanted.
 
     :raises FormError: the head is malformed, or a wanted value is a file or encoded.
@@ -202,7 +202,7 @@ def _name_of(head: str, names: Collection[str]) -> str | None:
     return name
 
 
-def _is_wanted(name: str, names: Collection[str]) -> bool:
+def _is_wanted(name: str, names: Container[str]) -> bool:
     """:raises FormError: some parser might take the name for a wanted one, and others might not."""
     if name in names:
         return True

@@ -1,5 +1,5 @@
-"""What OpenAI stores: which objects an answer names for the first time, and which ones a request body refers to."""
+"""What OpenAI stores: the objects that an answer names."""
 
 from __future__ import annotations
 
-__all__ = ["answers", "references", "stored_object"]
+__all__ = ["answers", "stored_object"]

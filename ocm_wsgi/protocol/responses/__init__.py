@@ -8,6 +8,7 @@ __all__ = [
     "observer",
     "outcome",
     "rate_limits",
+    "references",
     "request",
     "strict_json",
     "turn",

@@ -21,6 +21,12 @@ from ocm_wsgi.protocol.http.forms import (
     urlencoded_fields,
 )
 from ocm_wsgi.protocol.responses.error_codes import label
+from ocm_wsgi.protocol.responses.references import (
+    FindReferences,
+    FormFields,
+    is_reference_field,
+    no_references_in,
+)
 from ocm_wsgi.protocol.responses.strict_json import (
     PARSED_LIMIT_BYTES,
     DocumentShortener,
@@ -31,9 +37,10 @@ from ocm_wsgi.protocol.responses.strict_json import (
 #: No request, be it a body or a message, is decoded beyond this size.
 DECODED_LIMIT_BYTES = 128 * 1024 * 1024
 
-_MEMBERS = ("model", "service_tier")
+_MEMBERS = ("model", "service_tier", "store", "background")
 #: A call of the realtime API is described by a part ``session``, in JSON.
 _FORM_FIELDS = ("model", "session")
+_WANTED_FIELDS = FormFields(_FORM_FIELDS)
 
 _NOT_JSON = "its body is not one JSON object in UTF-8 that names each of its members once"
 _NOT_A_FORM = "its body is not a form that names each of its fields once"
@@ -48,22 +55,35 @@ class RequestFacts:
     A model of ``None`` is unknown and must not pass as one that the user may use.
 
     :ivar unread: why the body could not be read, as the end of a sentence about the request; empty if it was read.
+    :ivar store: whether upstream is asked to store the response.
+    :ivar is_background: whether the response is to be made in the background.
+    :ivar references: IDs of the stored objects that the body refers to, as far as they were looked for.
     """
 
     model: str | None = None
     service_tier: str | None = None
     unread: str = field(default="", compare=False)
+    store: bool | None = None
+    is_background: bool = False
+    references: frozenset[str] = frozenset()
 
 
-def request_facts(blocks: Iterable[bytes], content_encoding: str = "", media_type: str = "") -> RequestFacts:
+def request_facts(
+    blocks: Iterable[bytes],
+    content_encoding: str = "",
+    media_type: str = "",
+    *,
+    find_references: FindReferences = no_references_in,
+) -> RequestFacts:
     """Return what the body of a request asks for.
 
     :param blocks: the body, in blocks of any size, read to the end; at most tens of KiB each keep memory use small.
     :param content_encoding: the body's ``Content-Encoding``; a body that cannot be decoded has no facts.
     :param media_type: the body's ``Content-Type``, or ``""``, which means JSON.
+    :param find_references: finds the references in JSON.
     """
     try:
-        reader = _reader_for(media_type)
+        reader = _reader_for(media_type, find_references)
         for block in _decoded(blocks, content_encoding):
             reader.feed(block)
         return reader.finish()
@@ -90,14 +110,25 @@ def top_level_members(blocks: Iterable[bytes], names: Collection[str]) -> Mappin
     try:
         for block in blocks:
             reader.feed(block)
-        return reader.members()
+        members = reader.document()
     except NotStrictJson:
         return None
+    return {name: members[name] for name in names if name in members}
 
 
-def facts_of(members: Mapping[str, Any]) -> RequestFacts:
-    """Return the facts in the members ``model`` and ``service_tier``."""
-    return RequestFacts(label(members.get("model")), label(members.get("service_tier")))
+def facts_of(members: Mapping[str, Any], references: frozenset[str] = frozenset()) -> RequestFacts:
+    """Return the facts in the members of a request.
+
+    :param references: the stored objects that it refers to.
+    """
+    store = members.get("store")
+    return RequestFacts(
+        label(members.get("model")),
+        label(members.get("service_tier")),
+        store=store if isinstance(store, bool) else None,
+        is_background=members.get("background") is True,
+        references=references,
+    )
 
 
 class _NotReadable(ValueError):
@@ -112,13 +143,13 @@ class _Reader(Protocol):
     def finish(self) -> RequestFacts: ...
 
 
-def _reader_for(media_type: str) -> _Reader:
+def _reader_for(media_type: str, find_references: FindReferences) -> _Reader:
     """:raises ValueError: see ``request_facts``; bodies of this type cannot be read."""
     kind, parameters = _parsed_media_type(media_type)
     if kind in ("", "application/json") or (kind.startswith("application/") and kind.endswith("+json")):
         if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
             raise NotStrictJson("The document is not UTF-8.")
-        return _JsonReader()
+        return _JsonReader(find_references=find_references)
     if kind == "multipart/form-data":
         return _MultipartReader(parameters)
     if kind == "application/x-www-form-urlencoded":
@@ -137,8 +168,11 @@ class _JsonReader:
     :param names: of the members that are wanted.
     """
 
-    def __init__(self, names: Collection[str] = _MEMBERS) -> None:
+    def __init__(
+        self, names: Collection[str] = _MEMBERS, *, find_references: FindReferences = no_references_in
+    ) -> None:
         self._names = names
+        self._find_references = find_references
         self._small = bytearray()
         self._shortener: DocumentShortener | None = None
 
@@ -153,8 +187,8 @@ class _JsonReader:
             self._shortener.feed(block)
             self._small.clear()
 
-    def members(self) -> Mapping[str, Any]:
-        """Return the wanted members that the document has.
+    def document(self) -> Mapping[str, Any]:
+        """Return the document.
 
         :raises NotStrictJson: see ``top_level_members``.
         """
@@ -162,15 +196,16 @@ class _JsonReader:
         # Some parsers ignore the case of keys.
         if any(key not in self._names and key.casefold() in self._names for key in members):
             raise NotStrictJson("A key is repeated in another case.")
-        return {name: members[name] for name in self._names if name in members}
+        return members
 
     def finish(self) -> RequestFacts:
-        return facts_of(self.members())
+        document = self.document()
+        return facts_of(document, self._find_references(document))
 
 
 class _MultipartReader:
     def __init__(self, parameters: Mapping[str, str]) -> None:
-        self._form = MultipartReader(parameters, _FORM_FIELDS)
+        self._form = MultipartReader(parameters, _WANTED_FIELDS)
 
     def feed(self, block: bytes) -> None:
         self._form.feed(block)
@@ -189,7 +224,7 @@ class _UrlencodedReader:
             raise FormError("The form is too large.")
 
     def finish(self) -> RequestFacts:
-        return _facts_of_form(urlencoded_fields(bytes(self._form), _FORM_FIELDS))
+        return _facts_of_form(urlencoded_fields(bytes(self._form), _WANTED_FIELDS))
 
 
 def _facts_of_form(values: Mapping[str, str]) -> RequestFacts:
@@ -203,7 +238,8 @@ def _facts_of_form(values: Mapping[str, str]) -> RequestFacts:
         if named is not None and in_session != named:
             raise FormError("The model is named twice.")
         named = in_session
-    return RequestFacts(label(named))
+    references = frozenset(value for name, value in values.items() if is_reference_field(name))
+    return RequestFacts(label(named), references=references)
 
 
 def _decoded(blocks: Iterable[bytes], content_encoding: str) -> Iterator[bytes]:

@@ -10,8 +10,9 @@ Most bodies have no member of such a name. One pass over the names tells, withou
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 # Members whose content upstream does not interpret: the user's own data, schemas of functions, and their arguments.
@@ -49,6 +50,8 @@ _OUTER = frozenset({"conversation", "file_id", "file_ids", "previous_response_id
 _TEXTS = frozenset(
     {"content", "description", "input", "instructions", "model", "name", "output", "prompt", "text", "title", "type"}
 )
+
+_BRACKETS = re.compile(r"[\[\].]+")
 
 # The prefixes of the IDs of stored objects, with the separator behind them and what follows.
 _LOOKS_LIKE_ID = re.compile(
@@ -90,14 +93,17 @@ _CONTENT_BY_TYPE = {
 
 _Members = Iterable[tuple[str, Any]]
 
+#: Finds the references in a body.
+FindReferences = Callable[[Mapping[str, Any]], frozenset[str]]
 
-def references_in(document: Any) -> frozenset[str]:
+
+def references_in(document: Mapping[str, Any]) -> frozenset[str]:
     """Return the IDs of all stored objects that a parsed body refers to.
 
     :param document: parsed JSON. An object may also be a list of pairs, in which names may repeat; all of them count.
     """
     names = _names_in(document)
-    if not any(_is_reference(name) for name in names):
+    if not any(map(_is_reference, names)):
         return frozenset()
     return frozenset(_references(document, "", with_items=True))
 
@@ -121,12 +127,34 @@ def outer_references_in(document: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(_references(document, "", with_items=False))
 
 
-def reads_as_reference(name: str) -> bool:
-    """Return whether a field of a form that has this name is an ID of a stored object."""
-    return _is_reference(name.partition("[")[0])
+def no_references_in(_document: Mapping[str, Any]) -> frozenset[str]:
+    """Return nothing: for requests that may refer to everything."""
+    return frozenset()
 
 
+class FormFields(Container[str]):
+    """The names of a form's fields that are IDs of stored objects, such as ``file_id`` and ``video[id]``, and others.
+
+    :param others: the other names.
+    """
+
+    def __init__(self, others: Container[str]) -> None:
+        self._others = others
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._others or (isinstance(name, str) and is_reference_field(name))
+
+
+def is_reference_field(name: str) -> bool:
+    """Return whether the field of a form that has this name is an ID of a stored object."""
+    *_, last = [part for part in _BRACKETS.split(name) if part] or [""]
+    return _is_reference(last)
+
+
+@functools.lru_cache(maxsize=4096)
 def _is_reference(name: str) -> bool:
+    # Some parsers ignore the case of names.
+    name = name.casefold()
     return name in _OBJECTS or (name.endswith(_ID_SUFFIXES) and name not in _NO_OBJECTS)
 
 
@@ -186,7 +214,7 @@ def _references(node: Any, name: str, *, with_items: bool) -> Iterator[str]:
 def _references_of_members(members: list[tuple[str, Any]], outer: str, *, with_items: bool) -> Iterator[str]:
     by_name = dict(members)
     for name, value in members:
-        if name == "id":
+        if name.casefold() == "id":
             is_item = outer not in _WITH_ID
             if isinstance(value, str) and value and (with_items or not is_item) and not _has_content(by_name):
                 yield value
@@ -195,7 +223,7 @@ def _references_of_members(members: list[tuple[str, Any]], outer: str, *, with_i
 
 
 def _names_object(name: str, value: str) -> bool:
-    if name == "container" and value == _AUTOMATIC:
+    if name.casefold() == "container" and value == _AUTOMATIC:
         return False
     if _is_reference(name):
         return True
