@@ -88,6 +88,7 @@ class Service:
     def start(self) -> None:
         """Recover what an earlier process left unfinished now, instead of at the first record."""
         self.ledger.start()
+        self.owners.start()
         prometheus.start_sampling(self.ledger)
         if self.usages_export is not None:
             self.usages_export.start()

@@ -69,9 +69,10 @@ class Owners:
 
     def __init__(self, database: Database, spool: Spool, clock: Callable[[], float] = time.time) -> None:
         self._database = database
+        self._spool = spool
         self._clock = clock
         self._recorders = PerProcess(
-            lambda: Recorder(self._store, spool, chore=self._delete_old, chore_seconds=RETENTION_SECONDS),
+            lambda: Recorder(self._store, spool, chore=self.delete_old, chore_seconds=RETENTION_SECONDS),
             on_inherited=Recorder.abandon,
         )
 
@@ -130,6 +131,11 @@ class Owners:
         except Empty:
             return "memory"
 
+    def start(self) -> None:
+        """Write claims that dead processes have left in the spool to the database now, instead of at the next claim."""
+        if any(self._spool.path.glob("*")):
+            self._recorders.get().expect_chore(0.0)
+
     def forget(self, object_id: str) -> None:
         """Remove the row of an object that upstream has deleted.
 
@@ -137,6 +143,17 @@ class Owners:
         """
         with self._database.write() as connection:
             connection.execute(db.stored_object.delete().where(db.stored_object.c.id == object_id))
+
+    def delete_old(self) -> bool:
+        """Delete some of the rows that are too old. Return whether there may be more."""
+        table = db.stored_object.c
+        old = (
+            sa.select(table.id)
+            .where(table.kind.in_(EXPIRING_KINDS), table.created_at < self._clock() - RETENTION_DAYS * DAY_SECONDS)
+            .limit(RETENTION_CHUNK)
+        )
+        with self._database.write() as connection:
+            return connection.execute(db.stored_object.delete().where(table.id.in_(old))).rowcount == RETENTION_CHUNK
 
     def close(self) -> None:
         """Write all pending claims and end the threads. A later claim starts new ones."""
@@ -149,16 +166,6 @@ class Owners:
             insert = _insert(cursor.dialect.name)
             for row in itertools.chain.from_iterable(map(_rows, records)):
                 cursor.run(insert, row)
-
-    def _delete_old(self) -> bool:
-        table = db.stored_object.c
-        old = (
-            sa.select(table.id)
-            .where(table.kind.in_(EXPIRING_KINDS), table.created_at < self._clock() - RETENTION_DAYS * DAY_SECONDS)
-            .limit(RETENTION_CHUNK)
-        )
-        with self._database.write() as connection:
-            return connection.execute(db.stored_object.delete().where(table.id.in_(old))).rowcount == RETENTION_CHUNK
 
 
 def _rows(record: Mapping[str, Any]) -> Iterator[Record]:

@@ -6,6 +6,7 @@ Tests are named as in that page: ``file::test``, relative to ``tests/``. Each on
 from __future__ import annotations
 
 from tests.faults.mutations import Edit, Mutation
+from tests.faults.ownership_mutations import OWNERSHIP_MUTATIONS
 from tests.faults.websocket_mutations import WEBSOCKET_MUTATIONS
 
 ARRIVALS = "ocm_wsgi/server/arrivals.py"
@@ -166,7 +167,7 @@ ENDPOINTS = (
     ),
     Mutation(
         "views/test_endpoints.py::test_the_platform_without_what_makes_keys",
-        Edit("ocm_wsgi/views/proxy.py", "is_admin=sees_all(user)", "is_admin=True"),
+        Edit("ocm_wsgi/views/proxy.py", "target.path, is_admin=is_admin", "target.path, is_admin=True"),
     ),
     Mutation(
         "protocol/http/test_targets.py::test_api_target_refuses_ambiguous_targets[/v1/..%23]",
@@ -210,6 +211,7 @@ SECURITY_MUTATIONS = (
     *ENDPOINTS,
     *STRANGERS,
     *WEBSOCKET_MUTATIONS,
+    *OWNERSHIP_MUTATIONS,
     *MODELS,
     *STATE,
     *CAUTIONS,
