@@ -106,8 +106,6 @@ REASONS = {
     ("gpt-5-codex-mini", "default"): "not in the data, so shown as unpriced; `prices` can set it",
     ("gpt-5-codex-mini", "priority"): "not in the data, so shown as unpriced; `prices` can set it",
     ("chatgpt-4o-latest", "default"): "the data lists it separately from gpt-4o, without a cached price",
-    ("gpt-audio", "default"): "audio has another rate, which recorded usage does not distinguish: unpriced",
-    ("gpt-audio-mini", "default"): "audio has another rate, which recorded usage does not distinguish: unpriced",
     ("gpt-5.4", "flex"): "the data has cached input at the listed 0.13; sing-box has exactly half",
     ("gpt-5.4", "priority"): "the data has one priority price for any length; sing-box doubles it",
 }
@@ -128,7 +126,10 @@ per model. This page describes genai-prices {version} as of {date}. It is genera
 - A service tier missing from the data is priced at the model's standard rate. Both `priority` and `fast` have their
   own rates. No rate is derived by rules of this service.
 - An override applies to all tiers and lengths, and counts cache writes as input.
-- Searches are billed per call. Usage does not include them, so costs here do not either, nor do sing-box's.
+- Tokens of images and audio, hours of audio, characters and searches have rates of their own. A turn that used
+  something for which its model has no rate is unpriced as a whole. Images that a text model reads cost what text costs.
+- What hosted tools used beside the model is added: searches at the model's rate for searches, and images at the rates
+  of the dearest image model, because OpenAI does not say which one was used. sing-box counts neither.
 - Costs are summed exactly, in millionths of a dollar. sing-box rounds each subtotal to cents before adding them up.
 
 All figures are USD per million tokens: input / cached input / output.

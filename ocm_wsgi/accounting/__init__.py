@@ -9,6 +9,7 @@ __all__ = [
     "queries",
     "recorder",
     "spool",
+    "tariffs",
     "turn_accounting",
     "usages_export",
     "window_history",

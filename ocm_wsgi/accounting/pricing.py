@@ -1,34 +1,29 @@
-"""Prices turns at OpenAI's published prices. Pure; no I/O, and no network: the data is part of ``genai-prices``.
+"""Prices turns at OpenAI's published prices. Pure; no I/O.
 
-A model that the data does not contain has no price; it is never priced as another model. Prices are not guessed either:
-if the data has none for a service tier, the model's standard price applies, and ``Priced.service_tier`` says so.
+Prices are not guessed: a turn that used something for which its model has no price is unpriced. If the data has none
+for a service tier, the model's standard price applies, and ``Priced.service_tier`` says so.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
-from functools import lru_cache
 from typing import Protocol
 
-from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import ModelInfo, TieredPrices
-
+from ocm_wsgi.accounting.tariffs import Tariff, dearest_image_tariff, dearest_rate, tariff_for, without_date
+from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.responses.turn import Usage
 
-# Names of the tier with the standard price. ``scale`` is paid in advance and has no price of its own.
-_STANDARD_TIERS = frozenset({"", "auto", "default", "standard", "scale"})
-_PER_TOKEN = frozenset({"input_mtok", "cache_read_mtok", "cache_write_mtok", "output_mtok"})
-# Searches are priced per call, and usage does not count them, so no cost includes them.
-_PER_CALL = frozenset({"web_searches_kcount", "storage_searches_kcount"})
-_SNAPSHOT_DATE = re.compile(r"-20\d\d-\d\d-\d\d$")
+_MS_PER_HOUR = 3_600_000
+_MICRO = 1_000_000
+# Prices per thousand pieces, in micro-dollars for a piece.
+_MICRO_PER_KCOUNT = 1_000
 
 
 class Override(Protocol):
-    """A model's price as set by the owner: USD per million tokens, regardless of tier and length."""
+    """A model's price as set by the owner: USD per million tokens of any kind, regardless of tier and length."""
 
     @property
     def input(self) -> Decimal: ...
@@ -42,7 +37,7 @@ class Override(Protocol):
 
 @dataclass(frozen=True)
 class Rates:
-    """The rates of one request: USD per million tokens, which is the same as micro-dollars per token.
+    """The rates of one request for text: USD per million tokens, which is the same as micro-dollars per token.
 
     :ivar context_window: the longest input, in tokens, that these rates apply to; 0 if prices do not depend on it.
     :ivar service_tier: the tier of these rates: ``default``, unless the data has rates for the requested tier.
@@ -76,30 +71,30 @@ def price(
     service_tier: str | None,
     at: datetime,
     overrides: Mapping[str, Override] | None = None,
+    *,
+    family: Family = "responses",
+    tool_usage: Usage | None = None,
 ) -> Priced | None:
-    """Return the cost of a turn, or ``None`` for a model without a price.
+    """Return the cost of a turn, or ``None`` if it used something that has no price.
 
-    :param model: as named by upstream, else as requested. A dated snapshot that is not listed itself has the price of
-        its model.
+    :param model: as named by upstream, else as requested; empty where no model is chosen.
     :param at: when the request was made; in UTC if it has no time zone. Prices change by date.
     :param overrides: prices by model, for one snapshot or for all of them; they take precedence over the data.
+    :param family: how the endpoint reports usage, which says what it is billed by.
+    :param tool_usage: what hosted tools used beside the model.
     """
-    rates = rates_for(model, usage.input_tokens, service_tier, at, overrides)
-    if rates is None:
+    minute = at.replace(second=0, microsecond=0)
+    tariff = _tariff(model, service_tier, at, overrides)
+    if tariff is None:
+        if model or not _is_search(usage, family):
+            return None
+        tariff = Tariff({"storage_searches_kcount": dearest_rate("storage_searches_kcount", minute)})
+    cost = _cost(usage, tariff, family)
+    tools = Decimal() if tool_usage is None else _tools_cost(tool_usage, tariff, minute)
+    if cost is None or tools is None:
         return None
-    fresh = max(usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens, 0)
-    cost = (
-        fresh * rates.input
-        + usage.cached_tokens * rates.cached_input
-        + usage.cache_write_tokens * rates.cache_write
-        + usage.output_tokens * rates.output
-    )
-    return Priced(int(cost.to_integral_value(ROUND_HALF_EVEN)), rates.context_window, rates.service_tier)
-
-
-def load() -> None:
-    """Load the data now. It takes some 100 ms, which would otherwise delay the first turn and all others with it."""
-    get_snapshot()
+    micro_usd = int((cost + tools).to_integral_value(ROUND_HALF_EVEN))
+    return Priced(micro_usd, tariff.context_window(usage.input_tokens), tariff.service_tier)
 
 
 def rates_for(
@@ -109,101 +104,95 @@ def rates_for(
     at: datetime,
     overrides: Mapping[str, Override] | None = None,
 ) -> Rates | None:
-    """Return the rates of a request with ``input_tokens``, or ``None`` for a model without a price."""
-    override = _override(model, overrides) if overrides else None
-    if override is not None:
-        return Rates(override.input, override.cached_input, override.input, override.output)
-    tariff = _tariff(model, (service_tier or "").strip().lower(), at.replace(second=0, microsecond=0))
-    return None if tariff is None else tariff.rates(input_tokens)
-
-
-def _override(model: str, overrides: Mapping[str, Override]) -> Override | None:
-    return overrides.get(model) or overrides.get(_SNAPSHOT_DATE.sub("", model))
-
-
-@dataclass(frozen=True)
-class _Tariff:
-    """The data's prices for a model, tier and time, for inputs of any length.
-
-    :ivar max_input: the longest input that the model accepts, in tokens.
-    """
-
-    input: Decimal | TieredPrices
-    cached_input: Decimal | TieredPrices
-    cache_write: Decimal | TieredPrices
-    output: Decimal | TieredPrices
-    max_input: int
-    service_tier: str
-
-    def rates(self, input_tokens: int) -> Rates:
-        """Return the rates of a request with ``input_tokens``."""
-        return Rates(
-            _rate(self.input, input_tokens),
-            _rate(self.cached_input, input_tokens),
-            _rate(self.cache_write, input_tokens),
-            _rate(self.output, input_tokens),
-            _context_window(self.input, self.max_input, input_tokens),
-            self.service_tier,
-        )
-
-
-# Most turns have one of a few models and tiers.
-@lru_cache(maxsize=1024)
-def _tariff(model: str, tier: str, minute: datetime) -> _Tariff | None:
-    """Return the prices of a model of OpenAI's, or ``None`` for one without a price.
-
-    A model priced by more than text tokens counts as one: usage does not distinguish audio and images.
-
-    :param minute: the time, rounded down to the minute; prices change at whole minutes.
-    """
-    known = _find(model)
-    if known is None:
+    """Return the rates for text of a request with ``input_tokens``, or ``None`` for a model without them."""
+    tariff = _tariff(model, service_tier, at, overrides)
+    if tariff is None or not {"input_mtok", "output_mtok"} <= tariff.prices.keys():
         return None
-    if tier in _STANDARD_TIERS or not _has_tier(known, tier, minute):
-        tier = "default"
-    prices = known.get_prices(minute, {"service_tier": tier})
-    named = {name for name, value in vars(prices).items() if value is not None and name not in _PER_CALL}
-    input_price, output_price = prices.input_mtok, prices.output_mtok
-    if input_price is None or output_price is None or not named <= _PER_TOKEN:
-        return None
-    cached_price, write_price = prices.cache_read_mtok, prices.cache_write_mtok
-    return _Tariff(
-        input_price,
-        # Tokens without a price of their own cost as much as input.
-        input_price if cached_price is None else cached_price,
-        input_price if write_price is None else write_price,
-        output_price,
-        known.context_window or 0,
-        tier,
-    )
+    rates = (tariff.rate(names, input_tokens) or Decimal() for names in (_INPUT, _CACHED, _CACHE_WRITE, _OUTPUT))
+    fresh, cached, written, output = rates
+    return Rates(fresh, cached, written, output, tariff.context_window(input_tokens), tariff.service_tier)
 
 
-@lru_cache(maxsize=1024)
-def _find(model: str) -> ModelInfo | None:
-    """Return the data about a model, or ``None``. An uncached lookup takes some 50 microseconds."""
-    for name in dict.fromkeys((model, _SNAPSHOT_DATE.sub("", model))):
-        try:
-            return get_snapshot().find_provider_model(name, None, "openai", None)[1]
-        except LookupError:
-            continue
-    return None
+# The prices for each kind of token, in order of preference. Tokens without a price of their own cost as much as input.
+_INPUT = ("input_mtok",)
+_CACHED = ("cache_read_mtok", "input_mtok")
+_CACHE_WRITE = ("cache_write_mtok", "input_mtok")
+_OUTPUT = ("output_mtok",)
+# OpenAI bills images that a text model reads like its text. Audio has prices of its own or none.
+_IMAGE_INPUT = ("input_image_mtok", "input_mtok")
+_IMAGE_CACHED = ("cache_image_read_mtok", "input_image_mtok", "cache_read_mtok", "input_mtok")
+_AUDIO_INPUT = ("input_audio_mtok",)
+_AUDIO_CACHED = ("cache_audio_read_mtok", "input_audio_mtok")
+_HOURS = ("input_audio_hours", "audio_hours")
 
 
-def _has_tier(model: ModelInfo, tier: str, at: datetime) -> bool:
-    return any(
-        variant.when == {"service_tier": tier} and (variant.constraint is None or variant.constraint.active(at))
-        for variant in model.price_variants or ()
-    )
+def _tariff(
+    model: str, service_tier: str | None, at: datetime, overrides: Mapping[str, Override] | None
+) -> Tariff | None:
+    override = (overrides.get(model) or overrides.get(without_date(model))) if overrides else None
+    if override is None:
+        return tariff_for(model, service_tier, at)
+    prices = {
+        "input_mtok": override.input,
+        "cache_read_mtok": override.cached_input,
+        "output_mtok": override.output,
+        "input_audio_mtok": override.input,
+        "cache_audio_read_mtok": override.cached_input,
+        "output_image_mtok": override.output,
+        "output_audio_mtok": override.output,
+    }
+    return Tariff(prices)
 
 
-def _rate(price: Decimal | TieredPrices, input_tokens: int) -> Decimal:
-    """Return the rate for a length of input, which applies to all tokens of the request, output included."""
-    if not isinstance(price, TieredPrices):
-        return price
-    return next((tier.price for tier in reversed(price.tiers) if input_tokens > tier.start), price.base)
+def _cost(usage: Usage, tariff: Tariff, family: Family) -> Decimal | None:
+    """Return the cost in micro-dollars, or ``None`` if something has no price."""
+    if family == "moderation" and not tariff.prices:
+        return Decimal()
+    cost = Decimal()
+    for amount, names, per in _amounts(usage, tariff, family):
+        if amount > 0:
+            rate = tariff.rate(names, usage.input_tokens)
+            if rate is None:
+                return None
+            cost += amount * rate * per
+    return cost
 
 
-def _context_window(price: Decimal | TieredPrices, max_input: int, input_tokens: int) -> int:
-    if not isinstance(price, TieredPrices):
-        return 0
-    return next((tier.start for tier in price.tiers if input_tokens <= tier.start), max_input)
+def _amounts(usage: Usage, tariff: Tariff, family: Family) -> Iterator[tuple[int, tuple[str, ...], Decimal]]:
+    """Yield what was used: the amount, the prices for it, and the micro-dollars for one at a price of 1."""
+    one = Decimal(1)
+    cached_media = usage.image_cached_tokens + usage.audio_cached_tokens
+    fresh_media = usage.image_input_tokens + usage.audio_input_tokens - cached_media
+    yield max(usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens - fresh_media, 0), _INPUT, one
+    yield max(usage.cached_tokens - cached_media, 0), _CACHED, one
+    yield usage.cache_write_tokens, _CACHE_WRITE, one
+    yield usage.image_input_tokens - usage.image_cached_tokens, _IMAGE_INPUT, one
+    yield usage.image_cached_tokens, _IMAGE_CACHED, one
+    yield usage.audio_input_tokens - usage.audio_cached_tokens, _AUDIO_INPUT, one
+    yield usage.audio_cached_tokens, _AUDIO_CACHED, one
+    yield max(usage.output_tokens - usage.image_output_tokens - usage.audio_output_tokens, 0), _OUTPUT, one
+    # A model that writes nothing but images or audio has one price for its output.
+    yield usage.image_output_tokens, ("output_image_mtok", *(_OUTPUT if family == "images" else ())), one
+    yield usage.audio_output_tokens, ("output_audio_mtok", *(_OUTPUT if family == "speech" else ())), one
+    yield usage.media_ms, _HOURS, Decimal(_MICRO) / _MS_PER_HOUR
+    has_tokens = usage.input_tokens + usage.output_tokens > 0
+    if not has_tokens or "input_mchars" in tariff.prices:
+        yield usage.characters, ("input_mchars",), one
+    if not has_tokens:
+        yield usage.items, _ITEM_PRICES.get(family, ()), Decimal(_MICRO_PER_KCOUNT)
+
+
+_ITEM_PRICES: Mapping[Family, tuple[str, ...]] = {"search": ("web_searches_kcount", "storage_searches_kcount")}
+
+
+def _is_search(usage: Usage, family: Family) -> bool:
+    return family == "search" and usage.items > 0
+
+
+def _tools_cost(usage: Usage, tariff: Tariff, minute: datetime) -> Decimal | None:
+    """Return the cost of what hosted tools used, in micro-dollars. Which image model they used is not known."""
+    searches = tariff.rate(("web_searches_kcount",), 0)
+    if searches is None:
+        searches = dearest_rate("web_searches_kcount", minute)
+    images = _cost(replace(usage, items=0), dearest_image_tariff(minute), "images")
+    return None if images is None else images + usage.items * searches * _MICRO_PER_KCOUNT

@@ -24,6 +24,7 @@ from ocm_wsgi.protocol.responses.observer import Observer, is_event_stream, obse
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Outcome, Transport, Turn
+from ocm_wsgi.protocol.responses.usage import added
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
 
@@ -124,7 +125,20 @@ class Accounting:
         model = outcome.model or request.facts.model or ""
         tier = outcome.service_tier or request.facts.service_tier or "default"
         started_at = datetime.fromtimestamp(request.started_at, timezone.utc)
-        priced = pricing.price(model, outcome.usage, tier, started_at, self._prices) if outcome.usage else None
+        usage = outcome.usage
+        priced = None
+        if usage is not None:
+            priced = pricing.price(
+                model,
+                usage,
+                tier,
+                started_at,
+                self._prices,
+                family=request.family,
+                tool_usage=outcome.tool_usage,
+            )
+        if usage is not None and outcome.tool_usage is not None:
+            usage = added(usage, outcome.tool_usage)
         turn = open_turn.turn = Turn(
             id=open_turn.id,
             started_at=request.started_at,
@@ -134,7 +148,7 @@ class Accounting:
             service_tier=tier,
             context_window=priced.context_window if priced else 0,
             week_start=open_turn.week_start,
-            usage=outcome.usage,
+            usage=usage,
             cost_micro_usd=priced.cost_micro_usd if priced else None,
             transport=open_turn.transport,
             status=outcome.status,

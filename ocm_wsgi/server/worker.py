@@ -24,7 +24,7 @@ from typing import Any
 
 from gunicorn.workers import gthread
 
-from ocm_wsgi.accounting import pricing
+from ocm_wsgi.accounting import tariffs
 from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
 from ocm_wsgi.relay.lingering_close import LingeringClose, reset
 from ocm_wsgi.relay.loop import Loop
@@ -97,7 +97,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.poller = Poller(self.loop)
         self.loop.add(self)
         self.wsgi = HandoffMiddleware(self.wsgi)
-        pricing.load()
+        tariffs.load()
         # What is loaded now stays loaded, so the garbage collector need not traverse it repeatedly.
         gc.collect()
         gc.freeze()

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocm_wsgi.accounting.pricing import Priced, Rates, price, rates_for
+from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.responses.turn import Usage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,11 +65,87 @@ def test_price(model: str, tier: str | None, usage: Usage, expected: Priced) -> 
 
 @pytest.mark.parametrize(
     "model",
-    ["", "gpt", "gpt-7", "gpt-5.4-pico", "codex-auto-review", "claude-opus-4-5", "gpt-5.3-codex-spark", "gpt-audio"],
+    ["", "gpt", "gpt-7", "gpt-5.4-pico", "codex-auto-review", "claude-opus-4-5", "gpt-5.3-codex-spark", "sora-2"],
 )
 def test_price_of_an_unknown_model_is_none(model: str) -> None:
     """A model without a price in the data is not priced as another one."""
     assert price(model, Usage(1, 0, 1), None, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "model", "usage", "micro_usd"),
+    [
+        pytest.param("embeddings", "text-embedding-3-large", Usage(1000, 0, 0), 130, id="embeddings"),
+        pytest.param(
+            "images",
+            "gpt-image-1",
+            Usage(50, 0, 4000, image_input_tokens=40, image_output_tokens=4000, items=1),
+            10 * 5 + 40 * 10 + 4000 * 40,
+            id="image",
+        ),
+        pytest.param(
+            "images",
+            "gpt-image-1.5",
+            Usage(50, 20, 4100, image_input_tokens=40, image_cached_tokens=12, image_output_tokens=4000),
+            2 * 5 + 8 * 1.25 + 28 * 8 + 12 * 2 + 100 * 10 + 4000 * 32,
+            id="cached-image",
+        ),
+        pytest.param("images", "dall-e-3", Usage(0, 0, 0, items=2), None, id="image-without-tokens"),
+        pytest.param("chat", "gpt-5.5", Usage(100, 0, 0, image_input_tokens=60), 500, id="image-as-text"),
+        pytest.param("chat", "gpt-5.5", Usage(0, 0, 9, image_output_tokens=9), None, id="image-of-a-text-model"),
+        pytest.param(
+            "chat",
+            "gpt-audio",
+            Usage(100, 0, 70, audio_input_tokens=30, audio_output_tokens=60),
+            70 * 2.5 + 30 * 32 + 10 * 10 + 60 * 64,
+            id="audio",
+        ),
+        pytest.param("chat", "gpt-5.5", Usage(100, 0, 0, audio_input_tokens=60), None, id="audio-without-a-price"),
+        pytest.param(
+            "transcription",
+            "gpt-4o-transcribe",
+            Usage(14, 0, 45, audio_input_tokens=10),
+            10 + 60 + 450,
+            id="transcript",
+        ),
+        pytest.param("transcription", "whisper-1", Usage(0, 0, 0, media_ms=90_000), 9000, id="minutes"),
+        pytest.param("transcription", "gpt-4o-transcribe", Usage(0, 0, 0, media_ms=1), None, id="minutes-unpriced"),
+        pytest.param("speech", "tts-1", Usage(0, 0, 0, characters=1000), 15_000, id="characters"),
+        pytest.param("speech", "gpt-4o-mini-tts", Usage(9, 0, 70, audio_output_tokens=70), 845, id="speech"),
+        pytest.param("moderation", "omni-moderation-latest", Usage(0, 0, 0, items=3), 0, id="moderation"),
+        pytest.param("search", "gpt-5.5", Usage(0, 0, 0, items=1), 10_000, id="search"),
+        pytest.param("search", "", Usage(0, 0, 0, items=1), 2_500, id="vector-store-search"),
+        pytest.param("container", "", Usage(0, 0, 0, items=1), None, id="container"),
+        pytest.param("video", "sora-2", Usage(0, 0, 0, media_ms=8000), None, id="video"),
+    ],
+)
+def test_price_of_media(family: Family, model: str, usage: Usage, micro_usd: float | None) -> None:
+    """What is not text has its own rates; a turn that used something without a rate is unpriced."""
+    priced = price(model, usage, None, NOW, family=family)
+    assert (None if priced is None else priced.cost_micro_usd) == (None if micro_usd is None else round(micro_usd))
+
+
+def test_price_of_tools() -> None:
+    """What hosted tools used is added, images at the rates of the dearest image model."""
+    tools = Usage(50, 0, 4100, image_input_tokens=40, image_output_tokens=4000, items=2)
+    alone = price("gpt-5.5", Usage(100, 0, 10), None, NOW)
+    together = price("gpt-5.5", Usage(100, 0, 10), None, NOW, tool_usage=tools)
+    assert alone is not None
+    assert together is not None
+    images = 10 * 5 + 40 * 10 + 4100 * 40
+    assert together.cost_micro_usd - alone.cost_micro_usd == images + 2 * 10_000
+    searched = price("gpt-5.3-codex", Usage(4, 0, 0), None, NOW, tool_usage=Usage(0, 0, 0, items=1))
+    assert searched is not None
+    assert searched.cost_micro_usd == 7 + 10_000
+
+
+def test_override_of_media() -> None:
+    """The owner's price applies to tokens of any kind, and to nothing that is not billed by tokens."""
+    usage = Usage(
+        100, 10, 20, image_input_tokens=30, audio_input_tokens=20, audio_cached_tokens=10, audio_output_tokens=5
+    )
+    assert price("mine", usage, None, NOW, {"mine": OVERRIDE}) == Priced(131, 0, "default")
+    assert price("mine", Usage(0, 0, 0, media_ms=1000), None, NOW, {"mine": OVERRIDE}) is None
 
 
 def test_price_follows_the_date() -> None:
