@@ -44,6 +44,22 @@ STRANGERS = (
         "relay/test_deadlines.py::test_request_that_does_not_arrive",
         Edit(REQUEST_ARRIVAL, "self._until = min(self._until, self._loop.now + FORM_SECONDS)", "pass"),
     ),
+    *(
+        Mutation(
+            f"protocol/http/test_content_coding.py::test_{bomb}[{coding}]",
+            Edit(
+                "ocm_wsgi/protocol/http/content_coding.py",
+                "            if self._decoded > limit:",
+                f"            if {put}:",
+            ),
+        )
+        for bomb, put in (
+            ("bomb_is_given_up", "False"),
+            ("large_bomb_is_given_up", "self._decoded > LARGEST_RATIO * self._received"),
+            ("one_call_is_bounded", "self._decoded > _largest_size(self._received)"),
+        )
+        for coding in ("65536-zstd" if bomb == "bomb_is_given_up" else "zstd",)
+    ),
     Mutation(
         "relay/test_deadlines.py::test_endless_head",
         Edit(REQUEST_ARRIVAL, "            self._on_too_large()\n", '            self._on_arrived(b"")\n'),

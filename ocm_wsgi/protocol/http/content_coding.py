@@ -1,7 +1,8 @@
 """Decodes content codings (RFC 9110 section 8.4.1) incrementally into bounded pieces. Pure; no I/O.
 
-For copies that are only inspected: the relayed body stays encoded. No piece of output exceeds a few MiB, however small
-the input, so a decompression bomb costs a caller that counts the pieces only time.
+For copies that are only inspected: the relayed body stays encoded. A few kilobytes can decode to gigabytes, so a body
+that expands more than real ones do is given up: what it costs to read is then in proportion to what it cost to send. No
+piece of output exceeds a few MiB, and no call yields more, as in an event loop others wait for it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,19 @@ _ZSTD_WINDOW_SIZE = 8 * 1024 * 1024
 # A block of 4 octets can decode to 128 KiB, and the library decodes all of its input: here at most 8 MiB.
 _ZSTD_SLICE_SIZE = 256
 
+#: Text and events shrink to a tenth, or a thirtieth if they repeat themselves. A small body may expand to this size ...
+UNBOUNDED_RATIO_BYTES = 1024 * 1024
+#: ... and a larger one by this factor.
+LARGEST_RATIO = 100
+#: What is large because of images hardly shrinks. A body that decodes to more than this may expand by this factor.
+LARGE_BYTES = 8 * 1024 * 1024
+LARGEST_RATIO_OF_LARGE = 20
+#: The most that one call decodes; it takes some 10 ms with what is done with it.
+CALL_LIMIT_BYTES = 4 * 1024 * 1024
+
 
 class DecodingError(ValueError):
-    """The body does not match its ``Content-Encoding``, or has an unknown coding."""
+    """The body does not match its ``Content-Encoding``, has an unknown coding, or expands too much."""
 
 
 class Decoder(Protocol):
@@ -31,6 +42,7 @@ class Decoder(Protocol):
     def decode(self, data: bytes) -> Iterator[bytes]:
         """Yield the decoded data of these octets, in pieces.
 
+        :param data: tens of KiB at most, or the limit of a call is exceeded.
         :raises DecodingError: while iterating; do not use the decoder after that.
         """
 
@@ -44,12 +56,36 @@ def decoder_for(content_encoding: str) -> Decoder | None:
     if coding in ("", "identity"):
         return None
     if coding in ("gzip", "x-gzip"):
-        return _Zlib(zlib.MAX_WBITS | 16)
+        return _Bounded(_Zlib(zlib.MAX_WBITS | 16))
     if coding == "deflate":
-        return _Deflate()
+        return _Bounded(_Deflate())
     if coding == "zstd":
-        return _Zstd()
+        return _Bounded(_Zstd())
     raise DecodingError(f"The content coding {coding[:32]!r} is unknown.")
+
+
+class _Bounded:
+    """Gives a body up that expands too much."""
+
+    def __init__(self, inner: Decoder) -> None:
+        self._inner = inner
+        self._received = 0
+        self._decoded = 0
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        self._received += len(data)
+        limit = min(_largest_size(self._received), self._decoded + CALL_LIMIT_BYTES)
+        for piece in self._inner.decode(data):
+            self._decoded += len(piece)
+            if self._decoded > limit:
+                raise DecodingError("The body expands too much.")
+            yield piece
+
+
+def _largest_size(received: int) -> int:
+    """Return how many octets so many may decode to."""
+    large = max(LARGE_BYTES, LARGEST_RATIO_OF_LARGE * received)
+    return max(UNBOUNDED_RATIO_BYTES, min(LARGEST_RATIO * received, large))
 
 
 class _Zlib:
