@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from ocm_wsgi.checks.finding import Finding, Subject
-from ocm_wsgi.happy_eyeballs import ATTEMPT_DELAY_SECONDS, Address, addresses_of, connect
 from ocm_wsgi.protocol.http.targets import Origin
+from ocm_wsgi.tcp.happy_eyeballs import ATTEMPT_DELAY_SECONDS, Address, addresses_of, connect
 
 _SUBJECT = Subject("reachability")
 _TIMEOUT_SECONDS = 3.0

@@ -21,7 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from ocm_wsgi import __version__
-from ocm_wsgi.happy_eyeballs import HappyEyeballsMixin
+from ocm_wsgi.tcp.happy_eyeballs import HappyEyeballsMixin
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 #: Between two reads, and for the whole response.

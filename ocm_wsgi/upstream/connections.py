@@ -7,7 +7,7 @@ requests and urllib3 are made for fetching documents. A relay has other requirem
 - The response is read by our own code (``response``) as it arrives: the standard library takes a 103 for the final
   response, and its e-mail parser for the fields costs more than everything else.
 - A host with several addresses is connected to at the first that accepts, not at the first alone
-  (:class:`~ocm_wsgi.happy_eyeballs.HappyEyeballsMixin`). A SOCKS proxy resolves the name itself.
+  (:class:`~ocm_wsgi.tcp.happy_eyeballs.HappyEyeballsMixin`). A SOCKS proxy resolves the name itself.
 - Connections that became stale in the pool are distinguished from those that failed (:class:`StaleConnection`).
 """
 
@@ -33,8 +33,8 @@ from urllib3.contrib.socks import (
 )
 from urllib3.util import make_headers, parse_url
 
-from ocm_wsgi.happy_eyeballs import HappyEyeballsMixin
 from ocm_wsgi.protocol.http.response_head import HeadReader, ResponseHead
+from ocm_wsgi.tcp.happy_eyeballs import HappyEyeballsMixin
 from ocm_wsgi.tls.session_cache import ResumingContext
 from ocm_wsgi.upstream.exchange import Aborted, Exchange, RequestHead
 from ocm_wsgi.upstream.response import BLOCK_SIZE, RawResponse

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ocm_wsgi import happy_eyeballs
-from ocm_wsgi.happy_eyeballs import Address, _Attempts, addresses_of, connect
+from ocm_wsgi.tcp import happy_eyeballs
+from ocm_wsgi.tcp.happy_eyeballs import Address, _Attempts, addresses_of, connect
 from tests.silent_address import SILENT, resolver, silent_address
 
 #: Far longer than any attempt below takes, even on a busy machine.
