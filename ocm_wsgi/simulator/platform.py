@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ocm_wsgi.simulator import background
@@ -95,6 +96,31 @@ def _completion(output: Output) -> dict[str, Any]:
     return {**_chat(output, "chat.completion"), "choices": [choice], "usage": usage}
 
 
+def completions(exchange: Exchange) -> Response:
+    """``POST /v1/completions``, streamed or as one object."""
+    request = exchange.object()
+    output = output_for(exchange, request)
+    common = {**_chat(output, "text_completion"), "id": output.response_id.replace("resp_", "cmpl-")}
+    usage = chat_usage_object(output.plan.usage)
+    if not request.get("stream"):
+        choice = {"index": 0, "text": "".join(output.deltas), "logprobs": None, "finish_reason": "stop"}
+        return _unstreamed(exchange, output, {**common, "choices": [choice], "usage": usage}, ends="completed")
+    includes_usage = bool((request.get("stream_options") or {}).get("include_usage"))
+
+    def chunks() -> Iterator[Event]:
+        for delta in output.deltas:
+            yield _data({**common, "choices": [{"index": 0, "text": delta, "finish_reason": None}]}, None)
+        if includes_usage:
+            yield _data({**common, "choices": [], "usage": usage}, None)
+        yield Event(b"data: [DONE]\n\n", "completed")
+
+    def finish(status: str) -> None:
+        exchange.world.journal.add_turn(output.turn(status, "sse", reports_usage=includes_usage))
+
+    fields = (("Content-Type", "text/event-stream; charset=utf-8"), ("x-request-id", new_id("req")))
+    return Response(200, fields, chunks(), is_streamed=True, finish=finish)
+
+
 def _chat(output: Output, kind: str) -> dict[str, Any]:
     return {
         "id": output.response_id.replace("resp_", "chatcmpl-"),
@@ -140,7 +166,9 @@ def embeddings(exchange: Exchange) -> Response:
     vector = [0.5, -0.25, 0.125]
     data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(count)]
     usage = {"prompt_tokens": 8 * count, "total_tokens": 8 * count}
-    return json_response({"object": "list", "data": data, "model": request.get("model"), "usage": usage})
+    output = replace(output_for(exchange, request), plan=replace(exchange.plan, usage={"input_tokens": 8 * count}))
+    body = {"object": "list", "data": data, "model": request.get("model"), "usage": usage}
+    return _unstreamed(exchange, output, body, ends="completed")
 
 
 def echo(exchange: Exchange) -> Response:

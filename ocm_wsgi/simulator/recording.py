@@ -9,7 +9,7 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -97,6 +97,7 @@ class Turn:
     :ivar transport: ``sse``, ``json`` or ``websocket``.
     :ivar account: the ChatGPT account, or ``api`` for a platform key.
     :ivar status: ``completed``, ``incomplete``, ``failed`` or ``cut`` (the client received no end).
+    :ivar others: what else was billed: tokens of images and audio, ``media_ms``, ``characters`` and ``items``.
     """
 
     number: int
@@ -110,6 +111,7 @@ class Turn:
     reasoning_tokens: int
     account: str
     status: str
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ocm_wsgi.simulator import backend, background, control, oauth, platform, stored_objects
+from ocm_wsgi.simulator import backend, background, control, media, oauth, platform, stored_objects
 from ocm_wsgi.simulator.exchange import Exchange, Response, World
 from ocm_wsgi.simulator.receiving import Head
 from ocm_wsgi.simulator.targets import API_BASE, CODEX_BASE, escapes, is_below, path_of, readings
@@ -70,6 +70,7 @@ ROUTES = (
     _codex("/responses/compact", "POST", backend.compact),
     _codex("/models", "GET HEAD", backend.models),
     _codex("/alpha/search", "POST", backend.search),
+    _codex("/images/(?:generations|edits)", "POST", media.images),
     _codex("(/.*)?", "", backend.unknown),
     Route("/backend-api/wham/usage", "GET", backend.usage, backend.authenticate),
     Route("/backend-api/wham/accounts/check", "GET", backend.accounts_check, backend.authenticate),
@@ -82,7 +83,14 @@ ROUTES = (
     _api("/models", "GET HEAD", platform.models),
     _api("/models/[^/]+", "GET HEAD", platform.model),
     _api("/chat/completions", "POST", platform.chat_completions),
+    _api("/completions", "POST", platform.completions),
     _api("/embeddings", "POST", platform.embeddings),
+    _api("/moderations", "POST", media.moderations),
+    _api("/images/(?:generations|edits|variations)", "POST", media.images),
+    _api("/audio/speech", "POST", media.speech),
+    _api("/audio/(?:transcriptions|translations)", "POST", media.transcription),
+    _api("/videos(?:/edits|/extensions|/[^/]+/remix)?", "POST", media.video),
+    _api("/vector_stores/[^/]+/search", "POST", media.vector_search),
     _api("/threads/runs", "POST", stored_objects.create_thread_and_run),
     _api(f"/(?:{stored_objects.CREATED_HERE})", "POST", stored_objects.create),
     _api(f"/(?:{stored_objects.ANY})", "GET", stored_objects.list_objects),
