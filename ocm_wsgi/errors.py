@@ -15,6 +15,7 @@ The tree, grouped by what can be done about the error::
     │   ├── BodyUnreadable
     │   ├── ListRefused
     │   ├── MessageRejected
+    │   ├── LimitUnmeasurable
     │   └── UserRejected
     ├── AuthenticationFailed        401  the client must send a valid bearer token
     ├── AdminOnly                   403
@@ -184,6 +185,12 @@ class MessageRejected(BadRequest):
     """A WebSocket message is not relayed, because it cannot be read, or what it asks for is not known."""
 
     code = "invalid_message"
+
+
+class LimitUnmeasurable(BadRequest):
+    """The user's limit is a percentage of a subscription, which the owner's API key does not have."""
+
+    code = "limit_unmeasurable"
 
 
 class UserRejected(BadRequest):

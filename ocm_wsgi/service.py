@@ -69,7 +69,7 @@ class Service:
             owners=Owners(database, Spool(config.state_path / "owners")),
             endpoints=_endpoints(config),
             users=UserDirectory(config.users, database),
-            admission=Admission(config, database, window_history),
+            admission=Admission(config, database, window_history, is_api_key=credentials.is_api_key),
             upstream=Upstream(
                 credentials,
                 chatgpt_base_url=config.chatgpt_base_url,

@@ -27,6 +27,9 @@ Dimension = Literal["user", "credential", "model", "service_tier", "context_wind
 #: If it is older by more, the clock was set back, and the report is the newer one.
 LATE_SECONDS = 300
 
+#: Turns of a user that ``last_turns`` returns.
+LAST_TURNS = 60
+
 _KEY = ("user", "hour", "credential", "model", "service_tier", "context_window", "week_start")
 _USAGE = tuple(field.name for field in dataclasses.fields(Usage))
 _COUNTS = ("turns", "turns_without_usage", "turns_unpriced", "turns_estimated", *_USAGE, "cost_micro_usd")
@@ -76,6 +79,15 @@ class Sum:
 
     group: Mapping[Dimension, str | int | None]
     counts: Counts
+
+
+@dataclass(frozen=True)
+class TurnUse:
+    """What one turn has used: 0 where that is unknown. ``tokens`` includes input and output."""
+
+    model: str
+    tokens: int
+    cost_micro_usd: int
 
 
 def store_records(cursor: DriverCursor, records: Iterable[Record]) -> None:
@@ -129,6 +141,12 @@ def user_window(connection: sa.Connection, user: str, since: float, until: float
         edges = {"since": since, "first": until, "end": until, "until": until}
     rows = connection.execute(_USER_WINDOW, {"user_name": user, **edges}).all()
     return Totals(*(int(sum(row[index] for row in rows)) for index in range(3)))
+
+
+def last_turns(connection: sa.Connection, user: str) -> list[TurnUse]:
+    """Return what a user's last turns have used, newest first; ``LAST_TURNS`` at most, however they ended."""
+    rows = connection.execute(_LAST_TURNS, {"user_name": user})
+    return [TurnUse(model, int(tokens), int(cost)) for model, tokens, cost in rows]
 
 
 def delete_old_turns(connection: sa.Connection, before: float, limit: int) -> int:
@@ -269,6 +287,18 @@ def _total(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(sa.func.sum(column), 0)
 
 
+def _last_turns() -> sa.Select[Any]:
+    table = db.turn.c
+    tokens = sa.func.coalesce(table.input_tokens, 0) + sa.func.coalesce(table.output_tokens, 0)
+    return (
+        sa.select(table.model, tokens, sa.func.coalesce(table.cost_micro_usd, 0))
+        .where(table.user == sa.bindparam("user_name"))
+        .order_by(table.started_at.desc(), table.id.desc())
+        .limit(LAST_TURNS)
+    )
+
+
+_LAST_TURNS = _last_turns()
 _USER_WINDOW = sa.union_all(
     _window_of_turns("since", "first"),
     _window_of_hours("first", "end"),

@@ -1,7 +1,7 @@
 """Decides whether a user may run a turn now: allowed models, limits, the owner's reserve, and concurrency.
 
-Admission is decided before a turn is sent upstream, by the usage of turns that have ended. A turn in progress is never
-cut because a limit is reached.
+Admission is decided before a turn is sent upstream, by the usage of turns that have ended, and by what those in
+progress are expected to use (``reservations``). A turn in progress is never cut because a limit is reached.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -20,10 +21,13 @@ from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.turn_accounting import nothing_to_release
 from ocm_wsgi.accounting.window_history import WindowHistory, WindowState
 from ocm_wsgi.admission.concurrency import Slots
+from ocm_wsgi.admission.expectations import Expectations
+from ocm_wsgi.admission.measurability import require_measurable
+from ocm_wsgi.admission.reservations import Reservation, Reservations
 from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, UsageLimitReached
 from ocm_wsgi.quota import limits
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
-from ocm_wsgi.quota.limits import MEASURED_BY, PERIOD_NAMES, Limit, Period, Span
+from ocm_wsgi.quota.limits import MEASURED_BY, PERIOD_NAMES, Limit, Period, Span, Totals
 from ocm_wsgi.users.user import User
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ class Admission:
 
     :param window_history: a new one if omitted.
     :param clock: returns Unix seconds.
+    :param is_api_key: returns whether the credential is an API key, which has no subscription.
     """
 
     def __init__(
@@ -70,11 +75,16 @@ class Admission:
         database: Database,
         window_history: WindowHistory | None = None,
         clock: Callable[[], float] = time.time,
+        *,
+        is_api_key: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database
         self._window_history = window_history or WindowHistory(database)
         self._clock = clock
+        self._is_api_key = is_api_key
         self._slots = Slots(config.state_path / "slots")
+        self._expectations = Expectations(database)
+        self._reservations = Reservations(config.state_path / "reservations")
         self._reserves: Mapping[Period, int] = {"5h": config.reserve_5h, "week": config.reserve_weekly}
 
     def admit(
@@ -89,24 +99,36 @@ class Admission:
     ) -> Callable[[], None]:
         """Admit a turn, or refuse it.
 
-        The database is queried only for users with limits, and if there is a reserve.
+        The database is queried, and turns in progress are counted, only for users with limits, and if there is a
+        reserve.
 
         :param model: the model that the request names; ``None`` if that is unknown.
         :param unread: why the model is unknown, as the end of a sentence about the request.
         :param names_model: whether requests to this endpoint name a model; if not, none has to be allowed.
         :param takes_slot: whether to call :meth:`take_slot`, too.
-        :return: a function to call when the turn ends, however it ends; calling it again does nothing.
+        :return: a function to call once the turn has ended, however it ended, and is recorded; calling it again does
+            nothing.
         :raises ModelNotAllowed: the user may not use the model.
+        :raises LimitUnmeasurable: a limit is a percentage of a subscription, and there is none.
         :raises UsageLimitReached: one of the user's limits, or the reserve, is reached.
-        :raises TooManyConcurrent: the user has as many turns in progress as allowed.
+        :raises TooManyConcurrent: the user has as many turns in progress as allowed, or these may use up a limit.
         :raises StateError: the user has limits, and they cannot be checked.
         """
         if names_model or model is not None:
             _require_model(user, model, unread)
+        if any(limit.unit == "percent" for limit in user.limits):
+            require_measurable(user.limits, is_api_key=self._is_api_key())
         has_reserve = not user.admin and any(self._reserves.values())
-        if user.limits or has_reserve:
-            self._require_quota(user, credential)
-        return self.take_slot(user) if takes_slot else nothing_to_release
+        if not (user.limits or has_reserve or user.max_concurrent):
+            return nothing_to_release
+        with ExitStack() as undo:
+            if takes_slot and user.max_concurrent is not None:
+                undo.callback(self.take_slot(user))
+            if user.limits:
+                undo.callback(self._reserve(user, model, credential))
+            elif has_reserve:
+                self._require_quota(user, (), credential)
+            return undo.pop_all().close
 
     def take_slot(self, user: User) -> Callable[[], None]:
         """Take one of a user's slots for concurrent turns, as :meth:`admit` does by default.
@@ -125,6 +147,24 @@ class Admission:
             )
         return slot.release
 
+    def _reserve(self, user: User, model: str | None, credential: str) -> Callable[[], None]:
+        """Register a turn of a user with limits, and check these."""
+        expected = self._expected(user, model)
+        # In this order: a turn that ends now is recorded before it is released, and so is seen at least once.
+        slot, others = self._reservations.take(user.name, Reservation(self._clock(), expected))
+        try:
+            self._require_quota(user, others, credential)
+        except BaseException:
+            slot.release()
+            raise
+        return slot.release
+
+    def _expected(self, user: User, model: str | None) -> Totals:
+        if all(limit.unit == "requests" for limit in user.limits):
+            return Totals(1)
+        with _checking(user):
+            return self._expectations.expected(user.name, model)
+
     def limit_usage(self, user: User, *, credential: str = DEFAULT_CREDENTIAL) -> list[LimitUsage]:
         """Return how much of each of a user's limits is used now.
 
@@ -134,22 +174,24 @@ class Admission:
             states = self._window_history.states(connection, credential)
             return self._limit_usage(connection, user, states, self._clock())
 
-    def _require_quota(self, user: User, credential: str) -> None:
+    def _require_quota(self, user: User, others: Sequence[Reservation], credential: str) -> None:
         now = self._clock()
         try:
-            with self._database.read() as connection:
+            with _checking(user), self._database.read() as connection:
                 states = self._window_history.states(connection, credential)
                 if not user.admin:
                     self._require_reserve(states, now)
-                reached = [use for use in self._limit_usage(connection, user, states, now) if use.is_reached]
+                uses = self._limit_usage(connection, user, states, now)
         except StateError as exc:
             if user.limits:
-                message = "Your limits cannot be checked at the moment; try again."
-                raise StateError(message, detail=exc.detail or exc.message, retry_after_seconds=5) from exc
+                raise
             _log.warning("Cannot check the reserve, so it is not enforced: %s", exc.detail or exc)
             return
+        reached = [use for use in uses if use.is_reached]
         if reached:
             raise _limit_reached(reached, now)
+        for use in uses:
+            _require_room(use, others, _rate(MEASURED_BY[use.limit.period], states))
 
     def _limit_usage(
         self, connection: sa.Connection, user: User, states: Mapping[Period, WindowState], now: float
@@ -191,6 +233,37 @@ def _require_model(user: User, model: str | None, unread: str) -> None:
 def is_allowed(model: str, patterns: Iterable[str]) -> bool:
     """Return whether a model's name matches one of some shell patterns. Case matters."""
     return any(fnmatchcase(model, pattern) for pattern in patterns)
+
+
+@contextmanager
+def _checking(user: User) -> Iterator[None]:
+    try:
+        yield
+    except StateError as exc:
+        if not user.limits:
+            raise
+        message = "Your limits cannot be checked at the moment; try again."
+        raise StateError(message, detail=exc.detail or exc.message, retry_after_seconds=5) from exc
+
+
+def _require_room(use: LimitUsage, others: Iterable[Reservation], percent_per_usd: float | None) -> None:
+    """Refuse a turn if those in progress may use up a limit. It can be retried: they may use less."""
+    within = [other.expected for other in others if other.started_at >= use.span.start]
+    expected = Totals(
+        sum(totals.requests for totals in within),
+        sum(totals.tokens for totals in within),
+        sum(totals.cost_micro_usd for totals in within),
+    )
+    if use.limit.unit == "percent" and percent_per_usd is None and within:
+        # How much they use is unknown until upstream has reported its window.
+        sentence = (
+            f"How much of your limit of {use.limit} a turn uses is not known yet, so only one can be in progress."
+        )
+    elif within and use.used + limits.used(use.limit, expected, percent_per_usd) >= use.limit.amount:
+        sentence = f"Your turns in progress may use up the rest of your limit of {use.limit}."
+    else:
+        return
+    raise TooManyConcurrent(f"{sentence} Try again when one has ended.", retry_after_seconds=CONCURRENCY_RETRY_SECONDS)
 
 
 def _span(period: Period, states: Mapping[Period, WindowState], now: float) -> Span:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
+from ocm_wsgi.admission.measurability import require_measurable_for_owner
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
-from ocm_wsgi.errors import StateError
+from ocm_wsgi.errors import StateError, UserRejected
 from ocm_wsgi.storage.database import Database
+from ocm_wsgi.users.accounts import Account, Accounts
 from ocm_wsgi.users.directory import UserDirectory
 
 _SUBJECT = Subject("users")
@@ -20,10 +22,12 @@ def findings(config: Config) -> Iterator[Finding]:
     with closing(Database(config.database_url)) as database:
         if database.path is not None and not database.path.exists():
             is_open, has_users = not config.users, bool(config.users)
+            accounts: list[Account] = []
         else:
             directory = UserDirectory(config.users, database)
             try:
                 is_open, has_users = directory.is_open, directory.has_users
+                accounts = Accounts(config.users, database).all()
             except StateError:
                 return
     if is_open:
@@ -36,3 +40,17 @@ def findings(config: Config) -> Iterator[Finding]:
         yield _SUBJECT.warning("nobody", "All users were removed; every request is refused.", _REMEDY)
     else:
         yield _SUBJECT.ok("some", "Only requests with a user's bearer token are served.")
+    for account in accounts:
+        yield from _unmeasurable(account, config)
+
+
+def _unmeasurable(account: Account, config: Config) -> Iterator[Finding]:
+    """Find a limit that cannot be measured. One in the configuration is a mistake there."""
+    try:
+        require_measurable_for_owner(account.user.limits, config.credential_path)
+    except UserRejected as exc:
+        yield _SUBJECT.problem(
+            "unmeasurable",
+            f"All requests of {account.user.name} are refused: {exc.message}",
+            f"flask ocm update-user {account.user.name} --limit ...",
+        )

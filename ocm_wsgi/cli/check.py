@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from ocm_wsgi.admission.measurability import require_measurable_configuration
 from ocm_wsgi.checks import (
     Finding,
     Level,
@@ -81,6 +82,7 @@ def check(url: str | None, silence: int, only_configuration: bool, as_json: bool
 def _findings(address: Address | None, silence_seconds: int, *, only_configuration: bool) -> Iterator[Finding]:
     try:
         config = load(os.environ, Path.cwd())
+        require_measurable_configuration(config)
     except ConfigurationError as exc:
         yield from configuration.broken(exc)
         return

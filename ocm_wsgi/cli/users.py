@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from ocm_wsgi.admission.admission import Admission, LimitUsage
+from ocm_wsgi.admission.measurability import require_measurable_for_owner
 from ocm_wsgi.cli.output import echo_json, facts, percent, table, terminal_width, utc
 from ocm_wsgi.cli.parameters import FUTURE, LIMIT, USER_NAME, json_option, yes_option
 from ocm_wsgi.cli.state import ACTOR, open_state
 from ocm_wsgi.quota.limits import Limit
 from ocm_wsgi.reporting.status import iso, limit_status, user_state
-from ocm_wsgi.users.accounts import Account
+from ocm_wsgi.users.accounts import Account, Accounts
 from ocm_wsgi.users.user import User
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -55,7 +56,7 @@ def add_user(
     """
     _require_future(expires)
     user = User(name, admin, False, models, limits, max_concurrent, expires)
-    accounts = open_state().accounts
+    accounts = _accounts_for(limits)
     bearer_token = accounts.add(user, actor=ACTOR)
     if as_json:
         echo_json({"user": _as_json(accounts.show(name)), "bearer_token": bearer_token})
@@ -151,7 +152,7 @@ def update_user(name: str, as_json: bool, **options: Any) -> None:
     changes = _changes(**options)
     if not changes:
         raise click.UsageError("Nothing to change: give at least one option.")
-    accounts = open_state().accounts
+    accounts = _accounts_for(changes.get("limits", ()))
     accounts.update(name, lambda user: replace(user, **changes), actor=ACTOR)
     if as_json:
         echo_json(_as_json(accounts.show(name)))
@@ -245,6 +246,13 @@ def _changes(
         "max_concurrent": (no_max_concurrent, None),
     }
     return changes | {key: empty for key, (is_cleared, empty) in cleared.items() if is_cleared}
+
+
+def _accounts_for(limits: Sequence[Limit]) -> Accounts:
+    """Return the accounts, in which these limits are to be set; they must be measurable with the credential."""
+    state = open_state()
+    require_measurable_for_owner(limits, state.config.credential_path)
+    return state.accounts
 
 
 def _require_future(expires: float | None) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocm_wsgi.credentials.auth_file import Document, MalformedDocument, decode
+from ocm_wsgi.credentials.credential import Mode
+from ocm_wsgi.errors import CredentialError
 
 #: How long an invalid file may still be one that is being written.
 WRITING_SECONDS = 1.0
@@ -123,6 +125,14 @@ def read_with_retries(path: Path, *, timeout_seconds: float = WRITING_SECONDS) -
             if time.monotonic() > deadline:
                 raise
         time.sleep(_RETRY_SECONDS)
+
+
+def holds_api_key(path: Path) -> bool:
+    """Return whether the file contains an API key that would be used; false also if it cannot be read."""
+    try:
+        return read_with_retries(path).document.credential().mode is Mode.API_KEY
+    except (FileProblem, CredentialError):
+        return False
 
 
 def _require_regular(status: os.stat_result) -> None:

@@ -94,6 +94,12 @@ class CredentialSource:
             self._policy.raise_if_known_to_fail(snapshot.document)
         return snapshot.credential
 
+    def is_api_key(self) -> bool:
+        """Return whether the credential is an API key; false if there is none that can be read. Refreshes nothing."""
+        with suppress(CredentialError):
+            return self._file.snapshot().credential.mode is Mode.API_KEY
+        return False
+
     def replacement(self, rejected: Credential) -> Credential:
         """Return a replacement for a credential that upstream rejected with 401.
 

@@ -15,6 +15,7 @@ from typing import Any
 from gunicorn import glogging
 from gunicorn.sock import TCP6Socket, TCPSocket
 
+from ocm_wsgi.admission.measurability import require_measurable_configuration
 from ocm_wsgi.config import Config, current
 from ocm_wsgi.config.current import config
 from ocm_wsgi.server.listener import open_listener
@@ -39,10 +40,11 @@ class _State:
 
 def reload() -> None:
     """Load the configuration again, and make the TLS context that belongs to it; see :func:`current.reload`."""
-    current.reload(_make_server_context)
+    current.reload(_prepare)
 
 
-def _make_server_context(loaded: Config) -> None:
+def _prepare(loaded: Config) -> None:
+    require_measurable_configuration(loaded)
     _State.server_context = contexts.server_context(loaded.tls) if loaded.tls else None
 
 

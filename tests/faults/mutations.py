@@ -184,16 +184,15 @@ STATE = (
     Mutation("test_disk_full", Edit(SPOOL, "            reserve(descriptor, self._reserve_bytes)", "            pass")),
     Mutation(
         "test_database_damaged",
-        Edit(
-            ADMISSION,
-            "                raise StateError(message, detail=exc.detail or exc.message, ",
-            "                return\n                raise StateError(message, detail=exc.detail or exc.message, ",
-        ),
+        Edit(ADMISSION, "            if user.limits:\n                raise\n", ""),
     ),
     Mutation(
         "test_database_damaged",
-        Edit(ADMISSION, "        if user.limits or has_reserve:", "        if True:"),
-        (Edit(ADMISSION, "            if user.limits:\n", "            if True:\n"),),
+        Edit(ADMISSION, "        if not (user.limits or has_reserve or user.max_concurrent):", "        if False:"),
+        (
+            Edit(ADMISSION, "            elif has_reserve:", "            else:"),
+            Edit(ADMISSION, "            if user.limits:\n                raise\n", "            raise\n"),
+        ),
     ),
 )
 

@@ -223,8 +223,53 @@ ENDPOINTS = (
     ),
 )
 
+ADMISSION = "ocm_wsgi/admission/admission.py"
+OPEN_TURN = "ocm_wsgi/accounting/turn_accounting.py"
+
+LIMITS = (
+    *(
+        Mutation(
+            f"admission/test_limits_at_once.py::{test}",
+            Edit(
+                ADMISSION, "self._require_quota(user, others, credential)", "self._require_quota(user, (), credential)"
+            ),
+        )
+        for test in (
+            "test_fifty_against_one_request",
+            "test_twenty_against_tokens",
+            "test_turns_on_websockets_count_at_once",
+        )
+    ),
+    Mutation(
+        "admission/test_reservations.py::test_turns_are_registered_one_after_the_other",
+        Edit("ocm_wsgi/admission/reservations.py", "fcntl.flock(descriptor, fcntl.LOCK_EX)", "pass"),
+    ),
+    Mutation(
+        "accounting/test_open_turn.py::test_release_follows_asynchronous_record",
+        Edit(
+            OPEN_TURN,
+            """        def recorded(durability: Durability) -> None:
+            self.request.release()
+""",
+            """        self.request.release()
+
+        def recorded(durability: Durability) -> None:
+""",
+        ),
+    ),
+    Mutation(
+        "admission/test_measurability.py::test_turns_are_refused",
+        Edit(ADMISSION, "is_api_key=self._is_api_key()", "is_api_key=False"),
+    ),
+    Mutation(
+        "admission/test_reservations.py::test_percent_without_a_rate",
+        Edit(ADMISSION, "percent_per_usd is None and within", "False"),
+    ),
+)
+
 SECURITY_MUTATIONS = (
     *ENDPOINTS,
+    *LIMITS,
     *STRANGERS,
     *WEBSOCKET_MUTATIONS,
     *OWNERSHIP_MUTATIONS,

@@ -40,19 +40,33 @@ class Shared:
     database: Database
     keys: dict[str, str] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
+    is_api_key: bool = False
 
     def __post_init__(self) -> None:
         environ = {"HOME": str(self.folder), "OCM_STATE_PATH": str(self.folder / "state"), **self.keys}
         self.config = load(environ, self.folder)
         self.window_history = WindowHistory(self.database)
-        self.admission = Admission(self.config, self.database, self.window_history, self.clock)
+        self.admission = Admission(
+            self.config,
+            self.database,
+            self.window_history,
+            self.clock,
+            is_api_key=lambda: self.is_api_key,
+        )
 
     def record(
-        self, user: str, *, cost_usd: float = 0.0, tokens: int = 0, ago: float = 0.0, duration: float = 0.0
+        self,
+        user: str,
+        *,
+        cost_usd: float = 0.0,
+        tokens: int = 0,
+        ago: float = 0.0,
+        duration: float = 0.0,
+        id: str | None = None,
     ) -> None:
         """Record a turn that started ``ago`` seconds before now."""
         turn = Turn(
-            id=f"turn-{next(_numbers)}",
+            id=id or f"turn-{next(_numbers)}",
             started_at=self.clock.now - ago,
             user=user,
             credential=DEFAULT_CREDENTIAL,
