@@ -17,8 +17,14 @@ from tests.views.dashboard.test_dashboard import PAGES, Browser
 
 # The owner's changes to deploy/nginx.conf.
 EDITS = {
-    "location / {": "location /codex/ {",
-    "proxy_pass http://ocm;": "proxy_pass http://ocm/;",
+    "location / {\n        # Without a path, so that the request target is passed on exactly as sent.\n"
+    "        proxy_pass http://ocm;": "location /codex/ {\n        proxy_pass http://ocm/;",
+    "location /ocm/ {\n        client_max_body_size 64k;\n        proxy_pass http://ocm;": (
+        "location /codex/ocm/ {\n        client_max_body_size 64k;\n        proxy_pass http://ocm/ocm/;"
+    ),
+    "location = /ocm/v1/check/body {\n        proxy_pass http://ocm;": (
+        "location = /codex/ocm/v1/check/body {\n        proxy_pass http://ocm/ocm/v1/check/body;"
+    ),
     'X-Forwarded-Prefix "";': "X-Forwarded-Prefix /codex;",
     "location = /metrics {": "location = /codex/metrics {",
 }

@@ -115,6 +115,21 @@ CAUTIONS = (
     ),
 )
 
+NGINX = "deploy/nginx.conf"
+NGINX_TESTS = "clients/test_nginx_errors.py::"
+
+NGINX_LINES = (
+    Mutation(f"{NGINX_TESTS}test_errors_of_nginx[form-again]", Edit(NGINX, "        client_max_body_size 64k;\n", "")),
+    Mutation(
+        f"{NGINX_TESTS}test_versions_of_tls",
+        Edit(NGINX, "TLSv1.2 TLSv1.3;\n    ssl_ecdh_curve", "TLSv1.2;\n    ssl_ecdh_curve"),
+    ),
+    Mutation(
+        f"{NGINX_TESTS}test_without_tls",
+        Edit(NGINX, "    server_tokens off;\n    # For a request that is not", "    # For a request that is not"),
+    ),
+)
+
 DEAD_ADDRESSES = (
     Mutation(
         "upstream/test_dead_address.py::test_requests_and_handshakes[https-request]",
@@ -276,5 +291,6 @@ SECURITY_MUTATIONS = (
     *MODELS,
     *STATE,
     *CAUTIONS,
+    *NGINX_LINES,
     *DEAD_ADDRESSES,
 )
