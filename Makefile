@@ -84,10 +84,10 @@ $(VENV)/with-%: setup.cfg pyproject.toml
 	@$(PIP) install --quiet --editable '.[$*]'
 	@touch $@
 
-# package.json pins the version of Codex. There is no lock file, as it would contain its author's registry.
+# package.json pins the versions of Codex and of OpenAI's library for Node.js. There is no lock file, as it would contain its author's registry.
 $(CODEX)/installed: tests/clients/package.json
 	@scripts/debian-packages nodejs npm
-	@echo 'Installing the Codex client into $(CODEX) ...'
+	@echo 'Installing the clients for Node.js into $(CODEX) ...'
 	@mkdir -p $(CODEX) && cp $< $(CODEX)/
 	@npm install --prefix $(CODEX) --ignore-scripts --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
 	@touch $@

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PROMPT = "Say hello."
 #: The release that the tests use.
-CODEX = "@openai/codex@0.169.0"
+CODEX = "@openai/codex@0.171.0"
 
 
 @click.command("demo", short_help="Demonstrate the service without a credential.")

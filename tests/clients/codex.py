@@ -13,9 +13,14 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).parents[2] / ".cache/codex/node_modules/.bin/codex"
+_MODULES = Path(__file__).parents[2] / ".cache/codex/node_modules"
+PROGRAM = _MODULES / "@openai/codex/bin/codex.js"
+#: An earlier release, which many people still use.
+EARLIER_PROGRAM = _MODULES / "codex-0.169/bin/codex.js"
 # One of the models bundled with the pinned release; for unknown models Codex warns about missing metadata.
 MODEL = "gpt-5.5"
+#: A bundled model of the kind for which Codex interrupts a response without dropping its connection.
+LITE_MODEL = "gpt-6-sol"
 _NO_RETRIES = "request_max_retries = 0\nstream_max_retries = 0"
 
 
@@ -28,6 +33,7 @@ def run_codex(
     websockets: bool = False,
     authority: Path | None = None,
     retries: bool = False,
+    program: Path = PROGRAM,
     timeout_seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``codex exec`` with one prompt, and wait for it to exit.
@@ -37,11 +43,12 @@ def run_codex(
     :param websockets: whether the provider is configured as supporting WebSockets.
     :param authority: a file with the only root certificate to trust, for TLS.
     :param retries: whether to retry failures as often as Codex does by default, or not at all.
+    :param program: the release of Codex.
     :return: exit status 0 or 1, the model's text on stdout, everything else on stderr.
     """
     environ = prepare_home(home, base_url, bearer_token, websockets=websockets, authority=authority, retries=retries)
     options = ["--strict-config", "--skip-git-repo-check", "--ephemeral", "--sandbox=read-only"]
-    command = [str(PROGRAM), "exec", *options, prompt]
+    command = [str(program), "exec", *options, prompt]
     # Codex is a Node script that starts the real program; a separate session allows killing both if they hang.
     with subprocess.Popen(
         command,
@@ -68,8 +75,9 @@ def prepare_home(
     bearer_token: str,
     *,
     websockets: bool,
-    authority: Path | None,
-    retries: bool,
+    authority: Path | None = None,
+    retries: bool = False,
+    model: str = MODEL,
 ) -> dict[str, str]:
     """Write a configuration into `home`; return Codex's complete environment. Parameters as for :func:`run_codex`.
 
@@ -77,7 +85,9 @@ def prepare_home(
     """
     assert PROGRAM.exists(), "Codex is not installed: `make test` does it"
     home.mkdir(exist_ok=True)
-    (home / "config.toml").write_text(_configuration(base_url, websockets=websockets, retries=retries))
+    (home / "config.toml").write_text(
+        _configuration(base_url, home, websockets=websockets, retries=retries, model=model)
+    )
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
@@ -88,10 +98,10 @@ def prepare_home(
     }
 
 
-def _configuration(base_url: str, *, websockets: bool, retries: bool) -> str:
+def _configuration(base_url: str, home: Path, *, websockets: bool, retries: bool, model: str) -> str:
     """Return a ``config.toml`` for a provider behind `base_url`; Codex contacts nothing else on the network."""
     return f"""
-model = "{MODEL}"
+model = "{model}"
 model_provider = "ocm"
 check_for_update_on_startup = false
 
@@ -100,6 +110,9 @@ enabled = false
 
 [features]
 plugins = false # would download a list from GitHub
+
+[projects.{json.dumps(str(home))}]
+trust_level = "trusted"
 
 [model_providers.ocm]
 name = "OCM"

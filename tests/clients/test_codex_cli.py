@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ocm_wsgi.simulator import Plan
-from tests.clients.codex import MODEL, run_codex
+from tests.clients.codex import EARLIER_PROGRAM, MODEL, run_codex
 
 BEARER_TOKEN = "sk-ocm-alice-with-codex"
 TEXT = "Hello from far away."
@@ -55,6 +55,24 @@ def test_exec_over_websocket(running: Any, codex_home: Path) -> None:
     assert (result.returncode, result.stdout.strip()) == (0, TEXT), result.stderr
     assert [turn.transport for turn in running.simulator.turns] == ["websocket"]
     assert [seen.method for seen in running.simulator.requests] == ["GET"]
+
+
+def test_exec_of_an_earlier_release(running: Any, codex_home: Path) -> None:
+    """A turn of the release before the pinned one completes over a WebSocket."""
+    running.simulator.plan(Plan(text=TEXT))
+    result = say_hi(running, codex_home, websockets=True, program=EARLIER_PROGRAM)
+    assert (result.returncode, result.stdout.strip()) == (0, TEXT), result.stderr
+    assert [turn.transport for turn in running.simulator.turns] == ["websocket"]
+
+
+def test_exec_with_a_message_beyond_the_limit(running: Any, codex_home: Path) -> None:
+    """Codex obeys the announced limit of messages, and sends a longer one over HTTP."""
+    running.simulator.plan(Plan(upgrade=True, fields=(("x-codex-websocket-max-message-bytes", "1000"),)))
+    running.simulator.plan(Plan(text=TEXT))
+    result = say_hi(running, codex_home, websockets=True)
+    assert (result.returncode, result.stdout.strip()) == (0, TEXT), result.stderr
+    assert [seen.method for seen in running.simulator.requests] == ["GET", "POST"]
+    assert running.simulator.creates == []
 
 
 def test_exec_with_websockets_refused(service: Any, codex_home: Path) -> None:

@@ -22,11 +22,14 @@ from ocm_wsgi.protocol.http.fields import (
 )
 from ocm_wsgi.protocol.websocket import deflate
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
+from ocm_wsgi.protocol.websocket.message_gate import MESSAGE_LIMIT_BYTES
 
 #: The endpoint that accepts WebSockets, below ``/v1/``.
 ENDPOINT = "responses"
 
 _SWITCHING_PROTOCOLS = 101
+_LIMIT_FIELD = "x-codex-websocket-max-message-bytes"
+_SIZE = re.compile(r"[0-9]{1,18}")
 _VERSION = "13"
 # Browsers, which cannot set fields, name a key and its account in a subprotocol: the account is the owner's to choose,
 # and a key is for this service at most.
@@ -131,7 +134,24 @@ class HandshakeResponse:
             raise UpstreamError("OpenAI negotiated an unsupported WebSocket extension.", detail=str(exc)) from exc
 
     def head(self) -> bytes:
-        """Return the head of an accepted handshake's response, for the client."""
-        fields = [("Upgrade", "websocket"), ("Connection", "Upgrade"), *forwardable_response_fields(self.fields)]
+        """Return the head of an accepted handshake's response, for the client.
+
+        It announces the longest message that upstream and this service both accept. Codex then refuses a longer one by
+        itself, with a sentence that says so.
+        """
+        fields = [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            *(
+                (name, value)
+                for name, value in forwardable_response_fields(self.fields)
+                if name.lower() != _LIMIT_FIELD
+            ),
+            (_LIMIT_FIELD, str(self._message_limit())),
+        ]
         lines = (f"{name}: {value}" for name, value in fields)
         return "\r\n".join([f"HTTP/1.1 {self.status} {self.reason}", *lines, "", ""]).encode("latin-1")
+
+    def _message_limit(self) -> int:
+        values = [value.strip() for name, value in self.fields if name.lower() == _LIMIT_FIELD]
+        return min([MESSAGE_LIMIT_BYTES, *(int(value) for value in values if _SIZE.fullmatch(value))])

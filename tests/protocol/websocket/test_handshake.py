@@ -173,9 +173,28 @@ def test_response_forwards_all_fields_but_the_forbidden_ones() -> None:
         b"openai-model: gpt-5.5",
         b"x-codex-primary-used-percent: 5",
         b"Sec-WebSocket-Accept: x",
+        b"x-codex-websocket-max-message-bytes: 67108864",
         b"",
         b"",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "announced"),
+    [
+        ((), 64 << 20),
+        (("1000",), 1000),
+        ((" 1000 ", "900"), 900),
+        (("99999999999",), 64 << 20),
+        (("-1", "1e3", "", "\u0661"), 64 << 20),
+        (("9" * 5000,), 64 << 20),
+    ],
+)
+def test_response_announces_the_smaller_limit(values: tuple[str, ...], announced: int) -> None:
+    """The client learns the longest message that both upstream and the service accept."""
+    answer = accepting(*(("X-Codex-WebSocket-Max-Message-Bytes", value) for value in values))
+    lines = [line for line in answer.head().split(b"\r\n") if b"max-message-bytes" in line.lower()]
+    assert lines == [b"x-codex-websocket-max-message-bytes: %d" % announced]
 
 
 def test_deflate_refuses_extensions_that_cannot_be_read() -> None:
