@@ -135,4 +135,4 @@ def test_demo_on_a_port_in_use() -> None:
 def test_demo_suggests_the_tested_codex() -> None:
     """The tests and the demo pin the same release of Codex."""
     pinned = json.loads((REPOSITORY / "tests" / "clients" / "package.json").read_text())["dependencies"]
-    assert CODEX == f"@openai/codex@{pinned['@openai/codex']}"
+    assert f"@openai/codex@{pinned['@openai/codex']}" == CODEX
