@@ -15,6 +15,7 @@ from ocm_wsgi.cli.state import open_state
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.reporting.spreadsheet import csv_text
 from ocm_wsgi.reporting.status import iso
+from ocm_wsgi.reporting.units import UNIT_COLUMNS, units_text
 
 _Dimension = Literal["user", "model", "day", "week"]
 
@@ -26,6 +27,7 @@ _COLUMNS = (
     "reasoning_tokens",
     "turns_without_usage",
     "turns_unpriced",
+    *UNIT_COLUMNS,
 )
 _HEADERS = ("TURNS", "INPUT", "CACHED", "OUTPUT", "USD")
 
@@ -75,6 +77,8 @@ def _echo_table(sums: Sequence[Sum], groups: Sequence[_Dimension]) -> None:
         rows.append(("all", *("" for _ in groups[1:]), *_texts(total)))
     headers = (*(group.upper() for group in groups), *_HEADERS)
     click.echo(table(headers, rows, terminal_width(), right=_HEADERS))
+    if units := units_text(total):
+        echo_paragraph(f"Not only text: {units}.")
     if total.turns_unpriced:
         echo_paragraph(
             f"* {_turns(total.turns_unpriced)} with models without a price, not included in the cost (see `prices`)."

@@ -10,5 +10,6 @@ __all__ = [
     "readiness",
     "spreadsheet",
     "status",
+    "units",
     "usage_query",
 ]

@@ -14,7 +14,8 @@ import pytest
 from ocm_wsgi.protocol.responses.turn import Usage
 from ocm_wsgi.simulator import Plan, Simulator
 from tests.api_requests import post
-from tests.conftest import RunningService, start_service
+from tests.conftest import ALICE, RunningService, start_service
+from tests.views.dashboard.test_dashboard import Browser
 
 JSON = "application/json"
 FORM = "multipart/form-data; boundary=b"
@@ -139,3 +140,14 @@ def test_what_hosted_tools_used_is_recorded(running: RunningService) -> None:
         2,
     ]
     assert recorded["cost_micro_usd"] == 10 * 5 + 4 * 30 + 5 * 5 + 1056 * 40 + 2 * 10_000
+
+
+def test_units_are_shown(running: RunningService) -> None:
+    """The page of turns and its CSV file show what was not text."""
+    post(running, "/v1/images/generations", json={"model": "gpt-image-2", "prompt": PROMPT, "n": 2})
+    with Browser(running.url) as alice:
+        alice.sign_in(ALICE)
+        assert "2,112 image tokens out, 2 items" in alice.get("turns").text
+        header, newest = (line.split(",") for line in alice.get("turns.csv").text.splitlines()[:2])
+    turn = dict(zip(header, newest, strict=True))
+    assert (turn["model"], turn["image_output_tokens"], turn["items"]) == ("gpt-image-2", "2112", "2")

@@ -103,6 +103,24 @@ def test_usage_csv_without_formulas(run: Run, database: Database) -> None:
     assert [row[0] for row in rows] == ["model", f"'{formula}"]
 
 
+def test_usage_of_other_units(run: Run, run_json: RunJson, database: Database) -> None:
+    """What was not text is mentioned below the table, and has columns in JSON and CSV."""
+    image = Usage(10, 0, 1056, image_input_tokens=4, image_output_tokens=1056, items=1)
+    speech = Usage(0, 0, 0, characters=1234, media_ms=2500)
+    with database.write_directly() as direct:
+        turns = [turn(1, "alice", "gpt-image-2", image, 1, 0), turn(2, "alice", "tts-1", speech, 1, 0)]
+        queries.store_records(direct, [record_of(each) for each in turns])
+    assert (
+        "Not only text: 4 image tokens in, 1,056 image tokens out, 1,234 characters, 1 item, 2.5 s of media."
+        in " ".join(run("usage").stdout.split())
+    )
+    expected = {"image_output_tokens": 1056, "characters": 1234, "items": 1, "media_ms": 2500}
+    (row,) = run_json("usage")
+    assert {name: row[name] for name in expected} == expected
+    header, line = csv.reader(run("usage", "--csv").stdout.splitlines())
+    assert {name: int(dict(zip(header, line, strict=True))[name]) for name in expected} == expected
+
+
 @pytest.mark.usefixtures("used")
 def test_usage_nothing(run: Run) -> None:
     """A time without usage is reported as such."""

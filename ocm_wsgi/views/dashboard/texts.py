@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from ocm_wsgi.admission.admission import LimitUsage
 from ocm_wsgi.quota.limits import MICRO_PER_USD
+from ocm_wsgi.reporting.units import units_text
 
 _TIME_FORMATS = {
     "time": "%Y-%m-%d %H:%M UTC",
@@ -36,7 +37,7 @@ _STATUSES = {
 
 def add_filters(blueprint: Blueprint) -> None:
     """Register the filters."""
-    for filter_ in (usd, short, integer, percent, moment, duration, used, event, outcome, user_name):
+    for filter_ in (usd, short, integer, percent, moment, duration, used, event, outcome, user_name, units_text):
         blueprint.add_app_template_filter(filter_)
 
 

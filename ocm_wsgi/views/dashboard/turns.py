@@ -18,6 +18,7 @@ from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus
 from ocm_wsgi.quota.limits import DAY_SECONDS, MICRO_PER_USD
 from ocm_wsgi.reporting.spreadsheet import csv_text
 from ocm_wsgi.reporting.status import iso, sees_all
+from ocm_wsgi.reporting.units import UNIT_COLUMNS
 from ocm_wsgi.views.dashboard.blueprint import current_dashboard, page, viewer
 
 STATUSES: tuple[str, ...] = get_args(TurnStatus)
@@ -26,6 +27,7 @@ _COLUMNS = (
     *("started_at", "user", "model", "service_tier", "status", "http_status", "error_code", "transport"),
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost_usd"),
     *("first_byte_ms", "duration_ms", "request_id"),
+    *UNIT_COLUMNS,
 )
 
 
@@ -101,8 +103,10 @@ def _row(turn: Turn) -> Sequence[object]:
     tokens = (
         (usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens) if usage else [None] * 4
     )
+    units = [getattr(usage, name) for name in UNIT_COLUMNS] if usage else [None] * len(UNIT_COLUMNS)
     cost = None if turn.cost_micro_usd is None else f"{turn.cost_micro_usd / MICRO_PER_USD:.6f}"
     return (
         *(iso(turn.started_at), turn.user, turn.model, turn.service_tier, turn.status, turn.http_status),
         *(turn.error_code, turn.transport, *tokens, cost, turn.first_byte_ms, turn.duration_ms, turn.request_id),
+        *units,
     )
