@@ -43,7 +43,8 @@ def test_what_lies_beside_the_codex_api_is_out_of_reach(service: ServiceFactory)
                 assert status_of(running, method, path, token) == (404, "not_found")
             for path in ("embeddings", "files", "files/file-1", "audio/speech", "responses/resp_1"):
                 assert status_of(running, method, path, token) == (400, "endpoint_unavailable")
-        assert status_of(running, "TRACE", "responses", token) == (405, "method_not_supported")
+        for method in ("TRACE", "WEBSOCKET", "GET"):
+            assert status_of(running, method, "responses", token) == (405, "method_not_supported")
     assert running.simulator.requests == []
 
 

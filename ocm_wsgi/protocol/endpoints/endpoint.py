@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-#: The method of an opening handshake of a WebSocket, which is a ``GET`` on the wire.
-WEBSOCKET = "WEBSOCKET"
+#: The method of an opening handshake of a WebSocket, which is a ``GET`` on the wire. No request line can have it.
+WEBSOCKET = "GET (WebSocket)"
 
 #: How a turn reports its usage. ``other``: in a way that is not known.
 Family = Literal[
@@ -55,7 +55,7 @@ _OBJECT_KINDS = frozenset(get_args(ObjectKind))
 class Endpoint:
     """One method of one path that is relayed.
 
-    :ivar method: in upper case; :data:`WEBSOCKET` for an opening handshake.
+    :ivar method: as in a request line; :data:`WEBSOCKET` for an opening handshake.
     :ivar path: below ``/v1/``. A segment in braces stands for an ID or a name. The first one that is named after a
         kind of stored object is the ID of such an object, and the request concerns that object.
     :ivar family: how the turn reports its usage; ``None`` where no model works, so that nothing is counted.

@@ -95,7 +95,12 @@ def rows(kind: str) -> list[tuple[str, str]]:
     found = []
     for line in REFERENCE[kind].split("\n"):
         methods = [cell for cell in line.split() if cell.strip("!").isupper()]
-        found += [(method, path) for method in methods for path in line.split() if path not in methods]
+        found += [
+            (WEBSOCKET if method == "WEBSOCKET" else method, path)
+            for method in methods
+            for path in line.split()
+            if path not in methods
+        ]
     return found
 
 
@@ -171,6 +176,7 @@ METHODS = st.sampled_from(
         "PROPFIND",
         "get",
         WEBSOCKET,
+        "WEBSOCKET",
         "",
         "/",
     ]
