@@ -10,6 +10,7 @@ The tree, grouped by what can be done about the error::
     │   ├── BodyTruncated
     │   ├── EndpointUnavailable
     │   ├── ModelNotAllowed
+    │   ├── UsageUnknown
     │   ├── ReferenceNotFound       the body refers to an object that is not the user's
     │   │   └── PreviousResponseNotFound
     │   ├── BodyUnreadable
@@ -191,6 +192,12 @@ class LimitUnmeasurable(BadRequest):
     """The user's limit is a percentage of a subscription, which the owner's API key does not have."""
 
     code = "limit_unmeasurable"
+
+
+class UsageUnknown(BadRequest):
+    """The user has limits, and what the turn uses cannot become known. 400: Codex shows its text and does not retry."""
+
+    code = "usage_unknown"
 
 
 class UserRejected(BadRequest):

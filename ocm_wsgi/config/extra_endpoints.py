@@ -59,5 +59,4 @@ class ExtraEndpoint(StrictModel):
             self.path[len(_PREFIX) :],
             "other" if self.is_counted else None,
             for_admins=self.users == "admins",
-            is_extra=True,
         )

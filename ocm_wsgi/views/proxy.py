@@ -10,6 +10,7 @@ from flask import Flask, Response, g, request
 from werkzeug.routing import PathConverter, Rule
 
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
+from ocm_wsgi.admission.metering import require_metered
 from ocm_wsgi.credentials import Credential, Mode
 from ocm_wsgi.ownership.access import (
     Access,
@@ -156,6 +157,7 @@ def _turn_request(
     log: RequestLog,
 ) -> TurnRequest:
     """Admit a turn, or refuse it."""
+    require_metered(user, endpoint)
     log.model = facts.model or ""
     return TurnRequest(
         user=user.name,

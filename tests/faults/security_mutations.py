@@ -173,8 +173,16 @@ FIELDS = "ocm_wsgi/protocol/http/fields.py"
 
 ENDPOINTS = (
     Mutation(
+        "admission/test_metering.py::test_unmetered_turns_need_limits_in_requests",
+        Edit("ocm_wsgi/admission/metering.py", "endpoint.is_metered or", "True or"),
+    ),
+    Mutation(
+        "views/test_endpoints.py::test_unmetered_turns_are_refused_to_users_with_limits",
+        Edit("ocm_wsgi/views/proxy.py", "    require_metered(user, endpoint)\n", ""),
+    ),
+    Mutation(
         "views/test_proxy_refusals.py::test_methods_that_are_not_in_the_table_are_refused",
-        Edit(TABLE, "None if methods is None else methods.get(method)", "next(iter((methods or {}).values()), None)"),
+        Edit(TABLE, "endpoint = methods.get(method)", "endpoint = next(iter(methods.values()), None)"),
     ),
     Mutation(
         "protocol/endpoints/test_walk.py::test_the_table_is_the_reference",
@@ -190,7 +198,7 @@ ENDPOINTS = (
     ),
     Mutation(
         "protocol/endpoints/test_extra.py::test_an_extra_endpoint_makes_no_keys",
-        Edit(TABLE, "((endpoint is None or endpoint.is_extra) and makes_keys(path))", "False"),
+        Edit(TABLE, "self._words = set(_KEY_MAKING_WORDS)", "self._words = set[str]()"),
     ),
     Mutation(
         "protocol/endpoints/test_table.py::test_only_admins_delete_models",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ocm_wsgi.simulator import Simulator
+from ocm_wsgi.simulator import Plan, Simulator
 from tests.api_requests import error_of, exchange, head
-from tests.conftest import ALICE, RunningService, ServiceFactory
+from tests.conftest import ALICE, BOB, RunningService, ServiceFactory
 
 ADMIN = "sk-ocm-owner"
 USERS = [{"name": "alice", "token": ALICE}, {"name": "owner", "token": ADMIN, "admin": True}]
@@ -46,6 +46,16 @@ def test_what_lies_beside_the_codex_api_is_out_of_reach(service: ServiceFactory)
         for method in ("TRACE", "WEBSOCKET", "GET"):
             assert status_of(running, method, "responses", token) == (405, "method_not_supported")
     assert running.simulator.requests == []
+
+
+def test_unmetered_turns_are_refused_to_users_with_limits(service: ServiceFactory) -> None:
+    """A call over WebRTC uses what the service does not see: a limit in tokens refuses it."""
+    limited = {"name": "bob", "token": BOB, "limits": [{"per": "day", "tokens": 1000000}]}
+    running = service(user_entries=[*USERS, limited], workers=1)
+    assert status_of(running, "POST", "realtime/calls", BOB) == (400, "usage_unknown")
+    assert running.simulator.requests == []
+    running.simulator.plan(Plan(status=201, body=b"v=0"))
+    assert status_of(running, "POST", "realtime/calls", ALICE) == (201, None)
 
 
 def test_the_platform_without_what_makes_keys(with_api_key: ServiceFactory, simulator: Simulator) -> None:

@@ -19,5 +19,5 @@ CHATGPT_ENDPOINTS = (
     Endpoint("POST", "images/generations", "images"),
     Endpoint("POST", "images/edits", "images"),
     Endpoint("POST", "memories/trace_summarize", "memories"),
-    Endpoint("POST", "realtime/calls", "realtime"),
+    Endpoint("POST", "realtime/calls", "realtime", is_metered=False),
 )

@@ -64,8 +64,9 @@ class Endpoint:
         or only what is inside the object that the path names.
     :ivar names_model: whether a turn names its model in the request's body. It need not where no model is chosen, or
         where the model is that of an object of the user's own.
+    :ivar is_metered: whether the use of a turn passes through this service, so that it can be counted or estimated.
+        Otherwise the turn runs elsewhere or later: in a call over WebRTC, or as a job.
     :ivar for_admins: whether only admins may use it.
-    :ivar is_extra: whether the owner has added it in the configuration.
     :ivar object_kind: the kind of the stored object that the path names, or ``None``.
     """
 
@@ -76,7 +77,7 @@ class Endpoint:
     lists: ObjectKind | None = None
     for_admins: bool = False
     names_model: bool = True
-    is_extra: bool = False
+    is_metered: bool = True
     object_kind: ObjectKind | None = field(init=False, default=None)
     _object_at: int = field(init=False, default=0, repr=False)
 

@@ -60,7 +60,8 @@ class EndpointTable:
         # By path and method, for paths without an ID: one look-up finds the endpoint of a turn.
         self._fixed: dict[str, dict[str, Endpoint]] = {}
         self._tree: _Node = {}
-        self._words: set[str] = set()
+        # Not even an extra endpoint has a parameter that stands for one of these.
+        self._words = set(_KEY_MAKING_WORDS)
         for endpoint in self.endpoints:
             self._add(endpoint)
 
@@ -91,10 +92,9 @@ class EndpointTable:
         :raises AdminOnly: the endpoint is for admins.
         """
         methods = self._fixed.get(path) or self._methods(path)
-        endpoint = None if methods is None else methods.get(method)
-        # An extra endpoint can have a parameter in the place of a word that makes keys.
-        if methods is None or ((endpoint is None or endpoint.is_extra) and makes_keys(path)):
+        if methods is None:
             raise self._not_found(method, path)
+        endpoint = methods.get(method)
         if endpoint is None:
             raise _not_supported(method, path, methods)
         if endpoint.for_admins and not is_admin:

@@ -55,7 +55,7 @@ def test_an_extra_endpoint_changes_no_built_in_one() -> None:
     extended = PLATFORM.extended([extra("GET", "responses/{id}", users="all")])
     assert extended is PLATFORM
     widened = CHATGPT.extended([extra("GET", "responses/{id}", users="all")])
-    assert widened.find("GET", "responses/resp_1", is_admin=False).is_extra
+    assert widened.find("GET", "responses/resp_1", is_admin=False).path == "responses/{id}"
     with pytest.raises(EndpointUnavailable):
         CHATGPT.find("GET", "responses/resp_1", is_admin=False)
 

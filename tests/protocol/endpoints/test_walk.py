@@ -82,6 +82,8 @@ KEY_MAKING = """realtime/client_secrets realtime/sessions realtime/transcription
     realtime/translations/client_secrets organization/admin_api_keys organization/projects/proj_1/api_keys
     organization/usage/completions projects/proj_1/roles vaults/vault_1/credentials live/sessions agents/sessions
     webhook_endpoints/we_1/rotate_secret""".split()
+KEY_WORDS = """admin_api_keys api_keys client_secrets credentials rotate_secret service_accounts sessions tokens
+    transcription_sessions""".split()
 UNKNOWN = """remote_control/hosts remote-control/enroll goals analytics-events alpha/notes/v2/list alpha/history tasks
     wham/usage conversations/init realtime agents live decisions safety/cases""".split()
 WORDS = sorted(
@@ -106,7 +108,7 @@ def rows(kind: str) -> list[tuple[str, str]]:
 
 def words(kind: str) -> set[str]:
     """Return the words of a credential's paths."""
-    return {word for _, path in rows(kind) for word in path.split("/")} - {"*"}
+    return {word for _, path in rows(kind) for word in path.split("/")} - {"*"} | set(KEY_WORDS)
 
 
 def fits(kind: str, pattern: str, path: str) -> bool:

@@ -1,0 +1,22 @@
+"""Refuses turns whose usage cannot become known, to users whose limits depend on it. Pure."""
+
+from __future__ import annotations
+
+from ocm_wsgi.errors import UsageUnknown
+from ocm_wsgi.protocol.endpoints.endpoint import Endpoint
+from ocm_wsgi.users.user import User
+
+
+def require_metered(user: User, endpoint: Endpoint) -> None:
+    """Refuse a turn that runs where this service cannot see what it uses, unless the user's limits count requests only.
+
+    An estimate would not do: a call or a batch of one request can use what is left of a subscription.
+
+    :raises UsageUnknown: the user has a limit in tokens, USD or percent.
+    """
+    if endpoint.is_metered or all(limit.unit == "requests" for limit in user.limits):
+        return
+    raise UsageUnknown(
+        f"/v1/{endpoint.path} is not available to you: OpenAI does not tell this service what it uses, and you have a "
+        "limit in tokens, USD or percent. Ask the owner of the service."
+    )
