@@ -19,7 +19,7 @@ from ocm_wsgi.ownership.owners import Owner, Owners
 from ocm_wsgi.protocol.endpoints.endpoint import Endpoint, ObjectKind
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.objects.answers import FirstEvent
-from ocm_wsgi.protocol.responses.observer import observer_for
+from ocm_wsgi.protocol.responses.observer import is_event_stream, observer_for
 from ocm_wsgi.protocol.responses.references import (
     FindReferences,
     no_references_in,
@@ -162,7 +162,7 @@ def claiming_answer(
     if not names_objects or not owner or not 200 <= status < 300:
         return None
     media_type, coding = value_of(fields, "content-type") or "", value_of(fields, "content-encoding") or ""
-    is_stream = "event-stream" in media_type
+    is_stream = is_event_stream(media_type, family=endpoint.family or "other")
     observer = observer_for(status=status, media_type=media_type, content_encoding=coding)
     first_event = FirstEvent(endpoint.creates, coding) if is_stream and endpoint.creates is not None else None
     inner = turn or PlainAnswer(observer, is_stream=is_stream)

@@ -17,5 +17,6 @@ __all__ = [
     "request_arrival",
     "stream",
     "tunnel",
+    "websocket_objects",
     "websocket_turns",
 ]

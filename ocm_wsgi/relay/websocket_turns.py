@@ -18,9 +18,12 @@ from ocm_wsgi.protocol.websocket.client_messages import ClientMessage
 from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
 from ocm_wsgi.protocol.websocket.session import TurnEnded, WebSocketSession
+from ocm_wsgi.relay.websocket_objects import WebSocketObjects
 from ocm_wsgi.telemetry import counters
 from ocm_wsgi.telemetry.live_requests import TrackedTurn, Tracker
 from ocm_wsgi.users.user import User
+
+_NO_SUCH_RESPONSE = "This WebSocket has no response with this ID."
 
 #: The most turns in progress on one WebSocket.
 MAX_OPEN_TURNS = 64
@@ -102,6 +105,7 @@ class WebSocketTurns:
     """Admits and records the turns of one WebSocket.
 
     :param authenticate: returns the socket's user as of now, or raises if they are refused.
+    :param objects: the stored objects that its messages name and its responses are.
     :param path: path of the handshake.
     :param request_id: the client's name for its handshake, or ``""``.
     :param week_start: start of the subscription's week, if the handshake reported it.
@@ -113,6 +117,7 @@ class WebSocketTurns:
         authenticate: Callable[[], User],
         admission: Admission,
         accounting: Accounting,
+        objects: WebSocketObjects,
         *,
         user: str,
         path: str,
@@ -123,6 +128,7 @@ class WebSocketTurns:
         self._authenticate = authenticate
         self._admission = admission
         self._accounting = accounting
+        self._objects = objects
         self._user = user
         self._path = path
         self._track_turn = track_turn
@@ -136,14 +142,17 @@ class WebSocketTurns:
         :raises OcmError: the message is refused.
         """
         arrived = time.monotonic()
-        message = held.read()
+        message = held.read(find_references=self._objects.find_references)
+        earlier = session.turn_of(message.response_id) if message.response_id is not None else None
         if message.purpose == "control":
+            if message.response_id is not None and earlier is None and not self._objects.had(message.response_id):
+                raise MessageRejected(_NO_SUCH_RESPONSE)
             return None
         user = self._authenticate()
-        earlier = session.turn_of(message.response_id) if message.response_id is not None else None
         if message.purpose == "input":
             if earlier is None:
-                raise MessageRejected("This WebSocket has no response with this ID.")
+                raise MessageRejected(_NO_SUCH_RESPONSE)
+            self._objects.require(user, message, session)
             return None
         if session.open_turns >= MAX_OPEN_TURNS:
             raise TooManyConcurrent(
@@ -155,6 +164,7 @@ class WebSocketTurns:
         facts = message.facts if not is_steer else RequestFacts() if earlier is None else earlier.request.facts
         release = self._admission.admit(user, facts.model, takes_slot=False)
         try:
+            self._objects.require(user, message, session)
             slot = earlier.slot if is_steer and earlier is not None and earlier.slot.share() else self._slot(user)
         except BaseException:
             release()
@@ -182,6 +192,7 @@ class WebSocketTurns:
         :return: whether there is a record to wait for. Upstream does not bill a prewarm whose usage it does not report.
         """
         turn = end.turn
+        self._objects.note(end.outcome)
         turn.begin(time.monotonic())
         if turn.is_prewarm and end.outcome.usage is None:
             turn.release()
@@ -189,7 +200,7 @@ class WebSocketTurns:
 
         def recorded(_place: Durability) -> None:
             turn.release()
-            on_recorded()
+            self._objects.claim_async(end.outcome, turn.id, lambda _place: on_recorded())
 
         turn.status = end.http_status
         if turn.week_start is None:

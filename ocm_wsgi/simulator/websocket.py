@@ -17,7 +17,7 @@ from ocm_wsgi.simulator.exchange import Exchange, planned_response
 from ocm_wsgi.simulator.model import DEFAULT_ERROR, Output, new_id
 from ocm_wsgi.simulator.plans import Plan
 from ocm_wsgi.simulator.recording import Create
-from ocm_wsgi.simulator.targets import CODEX_BASE, is_below
+from ocm_wsgi.simulator.targets import API_BASE, CODEX_BASE, is_below
 from ocm_wsgi.simulator.websocket_messages import HELD_SECONDS, Messages
 
 
@@ -94,7 +94,8 @@ class Session:
         is_prewarm = request.get("generate") is False
         previous = request.get("previous_response_id")
         self._exchange.world.journal.add_create(Create(self._exchange.number, not is_prewarm, previous))
-        if previous is not None and previous not in self._known_ids:
+        stored = self._exchange.world.objects
+        if previous is not None and previous not in self._known_ids and stored.get("responses", previous) is None:
             message = f"Previous response with id '{previous}' not found."
             self._send(_error(400, "previous_response_not_found", message), request)
             return
@@ -164,6 +165,8 @@ class Session:
             for event, ends in self._events(running):
                 if ends in ("completed", "incomplete"):
                     self._known_ids.add(output.response_id)
+                    if output.request.get("store", True) and is_below(API_BASE, self._exchange.path):
+                        self._exchange.world.objects.add("responses", output.response(ends))
                 if ends is not None and is_open:
                     is_open = False
                     self._exchange.world.journal.add_turn(output.turn(ends, "websocket"))

@@ -14,6 +14,8 @@ from flask import Flask, Response, g, jsonify, request
 
 from ocm_wsgi.checks.tickets import is_valid
 from ocm_wsgi.errors import AuthenticationFailed, BodyTooLarge, NotFound
+from ocm_wsgi.ownership.access import require_access
+from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET
 from ocm_wsgi.protocol.http.bearer import bearer_token
 from ocm_wsgi.protocol.http.targets import API_PREFIX, api_target
 from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
@@ -88,7 +90,9 @@ def websocket() -> Response:
     service = current_service()
     target = api_target(API_PREFIX + ENDPOINT)
     credential = service.credentials.current()
-    return open_websocket(service, credential, _refuse, target, client_fields(request.environ), g.request_log)
+    endpoint = service.endpoints[credential.mode].find(WEBSOCKET, target.path, is_admin=False)
+    access = require_access(service.owners, "", endpoint, target.path, sees_all=False, is_stored=False)
+    return open_websocket(service, credential, access, _refuse, target, client_fields(request.environ), g.request_log)
 
 
 def _refuse() -> User:

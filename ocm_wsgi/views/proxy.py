@@ -85,7 +85,7 @@ def relay(rest: str) -> Response:
     is_upgrade = wants_websocket(environ)
     credential, access = _permitted(service, user, WEBSOCKET if is_upgrade else method, target)
     if is_upgrade:
-        return open_websocket(service, credential, partial(authenticate, service, fields), target, fields, log)
+        return open_websocket(service, credential, access, partial(authenticate, service, fields), target, fields, log)
     exchange = Exchange()
     with ExitStack() as undo:
         body = _read_body(environ, limit=service.config.max_body_bytes)

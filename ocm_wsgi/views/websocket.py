@@ -9,13 +9,16 @@ from flask import Response, request
 
 from ocm_wsgi.credentials import Credential
 from ocm_wsgi.errors import UpgradeUnavailable
+from ocm_wsgi.ownership.access import Access
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.targets import ApiTarget
 from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse, require_opening_handshake
 from ocm_wsgi.protocol.websocket.session import WebSocketSession
 from ocm_wsgi.relay.handoff import CAN_TUNNEL, OpenedTunnel
+from ocm_wsgi.relay.websocket_objects import WebSocketObjects
 from ocm_wsgi.relay.websocket_turns import WebSocketTurns
+from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
@@ -31,6 +34,7 @@ _UNAVAILABLE = "WebSocket is not available here; use HTTP with Server-Sent Event
 def open_websocket(
     service: Service,
     credential: Credential,
+    access: Access,
     authenticate: Callable[[], User],
     target: ApiTarget,
     fields: Fields,
@@ -38,6 +42,7 @@ def open_websocket(
 ) -> Response:
     """Send an opening handshake upstream, and return upstream's response, whether it accepts or refuses.
 
+    :param access: of the handshake.
     :param authenticate: returns the user as of now; called again for each turn.
     :raises UpgradeUnavailable: the server does not take tunnels over, or the connection upstream does not allow one.
     """
@@ -61,7 +66,7 @@ def open_websocket(
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, log)
         undo.callback(upstream.close)
-        tunnel = _open_tunnel(service, authenticate, upstream, log, week_start)
+        tunnel = _open_tunnel(service, access, authenticate, upstream, log, week_start)
         undo.pop_all()
     if watch is not None:
         watch.cancel()
@@ -70,6 +75,7 @@ def open_websocket(
 
 def _open_tunnel(
     service: Service,
+    access: Access,
     authenticate: Callable[[], User],
     upstream: UpstreamResponse,
     log: RequestLog,
@@ -80,6 +86,7 @@ def _open_tunnel(
         authenticate,
         service.admission,
         service.accounting,
+        WebSocketObjects(service.owners, access, sees_all),
         user=log.user,
         path=log.path,
         request_id=log.request_id,

@@ -31,6 +31,10 @@ OWNERSHIP_MUTATIONS = (
         Edit(ACCESS, "if facts.unread and access.requires_body:", "if False:"),
     ),
     Mutation(
+        "ownership/test_websocket.py::test_a_response_that_is_not_stored_is_its_websockets[chatgpt]",
+        Edit("ocm_wsgi/relay/websocket_objects.py", "if self._sees_all(user):", "if True:"),
+    ),
+    Mutation(
         "protocol/responses/test_references.py::test_references[item of an unknown type]",
         Edit(REFERENCES, "return isinstance(type_, str) and bool(", "return True or bool("),
     ),

@@ -98,11 +98,12 @@ def request_facts(
 
 
 def top_level_members(blocks: Iterable[bytes], names: Collection[str]) -> Mapping[str, Any] | None:
-    """Return the members of a JSON object that have one of these names, without those that are absent.
+    """Return the members of a JSON object.
 
     Above 1 MiB, another string stands for one that is longer than 128 octets.
 
     :param blocks: read to the end, unless the document is refused before.
+    :param names: of the members that matter, which must not be there in another case.
     :return: ``None`` if the document is not JSON that every parser reads alike, or is too intricate to be read in time.
     :raises DecodingError: raised by ``blocks``.
     """
@@ -110,10 +111,9 @@ def top_level_members(blocks: Iterable[bytes], names: Collection[str]) -> Mappin
     try:
         for block in blocks:
             reader.feed(block)
-        members = reader.document()
+        return reader.document()
     except NotStrictJson:
         return None
-    return {name: members[name] for name in names if name in members}
 
 
 def facts_of(members: Mapping[str, Any], references: frozenset[str] = frozenset()) -> RequestFacts:

@@ -16,6 +16,7 @@ from typing import Literal
 from ocm_wsgi.errors import MessageRejected
 from ocm_wsgi.protocol.http.content_coding import DecodingError
 from ocm_wsgi.protocol.responses.error_codes import label
+from ocm_wsgi.protocol.responses.references import FindReferences, no_references_in
 from ocm_wsgi.protocol.responses.request import RequestFacts, facts_of, top_level_members
 
 #: What a message asks for: ``turn``, a response; ``steer``, another response that follows the one it names;
@@ -53,10 +54,11 @@ class ClientMessage:
     is_prewarm: bool = False
 
 
-def read_message(blocks: Iterable[bytes]) -> ClientMessage:
+def read_message(blocks: Iterable[bytes], find_references: FindReferences = no_references_in) -> ClientMessage:
     """Return what a message asks for.
 
     :param blocks: the message, unmasked and decompressed. Iterating may raise ``DecodingError``.
+    :param find_references: finds the stored objects that it refers to.
     :raises MessageRejected: the message cannot be read, or its kind is not in :data:`PURPOSES`.
     """
     try:
@@ -74,7 +76,7 @@ def read_message(blocks: Iterable[bytes]) -> ClientMessage:
     continued = members.get("previous_response_id" if purpose in ("turn", "steer") else "response_id")
     return ClientMessage(
         purpose,
-        facts_of(members),
+        facts_of(members, find_references(members)),
         stream_id=label(members.get("stream_id")),
         response_id=label(continued),
         is_prewarm=members.get("generate") is False,

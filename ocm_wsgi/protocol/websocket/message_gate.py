@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ocm_wsgi.errors import MessageRejected
 from ocm_wsgi.protocol.http.content_coding import DecodingError
+from ocm_wsgi.protocol.responses.references import FindReferences, no_references_in
 from ocm_wsgi.protocol.responses.request import DECODED_LIMIT_BYTES
 from ocm_wsgi.protocol.websocket.client_messages import ClientMessage, read_message
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater
@@ -72,17 +73,23 @@ class HeldMessage:
         self._payloads = payloads
         self._inflater = inflater
 
-    def read(self, clock: Callable[[], float] = time.thread_time) -> ClientMessage:
+    def read(
+        self,
+        clock: Callable[[], float] = time.thread_time,
+        *,
+        find_references: FindReferences = no_references_in,
+    ) -> ClientMessage:
         """Return what the message asks for.
 
         Call once, before the gate's ``forward`` or ``drop``; if it raises, ``drop``. Takes some 20 ms for 5 MiB;
         another thread may call it.
 
         :param clock: returns seconds, of which ``READ_SECONDS`` may pass.
+        :param find_references: finds the stored objects that it refers to.
         :raises MessageRejected: the message cannot be read, or asks for something that is not known.
         """
         try:
-            self.message = read_message(_in_time(self._blocks(), clock))
+            self.message = read_message(_in_time(self._blocks(), clock), find_references)
         except MessageRejected:
             if self._inflater is not None:
                 self._inflater.skip()

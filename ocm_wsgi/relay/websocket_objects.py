@@ -1,0 +1,69 @@
+"""The stored objects of one WebSocket: which ones its messages may name, and whose its responses are.
+
+A response that is not stored exists on its own WebSocket only. There its ID passes, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ocm_wsgi.accounting.recorder import OnRecorded
+from ocm_wsgi.ownership.access import Access, require_references
+from ocm_wsgi.ownership.owners import Owners
+from ocm_wsgi.protocol.objects.answers import objects_in
+from ocm_wsgi.protocol.responses.references import FindReferences
+from ocm_wsgi.protocol.responses.turn import Outcome
+from ocm_wsgi.protocol.websocket.client_messages import ClientMessage
+from ocm_wsgi.protocol.websocket.session import WebSocketSession
+from ocm_wsgi.users.user import User
+
+
+class WebSocketObjects:
+    """Decides what the messages of one WebSocket may name, and claims what its responses are.
+
+    :param access: of the handshake.
+    :param sees_all: returns whether a user may use everyone's objects.
+    """
+
+    def __init__(self, owners: Owners, access: Access, sees_all: Callable[[User], bool]) -> None:
+        self._owners = owners
+        self._access = access
+        self._sees_all = sees_all
+        self._response_ids: set[str] = set()
+
+    @property
+    def find_references(self) -> FindReferences:
+        """Finds what a message refers to."""
+        return self._access.find_references
+
+    def had(self, response_id: str) -> bool:
+        """Return whether a response of this WebSocket has this ID and has ended."""
+        return response_id in self._response_ids
+
+    def require(self, user: User, message: ClientMessage, session: WebSocketSession[Any]) -> None:
+        """Require that a message names only what is its user's, or a response of this WebSocket. May block.
+
+        :raises ReferenceNotFound: it names something else.
+        :raises StateError: that cannot be decided at the moment.
+        """
+        if self._sees_all(user):
+            return
+        named = [each for each in message.facts.references - self._response_ids if session.turn_of(each) is None]
+        if named:
+            require_references(self._owners, user.name, named)
+
+    def note(self, outcome: Outcome) -> None:
+        """Note the ID of a response that has ended: later messages may continue it."""
+        response_id = None if outcome.body is None else outcome.body.get("id")
+        if isinstance(response_id, str):
+            self._response_ids.add(response_id)
+
+    def claim_async(self, outcome: Outcome, turn_id: str, on_recorded: OnRecorded) -> None:
+        """Record the user as the owner of a response, if upstream stores it; call ``on_recorded`` once."""
+        creates = self._access.endpoint.creates
+        objects = [] if creates is None or outcome.body is None else objects_in(outcome.body, creates)
+        if objects and self._access.user:
+            self._owners.claim_async(self._access.user, objects, on_recorded, turn=turn_id)
+        else:
+            on_recorded("database")
