@@ -4,6 +4,7 @@ The tree, grouped by what can be done about the error::
 
     OcmError
     ├── ConfigurationError          startup fails; the owner must fix the configuration
+    ├── InternalError               500  a bug in this service
     ├── BadRequest                  400  the client must change the request
     │   ├── UnsafeTarget
     │   ├── BodyTooLarge
@@ -112,6 +113,13 @@ class ConfigurationError(OcmError):
         count = f"{len(self.problems)} problem" + ("" if len(self.problems) == 1 else "s")
         lines = "".join(f"\n  {problem}" for problem in self.problems)
         super().__init__(f"{count} in the configuration ({source}):{lines}")
+
+
+class InternalError(OcmError):
+    """A bug in this service. Its log has the traceback, and the client gets no detail."""
+
+    def __init__(self) -> None:
+        super().__init__("This service failed. Its log says why.")
 
 
 class BadRequest(OcmError):

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from ocm_wsgi.errors import OcmError
+from ocm_wsgi.errors import InternalError, OcmError
 from ocm_wsgi.protocol.websocket.frames import INTERNAL_ERROR
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
 from ocm_wsgi.protocol.websocket.session import (
@@ -220,7 +220,7 @@ class Tunnel:
             error = exc
         except Exception:
             _log.exception("Unhandled exception while admitting a turn")
-            error = OcmError("This service failed. Its log says why.")
+            error = InternalError()
         self._defer(lambda: self._guarded(self._on_admitted, turn, error))
 
     def _on_admitted(self, turn: WebSocketTurn | None, error: OcmError | None) -> None:

@@ -11,9 +11,8 @@ from ocm_wsgi.service import Service
 from ocm_wsgi.views.responses import RelayedResponse
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, service: Service) -> None:
     """Add the fields of CORS to every response of the API, errors included, if any origin is allowed."""
-    service: Service = app.extensions["ocm"]
     allow_origins = service.config.allow_origins
     if not allow_origins:
         return

@@ -7,7 +7,7 @@ import logging
 from flask import Flask, Response, g, jsonify
 from werkzeug.exceptions import HTTPException
 
-from ocm_wsgi.errors import AuthenticationFailed, NotFound, OcmError
+from ocm_wsgi.errors import AuthenticationFailed, InternalError, NotFound, OcmError
 from ocm_wsgi.protocol.http.bearer import CHALLENGE
 from ocm_wsgi.telemetry.request_log import RequestLog
 
@@ -52,7 +52,7 @@ def _on_http_exception(exception: HTTPException) -> Response:
 
 def _on_unhandled_exception(exception: Exception) -> Response:
     _log.error("Unhandled exception", exc_info=exception)
-    return _with_reason(error_response(OcmError("This service failed. Its log says why.")), type(exception).__name__)
+    return _with_reason(error_response(InternalError()), type(exception).__name__)
 
 
 def _with_reason(response: Response, end: str) -> Response:

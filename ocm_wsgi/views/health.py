@@ -9,9 +9,8 @@ from ocm_wsgi.service import Service
 from ocm_wsgi.views.auth import uncached
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, service: Service) -> None:
     """Register /ocm/healthz and /ocm/readyz."""
-    service: Service = app.extensions["ocm"]
     readiness = Readiness(service.credentials, service.database)
     app.add_url_rule("/ocm/healthz", "healthz", show_health)
     app.add_url_rule("/ocm/readyz", "readyz", lambda: show_readiness(readiness))

@@ -12,9 +12,8 @@ from ocm_wsgi.telemetry import counters
 from ocm_wsgi.views.auth import require_scraper, uncached
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, service: Service) -> None:
     """Register /metrics, and count API requests."""
-    service: Service = app.extensions["ocm"]
     collector = StateCollector(service.credentials, service.database, service.ledger)
     app.before_request(_count)
     app.add_url_rule("/metrics", "metrics", lambda: show(service, collector))

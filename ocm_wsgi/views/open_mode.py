@@ -15,9 +15,8 @@ from ocm_wsgi.wsgi.environ import Environ, client_fields, local_address
 _PUBLIC_PATHS = ("/ocm/healthz", "/ocm/readyz", "/ocm/v1/check/")
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, service: Service) -> None:
     """Check each request, before any view and whatever its path, while there are no users."""
-    service: Service = app.extensions["ocm"]
 
     def check() -> None:
         if service.users.is_known_closed or request.path.startswith(_PUBLIC_PATHS):

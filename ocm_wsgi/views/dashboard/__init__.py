@@ -14,18 +14,18 @@ from ocm_wsgi.views.dashboard.blueprint import Dashboard, dashboard_blueprint
 __all__ = ["init_app"]
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, service: Service) -> None:
     """Register the dashboard, and track the requests in progress for it."""
-    service: Service = app.extensions["ocm"]
+    requests = LiveRequests(service.config.state_path / "live")
     app.extensions["ocm_dashboard"] = Dashboard(
         service=service,
         sessions=Sessions(service.config.state_path, service.users),
         sign_ins=SignIns(service.database, service.users),
         accounts=Accounts(service.config.users, service.database),
-        live=LiveRequests(service.config.state_path / "live"),
+        live=requests,
     )
     blueprint = dashboard_blueprint()
     for pages in (overview, turns, users, mine, audit, signin):
         pages.add_pages(blueprint)
     app.register_blueprint(blueprint)
-    live.init_app(app)
+    live.init_app(app, requests)
