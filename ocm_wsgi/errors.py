@@ -197,7 +197,7 @@ class MessageRejected(BadRequest):
 
 
 class LimitUnmeasurable(BadRequest):
-    """The user's limit is a percentage of a subscription, which the owner's API key does not have."""
+    """The user's limit would not count this: it has no price, or there is no subscription to have a percentage of."""
 
     code = "limit_unmeasurable"
 

@@ -85,16 +85,47 @@ def price(
     """
     minute = at.replace(second=0, microsecond=0)
     tariff = _tariff(model, service_tier, at, overrides)
+    if family == "search" and (tariff is None or not tariff.prices.keys() & set(_SEARCHES)):
+        # Without a model, a vector store is searched.
+        unit = "web_searches_kcount" if model else "storage_searches_kcount"
+        tariff = Tariff({unit: dearest_rate(unit, minute)})
     if tariff is None:
-        if model or not _is_search(usage, family):
-            return None
-        tariff = Tariff({"storage_searches_kcount": dearest_rate("storage_searches_kcount", minute)})
+        return None
     cost = _cost(usage, tariff, family)
     tools = Decimal() if tool_usage is None else _tools_cost(tool_usage, tariff, minute)
     if cost is None or tools is None:
         return None
     micro_usd = int((cost + tools).to_integral_value(ROUND_HALF_EVEN))
     return Priced(micro_usd, tariff.context_window(usage.input_tokens), tariff.service_tier)
+
+
+def has_price(
+    model: str, at: datetime, overrides: Mapping[str, Override] | None = None, *, family: Family = "responses"
+) -> bool:
+    """Return whether turns of an endpoint of this kind have a price, if they use what they usually do."""
+    usual = _USUAL.get(family, (Usage(1, 0, 1),))
+    return any(price(model, usage, None, at, overrides, family=family) is not None for usage in usual)
+
+
+def is_billed_by_tokens(
+    model: str, at: datetime, overrides: Mapping[str, Override] | None = None, *, family: Family
+) -> bool:
+    """Return whether what a model does for an endpoint of this kind is billed by tokens, at a known price."""
+    usual = (usage for usage in _USUAL.get(family, (Usage(1, 0, 1),)) if usage.input_tokens)
+    return any(price(model, usage, None, at, overrides, family=family) is not None for usage in usual)
+
+
+# What turns of some endpoints use, in each of the ways in which they are billed.
+_USUAL: Mapping[Family, tuple[Usage, ...]] = {
+    "embeddings": (Usage(1, 0, 0),),
+    "images": (Usage(1, 0, 1, image_output_tokens=1),),
+    "speech": (Usage(0, 0, 0, characters=1), Usage(1, 0, 1, audio_output_tokens=1)),
+    "transcription": (Usage(0, 0, 0, media_ms=1), Usage(1, 0, 1, audio_input_tokens=1)),
+    "video": (Usage(0, 0, 0, media_ms=1),),
+    "moderation": (Usage(0, 0, 0, items=1),),
+    "search": (Usage(0, 0, 0, items=1),),
+    "container": (Usage(0, 0, 0, items=1),),
+}
 
 
 def rates_for(
@@ -123,6 +154,7 @@ _IMAGE_INPUT = ("input_image_mtok", "input_mtok")
 _IMAGE_CACHED = ("cache_image_read_mtok", "input_image_mtok", "cache_read_mtok", "input_mtok")
 _AUDIO_INPUT = ("input_audio_mtok",)
 _AUDIO_CACHED = ("cache_audio_read_mtok", "input_audio_mtok")
+_SEARCHES = ("web_searches_kcount", "storage_searches_kcount")
 _HOURS = ("input_audio_hours", "audio_hours")
 
 
@@ -179,14 +211,7 @@ def _amounts(usage: Usage, tariff: Tariff, family: Family) -> Iterator[tuple[int
     if not has_tokens or "input_mchars" in tariff.prices:
         yield usage.characters, ("input_mchars",), one
     if not has_tokens:
-        yield usage.items, _ITEM_PRICES.get(family, ()), Decimal(_MICRO_PER_KCOUNT)
-
-
-_ITEM_PRICES: Mapping[Family, tuple[str, ...]] = {"search": ("web_searches_kcount", "storage_searches_kcount")}
-
-
-def _is_search(usage: Usage, family: Family) -> bool:
-    return family == "search" and usage.items > 0
+        yield usage.items, _SEARCHES if family == "search" else (), Decimal(_MICRO_PER_KCOUNT)
 
 
 def _tools_cost(usage: Usage, tariff: Tariff, minute: datetime) -> Decimal | None:

@@ -23,8 +23,10 @@ from ocm_wsgi.accounting.window_history import WindowHistory, WindowState
 from ocm_wsgi.admission.concurrency import Slots
 from ocm_wsgi.admission.expectations import Expectations
 from ocm_wsgi.admission.measurability import require_measurable
+from ocm_wsgi.admission.measured_turns import require_measured
 from ocm_wsgi.admission.reservations import Reservation, Reservations
 from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, UsageLimitReached
+from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.quota import limits
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import MEASURED_BY, PERIOD_NAMES, Limit, Period, Span, Totals
@@ -82,6 +84,7 @@ class Admission:
         self._window_history = window_history or WindowHistory(database)
         self._clock = clock
         self._is_api_key = is_api_key
+        self._prices = config.prices
         self._slots = Slots(config.state_path / "slots")
         self._expectations = Expectations(database)
         self._reservations = Reservations(config.state_path / "reservations")
@@ -94,6 +97,7 @@ class Admission:
         *,
         unread: str = "",
         names_model: bool = True,
+        family: Family = "responses",
         credential: str = DEFAULT_CREDENTIAL,
         takes_slot: bool = True,
     ) -> Callable[[], None]:
@@ -105,11 +109,13 @@ class Admission:
         :param model: the model that the request names; ``None`` if that is unknown.
         :param unread: why the model is unknown, as the end of a sentence about the request.
         :param names_model: whether requests to this endpoint name a model; if not, none has to be allowed.
+        :param family: how the endpoint reports what the turn uses.
         :param takes_slot: whether to call :meth:`take_slot`, too.
         :return: a function to call once the turn has ended, however it ended, and is recorded; calling it again does
             nothing.
         :raises ModelNotAllowed: the user may not use the model.
-        :raises LimitUnmeasurable: a limit is a percentage of a subscription, and there is none.
+        :raises LimitUnmeasurable: a limit is a percentage of a subscription, and there is none; or a limit would not
+            count what the turn uses.
         :raises UsageLimitReached: one of the user's limits, or the reserve, is reached.
         :raises TooManyConcurrent: the user has as many turns in progress as allowed, or these may use up a limit.
         :raises StateError: the user has limits, and they cannot be checked.
@@ -118,6 +124,9 @@ class Admission:
             _require_model(user, model, unread)
         if any(limit.unit == "percent" for limit in user.limits):
             require_measurable(user.limits, is_api_key=self._is_api_key())
+        if user.limits:
+            now = datetime.fromtimestamp(self._clock(), timezone.utc)
+            require_measured(user, model, family, now, self._prices)
         has_reserve = not user.admin and any(self._reserves.values())
         if not (user.limits or has_reserve or user.max_concurrent):
             return nothing_to_release

@@ -159,6 +159,7 @@ def _turn_request(
     """Admit a turn, or refuse it."""
     require_metered(user, endpoint)
     log.model = facts.model or ""
+    family = endpoint.family or "other"
     return TurnRequest(
         user=user.name,
         endpoint=target.endpoint,
@@ -166,8 +167,10 @@ def _turn_request(
         started_at=time.time() - (time.monotonic() - log.started),
         started=log.started,
         request_id=log.request_id,
-        release=service.admission.admit(user, facts.model, unread=facts.unread, names_model=endpoint.names_model),
-        family=endpoint.family or "other",
+        release=service.admission.admit(
+            user, facts.model, unread=facts.unread, names_model=endpoint.names_model, family=family
+        ),
+        family=family,
     )
 
 

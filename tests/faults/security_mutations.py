@@ -290,6 +290,13 @@ LIMITS = (
     ),
 )
 
+MEASURES = (
+    Mutation(
+        "admission/test_measured_turns.py::test_a_turn_that_no_limit_measures_is_refused",
+        Edit("ocm_wsgi/admission/admission.py", "require_measured(user, model, family, now, self._prices)", "pass"),
+    ),
+)
+
 SECURITY_MUTATIONS = (
     *ENDPOINTS,
     *LIMITS,
@@ -297,6 +304,7 @@ SECURITY_MUTATIONS = (
     *WEBSOCKET_MUTATIONS,
     *OWNERSHIP_MUTATIONS,
     *MODELS,
+    *MEASURES,
     *STATE,
     *CAUTIONS,
     *NGINX_LINES,
