@@ -311,8 +311,8 @@ OPENAI = (
         "test_upstream_error_status[503]",
         Edit(
             UPSTREAM,
-            "        credential = credential or self._credentials.current()\n        response = self._send(request, credential)\n",
-            "        credential = credential or self._credentials.current()\n        response = self._send(request, credential)\n"
+            "self._credentials.current()\n        response = self._send(request, credential)\n",
+            "self._credentials.current()\n        response = self._send(request, credential)\n"
             "        if response.status >= 500:\n            response = self._send(request, credential)\n",
         ),
     ),
