@@ -191,6 +191,14 @@ class Ledger:
         with self._database.read() as connection:
             return queries.sums(connection, since, until, by, user=user, utc_offset_seconds=utc_offset_seconds)
 
+    def largest_turn(self, user: str) -> int:
+        """Return the most tokens, input and output together, of one of a user's turns; 0 without turns.
+
+        :raises StateError: the database cannot be read.
+        """
+        with self._database.read() as connection:
+            return queries.largest_turn(connection, user)
+
     def _store(self, records: Sequence[Record]) -> None:
         with self._database.write_directly() as cursor:
             queries.store_records(cursor, self._weeks.aligned(cursor, records))

@@ -149,6 +149,11 @@ def last_turns(connection: sa.Connection, user: str) -> list[TurnUse]:
     return [TurnUse(model, int(tokens), int(cost)) for model, tokens, cost in rows]
 
 
+def largest_turn(connection: sa.Connection, user: str) -> int:
+    """Return the most tokens, input and output together, of one of a user's turns that are stored."""
+    return int(connection.execute(_LARGEST_TURN, {"user_name": user}).scalar_one())
+
+
 def delete_old_turns(connection: sa.Connection, before: float, limit: int) -> int:
     """Delete the oldest turns that started before ``before``, ``limit`` at most, and return how many. Sums stay."""
     table = db.turn.c
@@ -299,6 +304,12 @@ def _last_turns() -> sa.Select[Any]:
 
 
 _LAST_TURNS = _last_turns()
+
+# Read from the index, like the sums for admission.
+_LARGEST_TURN = sa.select(sa.func.coalesce(sa.func.max(db.turn.c.input_tokens + db.turn.c.output_tokens), 0)).where(
+    db.turn.c.user == sa.bindparam("user_name")
+)
+
 _USER_WINDOW = sa.union_all(
     _window_of_turns("since", "first"),
     _window_of_hours("first", "end"),

@@ -5,6 +5,7 @@ Decides when it is recorded. The observer parses the bytes, and the ledger write
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,20 +13,24 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ocm_wsgi.accounting import pricing
+from ocm_wsgi.accounting.estimates import Observed, estimated_usage
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.pricing import Override
 from ocm_wsgi.accounting.recorder import Durability, OnRecorded
 from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.accounting.window_history import WindowHistory
+from ocm_wsgi.errors import StateError
 from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.responses.observer import Observer, is_event_stream, observer_for
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
-from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Outcome, Transport, Turn
+from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Outcome, Transport, Turn, Usage
 from ocm_wsgi.protocol.responses.usage import added
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
+
+_log = logging.getLogger(__name__)
 
 
 def nothing_to_release() -> None:
@@ -41,6 +46,8 @@ class TurnRequest:
     :ivar request_id: the client's ID for the request, or ``""``.
     :ivar release: releases what admission reserved for the turn; calling it again does nothing.
     :ivar family: how the endpoint reports the turn's usage.
+    :ivar input_tokens: estimate of the input, with what upstream adds of an earlier response or conversation.
+    :ivar reads_on: whether to read the answer on if the client leaves, because the user has limits.
     """
 
     user: str
@@ -51,6 +58,8 @@ class TurnRequest:
     request_id: str = ""
     release: Callable[[], None] = nothing_to_release
     family: Family = "responses"
+    input_tokens: int = 0
+    reads_on: bool = False
 
 
 class Accounting:
@@ -100,6 +109,19 @@ class Accounting:
             request_id=request_id[:MAX_REQUEST_ID_LENGTH],
         )
 
+    def continued_tokens(self, user: str, facts: RequestFacts) -> int:
+        """Return an estimate of the input that upstream adds to a request: at most the largest turn of its user.
+
+        Which turn a request continues is not known. If the state database cannot be read, 0 is returned.
+        """
+        if not facts.continues:
+            return 0
+        try:
+            return self._ledger.largest_turn(user)
+        except StateError as exc:
+            _log.warning("Cannot estimate the input of a turn: %s", exc.detail or exc)
+            return 0
+
     def note_rate_limits(self, limits: RateLimits) -> RateLimits:
         """Note the rate limits that upstream has reported, and return all that are known in this process."""
         now = time.time()
@@ -125,7 +147,8 @@ class Accounting:
         model = outcome.model or request.facts.model or ""
         tier = outcome.service_tier or request.facts.service_tier or "default"
         started_at = datetime.fromtimestamp(request.started_at, timezone.utc)
-        usage = outcome.usage
+        usage = outcome.usage if outcome.usage is not None else open_turn.estimated_usage(outcome)
+        is_estimated = usage is not outcome.usage
         priced = None
         if usage is not None:
             priced = pricing.price(
@@ -157,6 +180,7 @@ class Accounting:
             duration_ms=_milliseconds(time.monotonic() - request.started),
             request_id=open_turn.request_id,
             error_code=outcome.error_code or "",
+            estimated=is_estimated,
         )
         return turn
 
@@ -166,6 +190,7 @@ class TurnInProgress:
 
     :ivar turn: as it is recorded, once that is known.
     :ivar response_started: when the response began, on the monotonic clock.
+    :ivar was_left: whether the client has left before the end.
     """
 
     def __init__(
@@ -180,6 +205,31 @@ class TurnInProgress:
         self.request_id = request_id
         self.turn: Turn | None = None
         self.response_started = time.monotonic()
+        self.was_left = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether upstream has begun to respond."""
+        return True
+
+    def output_tokens(self) -> int:
+        """Return an estimate of the output that passed, in tokens."""
+        raise NotImplementedError
+
+    def estimated_usage(self, outcome: Outcome) -> Usage | None:
+        """Return the usage to charge if upstream did not report any, or ``None``."""
+        # The head of a JSON body arrives when the model has finished.
+        began = self.request.started if self.transport == "json" else self.response_started
+        observed = Observed(
+            http_status=self.status,
+            family=self.request.family,
+            input_tokens=self.request.input_tokens,
+            output_tokens=self.output_tokens(),
+            has_begun=self.has_begun,
+            was_left=self.was_left,
+            seconds=time.monotonic() - began,
+        )
+        return estimated_usage(outcome, observed)
 
 
 class OpenTurn(TurnInProgress):
@@ -283,6 +333,15 @@ class OpenTurn(TurnInProgress):
         self.record()
         if withheld := self.release():
             yield withheld
+
+    def output_tokens(self) -> int:
+        """Return an estimate of the output that passed, in tokens."""
+        return self._observer.output_tokens()
+
+    def client_left(self) -> bool:
+        """Note that the client left before the end. Return whether to read the answer on, for its true usage."""
+        self.was_left = True
+        return self.request.reads_on and self.status < 400 and self._outcome is None
 
     def close(self) -> None:
         """Record the turn as cut, unless its end was recorded."""

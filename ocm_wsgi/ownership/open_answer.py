@@ -38,6 +38,7 @@ class Answer(Protocol):
     def record(self) -> None: ...
     def record_async(self, on_recorded: OnRecorded) -> None: ...
     def release(self) -> bytes: ...
+    def client_left(self) -> bool: ...
     def close(self) -> None: ...
     def close_async(self) -> None: ...
 
@@ -80,6 +81,10 @@ class PlainAnswer:
     def release(self) -> bytes:
         piece, self._withheld = self._withheld, b""
         return piece
+
+    def client_left(self) -> bool:
+        """Return false: nothing in the rest of it counts."""
+        return False
 
     def close(self) -> None:
         """Do nothing: it holds nothing."""
@@ -142,6 +147,10 @@ class OpenAnswer:
             passing = self._search(self._first_event, piece, passing)
         self._read_outcome()
         return passing
+
+    def client_left(self) -> bool:
+        """Note that the client left before the end. Return whether to read the answer on."""
+        return self._inner.client_left()
 
     def finish(self) -> None:
         """Note that the body is complete according to its framing. Calling this again does nothing."""

@@ -108,6 +108,7 @@ class RelayedBody:
         """Give up a response that was taken over, before any of its body was sent."""
         self.raw.close()
         if self.turn is not None:
+            self.turn.client_left()
             self.turn.close_async()
         self.log(body_bytes=0, end=end)
 
@@ -117,6 +118,8 @@ class RelayedBody:
             self._watch.cancel()
         self._upstream.close()
         if self.turn is not None:
+            if self._end == "client left":
+                self.turn.client_left()
             self.turn.close()
         self.log(body_bytes=self._sent_bytes, end=self._end)
 

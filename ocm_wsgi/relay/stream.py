@@ -295,6 +295,8 @@ class Stream:
         self._body.close()
         try:
             if self._turn is not None:
+                if end in (CLIENT_LEFT, CLIENT_STALLED):
+                    self._turn.client_left()
                 self._turn.close_async()
         finally:
             self._on_end(end)

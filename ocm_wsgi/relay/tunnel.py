@@ -341,6 +341,7 @@ class Tunnel:
         try:
             for item in [*self._pending, *self._session.end()]:
                 if isinstance(item, TurnEnded):
+                    item.turn.was_left = end in (CLIENT_LEFT, CLIENT_STALLED)
                     self._turns.record(item, _ignore)
                 elif isinstance(item, TurnDropped):
                     item.turn.release()

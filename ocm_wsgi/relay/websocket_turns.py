@@ -12,6 +12,7 @@ from ocm_wsgi.accounting.recorder import Durability
 from ocm_wsgi.accounting.turn_accounting import Accounting, TurnInProgress, TurnRequest, nothing_to_release
 from ocm_wsgi.admission.admission import CONCURRENCY_RETRY_SECONDS, Admission
 from ocm_wsgi.errors import MessageRejected, TooManyConcurrent
+from ocm_wsgi.protocol.responses.estimate import OutputMeter
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.websocket.client_messages import ClientMessage
@@ -63,6 +64,7 @@ class WebSocketTurn(TurnInProgress):
     :param slot: the turn's slot, of which it is one of the holders.
     :param on_end: called when the turn is no longer in progress.
     :ivar is_prewarm: whether the turn generates nothing.
+    :ivar meter: of its output, once it has ended.
     """
 
     def __init__(
@@ -82,6 +84,16 @@ class WebSocketTurn(TurnInProgress):
         self._waits_for_another = message is not None and message.purpose == "steer"
         self._has_begun = False
         self._on_end = on_end
+        self.meter: OutputMeter | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether upstream has begun to respond."""
+        return self._has_begun
+
+    def output_tokens(self) -> int:
+        """Return an estimate of the output that passed, in tokens."""
+        return 0 if self.meter is None else self.meter.tokens()
 
     def begin(self, now: float) -> None:
         """Note that upstream has begun to respond.
@@ -90,10 +102,19 @@ class WebSocketTurn(TurnInProgress):
         """
         if not self._has_begun:
             self._has_begun = True
-            self.response_started = now
-            if self._waits_for_another:
-                # Until now, the response that it follows was in progress.
-                self.request = replace(self.request, started_at=time.time(), started=now)
+            self._start(now)
+
+    def end(self, now: float, meter: OutputMeter | None) -> None:
+        """Note that the turn has ended, whether upstream had begun to respond or not."""
+        self.meter = meter
+        if not self._has_begun:
+            self._start(now)
+
+    def _start(self, now: float) -> None:
+        self.response_started = now
+        if self._waits_for_another:
+            # Until now, the response that it follows was in progress.
+            self.request = replace(self.request, started_at=time.time(), started=now)
 
     def release(self) -> None:
         """End the turn's progress, so that the user's next turn may begin."""
@@ -169,7 +190,15 @@ class WebSocketTurns:
         except BaseException:
             release()
             raise
-        return self._turn(facts, arrived, release, slot, message)
+        input_tokens = message.input_tokens + self._continued_tokens(user, message, earlier)
+        return self._turn(facts, arrived, release, slot, message, input_tokens=input_tokens, reads_on=bool(user.limits))
+
+    def _continued_tokens(self, user: User, message: ClientMessage, earlier: WebSocketTurn | None) -> int:
+        """Return an estimate of the input that upstream adds from an earlier response."""
+        if earlier is None:
+            return self._accounting.continued_tokens(user.name, message.facts)
+        usage = None if earlier.turn is None else earlier.turn.usage
+        return earlier.request.input_tokens if usage is None else usage.input_tokens + usage.output_tokens
 
     def _slot(self, user: User) -> SharedSlot:
         return SharedSlot(self._admission.take_slot(user))
@@ -193,7 +222,7 @@ class WebSocketTurns:
         """
         turn = end.turn
         self._objects.note(end.outcome)
-        turn.begin(time.monotonic())
+        turn.end(time.monotonic(), end.meter)
         if turn.is_prewarm and end.outcome.usage is None:
             turn.release()
             return False
@@ -217,10 +246,23 @@ class WebSocketTurns:
         release: Callable[[], None],
         slot: SharedSlot,
         message: ClientMessage | None,
+        *,
+        input_tokens: int = 0,
+        reads_on: bool = False,
     ) -> WebSocketTurn:
         started_at = time.time() - (time.monotonic() - arrived)
         release = _once(release, slot.release)
-        request = TurnRequest(self._user, ENDPOINT, facts, started_at, arrived, self._request_id, release)
+        request = TurnRequest(
+            user=self._user,
+            endpoint=ENDPOINT,
+            facts=facts,
+            started_at=started_at,
+            started=arrived,
+            request_id=self._request_id,
+            release=release,
+            input_tokens=input_tokens,
+            reads_on=reads_on,
+        )
         on_end = self._track_turn(TrackedTurn(self._user, self._path, facts.model or "", arrived))
         return WebSocketTurn(request, slot, on_end, week_start=self._week_start, message=message)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ocm_wsgi.simulator import tokens
 from ocm_wsgi.simulator.exchange import Event
 from ocm_wsgi.simulator.plans import Plan
 from ocm_wsgi.simulator.recording import Turn
@@ -57,6 +58,11 @@ class Output:
         if count < len(words):
             return [*words[: count - 1], "".join(words[count - 1 :])] if count > 0 else []
         return [words[index % len(words)] for index in range(count)]
+
+    @property
+    def usage(self) -> Mapping[str, Any] | None:
+        """The usage, counted or as planned."""
+        return tokens.usage(self.request, self.deltas) if self.plan.counts else self.plan.usage
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -111,7 +117,7 @@ class Output:
             "tools": [],
             "top_p": 1.0,
             "truncation": "disabled",
-            "usage": usage_object(self.plan.usage) if ended else None,
+            "usage": usage_object(self.usage) if ended else None,
             "user": None,
             "metadata": {},
         }
@@ -163,7 +169,7 @@ class Output:
             with an error.
         """
         reports_usage = reports_usage and status != "cut" and self.plan.terminal != "error"
-        usage = flat_usage(self.plan.usage) if reports_usage else {}
+        usage = flat_usage(self.usage) if reports_usage else {}
         return Turn(
             number=self.number,
             response_id=self.response_id,

@@ -102,6 +102,8 @@ class Plan:
     :ivar event_bytes: the padding of each delta; a raw ``body`` is split into pieces of this size.
     :ivar interval: seconds between events.
     :ivar usage: token counts with the keys of :data:`DEFAULT_USAGE`, or ``None`` for a response without usage.
+    :ivar counts: report the tokens of the request and of the text, as counted by :mod:`~ocm_wsgi.simulator.tokens`,
+        in place of ``usage``.
     :ivar model: the model in the response; by default the request's.
     :ivar service_tier: the tier in the response; by default the request's, where ``auto`` becomes ``default``.
     :ivar terminal: the stream's last event: ``completed``, ``incomplete``, ``failed``, ``error``, or ``None``.
@@ -146,6 +148,7 @@ class Plan:
     event_bytes: int = 0
     interval: float = 0.0
     usage: Mapping[str, Any] | None = field(default_factory=lambda: DEFAULT_USAGE)
+    counts: bool = False
     model: str | None = None
     service_tier: str | None = None
     terminal: str | None = "completed"

@@ -92,7 +92,7 @@ def _completion(output: Output) -> dict[str, Any]:
     text = "".join(output.deltas)
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-    usage = chat_usage_object(output.plan.usage)
+    usage = chat_usage_object(output.usage)
     return {**_chat(output, "chat.completion"), "choices": [choice], "usage": usage}
 
 
@@ -150,7 +150,7 @@ def _chunks(output: Output, *, includes_usage: bool) -> Iterator[Event]:
         return
     yield chunk({}, "stop", None if includes_usage else ends)
     if includes_usage:
-        yield _data({**common, "choices": [], "usage": chat_usage_object(output.plan.usage)}, ends)
+        yield _data({**common, "choices": [], "usage": chat_usage_object(output.usage)}, ends)
     yield Event(b"data: [DONE]\n\n")
 
 

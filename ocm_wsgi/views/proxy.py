@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 
 from flask import Flask, Response, g, request
@@ -145,7 +146,9 @@ def _read_facts(access: Access, fields: Fields, body: Body | None) -> RequestFac
     if body is None or not body.length or not (access.requires_body or access.endpoint.is_turn):
         return RequestFacts()
     encoding, media_type = value_of(fields, "content-encoding"), value_of(fields, "content-type")
-    return request_facts(body.blocks(), encoding or "", media_type or "", find_references=access.find_references)
+    facts = request_facts(body.blocks(), encoding or "", media_type or "", find_references=access.find_references)
+    # A body that cannot be read has a token for each byte at most.
+    return replace(facts, input_tokens=body.length) if facts.unread else facts
 
 
 def _turn_request(
@@ -160,6 +163,7 @@ def _turn_request(
     require_metered(user, endpoint)
     log.model = facts.model or ""
     family = endpoint.family or "other"
+    input_tokens = facts.input_tokens + service.accounting.continued_tokens(user.name, facts)
     return TurnRequest(
         user=user.name,
         endpoint=target.endpoint,
@@ -171,6 +175,8 @@ def _turn_request(
             user, facts.model, unread=facts.unread, names_model=endpoint.names_model, family=family
         ),
         family=family,
+        input_tokens=input_tokens,
+        reads_on=bool(user.limits),
     )
 
 

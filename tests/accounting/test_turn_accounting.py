@@ -40,12 +40,13 @@ def reading(state_path: Path) -> Iterator[sa.Connection]:
 
 
 def sums(running: RunningService) -> Counter[tuple[str, ...]]:
-    """Return the ledger's token sums by user, model and tier."""
+    """Return the ledger's token sums by user, model and tier, without estimates."""
     names = ["user", "model", "service_tier"]
-    columns = [db.turn_hour.c[name] for name in names]
-    counts = [sa.func.sum(db.turn_hour.c[name]) for name in COUNTS]
+    columns = [db.turn.c[name] for name in names]
+    counts = [sa.func.sum(sa.func.coalesce(db.turn.c[name], 0)) for name in COUNTS]
     with reading(running.state_path) as connection:
-        rows = connection.execute(sa.select(*columns, *counts).group_by(*columns)).all()
+        query = sa.select(*columns, *counts).where(~db.turn.c.estimated).group_by(*columns)
+        rows = connection.execute(query).all()
     found: Counter[tuple[str, ...]] = Counter()
     for row in rows:
         for name, count in zip(COUNTS, row[len(names) :], strict=True):

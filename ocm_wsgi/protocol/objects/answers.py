@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ocm_wsgi.protocol.endpoints.endpoint import ObjectKind
-from ocm_wsgi.protocol.http.content_coding import DecodingError, decoder_for
+from ocm_wsgi.protocol.http.content_coding import Decoder, DecodingError, decoder_for
 from ocm_wsgi.protocol.objects.stored_object import NamedObject, named
 from ocm_wsgi.protocol.responses.outcome import parse_json
 
@@ -75,6 +75,7 @@ class FirstEvent:
         self._creates = creates
         self._buffer = bytearray()
         self._searched = 0
+        self._decoder: Decoder | None = None
         try:
             self._decoder = decoder_for(content_encoding)
         except DecodingError:
@@ -94,18 +95,22 @@ class FirstEvent:
         self._searched += len(piece)
         start = 0
         for blank in _BLANK_LINE.finditer(self._buffer):
-            self.objects = self._objects_of(bytes(self._buffer[start : blank.start()]))
-            if self.objects:
+            document = _document_in(bytes(self._buffer[start : blank.start()]))
+            self.objects = [] if document is None else _created(document, self._creates)
+            # What names itself and is not stored needs no owner, so there is nothing more to wait for.
+            if self.objects or (document is not None and "id" in document):
                 self.is_over = True
                 return
             start = blank.end()
         del self._buffer[:start]
         self.is_over = self._searched > SEARCHED_BYTES
 
-    def _objects_of(self, event: bytes) -> list[NamedObject]:
-        lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
-        document = parse_json(b"\n".join(lines)) if lines else None
-        if not isinstance(document, dict):
-            return []
-        response = document.get("response")
-        return _created(response if isinstance(response, dict) else document, self._creates)
+
+def _document_in(event: bytes) -> Mapping[str, Any] | None:
+    """Return the object that an event is about, or ``None``."""
+    lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
+    document = parse_json(b"\n".join(lines)) if lines else None
+    if not isinstance(document, dict):
+        return None
+    response = document.get("response")
+    return response if isinstance(response, dict) else document

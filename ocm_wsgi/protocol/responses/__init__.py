@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "bounded_buffer",
     "error_codes",
+    "estimate",
     "observer",
     "outcome",
     "rate_limits",

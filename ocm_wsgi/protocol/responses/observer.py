@@ -16,6 +16,8 @@ never returns an outcome, and the caller calls ``finish()`` before sending the l
 Call ``finish(complete=...)`` at the end of the stream; ``complete`` says whether the body arrived in full. It repeats
 an outcome that was returned before. A stream of events without its terminal event was cut, even if the transport
 ended cleanly.
+
+If the usage is missing in the end, ``output_tokens()`` estimates the output from what was fed.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Protocol
 
 from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.http.content_coding import Decoder, DecodingError, decoder_for
+from ocm_wsgi.protocol.responses import estimate
 from ocm_wsgi.protocol.responses.bounded_buffer import BUFFER_LIMIT_BYTES, BoundedBuffer
 from ocm_wsgi.protocol.responses.outcome import error_outcome, large_object_outcome, object_outcome, parse_json
 from ocm_wsgi.protocol.responses.sse_observer import SseObserver
@@ -42,6 +45,9 @@ class Observer(Protocol):
 
     def finish(self, *, complete: bool = True) -> Outcome:
         """Return how the turn ended, after the last read."""
+
+    def output_tokens(self) -> int:
+        """Return an estimate of the output in what was fed, in tokens. For a turn without usage, once, at its end."""
 
 
 def observer_for(*, status: int, media_type: str, content_encoding: str = "", family: Family = "responses") -> Observer:
@@ -61,11 +67,12 @@ def observer_for(*, status: int, media_type: str, content_encoding: str = "", fa
         observer = JsonObserver(status=status, family=family)
     else:
         return OpaqueObserver()
+    unreadable = OpaqueObserver(status=status, is_text=True)
     try:
         decoder = decoder_for(content_encoding)
     except DecodingError:
-        return OpaqueObserver(status=status)
-    return observer if decoder is None else DecodingObserver(observer, decoder, OpaqueObserver(status=status))
+        return unreadable
+    return observer if decoder is None else DecodingObserver(observer, decoder, unreadable)
 
 
 def is_event_stream(media_type: str, *, family: Family = "responses") -> bool:
@@ -82,16 +89,23 @@ def is_event_stream(media_type: str, *, family: Family = "responses") -> bool:
 class OpaqueObserver:
     """For bodies that report no usage, or that cannot be read."""
 
-    def __init__(self, *, status: int = 200) -> None:
+    def __init__(self, *, status: int = 200, is_text: bool = False) -> None:
         self._status = status
+        self._is_text = is_text
+        self._octets = 0
 
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
+        self._octets += len(data)
         return len(data), None
 
     def finish(self, *, complete: bool = True) -> Outcome:
         if self._status >= 400:
             return Outcome("error")
         return Outcome("completed" if complete else "cut")
+
+    def output_tokens(self) -> int:
+        # Compressed text has an octet for each token at least, so this is never too low.
+        return self._octets if self._is_text else 0
 
 
 class JsonObserver:
@@ -104,8 +118,10 @@ class JsonObserver:
         self._status = status
         self._family: Family = family
         self._body = BoundedBuffer(limit)
+        self._octets = 0
 
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
+        self._octets += len(data)
         self._body.append(data)
         return len(data), None
 
@@ -120,6 +136,10 @@ class JsonObserver:
         else:
             outcome = large_object_outcome(self._body, family=self._family)
         return outcome if complete else replace(outcome, status="cut")
+
+    def output_tokens(self) -> int:
+        body = parse_json(self._body.octets) if self._body.is_quick_to_parse else None
+        return estimate.tokens_in_body(body, self._octets)
 
 
 class UndecidedObserver:
@@ -140,6 +160,9 @@ class UndecidedObserver:
     def finish(self, *, complete: bool = True) -> Outcome:
         return Outcome("cut") if self._observer is None else self._observer.finish(complete=complete)
 
+    def output_tokens(self) -> int:
+        return 0 if self._observer is None else self._observer.output_tokens()
+
 
 class DecodingObserver:
     """Observes a decoded copy of an encoded body. A decoding error never breaks the relay."""
@@ -153,6 +176,7 @@ class DecodingObserver:
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
         """Observe one read. An outcome holds back all of it: the last octets may be enough to decode the rest."""
         if self._decoder is None:
+            self._fallback.feed(data)
             return len(data), None
         outcome = None
         try:
@@ -163,6 +187,7 @@ class DecodingObserver:
                 raise DecodingError("The decoded body is too large to observe.")
         except DecodingError:
             self._decoder = None
+            self._fallback.feed(data)
         if outcome is None:
             return len(data), None
         self._decoder = None
@@ -171,3 +196,7 @@ class DecodingObserver:
 
     def finish(self, *, complete: bool = True) -> Outcome:
         return (self._fallback if self._decoder is None else self._inner).finish(complete=complete)
+
+    def output_tokens(self) -> int:
+        # Both count: the fallback counts what came after the decoding had failed.
+        return self._inner.output_tokens() + (0 if self._fallback is self._inner else self._fallback.output_tokens())

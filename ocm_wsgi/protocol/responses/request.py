@@ -8,7 +8,7 @@ may have any size and is never held whole.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from ocm_wsgi.protocol.http.forms import (
     urlencoded_fields,
 )
 from ocm_wsgi.protocol.responses.error_codes import label
+from ocm_wsgi.protocol.responses.estimate import InputMeter
 from ocm_wsgi.protocol.responses.references import (
     FindReferences,
     FormFields,
@@ -37,7 +38,11 @@ from ocm_wsgi.protocol.responses.strict_json import (
 #: No request, be it a body or a message, is decoded beyond this size.
 DECODED_LIMIT_BYTES = 128 * 1024 * 1024
 
-_MEMBERS = ("model", "service_tier", "store", "background")
+#: The members of a request that ``facts_of`` reads.
+FACT_MEMBERS = (
+    *("model", "service_tier", "store", "background"),
+    *("previous_response_id", "conversation", "prompt"),
+)
 #: A call of the realtime API is described by a part ``session``, in JSON.
 _FORM_FIELDS = ("model", "session")
 _WANTED_FIELDS = FormFields(_FORM_FIELDS)
@@ -58,6 +63,8 @@ class RequestFacts:
     :ivar store: whether upstream is asked to store the response.
     :ivar is_background: whether the response is to be made in the background.
     :ivar references: IDs of the stored objects that the body refers to, as far as they were looked for.
+    :ivar continues: whether upstream adds input that it has stored: of an earlier response, a conversation or a prompt.
+    :ivar input_tokens: estimate of the text and the images in the body.
     """
 
     model: str | None = None
@@ -66,6 +73,8 @@ class RequestFacts:
     store: bool | None = None
     is_background: bool = False
     references: frozenset[str] = frozenset()
+    continues: bool = field(default=False, compare=False)
+    input_tokens: int = field(default=0, compare=False)
 
 
 def request_facts(
@@ -82,11 +91,12 @@ def request_facts(
     :param media_type: the body's ``Content-Type``, or ``""``, which means JSON.
     :param find_references: finds the references in JSON.
     """
+    meter = InputMeter()
     try:
         reader = _reader_for(media_type, find_references)
-        for block in _decoded(blocks, content_encoding):
+        for block in meter.measured(_decoded(blocks, content_encoding)):
             reader.feed(block)
-        return reader.finish()
+        return replace(reader.finish(), input_tokens=meter.finish())
     except DecodingError:
         return RequestFacts(unread=_NOT_DECODED)
     except NotStrictJson:
@@ -122,12 +132,15 @@ def facts_of(members: Mapping[str, Any], references: frozenset[str] = frozenset(
     :param references: the stored objects that it refers to.
     """
     store = members.get("store")
+    continues = any(members.get(name) is not None for name in ("previous_response_id", "conversation"))
     return RequestFacts(
         label(members.get("model")),
         label(members.get("service_tier")),
         store=store if isinstance(store, bool) else None,
         is_background=members.get("background") is True,
         references=references,
+        # The prompt of a legacy completion is text.
+        continues=continues or isinstance(members.get("prompt"), dict),
     )
 
 
@@ -169,7 +182,7 @@ class _JsonReader:
     """
 
     def __init__(
-        self, names: Collection[str] = _MEMBERS, *, find_references: FindReferences = no_references_in
+        self, names: Collection[str] = FACT_MEMBERS, *, find_references: FindReferences = no_references_in
     ) -> None:
         self._names = names
         self._find_references = find_references

@@ -14,6 +14,7 @@ from typing import Any
 from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.responses.bounded_buffer import BUFFER_LIMIT_BYTES, BoundedBuffer, members_in_head
 from ocm_wsgi.protocol.responses.error_codes import label
+from ocm_wsgi.protocol.responses.estimate import OutputMeter
 from ocm_wsgi.protocol.responses.outcome import (
     TERMINAL_TYPES,
     TYPE_PATTERN,
@@ -83,11 +84,13 @@ class SseObserver:
         self._open: _OpenEvent | None = None
         self._outcome: Outcome | None = None
         self._so_far = Outcome("cut")
+        self._meter = OutputMeter(is_chat=family in ("chat", "completions"))
 
     def feed(self, data: bytes) -> tuple[int, Outcome | None]:
         """Observe one read; see the observers' contract."""
         if self._outcome is not None or not data:
             return len(data), None
+        self._meter.feed(data)
         start = 0
         if self._open is not None:
             start = self._open.end_in(data)
@@ -106,6 +109,10 @@ class SseObserver:
             return self._outcome
         ending = self._close_event() if self._open is not None else None
         return replace(ending, status="cut") if ending is not None else self._so_far
+
+    def output_tokens(self) -> int:
+        """Return an estimate of the output so far; see the observers' contract."""
+        return self._meter.tokens()
 
     def _scan(self, data: bytes, start: int) -> tuple[int, Outcome | None]:
         """Examine the events that begin in ``data`` at ``start`` or later."""

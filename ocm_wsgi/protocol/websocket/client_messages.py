@@ -10,14 +10,15 @@ openai/codex, ``codex-rs/codex-api/src/endpoint/responses_websocket.rs``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ocm_wsgi.errors import MessageRejected
 from ocm_wsgi.protocol.http.content_coding import DecodingError
 from ocm_wsgi.protocol.responses.error_codes import label
+from ocm_wsgi.protocol.responses.estimate import InputMeter
 from ocm_wsgi.protocol.responses.references import FindReferences, no_references_in
-from ocm_wsgi.protocol.responses.request import RequestFacts, facts_of, top_level_members
+from ocm_wsgi.protocol.responses.request import FACT_MEMBERS, RequestFacts, facts_of, top_level_members
 
 #: What a message asks for: ``turn``, a response; ``steer``, another response that follows the one it names;
 #: ``input``, that the response it names continues; ``control``, nothing that makes a model work.
@@ -34,7 +35,7 @@ PURPOSES: Mapping[str, Purpose] = {
     "response.processed": "control",
 }
 
-_MEMBERS = ("type", "model", "service_tier", "generate", "stream_id", "previous_response_id", "response_id")
+_MEMBERS = ("type", "generate", "stream_id", "response_id", *FACT_MEMBERS)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class ClientMessage:
     :ivar stream_id: the lane of its responses: those of one lane come one after another, and lanes side by side.
     :ivar response_id: the response that it continues, or ``None``.
     :ivar is_prewarm: nothing is to be generated (``"generate": false``).
+    :ivar input_tokens: estimate of its text and its images.
     """
 
     purpose: Purpose
@@ -52,6 +54,7 @@ class ClientMessage:
     stream_id: str | None = None
     response_id: str | None = None
     is_prewarm: bool = False
+    input_tokens: int = field(default=0, compare=False)
 
 
 def read_message(blocks: Iterable[bytes], find_references: FindReferences = no_references_in) -> ClientMessage:
@@ -61,8 +64,9 @@ def read_message(blocks: Iterable[bytes], find_references: FindReferences = no_r
     :param find_references: finds the stored objects that it refers to.
     :raises MessageRejected: the message cannot be read, or its kind is not in :data:`PURPOSES`.
     """
+    meter = InputMeter()
     try:
-        members = top_level_members(blocks, _MEMBERS)
+        members = top_level_members(meter.measured(blocks), _MEMBERS)
     except DecodingError as exc:
         raise MessageRejected(f"The message cannot be read. {exc}") from exc
     if members is None:
@@ -80,4 +84,5 @@ def read_message(blocks: Iterable[bytes], find_references: FindReferences = no_r
         stream_id=label(members.get("stream_id")),
         response_id=label(continued),
         is_prewarm=members.get("generate") is False,
+        input_tokens=meter.finish(),
     )

@@ -12,6 +12,7 @@ spans several reads, the earlier ones are sent as they arrive, since a client ig
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ocm_wsgi.protocol.http.content_coding import DecodingError
@@ -78,13 +79,21 @@ class MessageObserver:
     """Finds the messages that matter among those of a server.
 
     :param deflate: the negotiated compression, or ``None``.
+    :param on_text: called with what compressed messages decompress to, as far as they are decompressed.
     :param limit: a message is buffered up to this many octets.
     """
 
-    def __init__(self, deflate: DeflateParameters | None, *, limit: int = BUFFER_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        deflate: DeflateParameters | None,
+        on_text: Callable[[bytes], None] | None = None,
+        *,
+        limit: int = BUFFER_LIMIT_BYTES,
+    ) -> None:
         self._frames = FrameParser(masked=False, compressible=deflate is not None)
         self._inflater = deflate.server_inflater() if deflate else None
         self._limit = limit
+        self._on_text = on_text
         self._open: _OpenMessage | None = None
         self._close_payload = b""
         self._failure: str | None = None
@@ -139,7 +148,8 @@ class MessageObserver:
 
     def _begin(self, frame_slice: FrameSlice) -> _OpenMessage:
         inflater = self._inflater if frame_slice.is_compressed else None
-        return _OpenMessage(inflater, frame_slice.start, self._limit, is_text=frame_slice.opcode == TEXT)
+        is_text = frame_slice.opcode == TEXT
+        return _OpenMessage(inflater, frame_slice.start, self._limit, is_text=is_text, on_text=self._on_text)
 
 
 class _OpenMessage:
@@ -148,8 +158,17 @@ class _OpenMessage:
     :ivar start: as in :class:`Message`.
     """
 
-    def __init__(self, inflater: Inflater | None, start: int, limit: int, *, is_text: bool) -> None:
+    def __init__(
+        self,
+        inflater: Inflater | None,
+        start: int,
+        limit: int,
+        *,
+        is_text: bool,
+        on_text: Callable[[bytes], None] | None,
+    ) -> None:
         self.start = start
+        self._on_text = on_text
         self._inflater = inflater
         self._type = ""
         self._is_undecided = True
@@ -169,6 +188,8 @@ class _OpenMessage:
             self._append(payload)
             return
         for piece in inflater.feed(payload, is_last=frame_slice.ends_message):
+            if self._on_text is not None:
+                self._on_text(piece)
             self._append(piece)
             if self._buffer is None and not inflater.context_takeover:
                 inflater.skip()

@@ -11,9 +11,10 @@ Source: https://developers.openai.com/api/docs/guides/websocket-mode and ``.../g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from ocm_wsgi.protocol.responses.estimate import OutputMeter
 from ocm_wsgi.protocol.responses.turn import Outcome
 from ocm_wsgi.protocol.websocket.client_messages import ClientMessage
 
@@ -32,6 +33,7 @@ class OpenTurn(Generic[T]):
     :ivar response_id: of its own response, once upstream has created that.
     :ivar steer_id: upstream's name for the input of a ``response.steer``, once that was accepted.
     :ivar error: an error that may have ended it.
+    :ivar meter: of what upstream has sent since it was opened, for all turns.
     """
 
     turn: T
@@ -41,6 +43,7 @@ class OpenTurn(Generic[T]):
     response_id: str | None = None
     steer_id: str | None = None
     error: Outcome | None = None
+    meter: OutputMeter = field(default_factory=OutputMeter)
 
     @property
     def is_waiting(self) -> bool:
@@ -61,6 +64,17 @@ class OpenTurns(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._turns)
+
+    def feed(self, data: bytes, *, is_readable: bool) -> None:
+        """Measure what upstream sends, for every turn in progress: which of them it concerns is not known yet.
+
+        :param data: a read, or decompressed text.
+        """
+        for turn in self._turns:
+            if is_readable:
+                turn.meter.feed(data)
+            else:
+                turn.meter.feed_unreadable(data)
 
     def of_response(self, response_id: str) -> OpenTurn[T] | None:
         """Return the turn of a response that is in progress or has ended lately. Any thread may call this."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.responses.error_codes import label
+from ocm_wsgi.protocol.responses.estimate import OutputMeter
 from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES, event_outcome, large_event, parse_json
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.turn import Outcome
@@ -42,11 +44,13 @@ class TurnEnded(Generic[T]):
     """A turn has ended. Store its record before sending anything that follows to the client.
 
     :ivar http_status: 200, or the status in an ``error`` message.
+    :ivar meter: of the output, if the usage is unknown.
     """
 
     turn: T
     outcome: Outcome
     http_status: int = 200
+    meter: OutputMeter | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,9 @@ class WebSocketSession(Generic[T]):
         self.close_code: int | None = None
         self.has_data_to_send = False
         self._gate = MessageGate(deflate, limit=limit)
-        self._observer = MessageObserver(deflate)
         self._turns = OpenTurns(adopt)
+        self._is_compressed = deflate is not None
+        self._observer = MessageObserver(deflate, partial(self._turns.feed, is_readable=True))
         self._refusals = b""
         self._pending_close: bytes | None = None
         self._is_closing_now = False
@@ -198,6 +203,8 @@ class WebSocketSession(Generic[T]):
 
     def from_server(self, data: bytes) -> list[bytes | Event[T]]:
         """Return what to send to the client, which is all of ``data``, and the events within it, in order."""
+        if not self._is_compressed or self._observer.failure is not None:
+            self._turns.feed(data, is_readable=not self._is_compressed)
         messages = self._observer.feed(data)
         if not messages:
             return [data]
@@ -217,7 +224,10 @@ class WebSocketSession(Generic[T]):
 
     def end(self) -> list[TurnEnded[T]]:
         """End the session because either connection has ended. Return the turns that were in progress, as ended."""
-        return [TurnEnded(open_turn.turn, open_turn.error or Outcome("cut")) for open_turn in self._turns.close_all()]
+        return [
+            TurnEnded(open_turn.turn, open_turn.error or Outcome("cut"), meter=open_turn.meter)
+            for open_turn in self._turns.close_all()
+        ]
 
     def _events(self, message: Message) -> list[Event[T]]:
         buffer = message.buffer
@@ -275,7 +285,7 @@ class WebSocketSession(Generic[T]):
             failed.error = outcome
             return events
         self._turns.close(failed)
-        return [*events, TurnEnded(failed.turn, outcome, status or 400)]
+        return [*events, TurnEnded(failed.turn, outcome, status or 400, failed.meter)]
 
     def _terminal(self, event: Mapping[str, Any]) -> list[Event[T]]:
         outcome = event_outcome(event)
@@ -285,7 +295,9 @@ class WebSocketSession(Generic[T]):
 
     def _ended(self, outcome: Outcome, *, response_id: str | None, lane: str | None) -> list[Event[T]]:
         ended = self._turns.ended(response_id, lane=lane, model=outcome.model, is_counted=outcome.usage is not None)
-        return [TurnEnded(ended[0].turn, outcome), *_dropped(ended[1:])] if ended else []
+        if not ended:
+            return []
+        return [TurnEnded(ended[0].turn, outcome, meter=ended[0].meter), *_dropped(ended[1:])]
 
 
 def _dropped(turns: Sequence[OpenTurn[T]]) -> list[Event[T]]:

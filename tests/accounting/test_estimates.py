@@ -1,0 +1,58 @@
+"""Which turns without usage are charged an estimate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from ocm_wsgi.accounting.estimates import Observed, estimated_usage
+from ocm_wsgi.protocol.endpoints.endpoint import Family
+from ocm_wsgi.protocol.responses.turn import Outcome, TurnStatus, Usage
+
+SEEN = Observed(
+    http_status=200,
+    family="responses",
+    input_tokens=100,
+    output_tokens=40,
+    has_begun=True,
+    was_left=False,
+    seconds=2.0,
+)
+SILENT = replace(SEEN, output_tokens=0)
+
+
+@pytest.mark.parametrize(
+    ("status", "observed", "expected"),
+    [
+        pytest.param("completed", SEEN, (100, 100), id="completed-without-usage"),
+        pytest.param("completed", replace(SEEN, output_tokens=400), (100, 400), id="more-passed-than-by-time"),
+        pytest.param("incomplete", SEEN, (100, 100), id="incomplete"),
+        pytest.param("cut", SEEN, (100, 40), id="upstream-cut-it"),
+        pytest.param("cut", replace(SEEN, was_left=True), (100, 100), id="the-client-left"),
+        pytest.param("cut", SILENT, (100, 0), id="upstream-cut-it-before-any-output"),
+        pytest.param("cut", replace(SILENT, was_left=True), (100, 100), id="the-client-left-during-reasoning"),
+        pytest.param("cut", replace(SILENT, has_begun=False), None, id="upstream-cut-it-before-its-response"),
+        pytest.param("cut", replace(SILENT, has_begun=False, was_left=True), (100, 100), id="left-at-once"),
+        pytest.param("failed", SEEN, (100, 40), id="failed-with-output"),
+        pytest.param("failed", SILENT, None, id="failed-without-output"),
+        pytest.param("error", SEEN, (100, 40), id="error-event-with-output"),
+        pytest.param("error", SILENT, None, id="error-event"),
+        pytest.param("error", replace(SEEN, http_status=429), None, id="refused"),
+        pytest.param("cut", replace(SEEN, http_status=500, was_left=True), None, id="refused-and-left"),
+        pytest.param("completed", replace(SEEN, family="embeddings"), (100, 0), id="embeddings"),
+        pytest.param("completed", replace(SEEN, family="chat"), (100, 100), id="chat"),
+        pytest.param("completed", replace(SEEN, family="speech"), None, id="no-text"),
+    ],
+)
+def test_estimated_usage(status: TurnStatus, observed: Observed, expected: tuple[int, int] | None) -> None:
+    """What upstream refused costs nothing; what it began costs its input, and what passed or the time that it took."""
+    found = estimated_usage(Outcome(status), observed)
+    assert found == (None if expected is None else Usage(expected[0], 0, expected[1]))
+
+
+def test_every_family_is_decided() -> None:
+    """No kind of turn makes the decision fail."""
+    for family in get_args(Family):
+        estimated_usage(Outcome("completed"), replace(SEEN, family=family))
