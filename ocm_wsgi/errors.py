@@ -18,6 +18,7 @@ The tree, grouped by what can be done about the error::
     │   ├── ListRefused
     │   ├── MessageRejected
     │   ├── LimitUnmeasurable
+    │   ├── RequestUnauthorized     upstream's 401 that is not the fault of the owner's credential
     │   └── UserRejected
     ├── AuthenticationFailed        401  the client must send a valid bearer token
     ├── AdminOnly                   403
@@ -206,6 +207,15 @@ class UsageUnknown(BadRequest):
     """The user has limits, and what the turn uses cannot become known. 400: Codex shows its text and does not retry."""
 
     code = "usage_unknown"
+
+
+class RequestUnauthorized(BadRequest):
+    """Upstream answers this request with 401, whatever the credential: its endpoint, or something that it asks for.
+
+    400, because Codex would sign in again after a 401, and repeat a 403.
+    """
+
+    code = "upstream_unauthorized"
 
 
 class UserRejected(BadRequest):

@@ -23,4 +23,5 @@ __all__ = [
     "auth_file_writer",
     "refresh_protocol",
     "sign_in",
+    "unauthorized",
 ]

@@ -21,8 +21,9 @@ from ocm_wsgi.credentials.auth_file_writer import Replacement, prepare
 from ocm_wsgi.credentials.refresh_protocol import JOB, OUTCOME, Problem, RefreshJob, RefreshOutcome, Result
 from ocm_wsgi.credentials.refusal_store import Refusal, RefusalStore, digest_of
 from ocm_wsgi.credentials.trust import context_from_json
+from ocm_wsgi.credentials.unauthorized import ReplacedStore
 from ocm_wsgi.errors import CredentialError
-from ocm_wsgi.oauth.refresh import RefreshFailed, RefreshRefused, TokenGrant, exchange_refresh_token
+from ocm_wsgi.oauth.refresh import RefreshFailed, RefreshReason, RefreshRefused, TokenGrant, exchange_refresh_token
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _POLL_SECONDS = 0.05
@@ -108,6 +109,9 @@ class _Refresh:
             replacement.commit(refreshed.encoded())
         except OSError as exc:
             return RefreshOutcome.failed(Problem.UNWRITABLE, f"the new tokens are lost: {exc.strerror}")
+        if self._job.reason is RefreshReason.UNAUTHORIZED:
+            store = ReplacedStore(self._job.credential_path, state_path=self._job.state_path)
+            store.record(refreshed.fingerprint)
         return RefreshOutcome(Result.REFRESHED, fingerprint=refreshed.fingerprint)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -15,6 +14,7 @@ from ocm_wsgi.credentials.auth_file_watcher import AuthFileWatcher, CredentialSn
 from ocm_wsgi.credentials.credential import Credential, Mode
 from ocm_wsgi.credentials.refresh_client import Refresher
 from ocm_wsgi.credentials.refresh_policy import RefreshPolicy
+from ocm_wsgi.credentials.unauthorized import KEY_CODES, TOKEN_CODES, ReplacedStore, request_unauthorized
 from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable
 from ocm_wsgi.oauth.refresh import RefreshReason
 
@@ -100,11 +100,14 @@ class CredentialSource:
             return self._file.snapshot().credential.mode is Mode.API_KEY
         return False
 
-    def replacement(self, rejected: Credential) -> Credential:
+    def replacement(self, rejected: Credential, error_code: str | None = None) -> Credential:
         """Return a replacement for a credential that upstream rejected with 401.
 
-        If the file has changed in the meantime, that is its new content; otherwise the tokens are refreshed.
+        If the file has changed in the meantime, that is its new content. Otherwise the tokens are refreshed, provided
+        that they are to blame: by the error's code, or because they expire soon by their own account.
 
+        :param error_code: the code of upstream's error; ``None`` if it has none.
+        :raises RequestUnauthorized: another credential would be rejected too.
         :raises CredentialUnavailable: there is none at the moment.
         :raises CredentialRejected: only the owner can fix it.
         """
@@ -112,15 +115,20 @@ class CredentialSource:
         if snapshot.credential.access_token != rejected.access_token:
             return self.current()
         if snapshot.credential.mode is Mode.API_KEY:
-            raise CredentialRejected("OpenAI does not accept the owner's API key. The owner must replace it.")
+            if error_code in KEY_CODES:
+                raise CredentialRejected("OpenAI does not accept the owner's API key. The owner must replace it.")
+            raise request_unauthorized(error_code)
+        if error_code not in TOKEN_CODES and not self._is_due(snapshot):
+            raise request_unauthorized(error_code)
+        if self._was_replaced(snapshot):
+            raise request_unauthorized(error_code, is_replaced=True)
+        return self._refreshed(snapshot, RefreshReason.UNAUTHORIZED)
+
+    def _was_replaced(self, snapshot: CredentialSnapshot) -> bool:
         recent = self._policy.recent_refresh(snapshot.document)
         if recent is not None and recent.reason is RefreshReason.UNAUTHORIZED:
-            raise CredentialUnavailable(
-                "OpenAI does not accept the owner's access token, although it was just refreshed.",
-                detail="upstream answered 401 to a token that had been refreshed because of a 401",
-                retry_after_seconds=math.ceil(recent.left_seconds),
-            )
-        return self._refreshed(snapshot, RefreshReason.UNAUTHORIZED)
+            return True
+        return ReplacedStore(self._path, state_path=self._state_path).is_held(snapshot.document.fingerprint)
 
     def _refreshed(self, snapshot: CredentialSnapshot, reason: RefreshReason) -> Credential:
         for _ in range(_ATTEMPTS):

@@ -85,7 +85,9 @@ TOKEN_INVALIDATED = Plan(
         "status": 401,
     },
 )
+# About the request and not the token: another token would be refused too.
 UNAUTHORIZED = Plan(status=401, json={"detail": "Unauthorized"})
+NOT_PERMITTED = error(401, "insufficient_permissions", "Missing scopes: api.simulated.")
 INVALID_API_KEY = error(401, "invalid_api_key", "Incorrect API key provided: sk-****.")
 PAYMENT_REQUIRED = Plan(status=402, json={"detail": {"code": "deactivated_workspace"}})
 FORBIDDEN = Plan(status=403, json={"detail": "Forbidden"})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,17 +15,25 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from ocm_wsgi.credentials import Credential, CredentialSource, Mode
+from ocm_wsgi.credentials.unauthorized import request_unauthorized
 from ocm_wsgi.errors import (
-    CredentialRejected,
     CredentialUnavailable,
     UpstreamCut,
     UpstreamError,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from ocm_wsgi.protocol.http.fields import Fields, forwardable_response_fields, upstream_request_fields
+from ocm_wsgi.protocol.http.content_coding import DecodingError, decoder_for
+from ocm_wsgi.protocol.http.fields import (
+    Fields,
+    forwardable_response_fields,
+    upstream_request_fields,
+    value_of,
+)
 from ocm_wsgi.protocol.http.response_head import BODILESS_STATUSES
 from ocm_wsgi.protocol.http.targets import ApiTarget, Origin
+from ocm_wsgi.protocol.responses.error_codes import code_in_fields, error_code
+from ocm_wsgi.protocol.responses.outcome import parse_json
 from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse, upgrade_request_fields
 from ocm_wsgi.upstream.adapter import UpstreamAdapter, upstream_request
 from ocm_wsgi.upstream.connections import StaleConnection
@@ -39,6 +48,9 @@ CONNECT_TIMEOUT_SECONDS = 15.0
 #: The maximum silence of upstream, before and within its response. The Codex client itself waits at most for four times
 #: its idle timeout of 300 s, for a compaction.
 SILENCE_TIMEOUT_SECONDS = 1200.0
+# The body of an error of which only the code matters.
+_ERROR_BODY_BYTES = 64 * 1024
+_ERROR_BODY_SECONDS = 5.0
 #: For the response to an opening handshake, which is either immediate or missing; Codex itself waits for 15 s.
 HANDSHAKE_TIMEOUT_SECONDS = 30.0
 
@@ -102,6 +114,30 @@ class UpstreamResponse:
         """Return this response as the response to an opening handshake."""
         return HandshakeResponse(self.status, self.reason, self._field_lines)
 
+    def take_error_code(self) -> str | None:
+        """Return the code of the error that this response is, and close it. Its body may be read for some seconds."""
+        try:
+            return code_in_fields(self._field_lines) or error_code(parse_json(self._start_of_body()))
+        finally:
+            self.close()
+
+    def _start_of_body(self) -> bytes:
+        """Return the first bytes of the body, decoded, as far as they arrive."""
+        if self.is_bodiless:
+            return b""
+        body, deadline = bytearray(), time.monotonic() + _ERROR_BODY_SECONDS
+        try:
+            self._raw.socket.settimeout(_ERROR_BODY_SECONDS)
+            decoder = decoder_for(value_of(self._field_lines, "content-encoding") or "")
+            for piece in self.pieces():
+                for decoded in [piece] if decoder is None else decoder.decode(piece):
+                    body += decoded
+                if len(body) > _ERROR_BODY_BYTES or time.monotonic() > deadline:
+                    break
+        except (UpstreamCut, DecodingError, OSError):
+            pass
+        return bytes(body[:_ERROR_BODY_BYTES])
+
     def close(self) -> None:
         """Release the connection if the body was read to its end; otherwise abort the request at upstream."""
         self._response.close()
@@ -143,19 +179,20 @@ class Upstream:
     def open(self, request: ClientRequest, credential: Credential | None = None) -> UpstreamResponse:
         """Send a request and return its response as soon as the head has arrived.
 
-        A 401 concerns the owner's credential and never the client: the request is retried once with a replacement of
-        the credential, if there is one. That has the same mode: the request was allowed for this mode only.
+        A 401 is about the owner's credential or the request, never about the client's token. If the credential is to
+        blame, the request is retried once with a replacement, if there is one. That has the same mode: the request was
+        allowed for this mode only.
 
         :param credential: the current one if omitted.
         :raises CredentialError: there is no credential, or upstream accepts none that we have.
+        :raises RequestUnauthorized: upstream refuses this request with 401, and the credential is not to blame.
         :raises UpstreamError: there was no valid response.
         """
         credential = credential or self._credentials.current()
         response = self._send(request, credential)
         if response.status != requests.codes.unauthorized:
             return response
-        response.close()
-        replacement = self._credentials.replacement(credential)
+        replacement = self._credentials.replacement(credential, response.take_error_code())
         if replacement.mode is not credential.mode:
             raise CredentialUnavailable(
                 "The service has just been signed in differently. Try again.", retry_after_seconds=1
@@ -163,11 +200,7 @@ class Upstream:
         response = self._send(request, replacement)
         if response.status != requests.codes.unauthorized:
             return response
-        response.close()
-        raise CredentialRejected(
-            "OpenAI rejects the credential of this service. Its owner must sign in again.",
-            detail="upstream answered 401 twice, to the credential and to its replacement",
-        )
+        raise request_unauthorized(response.take_error_code(), is_replaced=True)
 
     def close(self) -> None:
         """Close all idle connections."""

@@ -32,7 +32,7 @@ def run(task: dict[str, object]) -> list[dict[str, object]]:
     def ask() -> None:
         together.wait()
         try:
-            credential = source.current() if rejected is None else source.replacement(rejected)
+            credential = source.current() if rejected is None else source.replacement(rejected, "token_invalidated")
             results.append({"access_token": credential.access_token})
         except CredentialError as exc:
             results.append({"status": exc.status, "message": exc.message, "detail": exc.detail})

@@ -103,7 +103,7 @@ def test_broken_file_keeps_the_last_valid_token(home: Home, damage: Damage) -> N
     with pytest.raises(CredentialUnavailable):
         source.current()
     with pytest.raises(CredentialUnavailable):
-        source.replacement(good)
+        source.replacement(good, "token_invalidated")
     assert home.outcomes() == []
 
 
@@ -220,7 +220,7 @@ def test_api_key_is_used_as_it_is(home: Home) -> None:
     credential = source.current()
     assert (credential.mode, credential.access_token) == (Mode.API_KEY, "sk-1")
     with pytest.raises(CredentialRejected, match="API key"):
-        source.replacement(credential)
+        source.replacement(credential, "invalid_api_key")
     home.write({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-2"})
     assert source.replacement(credential).access_token == "sk-2"
 

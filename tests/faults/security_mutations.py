@@ -297,7 +297,25 @@ MEASURES = (
     ),
 )
 
+SOURCE = "ocm_wsgi/credentials/source.py"
+
+UNAUTHORIZED = (
+    Mutation(
+        "views/test_proxy_credential.py::test_an_endpoint_that_always_answers_401[no-code]",
+        Edit(SOURCE, "if error_code not in TOKEN_CODES and not self._is_due(snapshot):", "if False:"),
+    ),
+    Mutation(
+        "credentials/test_unauthorized.py::test_replacement_is_not_repeated",
+        Edit(
+            SOURCE,
+            "return ReplacedStore(self._path, state_path=self._state_path).is_held(snapshot.document.fingerprint)",
+            "return False",
+        ),
+    ),
+)
+
 SECURITY_MUTATIONS = (
+    *UNAUTHORIZED,
     *ENDPOINTS,
     *LIMITS,
     *STRANGERS,

@@ -15,8 +15,8 @@ import trustme
 
 from ocm_wsgi.credentials import Credential, CredentialSource, Mode
 from ocm_wsgi.errors import (
-    CredentialRejected,
     OcmError,
+    RequestUnauthorized,
     UpstreamCut,
     UpstreamError,
     UpstreamTimeout,
@@ -38,14 +38,16 @@ class FixedCredentials(CredentialSource):
 
     credentials: list[Credential]
     replaced: list[Credential] = field(default_factory=list)
+    error_codes: list[str | None] = field(default_factory=list)
 
     def current(self) -> Credential:
         """Return the first one."""
         return self.credentials[0]
 
-    def replacement(self, rejected: Credential) -> Credential:
+    def replacement(self, rejected: Credential, error_code: str | None) -> Credential:
         """Return the next one, from now on."""
         self.replaced.append(rejected)
+        self.error_codes.append(error_code)
         if len(self.credentials) > 1:
             self.credentials.pop(0)
         return self.credentials[0]
@@ -59,8 +61,9 @@ def chatgpt(simulator: Simulator, **options: Any) -> Credential:
 
 def upstream_for(simulator: Simulator, *credentials: Credential, **options: Any) -> Upstream:
     """Return an upstream with the given credentials, or with a new ChatGPT one."""
+    fixed = options.pop("fixed", None) or FixedCredentials(list(credentials) or [chatgpt(simulator)])
     return Upstream(
-        FixedCredentials(list(credentials) or [chatgpt(simulator)]),
+        fixed,
         chatgpt_base_url=simulator.chatgpt_base_url,
         api_base_url=simulator.api_base_url,
         **{"overrides": {}, "tls": ssl.create_default_context(), "proxy_url": None, **options},
@@ -386,9 +389,39 @@ def test_401_is_retried_once_with_another_credential(simulator: Simulator) -> No
 def test_401_twice_is_not_passed_on(simulator: Simulator) -> None:
     """Upstream's 401 never reaches the client, which would sign in again needlessly."""
     upstream = upstream_for(simulator, chatgpt(simulator, expires_in=-5))
-    with pytest.raises(CredentialRejected, match="owner must sign in again"):
+    with pytest.raises(RequestUnauthorized, match="owner must sign in again"):
         upstream.open(post())
     assert len(simulator.requests) == 2
+    upstream.close()
+
+
+_ERROR = {"error": {"code": "token_expired", "message": "m"}}
+
+
+@pytest.mark.parametrize(
+    ("plan", "code"),
+    [
+        pytest.param(Plan(status=401, json=_ERROR), "token_expired", id="json"),
+        pytest.param(Plan(status=401, json=_ERROR, encoding="gzip"), "token_expired", id="gzip"),
+        pytest.param(Plan(status=401, json=_ERROR, framing="close"), "token_expired", id="close"),
+        pytest.param(Plan(status=401, json={"detail": {"code": "x"}}), "x", id="detail"),
+        pytest.param(Plan(status=401, json={"detail": "Unauthorized"}), None, id="no-code"),
+        pytest.param(Plan(status=401, body=b"<html>"), None, id="no-json"),
+        pytest.param(Plan(status=401, body=b"{" + b" " * 70_000 + b'"code": "x"}'), None, id="too-large"),
+        pytest.param(
+            Plan(status=401, body=b"", fields=[("X-Error-Json", "eyJlcnJvciI6eyJjb2RlIjoidG9rZW5fZXhwaXJlZCJ9fQ==")]),
+            "token_expired",
+            id="x-error-json",
+        ),
+    ],
+)
+def test_401_names_its_code(simulator: Simulator, plan: Plan, code: str | None) -> None:
+    """Whether the credential is to blame is decided by the code of the error, wherever upstream puts it."""
+    credentials = FixedCredentials([chatgpt(simulator)])
+    upstream = upstream_for(simulator, fixed=credentials)
+    simulator.plan(plan)
+    assert b"response.completed" in read_body(upstream.open(post()))
+    assert credentials.error_codes == [code]
     upstream.close()
 
 

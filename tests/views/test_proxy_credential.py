@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from ocm_wsgi.simulator import Simulator
+import pytest
+import requests
+
+from ocm_wsgi.simulator import Plan, Simulator, shapes
 from tests.api_requests import (
     error_of,
     post,
 )
-from tests.conftest import ServiceFactory
+from tests.conftest import ALICE, RunningService, ServiceFactory
+
+
+def get(running: RunningService, target: str) -> requests.Response:
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.get(running.url + target, headers={"Authorization": f"Bearer {ALICE}"}, timeout=30)
 
 
 def test_unusable_credential(service: ServiceFactory) -> None:
@@ -69,6 +78,29 @@ def test_revoked_credential_needs_the_owner(service: ServiceFactory, simulator: 
     response = post(running)
     assert response.status_code == 400
     assert "owner" in error_of(response.content)["message"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "refreshes"),
+    [
+        pytest.param(shapes.UNAUTHORIZED, 0, id="no-code"),
+        pytest.param(shapes.NOT_PERMITTED, 0, id="another-code"),
+        pytest.param(shapes.TOKEN_EXPIRED, 1, id="always-the-token"),
+    ],
+)
+def test_an_endpoint_that_always_answers_401(
+    service: ServiceFactory, simulator: Simulator, answer: Plan, refreshes: int
+) -> None:
+    """Nobody can use up refresh tokens with it, from any worker, nor make others believe that the owner must act."""
+    running = service(workers=3)
+    simulator.plan(answer, path="/backend-api/codex/models", times=100)
+    with ThreadPoolExecutor(10) as pool:
+        responses = list(pool.map(lambda _: get(running, "/v1/models?client_version=0.171.0"), range(30)))
+    assert {response.status_code for response in responses} == {400}
+    assert {error_of(response.content)["code"] for response in responses} == {"upstream_unauthorized"}
+    assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"] * refreshes
+    assert post(running).status_code == 200
+    assert get(running, "/ocm/readyz").status_code == 200
 
 
 def test_unreachable_upstream(service: ServiceFactory, simulator: Simulator) -> None:

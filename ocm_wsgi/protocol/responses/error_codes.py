@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _LONGEST_LABEL = 256
 
@@ -13,6 +16,9 @@ _PLACES = ("error", "detail", "errors")
 
 # A text that is a code. Other texts in these places are sentences, or titles such as "Unauthorized".
 _CODE = re.compile(r"[a-z0-9]+(?:[_.-][a-z0-9]+)*", re.ASCII)
+
+# The code in a challenge (RFC 6750 section 3).
+_CHALLENGE_ERROR = re.compile(r'\berror="?([a-z_]+)', re.ASCII)
 
 
 def error_code(body: object) -> str | None:
@@ -30,6 +36,25 @@ def error_code(body: object) -> str | None:
         if code is not None:
             return code
     return label(body.get("error")) or label(body.get("code"))
+
+
+def code_in_fields(fields: Iterable[tuple[str, str]]) -> str | None:
+    """Return the code that the fields of an error response name beside its body, or ``None``."""
+    values = {name.lower(): value for name, value in fields}
+    code = error_code(_decoded_json(values.get("x-error-json", "")))
+    authorization_error = values.get("x-openai-authorization-error", "").strip()
+    if code is None and _CODE.fullmatch(authorization_error):
+        code = label(authorization_error)
+    if code is None and (found := _CHALLENGE_ERROR.search(values.get("www-authenticate", ""))):
+        code = found[1]
+    return code
+
+
+def _decoded_json(value: str) -> object:
+    try:
+        return json.loads(base64.b64decode(value, validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
 
 
 def label(value: object) -> str | None:
