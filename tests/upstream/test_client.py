@@ -44,7 +44,7 @@ class FixedCredentials(CredentialSource):
         """Return the first one."""
         return self.credentials[0]
 
-    def replacement(self, rejected: Credential, error_code: str | None) -> Credential:
+    def replacement(self, rejected: Credential, error_code: str | None = None) -> Credential:
         """Return the next one, from now on."""
         self.replaced.append(rejected)
         self.error_codes.append(error_code)

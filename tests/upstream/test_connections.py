@@ -32,7 +32,7 @@ class OneCredential(CredentialSource):
         """Return the credential."""
         return Credential(Mode.API_KEY, "sk-x")
 
-    def replacement(self, rejected: Credential) -> Credential:
+    def replacement(self, rejected: Credential, error_code: str | None = None) -> Credential:
         """Return the same credential."""
         return rejected
 
