@@ -138,7 +138,7 @@ class EndpointTable:
         if makes_keys(path):
             return NotFound(
                 f"{shown} is not relayed: keys and tokens would work past this service. "
-                "Use the token that its owner gave you."
+                "Use the bearer token of this service."
             )
         if self._credential_kind == "chatgpt" and PLATFORM.has(path):
             return EndpointUnavailable(

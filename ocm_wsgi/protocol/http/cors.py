@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ocm_wsgi.errors import ForeignOrigin
-from ocm_wsgi.protocol.http.fields import Fields, list_members, value_of
+from ocm_wsgi.protocol.http.fields import TOKEN, Fields, list_members, value_of
 
 #: Stands for every origin.
 ANY_ORIGIN = "*"
@@ -18,6 +18,7 @@ ANY_ORIGIN = "*"
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 # Chrome's limit. A page of an origin that is allowed no longer cannot read a response in the meantime either.
 _MAX_AGE_SECONDS = 7200
+_EXPOSE_ALL = ("Access-Control-Expose-Headers", "*")
 
 
 def is_preflight(method: str, fields: Fields) -> bool:
@@ -51,10 +52,10 @@ def preflight_fields(fields: Fields, allow_origins: Collection[str]) -> Fields:
             else "Web pages may not use this service. Its owner can allow their origins in allow_origins."
         )
     # "*" would not include Authorization.
-    requested = ", ".join(dict.fromkeys(["authorization", *list_members(fields, "access-control-request-headers")]))
+    requested = [name for name in list_members(fields, "access-control-request-headers") if TOKEN.fullmatch(name)]
     return [
         ("Access-Control-Allow-Methods", _METHODS),
-        ("Access-Control-Allow-Headers", requested),
+        ("Access-Control-Allow-Headers", ", ".join(dict.fromkeys(["authorization", *requested]))),
         ("Access-Control-Max-Age", str(_MAX_AGE_SECONDS)),
     ]
 
@@ -64,7 +65,9 @@ def response_fields(origin: str | None, allow_origins: Collection[str]) -> Field
 
     :param origin: the value of the request's ``Origin``, or ``None``.
     """
-    vary = [] if ANY_ORIGIN in allow_origins else [("Vary", "Origin")]
+    if ANY_ORIGIN in allow_origins:
+        return [("Access-Control-Allow-Origin", ANY_ORIGIN), _EXPOSE_ALL]
+    vary = ("Vary", "Origin")
     if origin is None or not is_allowed(origin, allow_origins):
-        return vary
-    return [("Access-Control-Allow-Origin", origin.strip()), ("Access-Control-Expose-Headers", "*"), *vary]
+        return [vary]
+    return [("Access-Control-Allow-Origin", origin.strip()), _EXPOSE_ALL, vary]

@@ -83,7 +83,8 @@ _NOT_TO_CLIENT_PREFIXES = ("x-accel-", "access-control-")
 # the content would then be read in one way here and in another at its recipient (RFC 9110 section 7.6.1).
 _CONTENT_FIELD_PREFIXES = ("content-", "accept")
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: A name of a field (RFC 9110 section 5.6.2).
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -167,6 +168,6 @@ def forwardable_response_fields(upstream_fields: Iterable[tuple[str, str]]) -> F
         if lowered_name not in _NOT_TO_CLIENT
         and lowered_name not in options
         and not lowered_name.startswith(_NOT_TO_CLIENT_PREFIXES)
-        and _TOKEN.fullmatch(name)
+        and TOKEN.fullmatch(name)
         and _FIELD_VALUE.fullmatch(value)
     ]

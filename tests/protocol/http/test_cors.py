@@ -29,7 +29,7 @@ def test_is_preflight(method: str, fields: Fields, expected: bool) -> None:
 @pytest.mark.parametrize("allow_origins", [(APP,), ("http://x", APP), ("*",)])
 def test_preflight_of_an_allowed_origin(allow_origins: tuple[str, ...]) -> None:
     """The methods of the API and the fields that the page asks for are allowed, the token among them."""
-    asked = [*PREFLIGHT, ("Access-Control-Request-Headers", "content-type,X-Stainless-Lang")]
+    asked = [*PREFLIGHT, ("Access-Control-Request-Headers", "content-type,X-Stainless-Lang, a b,<x>,")]
     fields = dict(preflight_fields(asked, allow_origins))
     assert "POST" in fields["Access-Control-Allow-Methods"]
     assert fields["Access-Control-Allow-Headers"] == "authorization, content-type, x-stainless-lang"
@@ -50,7 +50,8 @@ def test_preflight_of_another_origin(origin: str, allow_origins: tuple[str, ...]
     [
         (APP, (APP,), APP, True),
         ("HTTPS://App.example.org", (APP,), "HTTPS://App.example.org", True),
-        (APP, ("*",), APP, False),
+        (APP, ("*",), "*", False),
+        ("null", ("*",), "*", False),
         ("null", (APP,), None, True),
         (None, (APP,), None, True),
         ("https://evil.example", (APP,), None, True),
