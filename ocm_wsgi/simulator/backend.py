@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ocm_wsgi.simulator import ratelimits
@@ -16,6 +17,18 @@ from ocm_wsgi.simulator.receiving import Head
 PRIVATE_MARKER = "PRIVATE-CONVERSATION-OF-THE-OWNER-7f3c1e"
 
 MODEL_SLUGS = ("gpt-6.1-sol", "gpt-6.1-terra", "gpt-5.5", "gpt-5.5-mini")
+
+#: Parameters of responses that the platform accepts and the Codex backend refuses (CODEX.md 9.2).
+UNSUPPORTED_PARAMETERS = (
+    *("temperature", "top_p", "max_output_tokens", "presence_penalty", "frequency_penalty", "seed", "metadata"),
+    *("top_logprobs", "truncation"),
+)
+
+
+def unsupported_parameter(request: Mapping[str, Any]) -> str | None:
+    """Return the sentence that refuses a request for its first unsupported parameter, or ``None``."""
+    name = next((name for name in UNSUPPORTED_PARAMETERS if request.get(name) is not None), None)
+    return None if name is None else f"Unsupported parameter: {name}"
 
 
 def authenticate(world: World, head: Head) -> str | Response:
@@ -73,6 +86,12 @@ def responses(exchange: Exchange) -> Response:
         return json_response({"detail": "Stream must be set to true"}, status=400)
     if request.get("store"):
         return json_response({"detail": "Store must be set to false"}, status=400)
+    unsupported = unsupported_parameter(request)
+    if request.get("previous_response_id") is not None:
+        # Only on a WebSocket does the backend remember earlier responses.
+        unsupported = unsupported or "Unsupported parameter: previous_response_id"
+    if unsupported is not None:
+        return json_response({"detail": unsupported}, status=400)
     return streamed_response(exchange, output_for(exchange, request), _fields(exchange))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocm_wsgi.simulator import ratelimits
+from ocm_wsgi.simulator.backend import unsupported_parameter
 from ocm_wsgi.simulator.connection import Cut
 from ocm_wsgi.simulator.exchange import Exchange, planned_response
 from ocm_wsgi.simulator.model import DEFAULT_ERROR, Output, new_id
@@ -94,6 +95,10 @@ class Session:
         is_prewarm = request.get("generate") is False
         previous = request.get("previous_response_id")
         self._exchange.world.journal.add_create(Create(self._exchange.number, not is_prewarm, previous))
+        unsupported = unsupported_parameter(request)
+        if unsupported is not None and is_below(CODEX_BASE, self._exchange.path):
+            self._send(_error(400, "unsupported_parameter", unsupported), request)
+            return
         stored = self._exchange.world.objects
         if previous is not None and previous not in self._known_ids and stored.get("responses", previous) is None:
             message = f"Previous response with id '{previous}' not found."

@@ -18,6 +18,7 @@ import pytest
 from ocm_wsgi.accounting.sing_box_usages import parse, render
 from ocm_wsgi.cli import ocm
 from ocm_wsgi.config import load
+from ocm_wsgi.simulator.backend import UNSUPPORTED_PARAMETERS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -139,6 +140,15 @@ def test_named_tests_exist() -> None:
     ]
     assert len(named) > 20
     assert [proof for proof in named if proof[2] not in (defined.get(proof[1], set()) if proof[1] else anywhere)] == []
+
+
+def test_parameters_that_a_sign_in_lacks() -> None:
+    """The README names each parameter that the simulated ChatGPT backend refuses."""
+    text = (
+        (ROOT / "README.md").read_text(encoding="utf-8").partition("**ChatGPT sign-in**")[2].partition("**API key**")[0]
+    )
+    named = set(re.findall(r"`(\w+)`", text))
+    assert named == {*UNSUPPORTED_PARAMETERS, "previous_response_id"}
 
 
 def functions(path: Path) -> set[str]:

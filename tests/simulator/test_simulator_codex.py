@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from ocm_wsgi.simulator import DEFAULT_TEXT, PRIVATE_MARKER, Plan, Simulator
+from ocm_wsgi.simulator.backend import UNSUPPORTED_PARAMETERS
 from ocm_wsgi.simulator.shapes import SHAPES
 from tests.simulator.simulator_clients import TURN, call, events_of, owner_fields, said, sha256, take_turn
 
@@ -108,6 +109,15 @@ def test_responses_refuses_what_is_not_streamed(sim: Simulator) -> None:
     reply = take_turn(sim, stream=False)
     assert (reply.status, reply.json) == (400, {"detail": "Stream must be set to true"})
     assert sim.turns == []
+
+
+@pytest.mark.parametrize("name", [*UNSUPPORTED_PARAMETERS, "previous_response_id"])
+def test_parameters_of_the_platform_are_refused(sim: Simulator, name: str) -> None:
+    """Parameters that only the platform supports are refused by name; null is the same as nothing."""
+    reply = take_turn(sim, **{name: 0})
+    assert (reply.status, reply.json) == (400, {"detail": f"Unsupported parameter: {name}"})
+    assert sim.turns == []
+    assert take_turn(sim, **{name: None}).status == 200
 
 
 @pytest.mark.parametrize("encoding", ["zstd", "gzip", "deflate"])

@@ -110,6 +110,14 @@ def test_unknown_previous_response_is_refused(sim: Simulator) -> None:
         assert said(ask(connection)) == DEFAULT_TEXT
 
 
+def test_parameters_of_the_platform_are_refused(sim: Simulator) -> None:
+    """Parameters that only the platform supports are refused here too, and the connection stays open."""
+    with websocket(sim) as connection:
+        (error,) = ask(connection, temperature=0.5)
+        assert (error["status"], error["error"]["message"]) == (400, "Unsupported parameter: temperature")
+        assert said(ask(connection)) == DEFAULT_TEXT
+
+
 @pytest.mark.parametrize("message", ["nonsense", "[]", '{"type": "response.cancel"}'])
 def test_other_messages_get_an_error(sim: Simulator, message: str) -> None:
     """Messages other than ``response.create`` get an error, and the connection stays open."""
