@@ -6,8 +6,9 @@ import inspect
 
 from gunicorn.glogging import Logger
 from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.message import Message
 from gunicorn.http.parser import Parser
-from gunicorn.http.unreader import Unreader
+from gunicorn.http.unreader import SocketUnreader, Unreader
 from gunicorn.http.wsgi import Response
 from gunicorn.workers import gthread
 
@@ -39,6 +40,9 @@ _ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (gthread.ThreadWorker, frozenset({"nr_conns", "poller", "method_queue", "_accepting", "worker_connections"})),
     (Body, frozenset({"reader"})),
     (LengthReader, frozenset({"length"})),
+    (Message, frozenset({"_expected_100_continue"})),
+    (Unreader, frozenset({"buf"})),
+    (SocketUnreader, frozenset({"sock"})),
     (gthread.TConn, frozenset({"sock", "parser", "data_ready", "is_http2"})),
     (Response, frozenset({"chunked", "response_length", "sent", "sock"})),
 )

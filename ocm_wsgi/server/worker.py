@@ -33,9 +33,18 @@ from ocm_wsgi.relay.stream import CLIENT_LEFT, Stream, Timeouts
 from ocm_wsgi.relay.tunnel import Tunnel
 from ocm_wsgi.server import process_limits
 from ocm_wsgi.server.arrivals import Arrivals, has_unread
+from ocm_wsgi.server.body_arrival import (
+    BodyArrivals,
+    BodyAwaited,
+    IncompleteBody,
+    incomplete_body,
+    is_awaited,
+    leave_source,
+)
 from ocm_wsgi.server.loop_adapters import MethodQueue, Poller
 from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, Head, TimedBody
 from ocm_wsgi.server.thread_pool import ThreadPool
+from ocm_wsgi.service import Service
 from ocm_wsgi.upstream.client import SILENCE_TIMEOUT_SECONDS
 from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, wants_websocket
 
@@ -78,6 +87,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             on_refused=self._close_gracefully,
             on_disconnect=self._close_immediately,
         )
+        self._bodies = BodyArrivals(self.loop, on_arrived=self._arrived)
         self._streams: set[Stream] = set()
         self._tunnels: set[Tunnel] = set()
         self._admission_pool = ThreadPool(ADMISSION_THREADS, "ocm-admission")
@@ -96,6 +106,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.poller.close()
         self.poller = Poller(self.loop)
         self.loop.add(self)
+        # If the application is wrapped, its users are not known, and threads wait for their bodies.
+        self._service: Service | None = getattr(self.wsgi, "extensions", {}).get("ocm")
         self.wsgi = HandoffMiddleware(self.wsgi)
         tariffs.load()
         # What is loaded now stays loaded, so the garbage collector need not traverse it repeatedly.
@@ -168,6 +180,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             stream.abort("service stopped")
         for tunnel in list(self._tunnels):
             tunnel.abort("service stopped")
+        self._bodies.abort_all()
         for conn in list(self.deadlines):
             _shut_down(conn.sock)
 
@@ -176,7 +189,10 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._arrivals.expect(conn)
 
     def _arrived(self, conn: Any) -> None:
-        self.tpool.submit(partial(self._serve, conn))
+        try:
+            self.tpool.submit(partial(self._serve, conn))
+        except RuntimeError:  # The worker is about to exit.
+            self._close_immediately(conn)
 
     def get_thread_pool(self) -> ThreadPool:
         """Return the pool of request threads; called once, in the new process."""
@@ -196,16 +212,22 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.deadlines[conn] = time.monotonic() + HEAD_SECONDS
         try:
             return super().handle(conn)
+        except BodyAwaited as awaited:
+            return awaited.body
         except HandedOver as handed:
             if isinstance(handed.body, OpenedTunnel):
                 return self._make_tunnel(conn, handed.body, handed, began)
             return self._make_stream(conn, handed.body, handed, began)
         finally:
             self.deadlines.pop(conn, None)
+            leave_source(conn)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Handle a request whose head has been read; called in a thread."""
         self.deadlines[conn] = math.inf
+        body = incomplete_body(conn, req)
+        if body is not None and not body.read_eagerly() and self._service and is_awaited(self._service, body):
+            raise BodyAwaited(body)
         # Also bounds each write of a response that is not relayed.
         conn.sock.settimeout(CLIENT_STALL_SECONDS)
         req.body = TimedBody(req.body, self.deadlines, conn)
@@ -293,6 +315,9 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         elif isinstance(result, Tunnel):
             self._tunnels.add(result)
             self._start(result)
+        elif isinstance(result, IncompleteBody):
+            assert self._service is not None
+            self._bodies.expect(result, limit_bytes=self._service.config.max_body_bytes)
         elif result:
             self._keep_alive(conn)
         else:

@@ -24,7 +24,7 @@ from ocm_wsgi.simulator import Gate, Plan, Simulator
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 from tests.api_requests import BODY, LENGTH, TURN, connected, head, post, read_response, receive_until
-from tests.conftest import ALICE, RunningService, ServiceFactory, start_service
+from tests.conftest import ALICE, BOB, RunningService, ServiceFactory, start_service
 from tests.faults.stack import GONE_SECONDS
 
 REQUEST = head(**LENGTH) + BODY
@@ -160,6 +160,46 @@ def test_idle_clients_delay_no_others(service: ServiceFactory, beginning: bytes)
             assert post(running).status_code == 200
         # A delayed request would wait for a deadline of 30 s, or 2 s for each client that does not close.
         assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("fields", "pieces"),
+    [
+        pytest.param(LENGTH, [BODY[:9], BODY[9:]], id="length"),
+        pytest.param({"Expect": "100-continue", **LENGTH}, [b"", BODY], id="awaits-100-continue"),
+        pytest.param(
+            {"Transfer-Encoding": "chunked"},
+            [b"%x\r\n%b" % (len(BODY), BODY[:9]), BODY[9:] + b"\r\n0\r\n\r\n"],
+            id="chunked",
+        ),
+        pytest.param(
+            {"Content-Length": len(BODY) + 2**21}, [BODY + b" " * (2**20 + 99), b" " * (2**20 - 99)], id="megabytes"
+        ),
+    ],
+)
+def test_half_bodies_of_users_delay_no_others(
+    service: ServiceFactory, fields: dict[str, object], pieces: list[bytes]
+) -> None:
+    """50 uploads of a user that stop halfway occupy no thread; when they go on, each of them is served."""
+    running = service(workers=1, arguments=("--threads", "2"))
+    with ExitStack() as connections:
+        uploads = [connections.enter_context(connected(running)) for _ in range(50)]
+        for upload in uploads:
+            upload.sendall(head(token=BOB, **fields) + pieces[0])
+        assert post(running).status_code == 200
+        assert len(running.simulator.requests) == 1
+        for upload in uploads:
+            # A second request, which arrives with the end of the first one.
+            upload.sendall(pieces[1] + REQUEST)
+        for upload in uploads:
+            received = b""
+            while received.count(LAST_CHUNK) < 2:
+                received += upload.recv(65536) or pytest.fail(f"cut off: {received!r}")
+            assert received.count(b"HTTP/1.1 200 OK") == 2
+            assert received.count(b"100 Continue") == ("Expect" in fields)
+    bodies = {request.body.strip() for request in running.simulator.requests}
+    assert bodies == {BODY}
+    assert len(running.simulator.requests) == 101
 
 
 def test_stalled_clients_delay_no_others(service: ServiceFactory) -> None:
