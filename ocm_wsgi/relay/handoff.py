@@ -137,6 +137,11 @@ class OpenedTunnel:
     turns: WebSocketTurns
     request_log: RequestLog
 
+    @property
+    def user(self) -> str:
+        """The name of the socket's user."""
+        return self.request_log.user
+
     def __iter__(self) -> Iterator[bytes]:
         return iter(())
 

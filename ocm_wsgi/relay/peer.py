@@ -114,3 +114,10 @@ class Peer:
                 sent = self.socket.send(self.unsent)
                 del self.unsent[:sent]
         return not self.unsent
+
+
+class TimedPeer(Peer):
+    """A peer, with the time at which it last accepted buffered bytes, or had none to accept."""
+
+    __slots__ = ("progress_at",)
+    progress_at: float

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ocm_wsgi.errors import InternalError, OcmError
-from ocm_wsgi.protocol.websocket.frames import INTERNAL_ERROR
+from ocm_wsgi.protocol.websocket.frames import INTERNAL_ERROR, POLICY_VIOLATION, TRY_AGAIN_LATER
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
 from ocm_wsgi.protocol.websocket.session import (
     Event,
@@ -21,8 +21,9 @@ from ocm_wsgi.protocol.websocket.session import (
     TurnEnded,
     WebSocketSession,
 )
+from ocm_wsgi.relay.held_memory import HeldShare
 from ocm_wsgi.relay.loop import Loop
-from ocm_wsgi.relay.peer import DISCONNECTED, Peer
+from ocm_wsgi.relay.peer import DISCONNECTED, TimedPeer
 from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Timeouts, UpstreamBody
 from ocm_wsgi.relay.websocket_turns import WebSocketTurn, WebSocketTurns
 from ocm_wsgi.upstream.exchange import SOCKET_OPTIONS
@@ -30,13 +31,8 @@ from ocm_wsgi.upstream.exchange import SOCKET_OPTIONS
 _log = logging.getLogger(__name__)
 
 UPSTREAM_STALLED = "upstream stalled"
-
-
-class _TunnelPeer(Peer):
-    """A peer, with the time at which it last accepted buffered bytes, or had none to accept."""
-
-    __slots__ = ("progress_at",)
-    progress_at: float
+MESSAGE_STALLED = "client left a message unfinished"
+TOO_MUCH_HELD = "too much held"
 
 
 class Tunnel:
@@ -44,6 +40,7 @@ class Tunnel:
 
     :param upstream: its ``buffered`` bytes arrived after the handshake's response.
     :param early: bytes from the client that arrived after its handshake.
+    :param held: counts what is held of the client's messages.
     :param submit: runs a function in another thread, as admission may block for a while.
     :param defer: schedules a callback in the loop's thread; may be called from any thread.
     :param on_end: called once with the reason for the end (``""``: success). The caller then owns the client's socket.
@@ -60,6 +57,7 @@ class Tunnel:
         client: socket.socket,
         early: bytes,
         timeouts: Timeouts,
+        held: HeldShare,
         submit: Callable[[Callable[[], None]], None],
         defer: Callable[[Callable[[], None]], None],
         on_end: Callable[[str], None],
@@ -69,13 +67,15 @@ class Tunnel:
         self._session = session
         self._turns = turns
         self._body = upstream
-        self._upstream = _TunnelPeer(loop, upstream.socket, self._on_upstream)
-        self._client = _TunnelPeer(loop, client, self._on_client)
+        self._upstream = TimedPeer(loop, upstream.socket, self._on_upstream)
+        self._client = TimedPeer(loop, client, self._on_client)
         self._early = early
         self._timeouts = timeouts
+        self._held = held
         self._submit = submit
         self._defer = defer
         self._on_end = on_end
+        self._client_active_at = loop.now  # when the client last sent something, or reading it was paused
         self._upstream_active_at = loop.now  # when upstream last sent something, or reading it was paused
         self._recording: object | None = None  # the end of a turn that is being recorded; later data waits
         self._recording_since = loop.now
@@ -100,6 +100,8 @@ class Tunnel:
     def check(self, now: float) -> None:
         """End the tunnel if it has made no progress for too long. Between two turns, silence is normal."""
         timeouts = self._timeouts
+        if not self._reads_client:
+            self._client_active_at = now
         if self._recording is not None:
             if now - self._recording_since > timeouts.record_seconds:
                 self._guarded(self._on_recorded, self._recording)
@@ -107,6 +109,8 @@ class Tunnel:
             self._finish(CLIENT_STALLED)
         elif self._upstream.unsent and now - self._upstream.progress_at > timeouts.stall_seconds:
             self._finish(UPSTREAM_STALLED)
+        elif self._waits_for_rest and now - self._client_active_at > timeouts.stall_seconds:
+            self._guarded(self._close_now, POLICY_VIOLATION, "A message was left unfinished.", MESSAGE_STALLED)
         elif self._session.has_open_turn and now - self._upstream_active_at > timeouts.silence_seconds:
             self._guarded(self._time_out_upstream)
         elif self._reads_upstream and self._session.has_open_turn:
@@ -126,6 +130,13 @@ class Tunnel:
         """Close the WebSocket; Codex then retries over another connection, as after any disconnect."""
         self._session.close_now(INTERNAL_ERROR, "OpenAI was silent for too long.")
         self._end_with("upstream cut it: it was silent for too long")
+
+    def _close_now(self, code: int, reason: str, end: str) -> None:
+        """End the tunnel without waiting for the client, which gets a Close frame if it can."""
+        self._session.close_now(code, reason)
+        if self._recording is None and not self._pending:
+            self._send_to_client(self._session.data_to_send())
+        self._finish(end)
 
     def _begin(self, buffered: bytes, early: bytes) -> None:
         if buffered:
@@ -193,13 +204,14 @@ class Tunnel:
             return
         self._advance()
 
-    def _flush(self, peer: _TunnelPeer) -> None:
+    def _flush(self, peer: TimedPeer) -> None:
         unsent = len(peer.unsent)
         peer.flush()
         if len(peer.unsent) < unsent:
             peer.progress_at = self._upstream_active_at = self._loop.now
 
     def _from_client(self, data: bytes) -> None:
+        self._client_active_at = self._loop.now
         self._forward(self._session.from_client(data))
 
     def _forward(self, items: list[bytes | HeldMessage]) -> None:
@@ -212,6 +224,8 @@ class Tunnel:
 
     def _admit(self, message: HeldMessage) -> None:
         """Admit a turn, or refuse it; runs in another thread."""
+        if self._is_over:
+            return
         turn: WebSocketTurn | None = None
         error: OcmError | None = None
         try:
@@ -305,8 +319,15 @@ class Tunnel:
     def _reads_client(self) -> bool:
         return self._end is None and not self._is_admitting and not self._upstream.unsent
 
+    @property
+    def _waits_for_rest(self) -> bool:
+        """Whether the client has to send the rest of a message."""
+        return self._reads_client and self._session.has_unfinished_message
+
     def _advance(self) -> None:
         """Send frames of the session's own, and wait for the next event, or finish."""
+        if not (self._is_over or self._held.hold(self._session.held_bytes + len(self._upstream.unsent))):
+            self._close_now(TRY_AGAIN_LATER, "Too many long messages at once.", TOO_MUCH_HELD)
         if not self._is_over and self._recording is None:
             self._send_own_frames()
         if not self._is_over:
@@ -334,6 +355,7 @@ class Tunnel:
         if self._is_over:
             return
         self._is_over = True
+        self._held.hold(0)
         self._loop.discard(self)
         self._upstream.stop_watching()
         self._client.stop_watching()

@@ -25,7 +25,9 @@ from typing import Any
 from gunicorn.workers import gthread
 
 from ocm_wsgi.accounting import tariffs
+from ocm_wsgi.relay.admission_queue import AdmissionQueue
 from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
+from ocm_wsgi.relay.held_memory import HeldMemory
 from ocm_wsgi.relay.lingering_close import LingeringClose, reset
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.request_arrival import HEAD_SECONDS
@@ -91,6 +93,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._streams: set[Stream] = set()
         self._tunnels: set[Tunnel] = set()
         self._admission_pool = ThreadPool(ADMISSION_THREADS, "ocm-admission")
+        self._admission_queue = AdmissionQueue(self._admission_pool.submit, self.loop.defer)
+        self._held_memory = HeldMemory()
         self._stopping_since: float | None = None
         self._is_aborting = False
         self._notify_at = 0.0
@@ -301,7 +305,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             client=conn.sock,
             early=conn.parser.unreader.take_buffered(),
             timeouts=_TIMEOUTS,
-            submit=self._admission_pool.submit,
+            held=self._held_memory.share(opened.user),
+            submit=partial(self._admission_queue.submit, opened.user),
             defer=self.loop.defer,
             on_end=on_end,
         )

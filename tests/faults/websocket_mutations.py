@@ -6,6 +6,7 @@ from tests.faults.mutations import Edit, Mutation
 
 CLIENT_MESSAGES = "ocm_wsgi/protocol/websocket/client_messages.py"
 MESSAGE_GATE = "ocm_wsgi/protocol/websocket/message_gate.py"
+TUNNEL = "ocm_wsgi/relay/tunnel.py"
 
 WEBSOCKET_MUTATIONS = (
     Mutation(
@@ -31,6 +32,26 @@ WEBSOCKET_MUTATIONS = (
     Mutation(
         "protocol/websocket/test_message_gate.py::test_read_limits_decompression[True-beyond]",
         Edit(MESSAGE_GATE, "LARGEST_RATIO = 100", "LARGEST_RATIO = 10_000"),
+    ),
+    Mutation(
+        "relay/test_tunnel_deadlines.py::test_unfinished_message",
+        Edit(TUNNEL, "elif self._waits_for_rest and", "elif False and"),
+    ),
+    Mutation(
+        "relay/test_tunnel_deadlines.py::test_too_much_held",
+        Edit(TUNNEL, "self._held.hold(self._session.held_bytes + ", "self._held.hold("),
+    ),
+    Mutation(
+        "relay/test_tunnel_deadlines.py::test_unsent_messages_count",
+        Edit(TUNNEL, "self._session.held_bytes + len(self._upstream.unsent)", "self._session.held_bytes"),
+    ),
+    Mutation(
+        "relay/test_websocket_memory.py::test_unfinished_messages_of_one_user",
+        Edit("ocm_wsgi/relay/held_memory.py", "held <= self._user_limit and ", ""),
+    ),
+    Mutation(
+        "relay/test_admission_queue.py::test_one_decision_of_each_user",
+        Edit("ocm_wsgi/relay/admission_queue.py", "if queue is not None:", "if False:"),
     ),
     Mutation(
         "protocol/websocket/test_message_gate.py::test_read_stops_when_its_time_is_over",

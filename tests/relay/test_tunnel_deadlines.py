@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +14,20 @@ from websockets.frames import Opcode
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
 from ocm_wsgi.errors import OcmError, UserRejected
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
-from ocm_wsgi.protocol.websocket.frames import GOING_AWAY, INTERNAL_ERROR, server_close
+from ocm_wsgi.protocol.websocket.frames import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    POLICY_VIOLATION,
+    TRY_AGAIN_LATER,
+    server_close,
+)
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
 from ocm_wsgi.protocol.websocket.session import TurnEnded, WebSocketSession, refusal_message
 from ocm_wsgi.relay import loop
+from ocm_wsgi.relay.held_memory import FREE_BYTES, HeldMemory
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.stream import CLIENT_STALLED
-from ocm_wsgi.relay.tunnel import UPSTREAM_STALLED, Tunnel
+from ocm_wsgi.relay.tunnel import MESSAGE_STALLED, TOO_MUCH_HELD, UPSTREAM_STALLED, Tunnel
 from ocm_wsgi.relay.websocket_turns import SharedSlot, WebSocketTurn
 from tests.relay.test_deadlines import TIMEOUTS, Body
 from tests.websocket_peers import Peer
@@ -27,6 +35,7 @@ from tests.websocket_peers import Peer
 CREATE = b'{"type":"response.create","model":"gpt-5.5"}'
 DELTA = b'{"type":"response.output_text.delta","delta":"' + b"x" * 60_000 + b'"}'
 COMPLETED = b'{"type":"response.completed","response":{"usage":{"input_tokens":1,"output_tokens":1,"total_tokens":2}}}'
+HELD_BYTES = 1024 * 1024
 SILENT = "upstream cut it: it was silent for too long"
 
 
@@ -94,6 +103,7 @@ class TunnelHarness:
         self.peer = Peer(is_client=True)
         self.body = Body(near)
         self.ledger = Ledger()
+        self.memory = HeldMemory(user_limit=HELD_BYTES)
         self.ends: list[str] = []
         self.tunnel = Tunnel(
             self.loop,
@@ -103,6 +113,7 @@ class TunnelHarness:
             client=client,
             early=b"",
             timeouts=TIMEOUTS,
+            held=self.memory.share("alice"),
             submit=lambda step: step(),
             defer=lambda callback: callback(),
             on_end=self.ends.append,
@@ -112,6 +123,15 @@ class TunnelHarness:
     def run(self) -> None:
         """Handle the sockets that are ready."""
         self.loop.run(0.05)
+
+    def send_slowly(self, data: bytes) -> None:
+        """Send data from the client as far as the tunnel reads it."""
+        self.client.setblocking(False)
+        unsent = memoryview(data)
+        for _ in range(200):
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                unsent = unsent[self.client.send(unsent) :] if unsent else unsent
+            self.loop.run(0.001)
 
     def begin_turn(self) -> None:
         """Begin a turn."""
@@ -270,3 +290,47 @@ def test_close_when_idle_waits_for_the_open_turn(harness: TunnelHarness) -> None
     harness.run()
     assert harness.client.recv(1000) == Peer().text(COMPLETED) + server_close(GOING_AWAY)
     assert harness.ends == [""]
+
+
+def test_unfinished_message(harness: TunnelHarness) -> None:
+    """A client that leaves a message unfinished is disconnected at a deadline, which begins with its last octet."""
+    message = harness.peer.text(CREATE)
+    harness.client.sendall(message[:5])
+    harness.run()
+    harness.clock.ahead = TIMEOUTS.stall_seconds / 2
+    harness.client.sendall(message[5:-1])
+    harness.run()
+    assert harness.ends_after(TIMEOUTS.stall_seconds - 5) == []
+    assert harness.ends_after(TIMEOUTS.stall_seconds + 5) == [MESSAGE_STALLED]
+    assert harness.client.recv(1000) == server_close(POLICY_VIOLATION, "A message was left unfinished.")
+
+
+def test_unfinished_message_while_the_client_is_not_read_from(harness: TunnelHarness) -> None:
+    """A client cannot finish its message while an earlier one is being decided."""
+    decisions: list[Callable[[], None]] = []
+    harness.tunnel._submit = decisions.append
+    message = harness.peer.text(CREATE)
+    harness.client.sendall(message + message[:5])
+    harness.run()
+    assert harness.ends_after(TIMEOUTS.stall_seconds + 5) == []
+    harness.clock.ahead = TIMEOUTS.stall_seconds + 5
+    decisions.pop()()
+    harness.run()
+    assert harness.ends_after(TIMEOUTS.stall_seconds - 5) == []
+
+
+def test_too_much_held(harness: TunnelHarness) -> None:
+    """A WebSocket that holds too much of an unfinished message is closed."""
+    harness.send_slowly(harness.peer.text(b" " * 3_000_000)[:-1])
+    assert harness.ends == [TOO_MUCH_HELD]
+    assert harness.client.recv(1000) == server_close(TRY_AGAIN_LATER, "Too many long messages at once.")
+    assert harness.memory.total == 0
+
+
+def test_unsent_messages_count(harness: TunnelHarness) -> None:
+    """What upstream has not accepted yet is held, too."""
+    message = harness.peer.text(CREATE[:-1] + b',"x":"' + b"x" * 1_000_000 + b'"}')
+    harness.send_slowly(message)
+    assert harness.ends == []
+    accepted = len(harness.upstream.recv(2_000_000, socket.MSG_PEEK))
+    assert harness.memory.total == len(message) - accepted - FREE_BYTES

@@ -12,12 +12,13 @@ from typing import NamedTuple
 CONTINUATION, TEXT, BINARY = 0x0, 0x1, 0x2
 CLOSE, PING, PONG = 0x8, 0x9, 0xA
 
-#: Close codes (RFC 6455 section 7.4.1).
+#: Close codes (RFC 6455 section 7.4.1, and the registry of section 11.7).
 GOING_AWAY = 1001
 PROTOCOL_ERROR = 1002
 POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
+TRY_AGAIN_LATER = 1013
 #: Reported for a Close frame without a code. Never sent.
 NO_STATUS = 1005
 
