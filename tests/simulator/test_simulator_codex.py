@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from typing import Any
 
 import pytest
 import zstandard
@@ -114,10 +115,12 @@ def test_responses_refuses_what_is_not_streamed(sim: Simulator) -> None:
 @pytest.mark.parametrize("name", [*UNSUPPORTED_PARAMETERS, "previous_response_id"])
 def test_parameters_of_the_platform_are_refused(sim: Simulator, name: str) -> None:
     """Parameters that only the platform supports are refused by name; null is the same as nothing."""
-    reply = take_turn(sim, **{name: 0})
+    given: dict[str, Any] = {name: 0}
+    reply = take_turn(sim, **given)
     assert (reply.status, reply.json) == (400, {"detail": f"Unsupported parameter: {name}"})
     assert sim.turns == []
-    assert take_turn(sim, **{name: None}).status == 200
+    given = {name: None}
+    assert take_turn(sim, **given).status == 200
 
 
 @pytest.mark.parametrize("encoding", ["zstd", "gzip", "deflate"])
