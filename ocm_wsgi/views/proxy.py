@@ -23,7 +23,7 @@ from ocm_wsgi.ownership.access import (
 from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET, Endpoint
 from ocm_wsgi.protocol.http.bearer import refuse_api_key_fields
 from ocm_wsgi.protocol.http.cors import is_preflight
-from ocm_wsgi.protocol.http.fields import Fields, value_of
+from ocm_wsgi.protocol.http.fields import Fields, value_of, with_readable_codings
 from ocm_wsgi.protocol.http.targets import ApiTarget, api_target
 from ocm_wsgi.protocol.responses.request import RequestFacts, request_facts
 from ocm_wsgi.relay.answer import RelayedAnswer
@@ -100,6 +100,8 @@ def relay(rest: str) -> Response:
                 turn = _turn_request(service, user, target, access.endpoint, facts, log)
                 undo.callback(turn.release)
             require_body(service.owners, access, facts)
+            if access.endpoint.has_answer_read:
+                fields = with_readable_codings(fields)
             upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange), credential)
         undo.pop_all()
     return RelayedResponse(upstream, _answer(service, access, facts, turn, upstream), watch, log)

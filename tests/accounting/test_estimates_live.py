@@ -224,3 +224,13 @@ def test_continued_conversation(running: RunningService) -> None:
     assert (told.input_tokens, told.estimated) == (50_000, False)
     assert 51_200 <= estimated.input_tokens <= 52_000
     assert estimated.estimated
+
+
+def test_no_unreadable_coding_is_asked_for(running: RunningService) -> None:
+    """A client cannot have its answer in a coding that is not read, which would have no usage."""
+    fields = {"Authorization": f"Bearer {ALICE}", "Accept-Encoding": "br, gzip", "Accept_Encoding": "br"}
+    requests.post(f"{running.url}/v1/responses", json=request(), headers=fields, timeout=30)
+    requests.get(f"{running.url}/v1/models", headers=fields, timeout=30)
+    turn, models = running.simulator.requests
+    assert (turn.field("Accept-Encoding"), models.field("Accept-Encoding")) == ("gzip", "br, gzip")
+    assert turn.field("Accept_Encoding") in (None, "identity")

@@ -94,6 +94,11 @@ class Endpoint:
         return self.family is not None
 
     @property
+    def has_answer_read(self) -> bool:
+        """Whether the answer is read, for its usage or for the IDs of stored objects."""
+        return self.is_turn or self.creates is not None or self.object_kind is not None
+
+    @property
     def deletes(self) -> bool:
         """Whether a request deletes the stored object that the path names, not only something inside it."""
         return self.method == "DELETE" and self.object_kind is not None and self.path.count("/") == self._object_at

@@ -32,6 +32,23 @@ LARGEST_RATIO_OF_LARGE = 20
 CALL_LIMIT_BYTES = 4 * 1024 * 1024
 
 
+# ``identity`` is no coding.
+_READABLE = frozenset({"identity", "gzip", "x-gzip", "deflate", "zstd"})
+
+
+def readable_codings(accept_encoding: str) -> str:
+    """Return a value of ``Accept-Encoding`` without the codings that :func:`decoder_for` does not know.
+
+    ``*`` is one of them. If nothing remains, the result is ``identity``, as an empty field would allow any coding with
+    some servers.
+    """
+    members = accept_encoding.split(",")
+    readable = [member for member in members if member.partition(";")[0].strip().lower() in _READABLE]
+    if len(readable) == len(members):
+        return accept_encoding
+    return ", ".join(map(str.strip, readable)) or "identity"
+
+
 class DecodingError(ValueError):
     """The body does not match its ``Content-Encoding``, has an unknown coding, or expands too much."""
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from ocm_wsgi.protocol.http.content_coding import readable_codings
+
 Fields = list[tuple[str, str]]
 
 #: Meant for one connection only (RFC 9110 section 7.6.1), unregistered ones included.
@@ -150,6 +152,15 @@ def upstream_request_fields(
         fields = [field for field in fields if field[0] not in replaced]
         fields += [(name.lower(), value) for name, values in overrides.items() for value in values]
     return fields
+
+
+def with_readable_codings(fields: Fields) -> Fields:
+    """Return a request's fields that ask for no content coding in which the answer could not be read."""
+    return [
+        # Some servers take an underscore for a hyphen.
+        (name, readable_codings(value) if name.lower().replace("_", "-") == "accept-encoding" else value)
+        for name, value in fields
+    ]
 
 
 def forwardable_response_fields(upstream_fields: Iterable[tuple[str, str]]) -> Fields:

@@ -21,6 +21,7 @@ from ocm_wsgi.protocol.http.content_coding import (
     UNBOUNDED_RATIO_BYTES,
     DecodingError,
     decoder_for,
+    readable_codings,
 )
 
 MIB = 1024 * 1024
@@ -137,3 +138,26 @@ def test_other_codings(coding: str) -> None:
     """Other codings, and several, are not read."""
     with pytest.raises(DecodingError):
         decoder_for(coding)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ("gzip, deflate", "gzip, deflate"),
+        ("zstd;q=1.0,gzip;q=0.5", "zstd;q=1.0,gzip;q=0.5"),
+        ("gzip, deflate, br, zstd", "gzip, deflate, zstd"),
+        ("br", "identity"),
+        ("BR;q=1, GZIP ;q=0.1", "GZIP ;q=0.1"),
+        ("*", "identity"),
+        ("gzip, *;q=0.5", "gzip"),
+        ("", "identity"),
+        ("br, ,x-unknown", "identity"),
+        ("gzip br", "identity"),
+        ("identity;q=0, br", "identity;q=0"),
+    ],
+)
+def test_readable_codings(asked: str, sent: str) -> None:
+    """Only codings that can be read are asked for; a value that names no other is unchanged."""
+    assert readable_codings(asked) == sent
+    for member in sent.split(","):
+        decoder_for(member.partition(";")[0])
