@@ -27,6 +27,7 @@ _COLUMNS = (
     "reasoning_tokens",
     "turns_without_usage",
     "turns_unpriced",
+    "turns_estimated",
     *UNIT_COLUMNS,
 )
 _HEADERS = ("TURNS", "INPUT", "CACHED", "OUTPUT", "USD")
@@ -83,10 +84,13 @@ def _echo_table(sums: Sequence[Sum], groups: Sequence[_Dimension]) -> None:
         echo_paragraph(
             f"* {_turns(total.turns_unpriced)} with models without a price, not included in the cost (see `prices`)."
         )
-    if total.turns_without_usage:
+    if total.turns_estimated:
         echo_paragraph(
-            f"{_turns(total.turns_without_usage)} without token counts from OpenAI, such as those cut off or refused."
+            f"~ {_turns(total.turns_estimated)} with estimated tokens: OpenAI did not report them, as when a client "
+            "leaves early."
         )
+    if total.turns_without_usage:
+        echo_paragraph(f"{_turns(total.turns_without_usage)} without token counts, such as those that were refused.")
 
 
 def _turns(count: int) -> str:
@@ -124,7 +128,7 @@ def _seconds(value: object) -> float | None:
 
 
 def _texts(counts: Counts) -> tuple[str, ...]:
-    mark = "*" if counts.turns_unpriced else ""
+    mark = ("~" if counts.turns_estimated else "") + ("*" if counts.turns_unpriced else "")
     numbers = (counts.turns, counts.input_tokens, counts.cached_tokens, counts.output_tokens)
     return (*(f"{number:,}" for number in numbers), usd(counts.cost_micro_usd) + mark)
 

@@ -93,6 +93,7 @@ def _usage_metrics(sums: Iterable[Sum]) -> Iterator[Metric]:
     names = ["user", "model"]
     turns = CounterMetricFamily("ocm_turns", "Turns.", labels=names)
     unpriced = CounterMetricFamily("ocm_turns_unpriced", "Turns of models without a known price.", labels=names)
+    estimated = CounterMetricFamily("ocm_turns_estimated", "Turns whose usage is our estimate.", labels=names)
     tokens = CounterMetricFamily(
         "ocm_tokens",
         "Tokens by kind: input, cached (part of input), output, reasoning (part of output).",
@@ -107,12 +108,13 @@ def _usage_metrics(sums: Iterable[Sum]) -> Iterator[Metric]:
             labels = (user, model)
             turns.add_metric(labels, counts.turns - counts.turns_without_usage)
             unpriced.add_metric(labels, counts.turns_unpriced)
+            estimated.add_metric(labels, counts.turns_estimated)
             for kind in ("input", "cached", "output", "reasoning"):
                 tokens.add_metric((*labels, kind), getattr(counts, f"{kind}_tokens"))
             cost.add_metric(labels, counts.cost_micro_usd / MICRO_PER_USD)
     for user, count in without_usage.items():
         turns.add_metric((user, UNKNOWN_MODEL), count)
-    yield from (turns, unpriced, tokens, cost)
+    yield from (turns, unpriced, estimated, tokens, cost)
 
 
 def _quota_metrics(quota: RateLimitsSnapshot | None) -> Iterator[Metric]:

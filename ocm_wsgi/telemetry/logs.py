@@ -111,7 +111,8 @@ def write(line: RequestLine, level: int = logging.INFO) -> None:
 def _words_of_turn(turn: Turn) -> list[str]:
     words = [f"first {turn.first_byte_ms / 1000:.3f} s", _word(turn.model), turn.status]
     if turn.usage is not None:
-        words.append(f"{turn.usage.input_tokens}+{turn.usage.output_tokens} tokens")
+        tokens = f"{turn.usage.input_tokens}+{turn.usage.output_tokens} tokens"
+        words.append(f"{tokens} (estimated)" if turn.estimated else tokens)
     return words
 
 
@@ -130,6 +131,7 @@ def _members_of_turn(turn: Turn) -> dict[str, Any]:
             "cached_tokens": turn.usage.cached_tokens,
             "output_tokens": turn.usage.output_tokens,
             "reasoning_tokens": turn.usage.reasoning_tokens,
+            "estimated": turn.estimated or None,
         }
     if turn.cost_micro_usd is not None:
         members["cost_usd"] = turn.cost_micro_usd / MICRO_PER_USD

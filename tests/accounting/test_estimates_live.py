@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import socket
 import time
@@ -18,6 +20,7 @@ from ocm_wsgi.storage import schema as db
 from tests.accounting.test_turn_accounting import reading
 from tests.conftest import ALICE, RunningService, ServiceFactory
 from tests.relay.test_tunnel import TIMEOUT, open_websocket, run_turn, start_turn
+from tests.views.dashboard.test_dashboard import Browser
 
 UNREADABLE = (("Content-Encoding", "br"), ("Content-Type", "text/event-stream"))
 TEXT = (
@@ -111,6 +114,26 @@ def test_chat_without_usage(running: RunningService) -> None:
     assert_charged(estimated, usage)
     assert (told.estimated, told.input_tokens) == (False, usage["input_tokens"])
     assert told.output_tokens == usage["output_tokens"]
+
+
+def test_estimates_are_marked(service: ServiceFactory, simulator: Simulator) -> None:
+    """Pages, CSV, JSON, metrics and the log say which usage is an estimate."""
+    running = service(workers=1, user_entries=[{"name": "alice", "token": ALICE, "admin": True}])
+    simulator.plan(Plan(text=TEXT, usage=None))
+    for _ in range(2):
+        assert post(running, request()).ok
+    headers = {"Authorization": f"Bearer {ALICE}"}
+    assert (
+        requests.get(f"{running.url}/ocm/v1/usage", headers=headers, timeout=20).json()["total"]["turns_estimated"] == 1
+    )
+    metrics = requests.get(f"{running.url}/metrics", headers=headers, timeout=20).text
+    assert 'ocm_turns_estimated_total{model="gpt-5.5",user="alice"} 1.0' in metrics
+    with Browser(running.url) as alice:
+        alice.sign_in(ALICE)
+        assert alice.get("turns").text.count("estimated</span>") == 1
+        told, estimated = csv.DictReader(io.StringIO(alice.get("turns.csv").text))
+    assert (told["estimated"], estimated["estimated"]) == ("no", "yes")
+    assert running.log_text().count("tokens (estimated)") == 1
 
 
 def test_upstream_cuts_the_stream(running: RunningService) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,22 @@ def test_usage_table(run: Run) -> None:
     assert lines[2] == ["bob", "1", "0", "0", "0", "0.00"]
     assert lines[3] == ["all", "3", "1,010", "400", "55", "12.35*"]
     assert "* 1 turn with models without a price" in output
-    assert "1 turn without token counts from OpenAI" in output
+    assert "1 turn without token counts" in output
+    assert "estimated" not in output
+
+
+@pytest.mark.usefixtures("used")
+def test_usage_estimated(run: Run, run_json: RunJson, database: Database) -> None:
+    """Estimates are marked in the table, and counted in JSON and CSV."""
+    estimated = replace(turn(4, "bob", "gpt-5.5", Usage(30, 0, 3), 5_000_000, 1), estimated=True)
+    with database.write_directly() as direct:
+        queries.store_records(direct, [record_of(estimated)])
+    output = run("usage").stdout
+    assert [line.split()[-1] for line in output.splitlines()[1:4]] == ["12.35*", "5.00~", "17.35~*"]
+    assert "~ 1 turn with estimated tokens" in output
+    assert [row["turns_estimated"] for row in run_json("usage")] == [0, 1]
+    header, *lines = csv.reader(run("usage", "--csv").stdout.splitlines())
+    assert [dict(zip(header, line, strict=True))["turns_estimated"] for line in lines] == ["0", "1"]
 
 
 @pytest.mark.usefixtures("used")

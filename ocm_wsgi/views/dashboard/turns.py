@@ -28,6 +28,7 @@ _COLUMNS = (
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost_usd"),
     *("first_byte_ms", "duration_ms", "request_id"),
     *UNIT_COLUMNS,
+    "estimated",
 )
 
 
@@ -109,4 +110,5 @@ def _row(turn: Turn) -> Sequence[object]:
         *(iso(turn.started_at), turn.user, turn.model, turn.service_tier, turn.status, turn.http_status),
         *(turn.error_code, turn.transport, *tokens, cost, turn.first_byte_ms, turn.duration_ms, turn.request_id),
         *units,
+        "yes" if turn.estimated else "no",
     )
