@@ -15,6 +15,7 @@ import trustme
 
 from ocm_wsgi.credentials import Credential, CredentialSource, Mode
 from ocm_wsgi.errors import (
+    CredentialUnavailable,
     OcmError,
     RequestUnauthorized,
     UpstreamCut,
@@ -183,6 +184,17 @@ def test_the_target_is_not_normalized(simulator: Simulator, upstream: Upstream, 
     """Escapes keep their case, and an empty query its question mark."""
     read_body(upstream.open(get(target)))
     assert simulator.requests[0].target == "/backend-api/codex" + target[len("/v1") :]
+
+
+def test_a_replacement_of_another_kind_is_not_used(simulator: Simulator) -> None:
+    """What was allowed with a ChatGPT sign-in is not sent with an API key that has just taken its place."""
+    revoked = Credential(Mode.CHATGPT, "revoked", account_id="acct-owner")
+    upstream = upstream_for(simulator, revoked, Credential(Mode.API_KEY, simulator.api_key()))
+    with pytest.raises(CredentialUnavailable, match="signed in differently") as raised:
+        upstream.open(post())
+    assert raised.value.retry_after_seconds == 1
+    assert len(simulator.requests) == 1
+    upstream.close()
 
 
 def test_an_api_key_goes_to_the_platform(simulator: Simulator) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
+from contextlib import closing
+
 import pytest
 
+from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET
+from ocm_wsgi.protocol.endpoints.table import CHATGPT, PLATFORM
 from ocm_wsgi.simulator import Plan, Simulator
 from tests.api_requests import error_of, exchange, head
 from tests.conftest import ALICE, BOB, RunningService, ServiceFactory
@@ -46,6 +52,27 @@ def test_what_lies_beside_the_codex_api_is_out_of_reach(service: ServiceFactory)
         for method in ("TRACE", "WEBSOCKET", "GET"):
             assert status_of(running, method, "responses", token) == (405, "method_not_supported")
     assert running.simulator.requests == []
+
+
+def test_every_endpoint_reaches_upstream(service: ServiceFactory, simulator: Simulator) -> None:
+    """For both credentials, each row of the table is relayed with its method and path; those that cost are turns."""
+    for table, base, credential in (
+        (CHATGPT, "/backend-api/codex/", simulator.credential()),
+        (PLATFORM, "/v1/", {"auth_mode": "apikey", "OPENAI_API_KEY": simulator.api_key()}),
+    ):
+        simulator.clear()
+        running = service(credential=credential, user_entries=USERS, workers=1)
+        rows = [each for each in table.endpoints if each.method != WEBSOCKET]
+        requests = [(each.method, re.sub(r"\{\w+\}", "id_1", each.path)) for each in rows]
+        for method, path in requests:
+            exchange(running, head(method, f"/v1/{path}", token=ADMIN, **{"Content-Length": 2}) + b"{}")
+        assert [(seen.method, seen.target) for seen in simulator.requests] == [
+            (method, base + path) for method, path in requests
+        ]
+        assert running.stop() == 0
+        with closing(sqlite3.connect(running.state_path / "ocm.db")) as database:
+            (turns,) = database.execute("SELECT count(*) FROM turn").fetchone()
+        assert turns == sum(each.is_turn for each in rows)
 
 
 def test_unmetered_turns_are_refused_to_users_with_limits(service: ServiceFactory) -> None:
