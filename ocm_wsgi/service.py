@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ocm_wsgi.accounting.ledger import Ledger
+from ocm_wsgi.accounting.settlement import Settlements
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_accounting import Accounting
 from ocm_wsgi.accounting.usages_export import UsagesExport
@@ -35,6 +36,7 @@ class Service:
     credentials: CredentialSource
     endpoints: Mapping[Mode, EndpointTable]
     owners: Owners
+    settlements: Settlements
     users: UserDirectory
     admission: Admission
     upstream: Upstream
@@ -66,6 +68,7 @@ class Service:
             config=config,
             database=database,
             credentials=credentials,
+            settlements=Settlements(ledger, config.prices),
             owners=Owners(database, Spool(config.state_path / "owners")),
             endpoints=_endpoints(config),
             users=UserDirectory(config.users, database),

@@ -8,6 +8,7 @@ __all__ = [
     "pricing",
     "queries",
     "recorder",
+    "settlement",
     "spool",
     "tariffs",
     "turn_accounting",

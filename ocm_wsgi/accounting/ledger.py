@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from ocm_wsgi.accounting import queries
 from ocm_wsgi.accounting.queries import Dimension, Sum
 from ocm_wsgi.accounting.recorder import Backlog, Durability, OnRecorded, Recorder
+from ocm_wsgi.accounting.settled_turns import is_settlement, settle
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import Record, record_of
 from ocm_wsgi.accounting.weeks import Weeks
@@ -123,12 +124,24 @@ class Ledger:
         """
         try:
             record = record_of(turn)
+        except Exception:
+            _log.exception("Cannot record turn %s", turn.id)
+            on_recorded("memory")
+            return
+        self.submit(record, on_recorded, timeout_seconds=timeout_seconds)
+
+    def submit(self, record: Record, on_recorded: OnRecorded, *, timeout_seconds: float) -> None:
+        """Write a record without waiting, and call ``on_recorded`` once, from a thread of the recorder. Never raises.
+
+        :param record: of a turn, or of its settlement.
+        """
+        try:
             while not self._recorders.get().submit(record, on_recorded, timeout_seconds):
                 # It was closed in the meantime. It is forgotten before it is closed, so the next one is another.
                 continue
         except Exception:
             # A turn in progress must not fail because it cannot be recorded.
-            _log.exception("Cannot record turn %s", turn.id)
+            _log.exception("Cannot write a record")
             on_recorded("memory")
 
     def start(self) -> None:
@@ -200,8 +213,13 @@ class Ledger:
             return queries.largest_turn(connection, user)
 
     def _store(self, records: Sequence[Record]) -> None:
+        turns = [record for record in records if not is_settlement(record)]
         with self._database.write_directly() as cursor:
-            queries.store_records(cursor, self._weeks.aligned(cursor, records))
+            queries.store_records(cursor, self._weeks.aligned(cursor, turns))
+        # Only now: a settlement may be of one of these turns.
+        if len(turns) < len(records):
+            with self._database.write() as connection:
+                settle(connection, filter(is_settlement, records))
 
     def _do_chores(self) -> bool:
         self._write_rate_limits()

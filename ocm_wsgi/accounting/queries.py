@@ -97,9 +97,22 @@ def store_records(cursor: DriverCursor, records: Iterable[Record]) -> None:
     _add_to_sums(cursor, [record for record in complete.values() if cursor.run(insert, record)])
 
 
-def turns_summed(connection: sa.Connection) -> int:
-    """Return how many turns the sums contain. As long as this number is unchanged, so are the sums."""
-    return int(connection.execute(sa.select(_total(db.turn_hour.c.turns))).scalar_one())
+def add_turns_to_sums(connection: sa.Connection, *, added: Iterable[Record], removed: Iterable[Record]) -> None:
+    """Correct the sums: add some turns, and take away others that they contain."""
+    rows: dict[tuple[Any, ...], tuple[int, ...]] = {}
+    for records, sign in ((added, 1), (removed, -1)):
+        for record in records:
+            key, counts = _key(record), tuple(sign * count for count in _counts(record))
+            rows[key] = tuple(map(add, rows[key], counts)) if key in rows else counts
+    for key in sorted(rows):
+        connection.execute(add_sums(connection.dialect.name), dict(zip(_COLUMNS, key + rows[key], strict=True)))
+
+
+def sums_revision(connection: sa.Connection) -> int:
+    """Return a number that grows whenever turns are added to the sums, or are settled."""
+    table = db.turn_hour.c
+    settled = table.turns - table.turns_without_usage - table.turns_estimated
+    return int(connection.execute(sa.select(_total(table.turns + settled))).scalar_one())
 
 
 def sums(

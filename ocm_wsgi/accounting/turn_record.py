@@ -42,9 +42,9 @@ _DEFAULTS: Record = {
 
 def record_of(turn: Turn) -> Record:
     """Return a turn as a record, with every text and number within bounds."""
-    record = {name: _bounded(getattr(turn, name)) for name in _TURN_FIELDS}
+    record = {name: bounded(getattr(turn, name)) for name in _TURN_FIELDS}
     for name in _USAGE_FIELDS:
-        record[name] = None if turn.usage is None else _bounded(getattr(turn.usage, name))
+        record[name] = None if turn.usage is None else bounded(getattr(turn.usage, name))
     record["started_at"] = turn.started_at
     return record
 
@@ -69,7 +69,8 @@ def completed(record: Record) -> Record | None:
     return {"id": record["id"], "started_at": record["started_at"], **fields}
 
 
-def _bounded(value: Any) -> Any:
+def bounded(value: Any) -> Any:
+    """Return a value within the bounds of a record."""
     if isinstance(value, str):
         return _bounded_text(value)
     return value if value is None or isinstance(value, bool) else min(max(int(value), 0), MAX_NUMBER)

@@ -101,7 +101,7 @@ class UsagesExport:
         with filelock.FileLock(f"{target}.lock", mode=0o600, fallback_to_soft=False).acquire(timeout_seconds):
             opening = self._opening_balance(target)
             with self._database.read() as connection:
-                written = json.dumps([str(target), queries.turns_summed(connection)])
+                written = json.dumps([str(target), queries.sums_revision(connection)])
                 if only_changes and db.get_meta(connection, _WRITTEN) == written and target.exists():
                     return False
                 entries = sing_box_usages.merged([*opening, *_entries(connection)])

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from ocm_wsgi.accounting.settlement import Settlements
 from ocm_wsgi.errors import (
     BodyUnreadable,
     ListRefused,
@@ -14,7 +15,7 @@ from ocm_wsgi.errors import (
     ReferenceNotFound,
     StateError,
 )
-from ocm_wsgi.ownership.open_answer import Answer, OpenAnswer, PlainAnswer
+from ocm_wsgi.ownership.open_answer import Answer, FetchedAnswer, OpenAnswer, PlainAnswer
 from ocm_wsgi.ownership.owners import Owner, Owners
 from ocm_wsgi.protocol.endpoints.endpoint import Endpoint, ObjectKind
 from ocm_wsgi.protocol.http.fields import value_of
@@ -137,6 +138,7 @@ def require_references(owners: Owners, user: str, ids: Collection[str]) -> None:
 
 def claiming_answer(
     owners: Owners,
+    settlements: Settlements,
     access: Access,
     status: int,
     fields: Iterable[tuple[str, str]],
@@ -146,6 +148,8 @@ def claiming_answer(
     turn_id: str | None = None,
 ) -> OpenAnswer | None:
     """Return an answer that records the owner of what it names before that is sent; ``None`` if it names nothing.
+
+    If it is a response that was asked for earlier, it also settles the turn.
 
     :param status: the status of the answer.
     :param fields: its fields.
@@ -165,7 +169,13 @@ def claiming_answer(
     is_stream = is_event_stream(media_type, family=endpoint.family or "other")
     observer = observer_for(status=status, media_type=media_type, content_encoding=coding)
     first_event = FirstEvent(endpoint.creates, coding) if is_stream and endpoint.creates is not None else None
-    inner = turn or PlainAnswer(observer, is_stream=is_stream)
+    inner: Answer
+    if turn is not None:
+        inner = turn
+    elif access.object_id is not None and access.owner is not None and access.owner.turn is not None:
+        inner = FetchedAnswer(observer, settlements, access.owner.turn, access.object_id, is_stream=is_stream)
+    else:
+        inner = PlainAnswer(observer, is_stream=is_stream)
     return OpenAnswer(inner, owners, owner, endpoint.creates, first_event=first_event, turn_id=turn_id)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from ocm_wsgi.accounting.recorder import Durability, OnRecorded
+from ocm_wsgi.accounting.settlement import Settlements
 from ocm_wsgi.ownership.owners import Owners
 from ocm_wsgi.protocol.endpoints.endpoint import ObjectKind
 from ocm_wsgi.protocol.objects.answers import FirstEvent, objects_in
@@ -60,7 +61,7 @@ class PlainAnswer:
     def feed(self, piece: bytes) -> bytes:
         sendable, outcome = self._observer.feed(piece)
         if outcome is not None and self.outcome is None:
-            self.outcome = outcome
+            self._end(outcome)
             sent, self._withheld = self._withheld + piece[:sendable], piece[sendable:]
             return sent
         piece, self._withheld = self._withheld + piece, b""
@@ -70,7 +71,7 @@ class PlainAnswer:
 
     def finish(self) -> None:
         if self.outcome is None:
-            self.outcome = self._observer.finish()
+            self._end(self._observer.finish())
 
     def record(self) -> None:
         """Do nothing: only its objects are recorded."""
@@ -91,6 +92,54 @@ class PlainAnswer:
 
     def close_async(self) -> None:
         """Do nothing, as :meth:`close`."""
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+class FetchedAnswer(PlainAnswer):
+    """A response that was asked for earlier. If it says what it used, its turn is settled before its end is sent.
+
+    :param turn_id: of the turn that created it.
+    """
+
+    def __init__(
+        self, observer: Observer, settlements: Settlements, turn_id: str, response_id: str, *, is_stream: bool
+    ) -> None:
+        super().__init__(observer, is_stream=is_stream)
+        self._settlements = settlements
+        self._turn_id = turn_id
+        self._response_id = response_id
+
+    def record(self) -> None:
+        """Settle the turn, and wait until that is durable."""
+        if self.is_due and self.outcome is not None:
+            self.is_due = False
+            self._settlements.settle(self._turn_id, self.outcome)
+
+    def record_async(self, on_recorded: OnRecorded) -> None:
+        """Settle the turn without waiting, and call ``on_recorded`` once, from another thread."""
+        if self.is_due and self.outcome is not None:
+            self.is_due = False
+            self._settlements.settle_async(self._turn_id, self.outcome, on_recorded)
+
+    def close(self) -> None:
+        """Settle the turn, if its end has arrived."""
+        self.record()
+
+    def close_async(self) -> None:
+        """Settle the turn without waiting, if its end has arrived."""
+        self.record_async(_ignore_durability)
+
+    def _end(self, outcome: Outcome) -> None:
+        super()._end(outcome)
+        self.is_due = is_final(outcome, self._response_id)
+
+
+def is_final(outcome: Outcome, response_id: str) -> bool:
+    """Return whether an answer says how a response ended, and what it used."""
+    is_response = outcome.body is not None and outcome.body.get("id") == response_id
+    return is_response and outcome.usage is not None and outcome.status in ("completed", "incomplete", "failed")
 
 
 class OpenAnswer:

@@ -82,7 +82,7 @@ class StateCollector(Collector):
     def _sums(self) -> list[Sum]:
         """Return the sums of all turns by user and model, computed again only if there are new turns."""
         with self._database.read() as connection:
-            turns = queries.turns_summed(connection)
+            turns = queries.sums_revision(connection)
             if self._cached is None or self._cached[0] != turns:
                 sums = queries.sums(connection, None, None, ("user", "model"), user=None, utc_offset_seconds=0)
                 self._cached = turns, sums

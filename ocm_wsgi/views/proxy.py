@@ -133,6 +133,7 @@ def _answer(
     open_turn = None if turn is None else service.accounting.open(turn, upstream.status, upstream.fields)
     claiming = claiming_answer(
         service.owners,
+        service.settlements,
         access,
         upstream.status,
         upstream.fields,

@@ -140,8 +140,8 @@ def test_sums_of_repeated_turns(database: Database, make_turn: Callable[..., Tur
         with database.write_directly() as direct:
             queries.store_records(direct, records)
         with database.read() as connection:
-            summed.append(queries.turns_summed(connection))
-    assert summed == [3, 3, 3]
+            summed.append(queries.sums_revision(connection))
+    assert summed == [6, 6, 6]
 
 
 def test_store_something_else(database: Database, make_turn: Callable[..., Turn]) -> None:

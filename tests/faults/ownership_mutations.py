@@ -35,6 +35,14 @@ OWNERSHIP_MUTATIONS = (
         Edit("ocm_wsgi/relay/websocket_objects.py", "if self._sees_all(user):", "if True:"),
     ),
     Mutation(
+        "ownership/test_background.py::test_the_end_settles_the_turn[its user-get]",
+        Edit("ocm_wsgi/accounting/settled_turns.py", "if connection.execute(update).rowcount:", "if True:"),
+    ),
+    Mutation(
+        "ownership/test_background.py::test_the_end_settles_the_turn[an admin-stream]",
+        Edit(OPEN_ANSWER, "self.is_due = is_final(outcome, self._response_id)", "pass"),
+    ),
+    Mutation(
         "protocol/responses/test_references.py::test_references[item of an unknown type]",
         Edit(REFERENCES, "return isinstance(type_, str) and bool(", "return True or bool("),
     ),

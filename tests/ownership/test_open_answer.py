@@ -81,7 +81,7 @@ def answer(
     endpoint: Endpoint = PLATFORM.find(method, path, is_admin=False)
     access = Access("alice", endpoint, None, None, references_in, True)
     fields = [("Content-Type", media_type), ("Content-Encoding", coding)]
-    opened = claiming_answer(owners, access, 200, fields, None, facts=RequestFacts())  # type: ignore[arg-type]
+    opened = claiming_answer(owners, None, access, 200, fields, None, facts=RequestFacts())  # type: ignore[arg-type]
     assert opened is not None
     return opened
 
@@ -197,4 +197,4 @@ def test_errors_name_nothing() -> None:
     access = Access("alice", PLATFORM.find("POST", "files", is_admin=False), None, None, references_in, True)
     fields = [("Content-Type", "application/json")]
     for status in (199, 302, 400, 500):
-        assert claiming_answer(SlowOwners(), access, status, fields, None, facts=RequestFacts()) is None  # type: ignore[arg-type]
+        assert claiming_answer(SlowOwners(), None, access, status, fields, None, facts=RequestFacts()) is None  # type: ignore[arg-type]

@@ -81,9 +81,8 @@ def object_outcome(
 
     :param status: the event's status, or ``None`` to use the object's own.
     """
-    own_status = label(body.get("status")) or ""
     return Outcome(
-        status or _OBJECT_STATUS.get(own_status, "completed"),
+        status or _status_of(body),
         usage=answer_usage(body, family),
         tool_usage=tool_usage_of(body) if family == "responses" else None,
         model=label(body.get("model")),
@@ -91,6 +90,13 @@ def object_outcome(
         error_code=error_code(body) or _incomplete_reason(body),
         body=body,
     )
+
+
+def _status_of(body: Mapping[str, Any]) -> TurnStatus:
+    own_status = label(body.get("status")) or ""
+    if body.get("object") == "response" and own_status in ("queued", "in_progress"):
+        return "in_progress"
+    return _OBJECT_STATUS.get(own_status, "completed")
 
 
 def large_object_outcome(buffer: BoundedBuffer, *, family: Family = "responses") -> Outcome:

@@ -16,7 +16,8 @@ Transport = Literal["sse", "json", "websocket"]
 
 #: ``completed``, ``incomplete`` and ``failed`` are OpenAI's own words. ``cut`` means that the response ended before its
 #: terminal event; ``error`` that upstream refused it with an HTTP status of 400 or more, or with an ``error`` message.
-TurnStatus = Literal["completed", "incomplete", "failed", "cut", "error"]
+#: ``in_progress`` is a response in the background whose end is not known yet.
+TurnStatus = Literal["completed", "incomplete", "failed", "cut", "error", "in_progress"]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ _STATUSES = {
     "failed": "failed",
     "cut": "interrupted",
     "error": "refused",
+    "in_progress": "in the background",
 }
 
 
