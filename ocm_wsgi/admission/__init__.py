@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["admission", "measurability", "metering"]
+__all__ = ["admission", "measurability", "metering", "waiting"]

@@ -25,6 +25,7 @@ from ocm_wsgi.admission.expectations import Expectations
 from ocm_wsgi.admission.measurability import require_measurable
 from ocm_wsgi.admission.measured_turns import require_measured
 from ocm_wsgi.admission.reservations import Reservation, Reservations
+from ocm_wsgi.admission.waiting import WaitingRequests
 from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, UsageLimitReached
 from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.quota import limits
@@ -88,6 +89,8 @@ class Admission:
         self._slots = Slots(config.state_path / "slots")
         self._expectations = Expectations(database)
         self._reservations = Reservations(config.state_path / "reservations")
+        #: Requests of every kind that occupy a thread of this process.
+        self.waiting = WaitingRequests()
         self._reserves: Mapping[Period, int] = {"5h": config.reserve_5h, "week": config.reserve_weekly}
 
     def admit(

@@ -15,7 +15,7 @@ from gunicorn.http.errors import ParseException
 from gunicorn.http2.response import HTTP2Response
 
 from ocm_wsgi.relay.handoff import CAN_TUNNEL, OpenedTunnel, RelayedBody
-from ocm_wsgi.wsgi.environ import Environ
+from ocm_wsgi.wsgi.environ import REQUEST_THREADS, Environ
 
 #: Each block of a request's body must arrive within this time.
 BLOCK_SECONDS = 30.0
@@ -101,16 +101,21 @@ class TimedBody:
 
 
 class HandoffMiddleware:
-    """Wraps the application, and takes relayed responses over from gunicorn."""
+    """Wraps the application, and takes relayed responses over from gunicorn.
 
-    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+    :param threads: the worker's threads for requests.
+    """
+
+    def __init__(self, application: Callable[..., Iterable[bytes]], *, threads: int) -> None:
         self._application = application
+        self._threads = threads
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         response = getattr(start_response, "__self__")  # noqa: B009 - mypy knows no owner
         # HTTP/2 frames responses itself and multiplexes them on one connection. gunicorn also announces it as
         # HTTP_VERSION in the environ, but so does any client that sends a field named Version.
         is_ours = environ[CAN_TUNNEL] = not isinstance(response, HTTP2Response)
+        environ[REQUEST_THREADS] = self._threads
         body = self._application(environ, start_response)
         if not is_ours:
             return body

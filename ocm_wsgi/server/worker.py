@@ -112,7 +112,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.loop.add(self)
         # If the application is wrapped, its users are not known, and threads wait for their bodies.
         self._service: Service | None = getattr(self.wsgi, "extensions", {}).get("ocm")
-        self.wsgi = HandoffMiddleware(self.wsgi)
+        self.wsgi = HandoffMiddleware(self.wsgi, threads=self.cfg.threads)
         tariffs.load()
         # What is loaded now stays loaded, so the garbage collector need not traverse it repeatedly.
         gc.collect()

@@ -12,6 +12,7 @@ from werkzeug.routing import PathConverter, Rule
 
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
 from ocm_wsgi.admission.metering import require_metered
+from ocm_wsgi.admission.waiting import DEFAULT_THREADS
 from ocm_wsgi.credentials import Credential, Mode
 from ocm_wsgi.ownership.access import (
     Access,
@@ -40,6 +41,7 @@ from ocm_wsgi.views.current import current_service
 from ocm_wsgi.views.responses import RelayedResponse
 from ocm_wsgi.views.websocket import open_websocket
 from ocm_wsgi.wsgi.environ import (
+    REQUEST_THREADS,
     Environ,
     announced_length,
     client_fields,
@@ -74,13 +76,19 @@ def relay(rest: str) -> Response:
     """
     log: RequestLog = g.request_log
     service = current_service()
-    environ, method = request.environ, request.method
+    environ = request.environ
     fields = client_fields(environ)
-    if is_preflight(method, fields):
+    if is_preflight(request.method, fields):
         return preflight_response(fields, service)
     refuse_api_key_fields(fields)
     user = authenticate(service, fields)
     log.user = user.name
+    with service.admission.waiting.counted(user.name, environ.get(REQUEST_THREADS, DEFAULT_THREADS)):
+        return _relay(service, user, fields, log)
+
+
+def _relay(service: Service, user: User, fields: Fields, log: RequestLog) -> Response:
+    environ, method = request.environ, request.method
     target = api_target(request_target(environ), host=value_of(fields, "host"))
     log.path = f"/v1/{target.path}"
     is_upgrade = wants_websocket(environ)

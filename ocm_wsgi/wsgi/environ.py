@@ -14,6 +14,9 @@ from ocm_wsgi.protocol.http.fields import Fields
 
 Environ = dict[str, Any]
 
+#: Set in the environ by a server that says how many threads of its process handle requests.
+REQUEST_THREADS = "ocm.request_threads"
+
 # The fields of the request that each thread serves.
 _request = threading.local()
 

@@ -316,6 +316,13 @@ MEASURES = (
     ),
 )
 
+WAITING = (
+    Mutation(
+        "admission/test_waiting.py::test_others_are_served",
+        Edit("ocm_wsgi/admission/waiting.py", "if user and waiting >= threads * USER_PART and", "if False and"),
+    ),
+)
+
 SOURCE = "ocm_wsgi/credentials/source.py"
 
 UNAUTHORIZED = (
@@ -335,6 +342,7 @@ UNAUTHORIZED = (
 
 SECURITY_MUTATIONS = (
     *UNAUTHORIZED,
+    *WAITING,
     *ENDPOINTS,
     *LIMITS,
     *STRANGERS,
