@@ -11,7 +11,6 @@ The tree, grouped by what can be done about the error::
     │   ├── BodyTruncated
     │   ├── EndpointUnavailable
     │   ├── ModelNotAllowed
-    │   ├── UsageUnknown
     │   ├── ReferenceNotFound       the body refers to an object that is not the user's
     │   │   └── PreviousResponseNotFound
     │   ├── BodyUnreadable
@@ -198,15 +197,9 @@ class MessageRejected(BadRequest):
 
 
 class LimitUnmeasurable(BadRequest):
-    """The user's limit would not count this: it has no price, or there is no subscription to have a percentage of."""
+    """The user's limit would not count this: its use or price is not known, or there is no subscription to share."""
 
     code = "limit_unmeasurable"
-
-
-class UsageUnknown(BadRequest):
-    """The user has limits, and what the turn uses cannot become known. 400: Codex shows its text and does not retry."""
-
-    code = "usage_unknown"
 
 
 class RequestUnauthorized(BadRequest):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocm_wsgi.errors import UsageUnknown
+from ocm_wsgi.errors import LimitUnmeasurable
 from ocm_wsgi.protocol.endpoints.endpoint import Endpoint
 from ocm_wsgi.users.user import User
 
@@ -12,11 +12,11 @@ def require_metered(user: User, endpoint: Endpoint) -> None:
 
     An estimate would not do: a call or a batch of one request can use what is left of a subscription.
 
-    :raises UsageUnknown: the user has a limit in tokens, USD or percent.
+    :raises LimitUnmeasurable: the user has a limit in tokens, USD or percent.
     """
     if endpoint.is_metered or all(limit.unit == "requests" for limit in user.limits):
         return
-    raise UsageUnknown(
+    raise LimitUnmeasurable(
         f"/v1/{endpoint.path} is not available to you: OpenAI does not tell this service what it uses, and you have a "
         "limit in tokens, USD or percent. Ask the owner of the service."
     )

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from ocm_wsgi.admission.metering import require_metered
-from ocm_wsgi.errors import UsageUnknown
+from ocm_wsgi.errors import LimitUnmeasurable
 from ocm_wsgi.protocol.endpoints.endpoint import Endpoint
 from ocm_wsgi.protocol.endpoints.table import CHATGPT, PLATFORM
 from ocm_wsgi.quota.limits import Limit, Unit
@@ -27,7 +27,7 @@ def test_unmetered_turns_need_limits_in_requests(endpoint: Endpoint, units: tupl
     """What is not known counts against a user whose limits depend on it, and the sentence says whom to ask."""
     require_metered(user(), endpoint)
     require_metered(user("requests"), endpoint)
-    with pytest.raises(UsageUnknown, match="Ask the owner") as raised:
+    with pytest.raises(LimitUnmeasurable, match="Ask the owner") as raised:
         require_metered(user(*units), endpoint)
     assert raised.value.status == 400
 

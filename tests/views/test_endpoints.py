@@ -79,7 +79,7 @@ def test_unmetered_turns_are_refused_to_users_with_limits(service: ServiceFactor
     """A call over WebRTC uses what the service does not see: a limit in tokens refuses it."""
     limited = {"name": "bob", "token": BOB, "limits": [{"per": "day", "tokens": 1000000}]}
     running = service(user_entries=[*USERS, limited], workers=1)
-    assert status_of(running, "POST", "realtime/calls", BOB) == (400, "usage_unknown")
+    assert status_of(running, "POST", "realtime/calls", BOB) == (400, "limit_unmeasurable")
     assert running.simulator.requests == []
     running.simulator.plan(Plan(status=201, body=b"v=0"))
     assert status_of(running, "POST", "realtime/calls", ALICE) == (201, None)
