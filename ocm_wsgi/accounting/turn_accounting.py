@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from ocm_wsgi.accounting import pricing
 from ocm_wsgi.accounting.estimates import Observed, estimated_usage
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.pricing import Override
 from ocm_wsgi.accounting.recorder import Durability, OnRecorded
+from ocm_wsgi.accounting.turn_costs import turn_cost
 from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.errors import StateError
@@ -27,7 +27,6 @@ from ocm_wsgi.protocol.responses.observer import Observer, is_event_stream, obse
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Outcome, Transport, Turn, Usage
-from ocm_wsgi.protocol.responses.usage import added
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
 _log = logging.getLogger(__name__)
@@ -144,35 +143,26 @@ class Accounting:
 
     def _turn(self, open_turn: TurnInProgress, outcome: Outcome) -> Turn:
         request = open_turn.request
-        model = outcome.model or request.facts.model or ""
-        tier = outcome.service_tier or request.facts.service_tier or "default"
-        started_at = datetime.fromtimestamp(request.started_at, timezone.utc)
-        usage = outcome.usage if outcome.usage is not None else open_turn.estimated_usage(outcome)
-        is_estimated = usage is not outcome.usage
-        priced = None
-        if usage is not None:
-            priced = pricing.price(
-                model,
-                usage,
-                tier,
-                started_at,
-                self._prices,
-                family=request.family,
-                tool_usage=outcome.tool_usage,
-            )
-        if usage is not None and outcome.tool_usage is not None:
-            usage = added(usage, outcome.tool_usage)
+        cost = turn_cost(
+            outcome,
+            request.facts,
+            request.family,
+            http_status=open_turn.status,
+            at=datetime.fromtimestamp(request.started_at, timezone.utc),
+            prices=self._prices,
+            estimate=open_turn.estimated_usage,
+        )
         turn = open_turn.turn = Turn(
             id=open_turn.id,
             started_at=request.started_at,
             user=request.user,
             credential=DEFAULT_CREDENTIAL,
-            model=model,
-            service_tier=tier,
-            context_window=priced.context_window if priced else 0,
+            model=cost.model,
+            service_tier=cost.service_tier,
+            context_window=cost.priced.context_window if cost.priced else 0,
             week_start=open_turn.week_start,
-            usage=usage,
-            cost_micro_usd=priced.cost_micro_usd if priced else None,
+            usage=cost.usage,
+            cost_micro_usd=cost.priced.cost_micro_usd if cost.priced else None,
             transport=open_turn.transport,
             status=outcome.status,
             http_status=open_turn.status,
@@ -180,7 +170,7 @@ class Accounting:
             duration_ms=_milliseconds(time.monotonic() - request.started),
             request_id=open_turn.request_id,
             error_code=outcome.error_code or "",
-            estimated=is_estimated,
+            estimated=cost.is_estimated,
         )
         return turn
 

@@ -158,6 +158,7 @@ def _read_facts(access: Access, fields: Fields, body: Body | None) -> RequestFac
         return RequestFacts()
     encoding, media_type = value_of(fields, "content-encoding"), value_of(fields, "content-type")
     facts = request_facts(body.blocks(), encoding or "", media_type or "", find_references=access.find_references)
+    facts = replace(facts, media=replace(facts.media, octets=body.length))
     # A body that cannot be read has a token for each byte at most.
     return replace(facts, input_tokens=body.length) if facts.unread else facts
 

@@ -124,6 +124,28 @@ def test_a_row_has_what_was_billed(
     assert (recorded["status"], recorded["transport"]) == (billed.status, billed.transport)
 
 
+def test_images_without_reported_usage_are_estimated(running: RunningService) -> None:
+    """Where upstream reports no tokens for its images, they are charged as the dearest ones, and marked."""
+    running.simulator.plan(Plan(json={"created": 1, "data": [{"b64_json": "eA=="}]}))
+    post(running, "/v1/images/generations", json={"model": "gpt-image-2", "prompt": PROMPT})
+    recorded = row(running)
+    assert [recorded[name] for name in ("image_output_tokens", "items", "estimated")] == [6240, 1, 1]
+    assert recorded["cost_micro_usd"] > 6240 * 30
+
+
+def test_a_transcript_without_reported_usage_is_estimated(running: RunningService) -> None:
+    """A transcript as plain text reports no usage: its file is charged by its size."""
+    post(
+        running,
+        "/v1/audio/transcriptions",
+        data=form(64_000, model="whisper-1", response_format="srt"),
+        headers={"Content-Type": FORM},
+    )
+    recorded = row(running)
+    assert recorded["estimated"]
+    assert recorded["media_ms"] > running.simulator.turns[-1].others["media_ms"]
+
+
 def test_what_hosted_tools_used_is_recorded(running: RunningService) -> None:
     """Searches and images of hosted tools are added to what the model used, and to the cost."""
     usage = {"input_tokens": 10, "output_tokens": 4}

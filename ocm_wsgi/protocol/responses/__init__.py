@@ -6,6 +6,7 @@ __all__ = [
     "bounded_buffer",
     "error_codes",
     "estimate",
+    "media",
     "observer",
     "outcome",
     "rate_limits",

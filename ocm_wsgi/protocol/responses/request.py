@@ -22,6 +22,7 @@ from ocm_wsgi.protocol.http.forms import (
 )
 from ocm_wsgi.protocol.responses.error_codes import label
 from ocm_wsgi.protocol.responses.estimate import InputMeter
+from ocm_wsgi.protocol.responses.media import MEDIA_MEMBERS, NOTHING_ORDERED, MediaRequest, media_request
 from ocm_wsgi.protocol.responses.references import (
     FindReferences,
     FormFields,
@@ -41,10 +42,11 @@ DECODED_LIMIT_BYTES = 128 * 1024 * 1024
 #: The members of a request that ``facts_of`` reads.
 FACT_MEMBERS = (
     *("model", "service_tier", "store", "background"),
-    *("previous_response_id", "conversation", "prompt"),
+    *("previous_response_id", "conversation"),
+    *MEDIA_MEMBERS,
 )
 #: A call of the realtime API is described by a part ``session``, in JSON.
-_FORM_FIELDS = ("model", "session")
+_FORM_FIELDS = ("model", "session", *MEDIA_MEMBERS)
 _WANTED_FIELDS = FormFields(_FORM_FIELDS)
 
 _NOT_JSON = "its body is not one JSON object in UTF-8 that names each of its members once"
@@ -65,6 +67,7 @@ class RequestFacts:
     :ivar references: IDs of the stored objects that the body refers to, as far as they were looked for.
     :ivar continues: whether upstream adds input that it has stored: of an earlier response, a conversation or a prompt.
     :ivar input_tokens: estimate of the text and the images in the body.
+    :ivar media: what it orders, if it is for images, audio or video.
     """
 
     model: str | None = None
@@ -75,6 +78,7 @@ class RequestFacts:
     references: frozenset[str] = frozenset()
     continues: bool = field(default=False, compare=False)
     input_tokens: int = field(default=0, compare=False)
+    media: MediaRequest = field(default=NOTHING_ORDERED, compare=False)
 
 
 def request_facts(
@@ -141,6 +145,7 @@ def facts_of(members: Mapping[str, Any], references: frozenset[str] = frozenset(
         references=references,
         # The prompt of a legacy completion is text.
         continues=continues or isinstance(members.get("prompt"), dict),
+        media=media_request(members),
     )
 
 
@@ -252,7 +257,7 @@ def _facts_of_form(values: Mapping[str, str]) -> RequestFacts:
             raise FormError("The model is named twice.")
         named = in_session
     references = frozenset(value for name, value in values.items() if is_reference_field(name))
-    return RequestFacts(label(named), references=references)
+    return RequestFacts(label(named), references=references, media=media_request(values))
 
 
 def _decoded(blocks: Iterable[bytes], content_encoding: str) -> Iterator[bytes]:
