@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["accounts", "directory", "sessions", "tokens", "user"]
+__all__ = ["accounts", "directory", "sessions", "sign_ins", "tokens", "user"]

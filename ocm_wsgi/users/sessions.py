@@ -1,8 +1,8 @@
-"""Sessions of the dashboard: signed cookies, and the rate limit on failed sign-ins. No Flask.
+"""Sessions of the dashboard, as signed cookies. No Flask.
 
 The cookie holds the user's name and a fingerprint of their bearer token's digest. Both are checked at every request, so
 rotating the token and disabling, expiry or removal of the user end the session immediately, in every process, without
-a session store.
+a session store. Only sessions that were ended by signing out are stored, until their cookies expire.
 """
 
 from __future__ import annotations
@@ -16,38 +16,43 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from ocm_wsgi.errors import AuthenticationFailed, SignInThrottled, StateError
+from ocm_wsgi.errors import AuthenticationFailed, StateError
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
-from ocm_wsgi.storage.files import NewFile, make_private_folder
+from ocm_wsgi.storage.files import NewFile, make_private_folder, sync_folder
 from ocm_wsgi.users.directory import UserDirectory
 from ocm_wsgi.users.tokens import token_digest
 from ocm_wsgi.users.user import User
 
 #: A session ends this long after the sign-in, whether it was used or not.
 LIFETIME_SECONDS = 7 * 24 * 3600
+#: How long a browser is known after a sign-in; see :class:`~ocm_wsgi.users.sign_ins.SignIns`.
+KNOWN_SECONDS = 180 * 24 * 3600
 
-#: Failed sign-ins of the last ``THROTTLE_SECONDS`` count: this many are allowed from one address, and from all.
-THROTTLE_SECONDS = 15 * 60
-MAX_FAILURES_PER_ADDRESS = 10
-MAX_FAILURES = 300
-
-_FAILED = "signin.failed"
 _SECRET_BYTES = 32
+_SESSION_SALT = "ocm session"
+_KNOWN_SALT = "ocm known browser"
+# Keys in ``meta``; the values are when the sessions ended, in Unix seconds.
+_ENDED = "session_ended:"
 
 
 class Sessions:
     """Creates and checks the cookies. Safe to create before a fork: the first process that needs the secret creates it.
 
     :param state_path: the folder of the secret, which is stored in ``cookie.key`` (0600).
+    :param database: stores which sessions have ended.
+    :param clock: returns Unix seconds.
     """
 
-    def __init__(self, state_path: Path, users: UserDirectory) -> None:
+    def __init__(
+        self, state_path: Path, users: UserDirectory, database: Database, clock: Callable[[], float] = time.time
+    ) -> None:
         self._path = state_path / "cookie.key"
         self._users = users
+        self._database = database
+        self._clock = clock
 
     def begin(self, user: User, bearer_token: str) -> str:
         """Return the cookie of a user who has presented their bearer token."""
@@ -62,17 +67,47 @@ class Sessions:
     def user(self, cookie: str) -> User:
         """Return the user who is signed in.
 
-        :raises AuthenticationFailed: the cookie is invalid or has expired, or the user may no longer sign in.
-        :raises StateError: the users cannot be looked up.
+        :raises AuthenticationFailed: the cookie is invalid or has expired, its session has ended, or the user may no
+            longer sign in.
+        :raises StateError: the users or the ended sessions cannot be looked up.
         """
         secret = self._secret()
         content = _read(secret, cookie)
         if content is None or "name" not in content:
             raise AuthenticationFailed("You are not signed in.")
         expected = str(content["token"])
-        return self._users.holder(
+        user = self._users.holder(
             str(content["name"]), lambda digest: hmac.compare_digest(_fingerprint(secret, digest), expected)
         )
+        with self._database.read() as connection:
+            if db.get_meta(connection, _ended_key(content)) is not None:
+                raise AuthenticationFailed("You have signed out.")
+        return user
+
+    def end(self, cookie: str) -> None:
+        """End the session of a cookie, and of every copy of it.
+
+        :raises StateError: it could not be stored; the session has not ended.
+        """
+        content = _read(self._secret(), cookie)
+        if content is None or "name" not in content:
+            return
+        now = int(self._clock())
+        expired = db.meta.delete().where(
+            db.meta.c.key.startswith(_ENDED, autoescape=True), db.meta.c.value < str(now - LIFETIME_SECONDS)
+        )
+        with self._database.write() as connection:
+            connection.execute(expired)
+            db.set_meta(connection, _ended_key(content), str(now))
+
+    def known_browser(self, user: User) -> str:
+        """Return the cookie by which a browser is recognised in which a user has signed in. It grants nothing else."""
+        return _sign(self._secret(), {"known": user.name}, _KNOWN_SALT)
+
+    def known_user(self, cookie: str) -> str:
+        """Return the name of the user who has signed in with a browser before; ``""`` if none has."""
+        content = _read(self._secret(), cookie, _KNOWN_SALT, KNOWN_SECONDS)
+        return "" if content is None else str(content["known"])
 
     def is_ours(self, cookie: str) -> bool:
         """Return whether a cookie was issued by this service and has not expired."""
@@ -89,89 +124,61 @@ class Sessions:
     def _secret(self) -> bytes:
         """Return the secret, read from disk each time: removing the file signs everybody out, in all processes."""
         try:
-            return self._path.read_bytes()
-        except FileNotFoundError:
-            pass
+            secret = self._read_secret()
+            if secret is None:
+                self._make_secret()
+                secret = self._read_secret()
         except OSError as exc:
             raise StateError("Sign-in is not possible at the moment.", detail=str(exc)) from exc
+        if secret is None:
+            raise StateError("Sign-in is not possible at the moment.", detail=f"{self._path} is too short")
+        return secret
+
+    def _read_secret(self) -> bytes | None:
+        """Return the secret; ``None`` if there is none, or one so short that cookies could be forged."""
         try:
-            self._make_secret()
-            return self._path.read_bytes()
-        except OSError as exc:
-            raise StateError("Sign-in is not possible at the moment.", detail=str(exc)) from exc
+            secret = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return secret if len(secret) >= _SECRET_BYTES else None
 
     def _make_secret(self) -> None:
-        """Create the secret file in one step, unless another process has created it in the meantime."""
+        """Create the secret file in one step, unless another process has created it in the meantime.
+
+        One that is too short, for instance because an earlier release did not sync it before a power failure, is
+        replaced.
+        """
         make_private_folder(self._path.parent)
         with NewFile(self._path, temporary=self._path.with_name(f"cookie.{secrets.token_hex(8)}.new")) as new:
-            new.write(secrets.token_bytes(_SECRET_BYTES), sync=False)
-            with contextlib.suppress(FileExistsError):
+            new.write(secrets.token_bytes(_SECRET_BYTES))
+            try:
                 new.link()
+            except FileExistsError:
+                if self._read_secret() is None:
+                    new.replace()
+        with contextlib.suppress(OSError):  # not every file system can do that
+            sync_folder(self._path.parent)
 
 
-class SignIns:
-    """Signs users in, and throttles guessing. Sign-ins are recorded in the audit trail, and failures are counted there.
-
-    :param clock: returns Unix seconds.
-    """
-
-    def __init__(self, database: Database, users: UserDirectory, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
-        self._users = users
-        self._clock = clock
-
-    def sign_in(self, bearer_token: str, address: str) -> User:
-        """Return the user of a bearer token.
-
-        :param address: the client's address; ``""`` if unknown.
-        :raises AuthenticationFailed: the token is unknown, or the user is disabled or expired.
-        :raises SignInThrottled: too many sign-ins have failed recently. It does not reveal whether the token is valid.
-        :raises StateError: users cannot be looked up, or failures cannot be counted.
-        """
-        user, failure = None, None
-        try:
-            user = self._users.authenticate(bearer_token)
-        except AuthenticationFailed as exc:
-            failure = exc
-        now = self._clock()
-        with self._database.write() as connection:
-            self._check_rate_limit(connection, address, now)
-            db.add_event(connection, now, user.name if user else "", "signin" if user else _FAILED, address)
-        if user is None:
-            raise failure or AuthenticationFailed("You are not signed in.")
-        return user
-
-    def sign_out(self, user: User, address: str) -> None:
-        """Record in the audit trail that a user has signed out."""
-        with self._database.write() as connection:
-            db.add_event(connection, self._clock(), user.name, "signout", address)
-
-    def _check_rate_limit(self, connection: sa.Connection, address: str, now: float) -> None:
-        event = db.event.c
-        query = sa.select(
-            sa.func.count(), sa.func.coalesce(sa.func.sum(sa.case((event.subject == address, 1), else_=0)), 0)
-        ).where(event.at > now - THROTTLE_SECONDS, event.kind == _FAILED)
-        total, of_address = connection.execute(query).one()
-        if total >= MAX_FAILURES or of_address >= MAX_FAILURES_PER_ADDRESS:
-            raise SignInThrottled(
-                "Too many failed sign-ins. Wait 15 minutes, then try again.",
-                retry_after_seconds=THROTTLE_SECONDS,
-            )
+def _ended_key(content: dict[str, Any]) -> str:
+    return _ENDED + hashlib.sha256(str(content["nonce"]).encode()).hexdigest()
 
 
-def _serializer(secret: bytes) -> URLSafeTimedSerializer:
+def _serializer(secret: bytes, salt: str) -> URLSafeTimedSerializer:
     return URLSafeTimedSerializer(
-        secret, salt="ocm session", signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256}
+        secret, salt=salt, signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256}
     )
 
 
-def _sign(secret: bytes, content: dict[str, str]) -> str:
-    return str(_serializer(secret).dumps(content))
+def _sign(secret: bytes, content: dict[str, str], salt: str = _SESSION_SALT) -> str:
+    return str(_serializer(secret, salt).dumps(content))
 
 
-def _read(secret: bytes, cookie: str) -> dict[str, Any] | None:
+def _read(
+    secret: bytes, cookie: str, salt: str = _SESSION_SALT, lifetime_seconds: int = LIFETIME_SECONDS
+) -> dict[str, Any] | None:
     try:
-        content = _serializer(secret).loads(cookie, max_age=LIFETIME_SECONDS)
+        content = _serializer(secret, salt).loads(cookie, max_age=lifetime_seconds)
     except BadSignature:
         return None
     return content if isinstance(content, dict) else None

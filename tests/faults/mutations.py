@@ -583,7 +583,7 @@ CLOCK = (
     ),
     Mutation(
         "test_clock_jumps_across_a_session",
-        Edit("ocm_wsgi/users/sessions.py", "max_age=LIFETIME_SECONDS", "max_age=None"),
+        Edit("ocm_wsgi/users/sessions.py", "max_age=lifetime_seconds", "max_age=None"),
     ),
     Mutation("test_clock_jumps_while_records_wait", _WRITTEN_TWICE),
     Mutation(

@@ -7,7 +7,8 @@ from flask import Flask
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.live_requests import LiveRequests
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.sessions import Sessions, SignIns
+from ocm_wsgi.users.sessions import Sessions
+from ocm_wsgi.users.sign_ins import SignIns
 from ocm_wsgi.views.dashboard import audit, live, mine, overview, signin, turns, users
 from ocm_wsgi.views.dashboard.blueprint import Dashboard, dashboard_blueprint
 
@@ -19,7 +20,7 @@ def init_app(app: Flask, service: Service) -> None:
     requests = LiveRequests(service.config.state_path / "live")
     app.extensions["ocm_dashboard"] = Dashboard(
         service=service,
-        sessions=Sessions(service.config.state_path, service.users),
+        sessions=Sessions(service.config.state_path, service.users, service.database),
         sign_ins=SignIns(service.database, service.users),
         accounts=Accounts(service.config.users, service.database),
         live=requests,

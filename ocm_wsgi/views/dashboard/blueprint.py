@@ -15,7 +15,8 @@ from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.live_requests import LiveRequests
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.sessions import LIFETIME_SECONDS, Sessions, SignIns
+from ocm_wsgi.users.sessions import LIFETIME_SECONDS, Sessions
+from ocm_wsgi.users.sign_ins import SignIns
 from ocm_wsgi.users.user import ANYONE, User
 from ocm_wsgi.views.dashboard import texts
 from ocm_wsgi.views.dashboard.forms import read_form
@@ -24,6 +25,8 @@ from ocm_wsgi.views.dashboard.forms import read_form
 #: another site sends neither, and the cookie it gets then must not replace that of its session.
 SESSION_COOKIE = "ocm_session"
 VISIT_COOKIE = "ocm_visit"
+#: The cookie of a browser in which a user has signed in before, who is therefore not kept out by others' failures.
+KNOWN_COOKIE = "ocm_known"
 
 _STATIC = Path(__file__).resolve().parents[1] / "static"
 _SECURITY_HEADERS = {
@@ -126,12 +129,14 @@ def base_url() -> str:
     return f"{'https' if is_secure() else 'http'}://{request.host}{prefix}/v1"
 
 
-def set_cookie(response: BaseResponse, name: str, content: str | None) -> None:
+def set_cookie(
+    response: BaseResponse, name: str, content: str | None, *, lifetime_seconds: int = LIFETIME_SECONDS
+) -> None:
     """Set a cookie, or delete it. It has no path, so it applies to this folder below any path prefix of a proxy."""
     response.set_cookie(
         name,
         content or "",
-        max_age=LIFETIME_SECONDS if content else 0,
+        max_age=lifetime_seconds if content else 0,
         path=None,
         secure=is_secure(),
         httponly=True,

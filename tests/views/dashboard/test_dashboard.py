@@ -19,8 +19,8 @@ from ocm_wsgi.reporting.dashboard import gauge
 from ocm_wsgi.simulator import Simulator
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.accounts import Accounts
-from ocm_wsgi.users.sessions import MAX_FAILURES_PER_ADDRESS
-from tests.conftest import ALICE, RunningService, ServiceFactory, start_service
+from ocm_wsgi.users.sign_ins import MAX_FAILURES_PER_ADDRESS
+from tests.conftest import ALICE, BOB, RunningService, ServiceFactory, start_service
 from tests.views.dashboard.month import NAMES, seed
 
 ROOT = "sk-ocm-root-0123456789abcdef"
@@ -224,6 +224,19 @@ def test_sign_out(running: RunningService) -> None:
         assert "signed out" in root.get("audit").text
 
 
+def test_stolen_cookie_after_sign_out(running: RunningService) -> None:
+    """A copy of the session's cookie is worth nothing after signing out; the user's other sessions go on."""
+    with Browser(running.url) as zed, Browser(running.url) as thief, Browser(running.url) as other:
+        zed.sign_in(ZED)
+        other.sign_in(ZED)
+        thief.session.cookies.update(zed.session.cookies)
+        assert "My usage" in thief.get("mine").text
+        zed.post("sign-out", "mine")
+        for _ in range(6):
+            assert thief.get("mine").url.endswith("/sign-in")
+            assert "My usage" in other.get("mine").text
+
+
 def test_throttle(service: ServiceFactory) -> None:
     """After some failures nobody can sign in from that address, even with a valid token; from others they can."""
     running = service()
@@ -235,6 +248,24 @@ def test_throttle(service: ServiceFactory) -> None:
         assert int(response.headers["Retry-After"]) > 0
     with Browser(running.url, {"X-Forwarded-For": "192.0.2.2"}) as other:
         assert "My usage" in other.sign_in(ALICE).text
+
+
+def test_throttle_of_a_known_browser(service: ServiceFactory) -> None:
+    """Strangers at the same address keep nobody out who has signed in with their browser before."""
+    running = service(workers=1)
+    address = {"X-Forwarded-For": "192.0.2.1"}
+    with Browser(running.url, address) as alice, Browser(running.url, address) as stranger:
+        alice.sign_in(ALICE)
+        alice.post("sign-out", "mine")
+        for number in range(MAX_FAILURES_PER_ADDRESS):
+            stranger.sign_in(f"sk-ocm-{number}")
+        assert stranger.sign_in(ALICE).status_code == 429
+        assert alice.sign_in(BOB).status_code == 429
+        assert "My usage" in alice.sign_in(ALICE).text
+        cookie = alice.session.cookies["ocm_known"]
+        assert ALICE not in cookie
+        stranger.session.cookies["ocm_session"] = cookie
+        assert stranger.get("mine").url.endswith("/sign-in")
 
 
 def test_open_service(service: ServiceFactory) -> None:
