@@ -7,19 +7,18 @@ import json
 import os
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse, IncompleteRead
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ocm_wsgi.simulator import Gate, Plan, Simulator
+from tests.clients.backend import Backend
 from tests.clients.nginx import SERVER_NAME, Nginx, check_configuration, run_nginx
+from tests.conftest import start_service
 from tests.faults.stack import GONE_SECONDS
 
 BEARER_TOKEN = "sk-ocm-alice-behind-nginx"
@@ -27,56 +26,10 @@ TURN = json.dumps({"model": "gpt-5.5", "stream": True, "input": "say hi"}).encod
 WAIT_SECONDS = 20.0
 
 
-class Backend(ThreadingHTTPServer):
-    """A stand-in for the service that records requests as nginx sent them."""
-
-    daemon_threads = False  # no thread may outlive its test
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.request_lines: list[str] = []
-        self.fields: list[tuple[str, str]] = []
-        self.response_fields: dict[str, str] = {}
-
-    def values(self, *names: str) -> dict[str, str]:
-        """Return the named request fields that arrived."""
-        wanted = {name.lower() for name in names}
-        return {name.lower(): value for name, value in self.fields if name.lower() in wanted}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Backend
-
-    def do_GET(self) -> None:
-        self.server.request_lines.append(self.requestline)
-        self.server.fields.extend(self.headers.items())
-        self.send_response(200)
-        for name, value in self.server.response_fields.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    """Run a stand-in for the service."""
-    with Backend() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def front(backend: Backend, start_nginx: Callable[[str], Nginx]) -> Nginx:
-    """Return an nginx in front of the stand-in."""
-    return start_nginx(f"127.0.0.1:{backend.server_port}")
+@pytest.fixture(autouse=True)
+def clean(backend: Backend) -> None:
+    """Let the stand-in forget what earlier tests did."""
+    backend.clear()
 
 
 def get(nginx: Nginx, target: str = "/", fields: dict[str, str] | None = None) -> tuple[HTTPResponse, bytes]:
@@ -87,9 +40,9 @@ def get(nginx: Nginx, target: str = "/", fields: dict[str, str] | None = None) -
             return response, response.read()
 
 
-def test_configuration_is_valid(front: Nginx, tmp_path: Path) -> None:
+def test_configuration_is_valid(front: Nginx) -> None:
     """nginx accepts the file unchanged."""
-    check = check_configuration(tmp_path / "nginx")
+    check = check_configuration(front.authority.parent)
     assert "test is successful" in check.stderr
     assert check.returncode == 0
 
@@ -181,13 +134,14 @@ def test_metrics_blocked(front: Nginx, backend: Backend, target: str) -> None:
 
 def test_unknown_name_in_the_handshake(front: Nginx) -> None:
     """A client that names another host, or none, gets no certificate."""
+    tls = front.own_tls()
+    tls.check_hostname = False
     for name in ("other.example", None):
-        front.tls.check_hostname = False
         with (
             socket.create_connection(("127.0.0.1", front.https_port), timeout=WAIT_SECONDS) as plain,
             pytest.raises(ssl.SSLError),
         ):
-            front.tls.wrap_socket(plain, server_hostname=name)
+            tls.wrap_socket(plain, server_hostname=name)
 
 
 def status_line_of(nginx: Nginx, request: bytes, *, is_secure: bool = True) -> bytes:
@@ -247,10 +201,11 @@ def test_too_many_requests(backend: Backend, tmp_path: Path) -> None:
 
 def test_http2_offered(front: Nginx) -> None:
     """Clients that support HTTP/2 get it."""
-    front.tls.set_alpn_protocols(["h2", "http/1.1"])
+    tls = front.own_tls()
+    tls.set_alpn_protocols(["h2", "http/1.1"])
     with (
         socket.create_connection(("127.0.0.1", front.https_port), timeout=WAIT_SECONDS) as plain,
-        front.tls.wrap_socket(plain, server_hostname=SERVER_NAME) as encrypted,
+        tls.wrap_socket(plain, server_hostname=SERVER_NAME) as encrypted,
     ):
         assert encrypted.selected_alpn_protocol() == "h2"
 
@@ -275,12 +230,25 @@ class FullStack:
         return self.open_ends.enter_context(connection.getresponse())
 
 
-@pytest.fixture
-def full_stack(service: Any, start_nginx: Callable[[str], Nginx]) -> Iterator[FullStack]:
+@pytest.fixture(scope="module")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nginx, Simulator]]:
     """Run the whole stack."""
-    running = service(users={"alice": BEARER_TOKEN})
+    folder = tmp_path_factory.mktemp("stack")
+    with (
+        Simulator() as simulator,
+        start_service(simulator, folder / "service", users={"alice": BEARER_TOKEN}) as running,
+        run_nginx(running.url.removeprefix("http://"), folder) as nginx,
+    ):
+        yield nginx, simulator
+
+
+@pytest.fixture
+def full_stack(shared_stack: tuple[Nginx, Simulator]) -> Iterator[FullStack]:
+    """Return the whole stack, without records of earlier tests."""
+    nginx, simulator = shared_stack
+    simulator.clear()
     with ExitStack() as open_ends:
-        yield FullStack(start_nginx(running.url.removeprefix("http://")), running.simulator, open_ends)
+        yield FullStack(nginx, simulator, open_ends)
 
 
 def read_event(response: HTTPResponse) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,30 +13,13 @@ from typing import Any
 
 import pytest
 
+from tests.clients.backend import Backend
 from tests.clients.nginx import SERVER_NAME, Nginx, run_nginx
-from tests.clients.test_nginx import WAIT_SECONDS, Backend
+from tests.clients.test_nginx import WAIT_SECONDS
 
 HSTS = "max-age=63072000"
 #: The service relays response heads of up to 64 KiB and adds some fields of its own.
 HEAD = {f"X-{number}": "v" * 1000 for number in range(64)} | {"X-Last": "v" * 1536}
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[Backend]:
-    """Run a stand-in for the service."""
-    with Backend() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def front(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """Run nginx in front of the stand-in, or with nothing behind it where a test needs that."""
-    with run_nginx(f"127.0.0.1:{backend.server_port}", tmp_path_factory.mktemp("nginx")) as nginx:
-        yield nginx
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +85,7 @@ def test_errors_of_nginx(
     request: pytest.FixtureRequest, backend: Backend, where: str, request_bytes: bytes, status: int, code: str
 ) -> None:
     """What nginx refuses has OpenAI's error format, a status that fits, and the fields of every other response."""
-    backend.request_lines.clear()
+    backend.clear()
     response, body = send(request.getfixturevalue(where), request_bytes)
     assert (response.status, response.headers["Content-Type"]) == (status, "application/json")
     error = json.loads(body)["error"]
@@ -121,11 +103,9 @@ def test_a_small_form_passes(front: Nginx, backend: Backend) -> None:
 
 def test_large_response_head(front: Nginx, backend: Backend) -> None:
     """A response head of 64 KiB passes."""
-    backend.response_fields = dict(HEAD)
-    try:
-        response, body = send(front, head())
-    finally:
-        backend.response_fields = {}
+    backend.response_fields.update(HEAD)
+    response, body = send(front, head())
+    backend.clear()
     assert (response.status, body) == (200, b"ok")
     assert {name: response.headers[name] for name in HEAD} == HEAD
 
