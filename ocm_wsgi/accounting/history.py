@@ -174,11 +174,14 @@ def _within(query: sa.Select[Any], turn_filter: TurnFilter) -> sa.Select[Any]:
 
 
 def _skip_to_model(connection: sa.Connection, turn_filter: TurnFilter) -> TurnFilter:
-    """Return the filter, narrowed to begin at the newest hour with a turn of its model, which the sums show."""
+    """Return the filter, narrowed to begin at the newest hour with a turn of its model, which the sums show.
+
+    Turns that upstream refused are in the sums without their model.
+    """
     if turn_filter.model is None:
         return turn_filter
     hours = db.turn_hour.c
-    query = sa.select(sa.func.max(hours.hour)).where(hours.model == turn_filter.model)
+    query = sa.select(sa.func.max(hours.hour)).where(hours.model.in_((turn_filter.model, "")))
     if turn_filter.user is not None:
         query = query.where(hours.user == turn_filter.user)
     ends = [

@@ -27,6 +27,11 @@ Dimension = Literal["user", "credential", "model", "service_tier", "context_wind
 #: If it is older by more, the clock was set back, and the report is the newer one.
 LATE_SECONDS = 300
 
+#: The tier of a request that names none.
+DEFAULT_TIER = "default"
+
+_FIRST_ERROR_STATUS = 400
+
 #: Turns of a user that ``last_turns`` returns.
 LAST_TURNS = 60
 
@@ -247,13 +252,18 @@ def _add_to_sums(cursor: DriverCursor, records: Iterable[Record]) -> None:
 
 
 def _key(record: Record) -> tuple[Any, ...]:
-    """Return the values of ``_KEY``."""
+    """Return the values of ``_KEY``.
+
+    Sums are kept for good, so they name only models and tiers that upstream has accepted: those of a turn that it
+    refused, or never began, are whatever the client has made up, a new row for each.
+    """
+    is_accepted = record["input_tokens"] is not None or 0 < record["http_status"] < _FIRST_ERROR_STATUS
     return (
         record["user"],
         hour_down(record["started_at"]),
         record["credential"],
-        record["model"],
-        record["service_tier"],
+        record["model"] if is_accepted else "",
+        record["service_tier"] if is_accepted else DEFAULT_TIER,
         record["context_window"],
         record["week_start"] or 0,
     )

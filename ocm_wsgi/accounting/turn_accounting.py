@@ -165,7 +165,7 @@ class Accounting:
             cost_micro_usd=cost.priced.cost_micro_usd if cost.priced else None,
             transport=open_turn.transport,
             status=outcome.status,
-            http_status=open_turn.status,
+            http_status=open_turn.status if open_turn.has_begun or open_turn.status >= 400 else 0,
             first_byte_ms=_milliseconds(open_turn.response_started - request.started),
             duration_ms=_milliseconds(time.monotonic() - request.started),
             request_id=open_turn.request_id,

@@ -198,3 +198,32 @@ def explained() -> Iterator[list[str]]:
         yield steps
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", explain)
+
+
+REFUSALS = [
+    pytest.param({"http_status": 400, "status": "error"}, id="refused"),
+    pytest.param({"http_status": 0, "status": "cut"}, id="never-begun"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_names_of_refused_turns_leave_no_sums(
+    ledger: Ledger, database: Database, make_turn: Callable[..., Turn], refusal: dict[str, object]
+) -> None:
+    """However many models and tiers a client makes up, the sums have one row; the turns themselves keep the names."""
+    names = {f"made-up-{number}" for number in range(20)}
+    for name in names:
+        ledger.record(make_turn(model=name, service_tier=name, usage=None, cost_micro_usd=None, **refusal))
+    ledger.record(make_turn(model="gpt-5", service_tier="flex"))
+    # Upstream had accepted these: the first was cut, the second failed.
+    ledger.record(make_turn(model="gpt-6", usage=None, cost_micro_usd=None, status="cut"))
+    ledger.record(make_turn(model="gpt-6", usage=None, cost_micro_usd=None, status="failed"))
+    found = {
+        (sum_.group["model"], sum_.group["service_tier"]): sum_.counts.turns
+        for sum_ in ledger.sums(by=("model", "service_tier"))
+    }
+    assert found == {("", "default"): 20, ("gpt-5", "flex"): 1, ("gpt-6", "default"): 2}
+    with database.read() as connection:
+        assert names < set(connection.exec_driver_sql("SELECT model FROM turn").scalars())
+    (turn,) = history.turns(database, TurnFilter(model="made-up-7")).turns
+    assert turn.service_tier == "made-up-7"

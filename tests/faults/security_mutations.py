@@ -353,6 +353,13 @@ WAITING = (
     ),
 )
 
+NAMES = (
+    Mutation(
+        "accounting/test_queries.py::test_names_of_refused_turns_leave_no_sums",
+        Edit("ocm_wsgi/accounting/queries.py", 'record["model"] if is_accepted else "",', 'record["model"],'),
+    ),
+)
+
 SOURCE = "ocm_wsgi/credentials/source.py"
 
 UNAUTHORIZED = (
@@ -371,6 +378,7 @@ UNAUTHORIZED = (
 )
 
 SECURITY_MUTATIONS = (
+    *NAMES,
     *UNAUTHORIZED,
     *WAITING,
     *ENDPOINTS,

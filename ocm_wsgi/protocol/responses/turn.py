@@ -91,7 +91,7 @@ class Turn:
     :ivar week_start: Unix seconds of the start of the subscription's weekly window, or ``None`` if unknown.
     :ivar cost_micro_usd: millionths of a US dollar, or ``None`` for a model without a price.
     :ivar first_byte_ms: from the request's arrival to the first byte of upstream's response.
-    :ivar http_status: of the response that the client received.
+    :ivar http_status: of the response that the client received; 0 if upstream had not begun to respond.
     :ivar estimated: whether the usage is our estimate, because upstream did not report it.
     """
 
