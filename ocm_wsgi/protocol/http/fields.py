@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from ocm_wsgi.protocol.http.content_coding import readable_codings
 
@@ -114,14 +115,15 @@ def forwardable_request_fields(client_fields: Iterable[tuple[str, str]]) -> Fiel
     """Return the fields of a client's request to send upstream."""
     lowered = [(name.lower(), value) for name, value in client_fields]
     options = _connection_options(lowered)
-    return [
-        (name, value)
-        for name, value in lowered
-        # A server that turns names into variables reads an underscore as a hyphen.
-        if (hyphened := name.replace("_", "-")) not in _NOT_TO_UPSTREAM
-        and name not in options
-        and not hyphened.startswith(_PREFIXES_NOT_TO_UPSTREAM)
-    ]
+    return [(name, value) for name, value in lowered if _goes_upstream(name) and name not in options]
+
+
+# Clients send the same few names again and again.
+@lru_cache(maxsize=512)
+def _goes_upstream(name: str) -> bool:
+    # A server that turns names into variables reads an underscore as a hyphen.
+    hyphened = name.replace("_", "-")
+    return hyphened not in _NOT_TO_UPSTREAM and not hyphened.startswith(_PREFIXES_NOT_TO_UPSTREAM)
 
 
 def _connection_options(fields: Iterable[tuple[str, str]]) -> list[str]:
