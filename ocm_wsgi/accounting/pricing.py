@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Protocol
 
-from ocm_wsgi.accounting.tariffs import Tariff, dearest_image_tariff, dearest_rate, tariff_for, without_date
+from ocm_wsgi.accounting.tariffs import BATCH_TIER, Tariff, dearest_image_tariff, dearest_rate, tariff_for, without_date
 from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.responses.turn import Usage
 
@@ -83,7 +83,11 @@ def price(
     :param family: how the endpoint reports usage, which says what it is billed by.
     :param tool_usage: what hosted tools used beside the model.
     """
+    if family == "fine_tuning":
+        # The data has prices for using models, not for training them.
+        return None
     minute = at.replace(second=0, microsecond=0)
+    service_tier = BATCH_TIER if family == "batch" else service_tier
     tariff = _tariff(model, service_tier, at, overrides)
     if family == "search" and (tariff is None or not tariff.prices.keys() & set(_SEARCHES)):
         # Without a model, a vector store is searched.

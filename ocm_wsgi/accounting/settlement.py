@@ -17,6 +17,7 @@ from ocm_wsgi.accounting.pricing import Override
 from ocm_wsgi.accounting.recorder import Durability, OnRecorded
 from ocm_wsgi.accounting.settled_turns import settlement
 from ocm_wsgi.accounting.turn_record import Record
+from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.responses.turn import Outcome
 from ocm_wsgi.protocol.responses.usage import added
 
@@ -34,32 +35,43 @@ class Settlements:
         self._ledger = ledger
         self._prices = prices
 
-    def settle_async(self, turn_id: str, outcome: Outcome, on_recorded: OnRecorded) -> None:
+    def settle_async(
+        self, turn_id: str, outcome: Outcome, on_recorded: OnRecorded, *, family: Family = "responses"
+    ) -> None:
         """Settle a turn, unless it is settled, without waiting. Call ``on_recorded`` once, from another thread.
 
-        :param outcome: how the response ended, with its usage.
+        :param outcome: how the response or the job ended, with its usage.
+        :param family: which of them it is.
         """
-        record = self._record(turn_id, outcome)
+        record = self._record(turn_id, outcome, family)
         if record is None:
             on_recorded("database")
         else:
             self._ledger.submit(record, on_recorded, timeout_seconds=_SETTLE_SECONDS)
 
-    def settle(self, turn_id: str, outcome: Outcome) -> Durability:
+    def settle(self, turn_id: str, outcome: Outcome, *, family: Family = "responses") -> Durability:
         """Settle a turn as :meth:`settle_async` does, and wait until that is durable."""
         results: SimpleQueue[Durability] = SimpleQueue()
-        self.settle_async(turn_id, outcome, results.put)
+        self.settle_async(turn_id, outcome, results.put, family=family)
         try:
             return results.get(timeout=_SETTLE_SECONDS + 0.5)
         except Empty:
             return "memory"
 
-    def _record(self, turn_id: str, outcome: Outcome) -> Record | None:
+    def _record(self, turn_id: str, outcome: Outcome, family: Family) -> Record | None:
         usage = outcome.usage
         if usage is None:
             return None
         model, tier = outcome.model or "", outcome.service_tier or "default"
-        priced = pricing.price(model, usage, tier, _created_at(outcome), self._prices, tool_usage=outcome.tool_usage)
+        priced = pricing.price(
+            model,
+            usage,
+            tier,
+            _created_at(outcome),
+            self._prices,
+            family=family,
+            tool_usage=outcome.tool_usage,
+        )
         return settlement(
             turn_id,
             usage if outcome.tool_usage is None else added(usage, outcome.tool_usage),

@@ -37,6 +37,9 @@ UNITS = frozenset(
     }
 )
 
+#: The tier of requests in a batch, which cost half as a rule.
+BATCH_TIER = "batch"
+
 # Names of the tier with the standard price. ``scale`` is paid in advance and has no price of its own.
 _STANDARD_TIERS = frozenset({"", "auto", "default", "standard", "scale"})
 _SNAPSHOT_DATE = re.compile(r"-20\d\d-\d\d-\d\d$")
@@ -124,7 +127,7 @@ def _tariff(model: str, tier: str, minute: datetime) -> Tariff | None:
         return None
     if tier in _STANDARD_TIERS or not _has_tier(known, tier, minute):
         tier = "default"
-    named = vars(known.get_prices(minute, {"service_tier": tier}))
+    named = vars(known.get_prices(minute, _condition(tier)))
     prices = {name: price for name, price in named.items() if price is not None}
     return Tariff(prices, known.context_window or 0, tier) if prices.keys() <= UNITS else None
 
@@ -144,8 +147,13 @@ def _models() -> Iterable[ModelInfo]:
     return next(provider.models for provider in get_snapshot().providers if provider.id == _PROVIDER)
 
 
+def _condition(tier: str) -> dict[str, str]:
+    """Return what makes the prices of a tier apply. The data has a batch as a way of processing."""
+    return {"processing": tier} if tier == BATCH_TIER else {"service_tier": tier}
+
+
 def _has_tier(model: ModelInfo, tier: str, at: datetime) -> bool:
     return any(
-        variant.when == {"service_tier": tier} and (variant.constraint is None or variant.constraint.active(at))
+        variant.when == _condition(tier) and (variant.constraint is None or variant.constraint.active(at))
         for variant in model.price_variants or ()
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ocm_wsgi.accounting.settlement import Settlements
@@ -17,7 +17,7 @@ from ocm_wsgi.errors import (
 )
 from ocm_wsgi.ownership.open_answer import Answer, FetchedAnswer, OpenAnswer, PlainAnswer
 from ocm_wsgi.ownership.owners import Owner, Owners
-from ocm_wsgi.protocol.endpoints.endpoint import Endpoint, ObjectKind
+from ocm_wsgi.protocol.endpoints.endpoint import Endpoint, Family, ObjectKind
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.objects.answers import FirstEvent
 from ocm_wsgi.protocol.responses.observer import is_event_stream, observer_for
@@ -43,6 +43,9 @@ _OTHER_SENTENCE = "No such {kind} object: {id}"
 
 # Objects whose answers name further objects that belong to them, later than when they were created.
 _GROWING_KINDS = frozenset({"response", "batch", "fine_tuning_job"})
+
+# How those that are jobs report what they used.
+_FAMILIES: Mapping[ObjectKind | None, Family] = {"batch": "batch", "fine_tuning_job": "fine_tuning"}
 
 
 # Endpoints whose bodies refer to nothing that is stored: they are uploads, which need not be read, or mere text.
@@ -167,13 +170,16 @@ def claiming_answer(
         return None
     media_type, coding = value_of(fields, "content-type") or "", value_of(fields, "content-encoding") or ""
     is_stream = is_event_stream(media_type, family=endpoint.family or "other")
-    observer = observer_for(status=status, media_type=media_type, content_encoding=coding)
+    family = _FAMILIES.get(endpoint.object_kind, "responses")
+    observer = observer_for(status=status, media_type=media_type, content_encoding=coding, family=family)
     first_event = FirstEvent(endpoint.creates, coding) if is_stream and endpoint.creates is not None else None
     inner: Answer
     if turn is not None:
         inner = turn
     elif access.object_id is not None and access.owner is not None and access.owner.turn is not None:
-        inner = FetchedAnswer(observer, settlements, access.owner.turn, access.object_id, is_stream=is_stream)
+        inner = FetchedAnswer(
+            observer, settlements, access.owner.turn, access.object_id, is_stream=is_stream, family=family
+        )
     else:
         inner = PlainAnswer(observer, is_stream=is_stream)
     return OpenAnswer(inner, owners, owner, endpoint.creates, first_event=first_event, turn_id=turn_id)

@@ -12,7 +12,7 @@ from typing import Protocol
 from ocm_wsgi.accounting.recorder import Durability, OnRecorded
 from ocm_wsgi.accounting.settlement import Settlements
 from ocm_wsgi.ownership.owners import Owners
-from ocm_wsgi.protocol.endpoints.endpoint import ObjectKind
+from ocm_wsgi.protocol.endpoints.endpoint import Family, ObjectKind
 from ocm_wsgi.protocol.objects.answers import FirstEvent, objects_in
 from ocm_wsgi.protocol.objects.stored_object import NamedObject
 from ocm_wsgi.protocol.responses.observer import Observer
@@ -98,30 +98,39 @@ class PlainAnswer:
 
 
 class FetchedAnswer(PlainAnswer):
-    """A response that was asked for earlier. If it says what it used, its turn is settled before its end is sent.
+    """A response or a job that was asked for earlier. If it says what it used, its turn is settled before its end.
 
     :param turn_id: of the turn that created it.
+    :param family: which of them it is.
     """
 
     def __init__(
-        self, observer: Observer, settlements: Settlements, turn_id: str, response_id: str, *, is_stream: bool
+        self,
+        observer: Observer,
+        settlements: Settlements,
+        turn_id: str,
+        response_id: str,
+        *,
+        is_stream: bool,
+        family: Family = "responses",
     ) -> None:
         super().__init__(observer, is_stream=is_stream)
         self._settlements = settlements
         self._turn_id = turn_id
         self._response_id = response_id
+        self._family: Family = family
 
     def record(self) -> None:
         """Settle the turn, and wait until that is durable."""
         if self.is_due and self.outcome is not None:
             self.is_due = False
-            self._settlements.settle(self._turn_id, self.outcome)
+            self._settlements.settle(self._turn_id, self.outcome, family=self._family)
 
     def record_async(self, on_recorded: OnRecorded) -> None:
         """Settle the turn without waiting, and call ``on_recorded`` once, from another thread."""
         if self.is_due and self.outcome is not None:
             self.is_due = False
-            self._settlements.settle_async(self._turn_id, self.outcome, on_recorded)
+            self._settlements.settle_async(self._turn_id, self.outcome, on_recorded, family=self._family)
 
     def close(self) -> None:
         """Settle the turn, if its end has arrived."""

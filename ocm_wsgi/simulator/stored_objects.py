@@ -36,6 +36,15 @@ ANY = "|".join(sorted(COLLECTIONS))
 
 _PAGE = 20
 
+#: What every batch uses.
+BATCH_USAGE = {
+    "input_tokens": 3000,
+    "input_tokens_details": {"cached_tokens": 1000},
+    "output_tokens": 500,
+    "output_tokens_details": {"reasoning_tokens": 100},
+    "total_tokens": 3500,
+}
+
 
 def create(exchange: Exchange) -> Response:
     """``POST`` to a collection."""
@@ -95,7 +104,8 @@ def _new(exchange: Exchange, collection: str) -> dict[str, Any]:
         "id": new_id(prefix).replace("_", separator, 1),
         "object": name,
         "created_at": int(exchange.world.journal.clock()),
-        "status": "completed",
+        "status": "validating" if collection == "batches" else "completed",
+        "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0} if collection == "batches" else None,
         "request": _request(exchange),
     }
     return exchange.world.objects.add(collection, value)
@@ -109,9 +119,16 @@ def _request(exchange: Exchange) -> Any:
 
 
 def _with_output(exchange: Exchange, batch: dict[str, Any]) -> dict[str, Any]:
-    """Return a batch that has ended; its results are a file of their own."""
-    if "output_file_id" not in batch:
-        batch["output_file_id"] = _new(exchange, "files")["id"]
+    """Return a batch as it is now. When it has ended, its results are in a file of their own."""
+    if batch.setdefault("_polls", exchange.world.background_polls) > 0:
+        batch |= {"_polls": batch["_polls"] - 1, "status": "in_progress"}
+    elif "output_file_id" not in batch:
+        batch |= {
+            "status": "completed",
+            "model": "gpt-5.5-2026-04-23",
+            "output_file_id": _new(exchange, "files")["id"],
+            "usage": BATCH_USAGE,
+        }
     return batch
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+import requests
 
 from ocm_wsgi.protocol.responses.turn import Usage
 from ocm_wsgi.simulator import Plan, Simulator
@@ -38,6 +39,14 @@ def row(running: RunningService) -> dict[str, Any]:
     with closing(sqlite3.connect(running.state_path / "ocm.db")) as connection:
         connection.row_factory = sqlite3.Row
         return dict(connection.execute("SELECT * FROM turn ORDER BY started_at DESC, id DESC LIMIT 1").fetchone())
+
+
+def get(running: RunningService, target: str) -> Any:
+    """Return the JSON of an answer to Alice."""
+    with requests.Session() as session:
+        session.trust_env = False
+        answer = session.get(running.url + target, headers={"Authorization": f"Bearer {ALICE}"}, timeout=30)
+    return answer.json()
 
 
 def form(file_bytes: int, **fields: str) -> bytes:
@@ -162,6 +171,24 @@ def test_what_hosted_tools_used_is_recorded(running: RunningService) -> None:
         2,
     ]
     assert recorded["cost_micro_usd"] == 10 * 5 + 4 * 30 + 5 * 5 + 1056 * 40 + 2 * 10_000
+
+
+def test_a_batch_is_settled_once_it_has_ended(running: RunningService) -> None:
+    """A batch is a turn in progress until an answer says that it has ended; then it has what it used, at half price."""
+    file = post(running, "/v1/files", data=form(100, purpose="batch"), headers={"Content-Type": FORM}).json()["id"]
+    batch = {"input_file_id": file, "endpoint": "/v1/responses", "completion_window": "24h"}
+    running.simulator.background_polls = 1
+    batch_id = post(running, "/v1/batches", json=batch).json()["id"]
+    created = row(running)
+    assert (created["status"], created["cost_micro_usd"]) == ("in_progress", None)
+    statuses = [get(running, f"/v1/batches/{batch_id}")["status"] for _ in range(3)]
+    running.simulator.background_polls = 0
+    assert statuses == ["in_progress", "completed", "completed"]
+    settled = row(running)
+    assert settled["id"] == created["id"]
+    counts = [settled[name] for name in ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")]
+    assert (settled["status"], counts) == ("completed", [3000, 1000, 500, 100])
+    assert settled["cost_micro_usd"] * 2 == 2000 * 5 + 1000 * 0.5 + 500 * 30
 
 
 def test_units_are_shown(running: RunningService) -> None:

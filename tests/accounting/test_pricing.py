@@ -116,6 +116,8 @@ def test_price_of_an_unknown_model_is_none(model: str) -> None:
         pytest.param("search", "gpt-5.5", Usage(0, 0, 0, items=1), 10_000, id="search"),
         pytest.param("search", "", Usage(0, 0, 0, items=1), 2_500, id="vector-store-search"),
         pytest.param("container", "", Usage(0, 0, 0, items=1), None, id="container"),
+        pytest.param("batch", "gpt-5.5", Usage(1000, 0, 0), 2500, id="batch"),
+        pytest.param("fine_tuning", "gpt-4.1", Usage(1000, 0, 0), None, id="training"),
         pytest.param("video", "sora-2", Usage(0, 0, 0, media_ms=8000), None, id="video"),
     ],
 )

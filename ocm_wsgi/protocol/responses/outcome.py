@@ -34,8 +34,12 @@ _TYPE_PREFIX = rb'\{%(space)b"type"%(space)b:%(space)b"'
 _OBJECT_STATUS: Mapping[str, TurnStatus] = {
     "incomplete": "incomplete",
     "cancelled": "incomplete",
+    "expired": "incomplete",
     "failed": "failed",
 }
+# Of these objects, an answer that does not name one of these ends says nothing final.
+_JOBS = frozenset({"response", "batch", "fine_tuning.job", "eval.run", "thread.run"})
+_ENDS = frozenset({"", "completed", "succeeded", *_OBJECT_STATUS})
 
 
 def type_prefix_pattern(*, space: bytes = rb"\s*") -> bytes:
@@ -81,9 +85,11 @@ def object_outcome(
 
     :param status: the event's status, or ``None`` to use the object's own.
     """
+    status = status or _status_of(body)
     return Outcome(
-        status or _status_of(body),
-        usage=answer_usage(body, family),
+        status,
+        # That of a job in progress is not final.
+        usage=None if status == "in_progress" else answer_usage(body, family),
         tool_usage=tool_usage_of(body) if family == "responses" else None,
         model=label(body.get("model")),
         service_tier=label(body.get("service_tier")),
@@ -94,7 +100,7 @@ def object_outcome(
 
 def _status_of(body: Mapping[str, Any]) -> TurnStatus:
     own_status = label(body.get("status")) or ""
-    if body.get("object") == "response" and own_status in ("queued", "in_progress"):
+    if own_status not in _ENDS and body.get("object") in _JOBS:
         return "in_progress"
     return _OBJECT_STATUS.get(own_status, "completed")
 
