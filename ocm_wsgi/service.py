@@ -12,6 +12,7 @@ from ocm_wsgi.accounting.turn_accounting import Accounting
 from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission
+from ocm_wsgi.background.fetcher import BackgroundFetcher
 from ocm_wsgi.config import Config
 from ocm_wsgi.credentials import CredentialSource, Mode, Refresher
 from ocm_wsgi.ownership.owners import Owners
@@ -40,6 +41,7 @@ class Service:
     users: UserDirectory
     admission: Admission
     upstream: Upstream
+    background: BackgroundFetcher
     disconnects: DisconnectMonitor
     ledger: Ledger
     window_history: WindowHistory
@@ -63,23 +65,28 @@ class Service:
         database = Database(config.database_url)
         window_history = WindowHistory(database)
         ledger = Ledger(database, Spool(config.state_path / "spool"))
+        settlements = Settlements(ledger, config.prices)
+        upstream = Upstream(
+            credentials,
+            chatgpt_base_url=config.chatgpt_base_url,
+            api_base_url=config.api_base_url,
+            overrides=config.headers,
+            tls=contexts.upstream_context(config.certificate),
+            proxy_url=proxy_url,
+        )
         usages_export = UsagesExport(config.usages_path, database) if config.usages_path else None
         return cls(
             config=config,
             database=database,
             credentials=credentials,
-            settlements=Settlements(ledger, config.prices),
+            settlements=settlements,
             owners=Owners(database, Spool(config.state_path / "owners")),
             endpoints=_endpoints(config),
             users=UserDirectory(config.users, database),
             admission=Admission(config, database, window_history, is_api_key=credentials.is_api_key),
-            upstream=Upstream(
-                credentials,
-                chatgpt_base_url=config.chatgpt_base_url,
-                api_base_url=config.api_base_url,
-                overrides=config.headers,
-                tls=contexts.upstream_context(config.certificate),
-                proxy_url=proxy_url,
+            upstream=upstream,
+            background=BackgroundFetcher(
+                database, credentials, upstream, settlements, config.state_path / "background.lock"
             ),
             disconnects=DisconnectMonitor(),
             ledger=ledger,
@@ -92,12 +99,14 @@ class Service:
         """Recover what an earlier process left unfinished now, instead of at the first record."""
         self.ledger.start()
         self.owners.start()
+        self.background.start()
         prometheus.start_sampling(self.ledger)
         if self.usages_export is not None:
             self.usages_export.start()
 
     def close(self) -> None:
         """Write pending records at the end of a process. May be called even if nothing was used."""
+        self.background.close()
         self.ledger.close()
         self.owners.close()
         if self.usages_export is not None:

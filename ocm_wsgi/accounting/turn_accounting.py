@@ -164,7 +164,7 @@ class Accounting:
             usage=cost.usage,
             cost_micro_usd=cost.priced.cost_micro_usd if cost.priced else None,
             transport=open_turn.transport,
-            status=outcome.status,
+            status="in_progress" if _goes_on(open_turn, outcome) else outcome.status,
             http_status=open_turn.status if open_turn.has_begun or open_turn.status >= 400 else 0,
             first_byte_ms=_milliseconds(open_turn.response_started - request.started),
             duration_ms=_milliseconds(time.monotonic() - request.started),
@@ -353,6 +353,11 @@ class OpenTurn(TurnInProgress):
 
 def _ignore_durability(_durability: Durability) -> None:
     """Do nothing: a turn that was cut has no client left that waits for its record."""
+
+
+def _goes_on(open_turn: TurnInProgress, outcome: Outcome) -> bool:
+    """Return whether a turn is a response in the background, which does not end when its stream is cut."""
+    return outcome.status == "cut" and open_turn.has_begun and open_turn.request.facts.is_background
 
 
 def _milliseconds(seconds: float) -> int:

@@ -130,6 +130,8 @@ class Accounts:
     def remove(self, name: str, *, actor: str) -> None:
         """Remove a user. Their usage stays in the ledger, under their name.
 
+        What they have stored at OpenAI stays there, for admins only: another user may get the name.
+
         :raises UserRejected: there is no user of that name, or the configuration defines it.
         :raises StateError: nothing was changed.
         """
@@ -137,6 +139,7 @@ class Accounts:
         with self._database.write() as connection:
             user = _stored(connection, name).user
             connection.execute(db.user.delete().where(db.user.c.name == name))
+            connection.execute(db.stored_object.delete().where(db.stored_object.c.user == name))
             self._audit(connection, actor, "user.removed", name, _public(user))
 
     def _require_not_configured(self, name: str) -> None:

@@ -110,6 +110,7 @@ def _relay(service: Service, user: User, fields: Fields, log: RequestLog) -> Res
             require_body(service.owners, access, facts)
             if access.endpoint.has_answer_read:
                 fields = with_readable_codings(fields)
+            service.background.fetch_before_deletion(access)
             upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange), credential)
         undo.pop_all()
     return RelayedResponse(upstream, _answer(service, access, facts, turn, upstream), watch, log)

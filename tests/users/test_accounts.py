@@ -86,3 +86,15 @@ def test_audit_trail(database: Database, accounts: Accounts) -> None:
     ]
     assert rows[1]["detail"] == {"limits": [[], ["5 USD per day"]]}
     assert not any(token[7:] in str(row) for token in tokens for row in rows)
+
+
+def test_remove_leaves_stored_objects_to_admins(database: Database, accounts: Accounts) -> None:
+    """Another user who gets the name gets nothing of what its last holder has stored at OpenAI."""
+    for name in ("alice", "bob"):
+        accounts.add(User(name), actor="cli")
+        with database.write() as connection:
+            row = {"id": f"file-{name}", "user": name, "kind": "file", "credential": "default", "created_at": 1.0}
+            connection.execute(db.stored_object.insert(), row)
+    accounts.remove("alice", actor="cli")
+    with database.read() as connection:
+        assert connection.scalars(sa.select(db.stored_object.c.id)).all() == ["file-bob"]

@@ -1,0 +1,199 @@
+"""Fetches responses in the background until their turns are settled.
+
+A client need not fetch a response to use it: it may continue it, read it in its conversation, or leave before the end
+that names the usage. So the service itself asks upstream, once a minute at first and less often later.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import sqlalchemy as sa
+
+from ocm_wsgi.accounting.settlement import Settlements
+from ocm_wsgi.credentials import CredentialSource, Mode
+from ocm_wsgi.errors import OcmError
+from ocm_wsgi.ownership.access import Access
+from ocm_wsgi.ownership.open_answer import is_final
+from ocm_wsgi.protocol.http.fields import value_of
+from ocm_wsgi.protocol.http.targets import API_PREFIX, api_target
+from ocm_wsgi.protocol.responses.observer import observer_for
+from ocm_wsgi.quota.limits import DAY_SECONDS
+from ocm_wsgi.storage import schema as db
+from ocm_wsgi.storage.database import Database
+from ocm_wsgi.storage.per_process import PerProcess
+from ocm_wsgi.upstream.client import ClientRequest, Upstream, UpstreamResponse
+
+_log = logging.getLogger(__name__)
+
+#: Between two passes, and the youngest age at which a response is fetched, in seconds.
+PASS_SECONDS = 60.0
+
+#: The longest time between two attempts, in seconds. Until then, a quarter of the response's age.
+LONGEST_SECONDS = 3600.0
+
+#: A response that has not ended by then is given up: its turn keeps the estimate.
+GIVE_UP_SECONDS = DAY_SECONDS
+
+#: Responses fetched per pass.
+MOST_PER_PASS = 50
+
+
+@dataclass(frozen=True)
+class _Pending:
+    response_id: str
+    turn_id: str
+    started_at: float
+
+
+class BackgroundFetcher:
+    """Settles the turns of responses in the background. Safe to create before a fork.
+
+    :param lock_path: of a lock that one process holds during a pass.
+    :param clock: returns Unix seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        credentials: CredentialSource,
+        upstream: Upstream,
+        settlements: Settlements,
+        lock_path: Path,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._credentials = credentials
+        self._upstream = upstream
+        self._settlements = settlements
+        self._lock_path = lock_path
+        self._clock = clock
+        self._next_at: dict[str, float] = {}
+        self._threads = PerProcess(lambda: _Repeating(self._pass))
+
+    def start(self) -> None:
+        """Start a thread that fetches what is due, once a minute."""
+        self._threads.get().start()
+
+    def close(self) -> None:
+        """End the thread. What it is fetching is abandoned, and fetched again by another process."""
+        thread = self._threads.pop()
+        if thread is not None:
+            thread.stop()
+
+    def fetch_due(self) -> None:
+        """Fetch the responses that are due, unless another process is doing so.
+
+        :raises StateError: the database cannot be read.
+        """
+        if not self._credentials.is_api_key():
+            return
+        lock = filelock.FileLock(self._lock_path, mode=0o600, fallback_to_soft=False)
+        try:
+            with lock.acquire(blocking=False):
+                for pending in self._due():
+                    self._fetch(pending.response_id, pending.turn_id)
+        except filelock.Timeout:
+            return
+
+    def fetch_before_deletion(self, access: Access) -> None:
+        """Fetch a response that is about to be deleted, unless its turn is settled: nobody can fetch it afterwards.
+
+        :raises StateError: whether it is settled cannot be decided.
+        """
+        owner = access.owner
+        if not access.endpoint.deletes or access.object_id is None or owner is None or owner.turn is None:
+            return
+        with self._database.read() as connection:
+            is_open = connection.scalar(_IS_OPEN, {"turn_id": owner.turn})
+        if is_open:
+            self._fetch(access.object_id, owner.turn)
+
+    def _pass(self) -> None:
+        try:
+            self.fetch_due()
+        except (OcmError, OSError) as exc:
+            _log.warning("Cannot look for responses in the background: %s", exc)
+
+    def _due(self) -> list[_Pending]:
+        """Return what to fetch now, and schedule the attempt after this one."""
+        now = self._clock()
+        window = {"since": now - GIVE_UP_SECONDS, "until": now - PASS_SECONDS}
+        with self._database.read() as connection:
+            pending = [_Pending(*row) for row in connection.execute(_PENDING, window)]
+        scheduled = {each.turn_id: self._next_at.get(each.turn_id, 0.0) for each in pending}
+        due = [each for each in pending if scheduled[each.turn_id] <= now][:MOST_PER_PASS]
+        for each in due:
+            pause = max(PASS_SECONDS, (now - each.started_at) / 4)
+            scheduled[each.turn_id] = now + min(pause, LONGEST_SECONDS)
+        self._next_at = scheduled
+        return due
+
+    def _fetch(self, response_id: str, turn_id: str) -> None:
+        try:
+            credential = self._credentials.current()
+            if credential.mode is not Mode.API_KEY:
+                return
+            target = api_target(f"{API_PREFIX}responses/{response_id}")
+            response = self._upstream.open(ClientRequest("GET", target, [], None), credential)
+            try:
+                self._settle(response, response_id, turn_id)
+            finally:
+                response.close()
+        except OcmError as exc:
+            _log.warning("Cannot fetch a response in the background: %s (%s)", exc, exc.detail)
+
+    def _settle(self, response: UpstreamResponse, response_id: str, turn_id: str) -> None:
+        observer = observer_for(
+            status=response.status,
+            media_type=value_of(response.fields, "content-type") or "",
+            content_encoding=value_of(response.fields, "content-encoding") or "",
+        )
+        for piece in response.pieces():
+            observer.feed(piece)
+        outcome = observer.finish()
+        if response.status == 200 and is_final(outcome, response_id):
+            self._settlements.settle(turn_id, outcome)
+
+
+class _Repeating:
+    """A thread that calls a function repeatedly, for the first time after one pause."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._is_stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="background-fetcher", daemon=True)
+        self._has_started = False
+
+    def start(self) -> None:
+        if not self._has_started:
+            self._has_started = True
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._is_stopped.set()
+
+    def _run(self) -> None:
+        while not self._is_stopped.wait(PASS_SECONDS):
+            self._function()
+
+
+_PENDING = (
+    sa.select(db.stored_object.c.id, db.turn.c.id, db.turn.c.started_at)
+    .join(db.stored_object, sa.and_(db.stored_object.c.turn == db.turn.c.id, db.stored_object.c.kind == "response"))
+    .where(
+        db.turn.c.status == "in_progress",
+        db.turn.c.started_at >= sa.bindparam("since", type_=sa.Double),
+        db.turn.c.started_at <= sa.bindparam("until", type_=sa.Double),
+    )
+    .order_by(db.turn.c.started_at)
+)
+_IS_OPEN = sa.select(db.turn.c.estimated | db.turn.c.input_tokens.is_(None)).where(
+    db.turn.c.id == sa.bindparam("turn_id")
+)
