@@ -147,6 +147,13 @@ class BodyTruncated(BadRequest):
     code = "body_truncated"
 
 
+class NoRoomForBody(OcmError):
+    """The temporary files' disk is too full for a large request body."""
+
+    status = 507
+    code = "insufficient_storage"
+
+
 class EndpointUnavailable(BadRequest):
     """The endpoint does not exist for the owner's kind of credential."""
 

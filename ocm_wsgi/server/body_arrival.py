@@ -8,6 +8,7 @@ a user's is collected in the loop, large ones in a temporary file. Then a thread
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import ssl
@@ -60,8 +61,7 @@ class IncompleteBody:
         self._framing = FixedLength(reader.length) if isinstance(reader, LengthReader) else Chunked()
         self._missing: int | None = reader.length if isinstance(reader, LengthReader) else None
         self._size = 0
-        self._spool: IO[bytes] | None = None
-        self._unspooled = b""
+        self._spool = _Spool()
         self._count(self._unreader.buf.getvalue())
 
     @property
@@ -97,25 +97,12 @@ class IncompleteBody:
         if data is None:
             return False
         self._count(data)
-        if self._spool is None:
-            self._spool = tempfile.SpooledTemporaryFile(_MEMORY_BYTES)  # noqa: SIM115 - the source closes it
-        offset = self._spool.tell()
-        try:
-            self._spool.write(data)
-        except OSError:
-            # The application will find out, too, and has a response for that.
-            with contextlib.suppress(OSError):
-                self._spool.seek(offset)
-                self._spool.truncate()
-            self._unspooled = data
-            return True
-        return not data or self._framing.has_ended
+        # Without room on the disk the application is called, which has a response for that.
+        return not self._spool.append(data) or not data or self._framing.has_ended
 
     def resume(self) -> None:
         """Make gunicorn handle the request from the beginning, with the body that was collected."""
-        if self._spool is not None:
-            self._spool.seek(0)
-        self._unreader.sock = _Source(self._spool, self._unspooled, self._unreader)
+        self._unreader.sock = _Source(self._spool, self._unreader)
         self.conn.parser = _ResumedParser(self.conn, self.req)
 
     def _receive(self) -> bytes | None:
@@ -139,12 +126,55 @@ class IncompleteBody:
             self._framing.has_ended = True
 
 
+class _Spool:
+    """Bytes in the order in which they were appended: first in memory, and beyond ``_MEMORY_BYTES`` in a file.
+
+    Nothing is lost if the disk is full, unlike with ``SpooledTemporaryFile``.
+    """
+
+    def __init__(self) -> None:
+        self._memory = bytearray()
+        self._file: IO[bytes] | None = None
+        self._read_bytes = 0
+
+    def append(self, data: bytes) -> bool:
+        """Append a block; return whether there is room for another."""
+        self._memory += data
+        if len(self._memory) <= _MEMORY_BYTES:
+            return True
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - close() closes it
+            while self._memory:
+                del self._memory[: self._file.write(self._memory)]
+        except OSError:
+            return False
+        return True
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, up to this number; ``b""`` at the end. Nothing may be appended any more."""
+        if self._file is not None:
+            data = os.pread(self._file.fileno(), size, self._read_bytes)
+            self._read_bytes += len(data)
+            if data:
+                return data
+        data = bytes(self._memory[:size])
+        del self._memory[:size]
+        return data
+
+    def close(self) -> None:
+        """Free the memory and the file."""
+        self._memory.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
 class _Source:
     """Takes the place of the socket from which gunicorn reads, until it has read what was collected."""
 
-    def __init__(self, spool: IO[bytes] | None, rest: bytes, unreader: Any) -> None:
+    def __init__(self, spool: _Spool, unreader: Any) -> None:
         self._spool = spool
-        self._rest = rest
         self._unreader = unreader
         self._socket = unreader.sock
 
@@ -153,27 +183,23 @@ class _Source:
 
     def recv(self, size: int) -> bytes:
         """Return what was collected, and then what the socket has."""
-        data = b"" if self._spool is None else self._spool.read(size)
-        if not data:
-            data, self._rest = self._rest[:size], self._rest[size:]
-        if not data:
-            self._close()
-            return bytes(self._socket.recv(size))
-        return data
+        data = self._spool.read(size)
+        if data:
+            return data
+        self._close()
+        return bytes(self._socket.recv(size))
 
     def leave(self) -> None:
         """Return to gunicorn what it has not read: the next request may have arrived with the end of a chunked body.
 
         Of a body that was not read there may be more, but then the connection serves no other request.
         """
-        rest = b"" if self._spool is None else self._spool.read(_BLOCK_BYTES)
-        self._unreader.unread(self._unreader.take_buffered() + rest + self._rest)
+        self._unreader.unread(self._unreader.take_buffered() + self._spool.read(_BLOCK_BYTES))
         self._close()
 
     def _close(self) -> None:
         self._unreader.sock = self._socket
-        if self._spool is not None:
-            self._spool.close()
+        self._spool.close()
 
 
 class _ResumedParser:

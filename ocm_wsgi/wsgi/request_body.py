@@ -6,12 +6,13 @@ slow client must not occupy an upstream connection; and a request to which upstr
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Protocol
 
-from ocm_wsgi.errors import BodyTooLarge, BodyTruncated
+from ocm_wsgi.errors import BodyTooLarge, BodyTruncated, NoRoomForBody
 
 #: Up to this size a body stays in memory; a larger one goes to an unnamed temporary file.
 MEMORY_LIMIT_BYTES = 1024 * 1024
@@ -67,6 +68,7 @@ def read_body(stream: Input, *, announced: int | None, limit: int) -> Body:
     :param limit: size of the largest body that is accepted, in bytes.
     :raises BodyTooLarge: the body is larger; if that was announced, nothing is read.
     :raises BodyTruncated: the client disconnected before the end.
+    :raises NoRoomForBody: the disk is full.
     """
     if announced is not None and announced > limit:
         raise _too_large(limit)
@@ -78,7 +80,8 @@ def read_body(stream: Input, *, announced: int | None, limit: int) -> Body:
     try:
         length = _copy(stream, content, announced=announced, limit=limit)
     except BaseException:
-        content.close()
+        with contextlib.suppress(OSError):  # a full disk is reported once more
+            content.close()
         raise
     return Body(content, length)
 
@@ -96,10 +99,21 @@ def _copy(stream: Input, content: IO[bytes], *, announced: int | None, limit: in
         length += len(block)
         if length > limit:
             raise _too_large(limit)
-        content.write(block)
+        _store(content, block)
     if announced is not None and length < announced:
         raise _truncated()
+    _store(content, b"", is_last=True)
     return length
+
+
+def _store(content: IO[bytes], block: bytes, *, is_last: bool = False) -> None:
+    try:
+        content.write(block)
+        if is_last:
+            content.flush()
+    except OSError as exc:
+        message = "This service has no room on its disk for a request body of this size; try again later."
+        raise NoRoomForBody(message, detail=str(exc)) from exc
 
 
 def _too_large(limit: int) -> BodyTooLarge:

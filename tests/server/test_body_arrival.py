@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +36,7 @@ class Upload:
         self.req = next(self.conn.parser)
         resources.callback(leave_source, self.conn)
         self.ended: list[Any] = []
+        self.sent_bytes = 0
         self.arrivals = BodyArrivals(self.loop, on_arrived=self.ended.append)
 
     def expect(self) -> IncompleteBody:
@@ -51,7 +52,9 @@ class Upload:
         self.far.setblocking(False)
         while data and not self.ended:
             with suppress(BlockingIOError):
-                data = data[self.far.send(data) :]
+                sent = self.far.send(data)
+                self.sent_bytes += sent
+                data = data[sent:]
             self.loop.run(0.01)
 
     def body(self) -> bytes:
@@ -150,46 +153,23 @@ def test_body_that_never_arrives(resources: ExitStack, end: str) -> None:
     assert upload.ended == [upload.conn]
 
 
-class FullDisk:
-    """A temporary file for which there is room for 100 bytes."""
-
-    def __init__(self, *_: object) -> None:
-        self.content = b""
-
-    def tell(self) -> int:
-        return len(self.content)
-
-    def write(self, data: bytes) -> None:
-        self.content += data[: 100 - len(self.content)]
-        if len(self.content) == 100:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    def seek(self, at: int) -> None:
-        self.at = at
-
-    def truncate(self) -> None:
-        self.content = self.content[: self.at]
-
-    def read(self, size: int = -1) -> bytes:
-        end = len(self.content) if size < 0 else self.at + size
-        data, self.at = self.content[self.at : end], min(end, len(self.content))
-        return data
-
-    def close(self) -> None:
-        pass
-
-
-def test_disk_full(resources: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_disk_full(
+    resources: ExitStack, mount: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_folder: bool
+) -> None:
     """The thread goes on where the loop had to stop, and nothing is lost."""
-    monkeypatch.setattr("tempfile.SpooledTemporaryFile", FullDisk)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path if has_folder else tmp_path / "none"))
+    mount("-t", "tmpfs", "-o", "size=100k", "tmpfs", tmp_path)
     content = bytes(range(250)) * 800
     upload = Upload(resources, LENGTH + content[:10])
     upload.expect()
-    upload.send(content[10:70])
+    upload.send(content[10:50_000])
     assert upload.ended == []
-    upload.send(content[70:170])
+    upload.send(content[50_000:180_000])
+    assert upload.ended == [upload.conn]
     upload.far.setblocking(True)
-    thread = threading.Thread(target=upload.far.sendall, args=(content[170:],))
+    rest = content[10 + upload.sent_bytes :]
+    thread = threading.Thread(target=upload.far.sendall, args=(rest,))
     thread.start()
     assert upload.body() == content
     thread.join()

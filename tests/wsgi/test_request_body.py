@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocm_wsgi.errors import BodyTooLarge, BodyTruncated
+from ocm_wsgi.errors import BodyTooLarge, BodyTruncated, NoRoomForBody
 from ocm_wsgi.wsgi.request_body import MEMORY_LIMIT_BYTES, Input, read_body
 
 
@@ -51,6 +53,22 @@ def test_read_body_spools_large_bodies_to_disk() -> None:
     """A body of more than a mebibyte is not held in memory."""
     with read_body(io.BytesIO(bytes(MEMORY_LIMIT_BYTES + 1)), announced=None, limit=2**30) as body:
         assert body.rewound().fileno() > 0
+
+
+@pytest.mark.parametrize("size", [MEMORY_LIMIT_BYTES + 1, 2 * MEMORY_LIMIT_BYTES + 1, 5 * MEMORY_LIMIT_BYTES])
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_read_body_without_room(
+    mount: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, is_announced: bool
+) -> None:
+    """A body for which the disk has no room is refused with a sentence, whenever that is noticed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mount("-t", "tmpfs", "-o", f"size={MEMORY_LIMIT_BYTES}", "tmpfs", tmp_path)
+    with pytest.raises(NoRoomForBody, match="no room on its disk") as refusal:
+        read_body(io.BytesIO(bytes(size)), announced=size if is_announced else None, limit=2**30)
+    assert refusal.value.status == 507
+    assert refusal.value.detail is not None
+    with read_body(io.BytesIO(bytes(1000)), announced=1000, limit=2**30) as body:
+        assert body.length == 1000
 
 
 @pytest.mark.parametrize(("announced", "was_read"), [(11, False), (None, True)])
