@@ -15,8 +15,10 @@ import pytest
 import requests
 
 from ocm_wsgi.checks.tickets import is_valid, ticket
+from ocm_wsgi.simulator import Simulator
 from tests.clients import nginx
 from tests.clients.nginx import run_nginx
+from tests.conftest import RunningService, start_service
 
 ADDRESS_CODES = {"certificate", "authentication", "underscores", "websocket", "body", "unbuffered", "silence"}
 
@@ -39,13 +41,21 @@ def in_front(running: Any, folder: Path, replaced: tuple[str, str] | None = None
         nginx.CONFIGURATION = configuration
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """One service for all tests that leave no state behind."""
+    folder = tmp_path_factory.mktemp("shared") / "service"
+    with Simulator() as simulator, start_service(simulator, folder, workers=1) as running:
+        yield running
+
+
 @pytest.fixture
-def checked(owner: Any, service: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Return a function that checks a service behind nginx."""
+def checked(owner: Any, service: Any, shared: RunningService, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Return a function that checks a service behind nginx: the shared one, or with options one of its own."""
     with ExitStack() as running_servers:
 
         def check(*, replaced: tuple[str, str] | None = None, silence: int = 0, **options: Any) -> Any:
-            running = service(workers=1, **options)
+            running = service(workers=1, **options) if options else shared
             folder = tmp_path / "nginx"
             server = running_servers.enter_context(in_front(running, folder, replaced))
             authority = tmp_path / "authority.pem"
@@ -113,9 +123,9 @@ def test_service_that_is_down(owner: Any, service: Any, tmp_path: Path) -> None:
     assert report.level("address", "not_checked") == "warning"
 
 
-def test_untrusted_certificate(owner: Any, service: Any, tmp_path: Path) -> None:
+def test_untrusted_certificate(owner: Any, shared: RunningService, tmp_path: Path) -> None:
     """A certificate of an unknown authority is reported and ends the check of the address."""
-    with in_front(service(workers=1), tmp_path / "nginx") as server:
+    with in_front(shared, tmp_path / "nginx") as server:
         report = owner.check("--url", f"https://localhost:{server.https_port}")
     assert report.level("address", "certificate") == "problem"
     assert report.status == 1
@@ -137,23 +147,22 @@ def test_invalid_url(owner: Any, url: str) -> None:
     assert "https://ocm.example.org" in report.errors
 
 
-def test_state_of_another_service(owner: Any, service: Any) -> None:
+def test_state_of_another_service(owner: Any, shared: RunningService) -> None:
     """If the service does not know the ticket, the remaining checks are skipped with a warning that says why."""
-    running = service(workers=1)
-    report = owner.check("--url", running.url, "--silence", "0")
+    report = owner.check("--url", shared.url, "--silence", "0")
     assert report.level("address", "authentication") == "ok"
     assert report.level("address", "not_checked") == "warning"
 
 
-def test_views_need_a_ticket(service: Any) -> None:
+def test_views_need_a_ticket(shared: RunningService) -> None:
     """Without a valid ticket, the check endpoints do not exist, neither for strangers nor for users."""
-    running = service(workers=1)
+    shared.simulator.clear()
     for authorization in (None, "Bearer sk-ocm-alice-0123456789abcdef", "Bearer check-none", "Basic eA=="):
         fields = {} if authorization is None else {"Authorization": authorization}
         for method, target in (("GET", "fields"), ("POST", "body"), ("GET", "stream"), ("GET", "websocket")):
-            response = requests.request(method, f"{running.url}/ocm/v1/check/{target}", headers=fields, timeout=10)
+            response = requests.request(method, f"{shared.url}/ocm/v1/check/{target}", headers=fields, timeout=10)
             assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
-    assert running.simulator.requests == []
+    assert shared.simulator.requests == []
 
 
 def test_ticket(tmp_path: Path) -> None:
