@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-_MODULES = Path(__file__).parents[2] / ".cache/codex/node_modules"
-PROGRAM = _MODULES / "@openai/codex/bin/codex.js"
+#: The packages of Node.js.
+MODULES = Path(__file__).parents[2] / ".cache/codex/node_modules"
+PROGRAM = MODULES / "@openai/codex/bin/codex.js"
 #: An earlier release, which many people still use.
-EARLIER_PROGRAM = _MODULES / "codex-0.169/bin/codex.js"
+EARLIER_PROGRAM = MODULES / "codex-0.169/bin/codex.js"
 # One of the models bundled with the pinned release; for unknown models Codex warns about missing metadata.
 MODEL = "gpt-5.5"
 #: A bundled model of the kind for which Codex interrupts a response without dropping its connection.

@@ -25,12 +25,15 @@ _NO_OBJECTS = frozenset(
     {
         "approval_request_id",
         "call_id",
+        "caller_id",
         "connector_id",
+        "continuation_id",
         "custom_id",
         "item_id",
         "organization_id",
         "part_ids",
         "project_id",
+        "stream_id",
         "tool_call_id",
         "user_id",
     }
