@@ -53,7 +53,11 @@ NAMED: dict[str, tuple[dict[str, Any], set[str]]] = {
 }
 HARMLESS: dict[str, dict[str, Any]] = {
     "text": {"input": FILE, "instructions": RESPONSE},
-    "lane": {"stream_id": "main", "background_options": {"continuation_id": "mine"}, "input": [{"caller_id": "call_1"}]},
+    "lane": {
+        "stream_id": "main",
+        "background_options": {"continuation_id": "mine"},
+        "input": [{"caller_id": "call_1"}],
+    },
     "messages": {"messages": [{"role": "user", "content": FILE}, {"role": "tool", "tool_call_id": "call_1"}]},
     "calls": {"messages": [{"tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "f"}}]}]},
     "schema": {
