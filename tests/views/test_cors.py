@@ -15,7 +15,7 @@ def preflight(running: RunningService, origin: str, target: str = "/v1/responses
     """Ask as a browser does: without a token."""
     lines = [
         f"OPTIONS {target} HTTP/1.1",
-        "Host: ocm",
+        "Host: localhost",
         f"Origin: {origin}",
         "Access-Control-Request-Method: POST",
         "Access-Control-Request-Headers: authorization,content-type",
@@ -25,7 +25,7 @@ def preflight(running: RunningService, origin: str, target: str = "/v1/responses
 
 def turn(running: RunningService, token: str, **fields: object) -> tuple[int, dict[str, str], bytes]:
     """Send a turn as a page does."""
-    lines = ["POST /v1/responses HTTP/1.1", "Host: ocm", f"Authorization: Bearer {token}"]
+    lines = ["POST /v1/responses HTTP/1.1", "Host: localhost", f"Authorization: Bearer {token}"]
     lines += [f"{name}: {value}" for name, value in {**fields, **LENGTH}.items()]
     return exchange(running, ("\r\n".join(lines) + "\r\n\r\n").encode() + BODY)
 
@@ -58,6 +58,14 @@ def test_pages_of_an_allowed_origin(service: ServiceFactory) -> None:
         assert (status, fields.get("access-control-allow-origin"), fields["vary"]) == (expected, None, "Origin")
     assert preflight(running, "https://evil.example")[0] == 403
     assert "access-control-allow-origin" not in preflight(running, APP, "/ocm/v1/usage")[1]
+
+
+def test_pages_and_a_service_without_users(service: ServiceFactory) -> None:
+    """Without users, pages of the origins that are named can use the service, and "*" stands for none."""
+    running = service(users={}, allow_origins=["*", APP], workers=1)
+    for origin, expected in ((APP, (204, 200)), ("https://evil.example", (403, 403))):
+        page = {"Origin": origin, "Sec-Fetch-Site": "cross-site"}
+        assert (preflight(running, origin)[0], turn(running, "none", **page)[0]) == expected
 
 
 def test_a_preflight_opens_no_other_door(running: RunningService) -> None:

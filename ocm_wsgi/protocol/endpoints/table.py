@@ -74,7 +74,7 @@ class EndpointTable:
         if endpoint.method in methods:
             raise ValueError(f"{endpoint.method} {endpoint.path} occurs twice")
         methods[endpoint.method] = endpoint
-        self._words.update(segment for segment in segments if not is_parameter(segment))
+        self._words.update(segment.lower() for segment in segments if not is_parameter(segment))
         if not any(is_parameter(segment) for segment in segments):
             self._fixed[endpoint.path] = methods
 
@@ -149,10 +149,7 @@ class EndpointTable:
     @property
     def _existing(self) -> str:
         """A sentence that names what exists."""
-        if self._credential_kind == "chatgpt":
-            paths = dict.fromkeys(endpoint.path for endpoint in self.endpoints if not endpoint.for_admins)
-            return f"What exists: {', '.join(f'/v1/{path}' for path in paths)}."
-        roots = dict.fromkeys(endpoint.path.partition("/{")[0] for endpoint in self.endpoints)
+        roots = dict.fromkeys(each.path.partition("/{")[0] for each in self.endpoints if not each.for_admins)
         return f"What exists: {', '.join(f'/v1/{path}' for path in roots)}."
 
 
