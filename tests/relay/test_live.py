@@ -191,7 +191,6 @@ def test_half_bodies_of_users_delay_no_others(
         for upload in uploads:
             # A second request, which arrives with the end of the first one.
             upload.sendall(pieces[1] + REQUEST)
-        for upload in uploads:
             received = b""
             while received.count(LAST_CHUNK) < 2:
                 received += upload.recv(65536) or pytest.fail(f"cut off: {received!r}")
