@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -40,5 +41,6 @@ def test_statuses(each: type[OcmError]) -> None:
     """A status in the tree is that of the class; it is left out where it is the parent's, or no client sees it."""
     _, drawn = tree()[each.__name__]
     assert drawn in (each.status, None)
-    if each.status not in (each.__bases__[0].status, OcmError.status):
+    parent: Any = each.__bases__[0]
+    if each.status not in (parent.status, OcmError.status):
         assert drawn == each.status
