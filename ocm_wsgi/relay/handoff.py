@@ -34,6 +34,7 @@ class RelayedBody:
     A class and not a generator: a generator that is never started never runs its ``finally``, and upstream's
     connection would leak.
 
+    :ivar user: the name of the client's user.
     :ivar turn: the response's turn, or ``None``.
     :ivar raw: upstream's body on the wire, once the server has taken the response over.
     """
@@ -53,6 +54,7 @@ class RelayedBody:
         self.turn = turn
         self._watch = watch
         self._log = log
+        self.user = log.user
         self._socket = client_socket(environ)
         self._is_framed = environ.get("SERVER_PROTOCOL") != "HTTP/1.0"
         self._pieces = upstream.pieces() if turn is None else turn.observed(upstream.pieces())

@@ -12,6 +12,7 @@ from ocm_wsgi.protocol.http.framing import LAST_CHUNK, Framing, FramingError, ch
 from ocm_wsgi.relay.answer import RelayedAnswer
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import DISCONNECTED, Peer
+from ocm_wsgi.relay.read_on import READ_ON_SECONDS, ReadOns
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Stream:
         part of the body that arrives with the head.
     :param is_chunked: whether the head announces the chunked coding.
     :param turn: the turn or the stored objects that must be recorded, or ``None``.
+    :param read_ons: bounds what is read on after the client has left; ``user`` is the client's.
     :param defer: schedules a callback in the loop's thread; may be called from any thread.
     :param on_end: called once with the reason for the end (``""``: success). The caller then owns the client's socket.
     :ivar sent_bytes: bytes of the body that were sent or buffered.
@@ -72,6 +74,8 @@ class Stream:
         turn: RelayedAnswer | None,
         timeouts: Timeouts,
         holds_head: bool = False,
+        read_ons: ReadOns,
+        user: str,
         defer: Callable[[Callable[[], None]], None],
         on_end: Callable[[str], None],
     ) -> None:
@@ -86,6 +90,8 @@ class Stream:
         self._is_chunked = is_chunked
         self._turn = turn
         self._timeouts = timeouts
+        self._read_ons = read_ons
+        self._user = user
         self._defer = defer
         self._on_end = on_end
         self._active_at = loop.now
@@ -93,6 +99,8 @@ class Stream:
         self._is_recording = False
         self._last_piece = b""  # of the body, until the turn is recorded
         self._end: str | None = None  # set when everything to send has been handed to the client's peer
+        self._left: str | None = None  # how the client has left, if the answer is read on
+        self._read_on_until = 0.0
         self._is_over = False
 
     def start(self) -> None:
@@ -113,9 +121,11 @@ class Stream:
         if self._is_recording:
             if waited > self._timeouts.record_seconds:
                 self._on_recorded()
+        elif self._left is not None and now > self._read_on_until:
+            self._finish(self._left)
         elif self._client.unsent:
             if waited > self._timeouts.stall_seconds:
-                self._finish(CLIENT_STALLED)
+                self._leave(CLIENT_STALLED)
         elif waited > self._timeouts.silence_seconds:
             self._cut("it was silent for too long")
         elif self._is_reading:
@@ -146,14 +156,13 @@ class Stream:
             self._fail()
 
     def _on_client(self, mask: int) -> None:
-        if mask & DISCONNECTED:
-            self._finish(CLIENT_LEFT)
-            return
         unsent = len(self._client.unsent)
         try:
-            is_all_sent = self._client.flush()
+            is_all_sent = not mask & DISCONNECTED and self._client.flush()
         except OSError:
-            self._finish(CLIENT_LEFT)
+            mask = DISCONNECTED
+        if mask & DISCONNECTED:
+            self._leave(CLIENT_LEFT)
             return
         if len(self._client.unsent) < unsent:
             self._active_at = self._loop.now
@@ -191,7 +200,9 @@ class Stream:
             is_verbatim = framing.was_single_chunk and passing is piece
             if not self._send(passing, framed=data if is_verbatim and self._is_chunked else b""):
                 return
-        if turn is not None and turn.is_due:
+        if turn is not None and self._left is not None and turn.outcome is not None:
+            self._finish(self._left)
+        elif turn is not None and turn.is_due:
             self._record(turn)
         elif self._client.unsent or not self._is_reading:
             self._advance()
@@ -201,6 +212,8 @@ class Stream:
 
         :param framed: the piece as a chunk, if available.
         """
+        if self._left is not None:
+            return True
         self.sent_bytes += len(piece)
         if not framed:
             framed = chunk(piece) if piece and self._is_chunked else piece
@@ -211,8 +224,20 @@ class Stream:
         try:
             self._client.send(framed)
         except OSError:
-            self._finish(CLIENT_LEFT)
+            return self._leave(CLIENT_LEFT)
+        return True
+
+    def _leave(self, end: str) -> bool:
+        """Finish without the client, or read its answer on if that may tell the usage. Return whether it is read on."""
+        is_complete = self._is_recording or self._end is not None or self._framing.has_ended
+        if is_complete or self._turn is None or not self._turn.client_left() or not self._read_ons.begin(self._user):
+            self._finish(end)
             return False
+        self._left = end
+        self._read_on_until = self._loop.now + READ_ON_SECONDS
+        self._client.stop_watching()
+        self._client.unsent.clear()
+        self._advance()
         return True
 
     def _record(self, turn: RelayedAnswer) -> None:
@@ -277,7 +302,8 @@ class Stream:
             self._is_reading = True
             self._upstream.wait(to_read=True)
             # Only now: a response that arrived whole with its head is not worth the two system calls.
-            self._client.wait()
+            if self._left is None:
+                self._client.wait()
 
     def _pause(self) -> None:
         """Stop polling upstream: a level-triggered EPOLLRDHUP would otherwise spin."""
@@ -289,6 +315,9 @@ class Stream:
         if self._is_over:
             return
         self._is_over = True
+        if self._left is not None:
+            end = self._left
+            self._read_ons.end(self._user)
         self._loop.discard(self)
         self._pause()
         self._client.stop_watching()

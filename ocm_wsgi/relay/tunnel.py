@@ -13,18 +13,13 @@ from functools import partial
 from ocm_wsgi.errors import InternalError, OcmError
 from ocm_wsgi.protocol.websocket.frames import INTERNAL_ERROR, POLICY_VIOLATION, TRY_AGAIN_LATER
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import (
-    Event,
-    LimitsReceived,
-    TurnBegan,
-    TurnDropped,
-    TurnEnded,
-    WebSocketSession,
-)
+from ocm_wsgi.protocol.websocket.session import Event, TurnEnded, WebSocketSession
 from ocm_wsgi.relay.held_memory import HeldShare
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import DISCONNECTED, TimedPeer
+from ocm_wsgi.relay.read_on import ReadOns
 from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Timeouts, UpstreamBody
+from ocm_wsgi.relay.websocket_rest import WebSocketRest
 from ocm_wsgi.relay.websocket_turns import WebSocketTurn, WebSocketTurns
 from ocm_wsgi.upstream.exchange import SOCKET_OPTIONS
 
@@ -41,6 +36,7 @@ class Tunnel:
     :param upstream: its ``buffered`` bytes arrived after the handshake's response.
     :param early: bytes from the client that arrived after its handshake.
     :param held: counts what is held of the client's messages.
+    :param read_ons: bounds what is read on after the client has left.
     :param submit: runs a function in another thread, as admission may block for a while.
     :param defer: schedules a callback in the loop's thread; may be called from any thread.
     :param on_end: called once with the reason for the end (``""``: success). The caller then owns the client's socket.
@@ -58,6 +54,7 @@ class Tunnel:
         early: bytes,
         timeouts: Timeouts,
         held: HeldShare,
+        read_ons: ReadOns,
         submit: Callable[[Callable[[], None]], None],
         defer: Callable[[Callable[[], None]], None],
         on_end: Callable[[str], None],
@@ -72,6 +69,7 @@ class Tunnel:
         self._early = early
         self._timeouts = timeouts
         self._held = held
+        self._read_ons = read_ons
         self._submit = submit
         self._defer = defer
         self._on_end = on_end
@@ -266,12 +264,8 @@ class Tunnel:
                 self._send_to_client(item)
             elif isinstance(item, TurnEnded):
                 self._record(item)
-            elif isinstance(item, LimitsReceived):
-                self._turns.note(item.limits)
-            elif isinstance(item, TurnBegan):
-                item.turn.begin(self._loop.now)
             else:
-                item.turn.release()
+                self._turns.note(item)
 
     def _record(self, end: TurnEnded[WebSocketTurn]) -> None:
         if self._turns.record(end, lambda: self._defer(lambda: self._guarded(self._on_recorded, end))):
@@ -359,17 +353,19 @@ class Tunnel:
         self._loop.discard(self)
         self._upstream.stop_watching()
         self._client.stop_watching()
-        self._body.close()
+        was_left = end in (CLIENT_LEFT, CLIENT_STALLED)
         try:
-            for item in [*self._pending, *self._session.end()]:
-                if isinstance(item, TurnEnded):
-                    item.turn.was_left = end in (CLIENT_LEFT, CLIENT_STALLED)
-                    self._turns.record(item, _ignore)
-                elif isinstance(item, TurnDropped):
-                    item.turn.release()
+            self._turns.settle(self._pending, was_left=was_left)
+            if was_left and self._turns.reads_on and self._session.has_open_turn and self._begin_to_read_on():
+                return
+            self._body.close()
+            self._turns.settle(self._session.end(), was_left=was_left)
         finally:
             self._on_end(end)
 
-
-def _ignore() -> None:
-    """Do nothing: the client has been disconnected."""
+    def _begin_to_read_on(self) -> bool:
+        """Read the open turns to their end without the client, if there are not too many already."""
+        if not self._read_ons.begin(self._turns.user):
+            return False
+        WebSocketRest(self._loop, self._read_ons, self._session, self._turns, self._body).start()
+        return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ocm_wsgi.accounting.recorder import Durability
@@ -13,12 +13,18 @@ from ocm_wsgi.accounting.turn_accounting import Accounting, TurnInProgress, Turn
 from ocm_wsgi.admission.admission import CONCURRENCY_RETRY_SECONDS, Admission
 from ocm_wsgi.errors import MessageRejected, TooManyConcurrent
 from ocm_wsgi.protocol.responses.estimate import OutputMeter
-from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.websocket.client_messages import ClientMessage
 from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import TurnEnded, WebSocketSession
+from ocm_wsgi.protocol.websocket.session import (
+    Event,
+    LimitsReceived,
+    TurnBegan,
+    TurnDropped,
+    TurnEnded,
+    WebSocketSession,
+)
 from ocm_wsgi.relay.websocket_objects import WebSocketObjects
 from ocm_wsgi.telemetry import counters
 from ocm_wsgi.telemetry.live_requests import TrackedTurn, Tracker
@@ -131,6 +137,7 @@ class WebSocketTurns:
     :param request_id: the client's name for its handshake, or ``""``.
     :param week_start: start of the subscription's week, if the handshake reported it.
     :param track_turn: called at the start of each turn.
+    :ivar reads_on: whether to read the answers on if the client leaves, because the user has limits.
     """
 
     def __init__(
@@ -150,7 +157,8 @@ class WebSocketTurns:
         self._admission = admission
         self._accounting = accounting
         self._objects = objects
-        self._user = user
+        self.user = user
+        self.reads_on = False
         self._path = path
         self._track_turn = track_turn
         self._request_id = request_id
@@ -170,6 +178,7 @@ class WebSocketTurns:
                 raise MessageRejected(_NO_SUCH_RESPONSE)
             return None
         user = self._authenticate()
+        self.reads_on = bool(user.limits)
         if message.purpose == "input":
             if earlier is None:
                 raise MessageRejected(_NO_SUCH_RESPONSE)
@@ -208,11 +217,28 @@ class WebSocketTurns:
         slot = SharedSlot(nothing_to_release)
         return self._turn(RequestFacts(model), time.monotonic(), nothing_to_release, slot, None)
 
-    def note(self, limits: RateLimits) -> None:
-        """Note the rate limits that upstream reported."""
-        if limits.week_start is not None:
-            self._week_start = limits.week_start
-        self._accounting.note_rate_limits(limits)
+    def note(self, event: TurnBegan[WebSocketTurn] | TurnDropped[WebSocketTurn] | LimitsReceived) -> None:
+        """Note an event that need not be recorded before more is sent to the client."""
+        if isinstance(event, TurnBegan):
+            event.turn.begin(time.monotonic())
+        elif isinstance(event, TurnDropped):
+            event.turn.release()
+        else:
+            if event.limits.week_start is not None:
+                self._week_start = event.limits.week_start
+            self._accounting.note_rate_limits(event.limits)
+
+    def settle(self, items: Iterable[bytes | Event[WebSocketTurn]], *, was_left: bool) -> None:
+        """Note and record events, without waiting, that no client is left for.
+
+        :param was_left: whether it was the client who ended the WebSocket.
+        """
+        for item in items:
+            if isinstance(item, TurnEnded):
+                item.turn.was_left = was_left
+                self.record(item, _ignore)
+            elif not isinstance(item, bytes):
+                self.note(item)
 
     def record(self, end: TurnEnded[WebSocketTurn], on_recorded: Callable[[], None]) -> bool:
         """Record a turn and release it, without waiting.
@@ -253,7 +279,7 @@ class WebSocketTurns:
         started_at = time.time() - (time.monotonic() - arrived)
         release = _once(release, slot.release)
         request = TurnRequest(
-            user=self._user,
+            user=self.user,
             endpoint=ENDPOINT,
             facts=facts,
             started_at=started_at,
@@ -263,8 +289,12 @@ class WebSocketTurns:
             input_tokens=input_tokens,
             reads_on=reads_on,
         )
-        on_end = self._track_turn(TrackedTurn(self._user, self._path, facts.model or "", arrived))
+        on_end = self._track_turn(TrackedTurn(self.user, self._path, facts.model or "", arrived))
         return WebSocketTurn(request, slot, on_end, week_start=self._week_start, message=message)
+
+
+def _ignore() -> None:
+    """Do nothing: the client has been disconnected."""
 
 
 def _once(*functions: Callable[[], None]) -> Callable[[], None]:

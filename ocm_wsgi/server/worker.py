@@ -30,6 +30,7 @@ from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
 from ocm_wsgi.relay.held_memory import HeldMemory
 from ocm_wsgi.relay.lingering_close import LingeringClose, reset
 from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.relay.read_on import ReadOns
 from ocm_wsgi.relay.request_arrival import HEAD_SECONDS
 from ocm_wsgi.relay.stream import CLIENT_LEFT, Stream, Timeouts
 from ocm_wsgi.relay.tunnel import Tunnel
@@ -95,6 +96,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._admission_pool = ThreadPool(ADMISSION_THREADS, "ocm-admission")
         self._admission_queue = AdmissionQueue(self._admission_pool.submit, self.loop.defer)
         self._held_memory = HeldMemory()
+        self._read_ons = ReadOns()
         self._stopping_since: float | None = None
         self._is_aborting = False
         self._notify_at = 0.0
@@ -185,6 +187,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         for tunnel in list(self._tunnels):
             tunnel.abort("service stopped")
         self._bodies.abort_all()
+        self._read_ons.abort()
         for conn in list(self.deadlines):
             _shut_down(conn.sock)
 
@@ -271,6 +274,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             turn=body.turn,
             timeouts=_TIMEOUTS,
             holds_head=holds_head,
+            read_ons=self._read_ons,
+            user=body.user,
             defer=self.loop.defer,
             on_end=on_end,
         )
@@ -306,6 +311,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             early=conn.parser.unreader.take_buffered(),
             timeouts=_TIMEOUTS,
             held=self._held_memory.share(opened.user),
+            read_ons=self._read_ons,
             submit=partial(self._admission_queue.submit, opened.user),
             defer=self.loop.defer,
             on_end=on_end,

@@ -55,11 +55,13 @@ def request(**members: object) -> dict[str, object]:
 
 
 @contextmanager
-def opened(running: RunningService, body: dict[str, object], path: str = "/v1/responses") -> Iterator[socket.socket]:
+def opened(
+    running: RunningService, body: dict[str, object], path: str = "/v1/responses", *, token: str = ALICE
+) -> Iterator[socket.socket]:
     """Send a request, and yield the connection."""
     content = json.dumps(body).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ALICE}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
         f"Content-Type: application/json\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     with socket.create_connection(running.address, timeout=20) as connection:
@@ -67,9 +69,11 @@ def opened(running: RunningService, body: dict[str, object], path: str = "/v1/re
         yield connection
 
 
-def post(running: RunningService, body: dict[str, object], path: str = "/v1/responses") -> requests.Response:
+def post(
+    running: RunningService, body: dict[str, object], path: str = "/v1/responses", *, token: str = ALICE
+) -> requests.Response:
     """Send a request, and read the response to its end."""
-    return requests.post(running.url + path, json=body, headers={"Authorization": f"Bearer {ALICE}"}, timeout=30)
+    return requests.post(running.url + path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
 
 def read_until(connection: socket.socket, wanted: bytes) -> bytes:

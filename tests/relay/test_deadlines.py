@@ -13,6 +13,7 @@ from gunicorn.workers import gthread
 from ocm_wsgi.protocol.http.form_arrival import FORM_SECONDS
 from ocm_wsgi.relay.lingering_close import LINGER_SECONDS, LingeringClose
 from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.relay.read_on import ReadOns
 from ocm_wsgi.relay.request_arrival import HEAD_SECONDS, MAX_HEAD_BYTES, RequestArrival
 from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Stream, Timeouts
 from ocm_wsgi.server import compatibility, hooks
@@ -61,6 +62,8 @@ class StreamHarness:
             is_chunked=False,
             turn=None,
             timeouts=TIMEOUTS,
+            read_ons=ReadOns(),
+            user="",
             defer=lambda callback: callback(),
             on_end=self.ends.append,
         )

@@ -13,6 +13,7 @@ import pytest
 
 from ocm_wsgi.protocol.http.framing import chunk
 from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.relay.read_on import ReadOns
 from ocm_wsgi.relay.stream import Stream, Timeouts
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -69,6 +70,8 @@ def sends_to_client(
         turn=None,
         timeouts=Timeouts(stall_seconds=1, silence_seconds=1),
         holds_head=holds_head,
+        read_ons=ReadOns(),
+        user="",
         defer=loop.defer,
         on_end=lambda _end: client.close(),
     )

@@ -26,6 +26,7 @@ from ocm_wsgi.protocol.websocket.session import TurnEnded, WebSocketSession, ref
 from ocm_wsgi.relay import loop
 from ocm_wsgi.relay.held_memory import FREE_BYTES, HeldMemory
 from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.relay.read_on import ReadOns
 from ocm_wsgi.relay.stream import CLIENT_STALLED
 from ocm_wsgi.relay.tunnel import MESSAGE_STALLED, TOO_MUCH_HELD, UPSTREAM_STALLED, Tunnel
 from ocm_wsgi.relay.websocket_turns import SharedSlot, WebSocketTurn
@@ -113,6 +114,7 @@ class TunnelHarness:
             client=client,
             early=b"",
             timeouts=TIMEOUTS,
+            read_ons=ReadOns(),
             held=self.memory.share("alice"),
             submit=lambda step: step(),
             defer=lambda callback: callback(),
