@@ -16,6 +16,7 @@ __all__ = [
     "held_memory",
     "lingering_close",
     "loop",
+    "read_on",
     "request_arrival",
     "stream",
     "tunnel",

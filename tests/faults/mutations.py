@@ -132,7 +132,7 @@ _FILE_READ_ONCE = Edit(
 )
 _DISCONNECT_IGNORED = Edit(DISCONNECTS, "                    watch.on_disconnect()", "                    pass")
 _CLIENT_NOT_WATCHED = Edit(
-    STREAM, "        if mask & DISCONNECTED:\n            self._finish(CLIENT_LEFT)\n            return\n", ""
+    STREAM, "        if mask & DISCONNECTED:\n            self._leave(CLIENT_LEFT)\n            return\n", ""
 )
 
 

@@ -5,6 +5,7 @@ Tests are named as in that page: ``file::test``, relative to ``tests/``. Each on
 
 from __future__ import annotations
 
+from tests.faults.estimate_mutations import ESTIMATE_MUTATIONS
 from tests.faults.mutations import Edit, Mutation
 from tests.faults.ownership_mutations import OWNERSHIP_MUTATIONS
 from tests.faults.websocket_mutations import WEBSOCKET_MUTATIONS
@@ -414,6 +415,7 @@ SECURITY_MUTATIONS = (
     *OWNERSHIP_MUTATIONS,
     *MODELS,
     *MEASURES,
+    *ESTIMATE_MUTATIONS,
     *STATE,
     *CAUTIONS,
     *NGINX_LINES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -13,7 +13,6 @@ from websockets.frames import Opcode
 
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
 from ocm_wsgi.errors import OcmError, UserRejected
-from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.websocket.frames import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -26,9 +25,10 @@ from ocm_wsgi.protocol.websocket.session import TurnEnded, WebSocketSession, ref
 from ocm_wsgi.relay import loop
 from ocm_wsgi.relay.held_memory import FREE_BYTES, HeldMemory
 from ocm_wsgi.relay.loop import Loop
-from ocm_wsgi.relay.read_on import ReadOns
-from ocm_wsgi.relay.stream import CLIENT_STALLED
+from ocm_wsgi.relay.read_on import READ_ON_SECONDS, ReadOns
+from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED
 from ocm_wsgi.relay.tunnel import MESSAGE_STALLED, TOO_MUCH_HELD, UPSTREAM_STALLED, Tunnel
+from ocm_wsgi.relay.websocket_rest import WebSocketRest
 from ocm_wsgi.relay.websocket_turns import SharedSlot, WebSocketTurn
 from tests.relay.test_deadlines import TIMEOUTS, Body
 from tests.websocket_peers import Peer
@@ -48,6 +48,8 @@ class Ledger:
     """
 
     def __init__(self) -> None:
+        self.user = "alice"
+        self.reads_on = False
         self.refusal: OcmError | None = None
         self.ends: list[tuple[str, Callable[[], None]]] = []
 
@@ -59,8 +61,14 @@ class Ledger:
         request = TurnRequest("alice", "responses", message.facts, 0.0, 0.0)
         return WebSocketTurn(request, SharedSlot(lambda: None), lambda: None, week_start=None, message=message)
 
-    def note(self, limits: RateLimits) -> None:
-        """Ignore them."""
+    def note(self, event: object) -> None:
+        """Ignore it."""
+
+    def settle(self, items: Iterable[object], *, was_left: bool) -> None:
+        """Append what has ended to ``ends``."""
+        for item in items:
+            if isinstance(item, TurnEnded):
+                self.record(item, lambda: None)
 
     def record(self, end: TurnEnded[WebSocketTurn], on_recorded: Callable[[], None]) -> bool:
         """Append it to ``ends``."""
@@ -97,6 +105,7 @@ class TunnelHarness:
         upstream: tuple[socket.socket, socket.socket] | None = None,
     ) -> None:
         self.clock = clock or Clock()
+        self.read_ons = ReadOns(most_per_user=1)
         self.loop = Loop()
         resources.callback(self.loop.close)
         near, self.upstream = map(resources.enter_context, upstream or socket.socketpair())
@@ -114,7 +123,7 @@ class TunnelHarness:
             client=client,
             early=b"",
             timeouts=TIMEOUTS,
-            read_ons=ReadOns(),
+            read_ons=self.read_ons,
             held=self.memory.share("alice"),
             submit=lambda step: step(),
             defer=lambda callback: callback(),
@@ -265,6 +274,39 @@ def test_abort_before_upstream_has_responded(harness: TunnelHarness) -> None:
     harness.begin_turn()
     harness.tunnel.abort("service stopped")
     assert [status for status, _ in harness.ledger.ends] == ["cut"]
+
+
+def test_reading_on(harness: TunnelHarness) -> None:
+    """Without its client, an open turn of a user with limits is read on for some seconds, then recorded as cut."""
+    harness.ledger.reads_on = True
+    harness.begin_turn()
+    harness.client.close()
+    harness.run()
+    assert (harness.ends, harness.ledger.ends, harness.body.fate) == ([CLIENT_LEFT], [], [])
+    (rest,) = harness.read_ons.rests
+    assert isinstance(rest, WebSocketRest)
+    harness.upstream.sendall(Peer().text(DELTA))
+    harness.run()
+    rest.check(harness.loop.now + READ_ON_SECONDS - 1)
+    assert harness.read_ons.rests == {rest}
+    rest.check(harness.loop.now + READ_ON_SECONDS + 1)
+    assert [status for status, _ in harness.ledger.ends] == ["cut"]
+    assert (harness.body.fate, harness.read_ons.rests) == (["closed"], set())
+    assert harness.read_ons.begin("alice")
+
+
+@pytest.mark.parametrize("reason", ["no-limits", "too-many", "no-turn"])
+def test_not_reading_on(harness: TunnelHarness, reason: str) -> None:
+    """Without limits, beyond the bounds, or without an open turn, nothing is read without a client."""
+    harness.ledger.reads_on = reason != "no-limits"
+    if reason == "too-many":
+        assert harness.read_ons.begin("alice")
+    if reason != "no-turn":
+        harness.begin_turn()
+    harness.client.close()
+    harness.run()
+    assert (harness.ends, harness.body.fate, harness.read_ons.rests) == ([CLIENT_LEFT], ["closed"], set())
+    assert len(harness.ledger.ends) == (reason != "no-turn")
 
 
 def test_a_refusal_within_a_message(harness: TunnelHarness) -> None:

@@ -22,7 +22,7 @@ from ocm_wsgi.simulator.model import Output, as_sse
 from ocm_wsgi.simulator.plans import Plan
 
 SOURCE = Path(estimate.__file__).read_text()
-PROSE = (Path(__file__).parents[3] / "docs" / "accounting.md").read_text()
+PROSE = (Path(__file__).parents[3] / "README.md").read_text()
 RANDOM = random.Random(13)
 NOISE = " ".join(base64.b64encode(RANDOM.randbytes(9)).decode() for _ in range(300))
 NUMBERS = " ".join(str(RANDOM.randrange(10**6)) for _ in range(500))
