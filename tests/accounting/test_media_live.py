@@ -173,6 +173,19 @@ def test_what_hosted_tools_used_is_recorded(running: RunningService) -> None:
     assert recorded["cost_micro_usd"] == 10 * 5 + 4 * 30 + 5 * 5 + 1056 * 40 + 2 * 10_000
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_without_a_media_type_is_counted(running: RunningService, stream: bool) -> None:
+    """A stream of responses that does not say that it is one is counted, and so is an object."""
+    running.simulator.clear()
+    running.simulator.plan(Plan(no_content_type=True))
+    answer = post(running, json={"model": "gpt-5.5", "input": "hi", "stream": stream})
+    assert "Content-Type" not in answer.headers
+    assert answer.content
+    recorded, billed = row(running), running.simulator.turns[-1]
+    assert (recorded["input_tokens"], recorded["output_tokens"]) == (billed.input_tokens, billed.output_tokens)
+    assert (recorded["status"], recorded["estimated"]) == ("completed", 0)
+
+
 def test_a_batch_is_settled_once_it_has_ended(running: RunningService) -> None:
     """A batch is a turn in progress until an answer says that it has ended; then it has what it used, at half price."""
     file = post(running, "/v1/files", data=form(100, purpose="batch"), headers={"Content-Type": FORM}).json()["id"]

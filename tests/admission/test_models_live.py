@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai import BadRequestError, OpenAI
 
 from ocm_wsgi.simulator import Simulator
 from tests.api_requests import post
@@ -54,6 +56,35 @@ def test_allowed_models_pass(running: RunningService, target: str, media_type: s
     """A model that the user may use is found in JSON and in forms, and what needs no model needs to name none."""
     answer = post(running, f"/v1/{target}", data=body, headers={"Content-Type": media_type})
     assert answer.status_code != 400, answer.text
+
+
+def test_requests_that_need_no_model_pass(running: RunningService) -> None:
+    """Uploading, completing and cancelling name no model, because they need none."""
+    upload = post(running, "/v1/uploads", json={"purpose": "batch", "filename": "x", "bytes": 1, "mime_type": "x/y"})
+    background = post(running, json={"model": "gpt-5.5", "input": "hi", "background": True})
+    upload_id, response_id = upload.json()["id"], background.json()["id"]
+    for target, body in (
+        ("files", form(("purpose", "batch"), AUDIO)),
+        (f"uploads/{upload_id}/parts", form(AUDIO)),
+        (f"uploads/{upload_id}/complete", None),
+        (f"responses/{response_id}/cancel", None),
+    ):
+        given: dict[str, Any] = {"json": {}} if body is None else {"data": body, "headers": {"Content-Type": FORM}}
+        answer = post(running, f"/v1/{target}", **given)
+        assert answer.status_code == 200, (target, answer.text)
+
+
+def test_the_openai_library_is_understood(running: RunningService) -> None:
+    """The forms that OpenAI's own library sends are read."""
+    audio, image = ("a.wav", b"RIFF" * 1000, "audio/wav"), ("a.png", b"\x89PNG" * 1000, "image/png")
+    with OpenAI(base_url=f"{running.url}/v1", api_key=ALICE, max_retries=0, timeout=30) as client:
+        transcript = client.audio.transcriptions.create(model="gpt-4o-transcribe", file=audio)
+        assert transcript.text
+        edited = client.images.edit(model="gpt-image-2", image=[image, image], prompt="a hat", n=2)
+        assert edited.data is not None
+        assert len(edited.data) == 2
+        with pytest.raises(BadRequestError, match="You may not use the model 'whisper-1'"):
+            client.audio.transcriptions.create(model="whisper-1", file=audio)
 
 
 @pytest.mark.parametrize(
