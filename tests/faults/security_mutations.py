@@ -194,7 +194,7 @@ ENDPOINTS = (
     ),
     Mutation(
         "protocol/endpoints/test_extra.py::test_an_extra_endpoint_makes_no_keys",
-        Edit(TABLE, "self._words = set(_KEY_MAKING_WORDS)", "self._words = set[str]()"),
+        Edit(TABLE, "self._words = set(_NO_NAMES)", "self._words = set[str]()"),
     ),
     Mutation(
         "protocol/endpoints/test_table.py::test_only_admins_delete_models",

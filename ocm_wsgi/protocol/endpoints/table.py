@@ -26,21 +26,28 @@ _ANY = "{}"
 _METHODS = "/"
 
 # What makes keys or tokens works past this service for as long as they are valid, and what administers the owner's
-# organization makes keys. A path with one of these words is not relayed, whatever is configured.
+# organization makes keys. Such a path is not relayed, whatever is configured.
 _KEY_MAKING_ROOTS = frozenset({"chatkit", "organization", "organizations", "projects", "vaults", "webhook_endpoints"})
+_KEY_MAKING_PATHS = frozenset({("realtime", "sessions"), ("realtime", "transcription_sessions")})
 _KEY_MAKING_WORDS = frozenset(
     {
+        "access_tokens",
         "admin_api_keys",
         "api_keys",
         "client_secrets",
         "credentials",
+        "ephemeral_keys",
+        "ephemeral_tokens",
+        "keys",
         "rotate_secret",
+        "secrets",
         "service_accounts",
-        "sessions",
+        "session_tokens",
         "tokens",
-        "transcription_sessions",
     }
 )
+# Not even an extra endpoint has a parameter that stands for one of these.
+_NO_NAMES = _KEY_MAKING_WORDS | {word for path in _KEY_MAKING_PATHS for word in path}
 
 _LONGEST_PATH_SHOWN = 100
 
@@ -60,8 +67,7 @@ class EndpointTable:
         # By path and method, for paths without an ID: one look-up finds the endpoint of a turn.
         self._fixed: dict[str, dict[str, Endpoint]] = {}
         self._tree: _Node = {}
-        # Not even an extra endpoint has a parameter that stands for one of these.
-        self._words = set(_KEY_MAKING_WORDS)
+        self._words = set(_NO_NAMES)
         for endpoint in self.endpoints:
             self._add(endpoint)
 
@@ -159,7 +165,11 @@ def makes_keys(path: str) -> bool:
     :param path: below ``/v1/``.
     """
     words = unquote(path).lower().split("/")
-    return words[0] in _KEY_MAKING_ROOTS or not _KEY_MAKING_WORDS.isdisjoint(words)
+    return (
+        words[0] in _KEY_MAKING_ROOTS
+        or tuple(words[:2]) in _KEY_MAKING_PATHS
+        or not _KEY_MAKING_WORDS.isdisjoint(words)
+    )
 
 
 def _not_supported(method: str, path: str, methods: Mapping[str, Endpoint]) -> OcmError:

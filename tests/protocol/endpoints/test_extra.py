@@ -73,6 +73,13 @@ def test_an_extra_endpoint_makes_no_keys(table: EndpointTable, path: str) -> Non
             extended.find(method, path, is_admin=True)
 
 
+def test_sessions_that_make_no_keys_can_be_added() -> None:
+    """The owner may open what is missing only because the service cannot see what it uses."""
+    extended = PLATFORM.extended([extra("POST", "agents/sessions"), extra("GET", "agents/sessions/{session}")])
+    assert extended.find("POST", "agents/sessions", is_admin=True).is_turn
+    assert not extended.find("GET", "agents/sessions/s_1", is_admin=True).is_turn
+
+
 def test_an_extra_endpoint_of_a_stored_object() -> None:
     """A parameter with the name of a kind of object is the ID of one."""
     endpoint = extra("POST", "files/{file}/copy")

@@ -80,12 +80,12 @@ REFERENCE = {
 }
 KEY_MAKING = """realtime/client_secrets realtime/sessions realtime/transcription_sessions chatkit/sessions
     realtime/translations/client_secrets organization/admin_api_keys organization/projects/proj_1/api_keys
-    organization/usage/completions projects/proj_1/roles vaults/vault_1/credentials live/sessions agents/sessions
+    organization/usage/completions projects/proj_1/roles vaults/vault_1/credentials
     webhook_endpoints/we_1/rotate_secret""".split()
-KEY_WORDS = """admin_api_keys api_keys client_secrets credentials rotate_secret service_accounts sessions tokens
-    transcription_sessions""".split()
+KEY_WORDS = """access_tokens admin_api_keys api_keys client_secrets credentials ephemeral_keys ephemeral_tokens keys
+    realtime rotate_secret secrets service_accounts session_tokens sessions tokens transcription_sessions""".split()
 UNKNOWN = """remote_control/hosts remote-control/enroll goals analytics-events alpha/notes/v2/list alpha/history tasks
-    wham/usage conversations/init realtime agents live decisions safety/cases""".split()
+    wham/usage conversations/init realtime agents/sessions live/sessions decisions safety/cases""".split()
 WORDS = sorted(
     {word for text in (*REFERENCE.values(), *KEY_MAKING, *UNKNOWN) for word in re.split(r"[\s/]+", text)} - {"", "*"}
 )
