@@ -92,6 +92,8 @@ class _VerbatimMixin:
     def getresponse(self) -> Any:
         """Return a :class:`RawResponse`, which has everything that urllib3 and requests need of a response here."""
         assert self.sock is not None
+        if self._exchange is not None:
+            self._exchange.is_sent = True
         self.sock.settimeout(self.timeout)
         reader = HeadReader()
         try:

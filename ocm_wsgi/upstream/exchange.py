@@ -30,12 +30,15 @@ class Exchange:
 
     Closing a response from another thread blocks until its reader returns; shutting down the socket wakes the reader
     immediately. So a client's disconnect is passed on by :meth:`abort`, in whatever state the exchange is.
+
+    :ivar is_sent: whether the request has been sent, so that upstream may be working on it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self.aborted = False
+        self.is_sent = False
 
     def attach(self, connection_socket: socket.socket | None) -> None:
         """Set the socket that carries the exchange from now on.

@@ -10,10 +10,12 @@ from functools import partial
 from flask import Flask, Response, g, request
 from werkzeug.routing import PathConverter, Rule
 
+from ocm_wsgi.accounting.abandoned_turns import record_abandoned
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
 from ocm_wsgi.admission.metering import require_metered
 from ocm_wsgi.admission.waiting import DEFAULT_THREADS
 from ocm_wsgi.credentials import Credential, Mode
+from ocm_wsgi.errors import UpstreamError
 from ocm_wsgi.ownership.access import (
     Access,
     claiming_answer,
@@ -111,7 +113,12 @@ def _relay(service: Service, user: User, fields: Fields, log: RequestLog) -> Res
             if access.endpoint.has_answer_read:
                 fields = with_readable_codings(fields)
             service.background.fetch_before_deletion(access)
-            upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange), credential)
+            try:
+                upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange), credential)
+            except UpstreamError:
+                if turn is not None and exchange.aborted and exchange.is_sent:
+                    record_abandoned(service.accounting, turn, service.config.prices)
+                raise
         undo.pop_all()
     return RelayedResponse(upstream, _answer(service, access, facts, turn, upstream), watch, log)
 

@@ -198,6 +198,30 @@ def test_client_leaves_before_the_terminal_event(running: RunningService) -> Non
     assert_charged(row, exact(request(), deltas))
 
 
+@pytest.mark.parametrize("model", ["gpt-5.5", "an-invented-name"])
+def test_client_leaves_before_the_response(running: RunningService, model: str) -> None:
+    """A client that leaves while the model works on an answer that is not streamed is charged for that."""
+    gate = Gate().at("status")
+    running.simulator.plan(Plan(text=TEXT, gate=gate))
+    with opened(running, request(stream=False, model=model)):
+        assert gate.reached.wait(20)
+    (row,) = rows(running, 1)
+    gate.release()
+    assert (row.status, row.estimated, row.http_status) == ("cut", True, 0)
+    assert row.input_tokens >= exact(request(), [])["input_tokens"]
+    # Upstream has not confirmed that there is such a model.
+    assert (row.model, row.cost_micro_usd is None) == (("gpt-5.5", False) if model == "gpt-5.5" else ("", True))
+
+
+def test_nothing_is_charged_for_what_was_not_sent(running: RunningService) -> None:
+    """A client that leaves before its request is complete has no turn."""
+    with socket.create_connection(running.address, timeout=20) as connection:
+        head = f"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ALICE}\r\n"
+        connection.sendall(head.encode() + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+    assert post(running, request()).ok
+    assert [row.estimated for row in rows(running, 1)] == [False]
+
+
 @pytest.mark.parametrize("compression", ["deflate", None])
 def test_client_leaves_a_websocket(running: RunningService, compression: str | None) -> None:
     """Over a WebSocket, too, a client cannot have an answer for nothing by leaving before its end."""

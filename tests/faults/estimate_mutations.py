@@ -55,6 +55,14 @@ ESTIMATE_MUTATIONS = (
         f"{ESTIMATES_LIVE}::test_completed_without_usage[unreadable-coding]",
         Edit("ocm_wsgi/protocol/responses/observer.py", "return self._octets if self._is_text else 0", "return 0"),
     ),
+    Mutation(
+        f"{ESTIMATES_LIVE}::test_client_leaves_before_the_response[gpt-5.5]",
+        Edit("ocm_wsgi/views/proxy.py", "if turn is not None and exchange.aborted and exchange.is_sent:", "if 0:"),
+    ),
+    Mutation(
+        f"{ESTIMATES_LIVE}::test_client_leaves_before_the_response[an-invented-name]",
+        Edit("ocm_wsgi/accounting/abandoned_turns.py", "if pricing.rates_for(", "if 0 and pricing.rates_for("),
+    ),
     Mutation(f"{READ_ON}::test_true_count", Edit("ocm_wsgi/relay/stream.py", "if is_complete or", "if 1 or")),
     Mutation(
         f"{READ_ON}::test_true_count_over_a_websocket[None]",
