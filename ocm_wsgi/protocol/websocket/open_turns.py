@@ -122,7 +122,8 @@ class OpenTurns(Generic[T]):
         if ended is None or ended not in self._turns:
             candidates = self._waiting(lane, steers=False)
             if response_id is None:
-                candidates = [turn for turn in self._turns if turn.lane == lane and not turn.is_waiting] or candidates
+                begun = [turn for turn in self._turns if not turn.is_waiting]
+                candidates = [turn for turn in begun if turn.lane == lane] or candidates or begun
             if not candidates and not is_counted:
                 return []
             ended = candidates[0] if candidates else self._adopted(model, lane)

@@ -194,6 +194,18 @@ def test_unexpected_response_is_a_turn() -> None:
     assert scene.left() == ["first"]
 
 
+def test_end_that_names_no_response() -> None:
+    """It ends the turn of its lane that has begun, else one that has not, else the first that has begun at all."""
+    scene = Scene().ask("a1", stream_id="a").ask("a2", stream_id="a").ask("b").create("ra", stream_id="a")
+    for _ in range(4):
+        scene.tell("response.completed", response={"usage": USAGE})
+    assert scene.happened == [
+        *("began a1", "ended b completed", "ended a1 completed", "ended adopted-None completed"),
+        "ended adopted-None completed",
+    ]
+    assert scene.left() == ["a2"]
+
+
 def test_events_without_what_is_expected() -> None:
     """Events in another shape are skipped, and the turns stay open."""
     scene = Scene().ask("first").ask("s", "response.steer", previous_response_id="r1")
@@ -213,3 +225,38 @@ def test_interrupted_response_is_incomplete() -> None:
     assert scene.session.from_server(Peer().text(text))[0] == TurnEnded(
         "first", Outcome("incomplete", usage=Usage(5, 0, 7), error_code="interrupted")
     )
+
+
+NAMES = st.sampled_from(["r1", "r2", "r3", None])
+LANES = st.sampled_from([{}, {"stream_id": "a"}, {"stream_id": "b"}, {"stream_id": 3}])
+STEPS = st.one_of(
+    st.tuples(st.just("create"), NAMES, LANES),
+    st.tuples(st.just("steer"), NAMES, st.just({})),
+    st.tuples(st.just("created"), NAMES, LANES),
+    st.tuples(st.sampled_from(["completed", "incomplete", "failed"]), NAMES, LANES),
+    st.tuples(st.sampled_from(["steer.accepted", "steer.pending", "steer.failed"]), NAMES, st.just({})),
+    st.tuples(st.just("error"), st.sampled_from([None, 400]), LANES),
+)
+
+
+@given(st.lists(st.tuples(STEPS, NAMES), max_size=40))
+def test_every_turn_ends_once(steps: list[tuple[tuple[str, Any, dict[str, Any]], str | None]]) -> None:
+    """Whatever happens in whatever order, each turn that was opened ends or is dropped exactly once."""
+    scene = Scene()
+    opened = []
+    for number, ((step, name, members), parent) in enumerate(steps):
+        if step in ("create", "steer"):
+            opened.append(f"t{number}")
+            scene.ask(opened[-1], f"response.{step}", previous_response_id=name, **members)
+        elif step == "error":
+            scene.tell("error", status=name, error={"code": "e"}, **members)
+        elif step.startswith("steer"):
+            scene.tell(f"response.{step}", steer={"id": parent, "previous_response_id": name})
+        else:
+            response = {"id": name, "previous_response_id": parent, "usage": USAGE}
+            scene.tell(f"response.{step}", response=response, **members)
+    left = [f"ended {turn}" for turn in scene.left()]
+    ends = [happened for happened in [*scene.happened, *left] if not happened.startswith("began")]
+    finished = [end.split()[1] for end in ends]
+    assert sorted(turn for turn in finished if not turn.startswith("adopted")) == sorted(opened)
+    assert len(scene.session.end()) == 0
