@@ -167,6 +167,27 @@ def search(exchange: Exchange) -> Response:
     return json_response({"results": [result]}, fields=_fields(exchange))
 
 
+def trace_summarize(exchange: Exchange) -> Response:
+    """``POST /backend-api/codex/memories/trace_summarize``."""
+    traces = exchange.object().get("traces")
+    count = len(traces) if isinstance(traces, list) else 0
+    summary = {"raw_memory": "A simulated memory.", "memory_summary": "Simulated."}
+    return json_response({"output": [summary] * count}, fields=_fields(exchange))
+
+
+def call(exchange: Exchange) -> Response:
+    """``POST /backend-api/codex/realtime/calls``: answers an offer of a call over WebRTC, which does not take place."""
+    head = (("Content-Type", "application/sdp"), ("Location", f"/v1/realtime/calls/{new_id('rtc')}"))
+    return Response(201, (*head, *_fields(exchange)), (Event(b"v=0\r\n"),))
+
+
+def trace(exchange: Exchange) -> Response:
+    """Any ``TRACE``: returns the request as it arrived, credential included (RFC 9110 section 9.3.8)."""
+    head = exchange.head
+    lines = [f"{head.method} {head.target} {head.http_version}", *(f"{name}: {value}" for name, value in head.fields)]
+    return Response(200, (("Content-Type", "message/http"),), (Event("\r\n".join([*lines, "", ""]).encode("latin-1")),))
+
+
 def unknown(exchange: Exchange) -> Response:
     """Any other path below the Codex base."""
     return json_response({"detail": "Not Found"}, status=404)

@@ -65,12 +65,17 @@ def _api(
 
 #: The first match applies. An empty string of methods means all methods.
 ROUTES = (
+    Route("/backend-api/codex(/.*)?", "TRACE", backend.trace),
+    Route("/v1(/.*)?", "TRACE", backend.trace),
     _codex("/responses", "POST", backend.responses),
     _codex("/responses", "GET", backend.unknown, accepts_websocket=True),
     _codex("/responses/compact", "POST", backend.compact),
     _codex("/models", "GET HEAD", backend.models),
     _codex("/alpha/search", "POST", backend.search),
     _codex("/images/(?:generations|edits)", "POST", media.images),
+    _codex("/memories/trace_summarize", "POST", backend.trace_summarize),
+    _codex("/realtime/calls", "POST", backend.call),
+    _codex("/(?:remote_control|goals|analytics-events)(?:/.*)?", "", backend.private),
     _codex("(/.*)?", "", backend.unknown),
     Route("/backend-api/wham/usage", "GET", backend.usage, backend.authenticate),
     Route("/backend-api/wham/accounts/check", "GET", backend.accounts_check, backend.authenticate),

@@ -230,6 +230,30 @@ def test_private_items_are_marked(sim: Simulator, path: str) -> None:
     assert (reply.status, PRIVATE_MARKER in reply.body.decode()) == (200, True)
 
 
+@pytest.mark.parametrize("path", ["remote_control/hosts", "goals", "analytics-events/events"])
+def test_private_items_below_the_codex_base(sim: Simulator, path: str) -> None:
+    """What the owner's credential opens beside the API is there and marked."""
+    reply = call(sim, "GET", f"/backend-api/codex/{path}", fields=owner_fields(sim.credential()))
+    assert (reply.status, PRIVATE_MARKER in reply.body.decode()) == (200, True)
+
+
+@pytest.mark.parametrize("path", ["/backend-api/codex/models", "/v1/models"])
+def test_trace_returns_the_credential(sim: Simulator, path: str) -> None:
+    """TRACE returns the request as it arrived, which a proxy must not let happen."""
+    reply = call(sim, "TRACE", path, fields={"Authorization": "Bearer owner"})
+    assert (reply.status, b"Authorization: Bearer owner" in reply.body) == (200, True)
+
+
+def test_memories_and_voice(sim: Simulator) -> None:
+    """A summary for each trace, and an answer to the offer of a call."""
+    fields = owner_fields(sim.credential())
+    memories = call(sim, "POST", "/backend-api/codex/memories/trace_summarize", body={"traces": [1, 2]}, fields=fields)
+    assert len(memories.json["output"]) == 2
+    answer = call(sim, "POST", "/backend-api/codex/realtime/calls", body={"sdp": "v=0"}, fields=fields)
+    assert (answer.status, answer.body) == (201, b"v=0\r\n")
+    assert "/realtime/calls/rtc_" in (answer.field("Location") or "")
+
+
 #: The others are for the opening handshake and for the refresh.
 ANSWERS = [name for name, plan in SHAPES.items() if not plan.upgrade and not plan.cut_at]
 
