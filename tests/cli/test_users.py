@@ -8,7 +8,9 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from click.testing import Result
 from ocm_wsgi.config import load
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.directory import UserDirectory
+from tests.forkserver import run_flask_ocm
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
@@ -215,11 +218,12 @@ def test_full_disk(folder: Path) -> None:
 
 def test_concurrent_processes(folder: Path) -> None:
     """Ten processes that add users at the same time, to a database that does not exist yet, all succeed."""
-    commands = [[FLASK, "ocm", "add-user", f"user-{number}"] for number in range(10)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for command in commands]
-    results = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0] * 10, results
-    listed = subprocess.run([FLASK, "ocm", "list-users"], capture_output=True, text=True, check=True).stdout
+    in_folder = partial(run_flask_ocm, environment={"PATH": os.environ["PATH"], "HOME": str(folder)}, folder=folder)
+    assert in_folder("--help").returncode == 0
+    with ThreadPoolExecutor(10) as pool:
+        results = list(pool.map(lambda number: in_folder("add-user", f"user-{number}"), range(10)))
+    assert [result.returncode for result in results] == [0] * 10, results
+    listed = in_folder("list-users").stdout
     assert all(f"user-{number} " in listed for number in range(10))
 
 

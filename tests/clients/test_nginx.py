@@ -293,6 +293,15 @@ def test_underscored_fields_kept(full_stack: FullStack) -> None:
     assert [seen.field(name) for name in ("session_id", "conversation_id", "thread_id")] == ["a", "b", "c"]
 
 
+def test_large_response_head(full_stack: FullStack) -> None:
+    """A response head of nearly 64 KiB, the most that the service accepts of OpenAI, reaches the client."""
+    fields = {f"x-{number}": "v" * 1000 for number in range(62)}
+    full_stack.simulator.plan(Plan(fields=list(fields.items())))
+    response = full_stack.post()
+    assert response.status == 200
+    assert {name: response.headers[name] for name in fields} == fields
+
+
 def test_large_body(full_stack: FullStack) -> None:
     """A body of 20 MB, as with images, reaches upstream unchanged."""
     body = json.dumps({"model": "gpt-5.5", "stream": True, "input": os.urandom(10_000_000).hex()}).encode()

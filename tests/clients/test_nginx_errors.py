@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import warnings
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.clients.backend import Backend
-from tests.clients.nginx import SERVER_NAME, Nginx, run_nginx
+from tests.clients.nginx import CONFIGURATION, SERVER_NAME, Nginx, run_nginx
 from tests.clients.test_nginx import WAIT_SECONDS
 
 HSTS = "max-age=63072000"
@@ -128,6 +129,14 @@ def test_versions_of_tls(front: Nginx, version: ssl.TLSVersion, is_offered: bool
             return
         with context.wrap_socket(plain, server_hostname=SERVER_NAME) as connection:
             assert connection.version() == version.name.replace("_", ".")
+
+
+def test_default_server_decides_about_tls() -> None:
+    """What the default server sets for TLS is what the other server sets."""
+    default, main = re.findall(r"^server \{\n(.*?)^\}", CONFIGURATION.read_text(), re.MULTILINE | re.DOTALL)[:2]
+    lines = re.findall(r"^ +ssl_(?!reject).*;", default, re.MULTILINE)
+    assert len(lines) == 5
+    assert [line for line in lines if line not in main] == []
 
 
 @pytest.mark.parametrize(
