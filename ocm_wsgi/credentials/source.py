@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ocm_wsgi.credentials.auth_file_watcher import AuthFileWatcher, CredentialSnapshot, copy_of
@@ -15,7 +16,7 @@ from ocm_wsgi.credentials.credential import Credential, Mode
 from ocm_wsgi.credentials.refresh_client import Refresher
 from ocm_wsgi.credentials.refresh_policy import RefreshPolicy
 from ocm_wsgi.credentials.unauthorized import KEY_CODES, TOKEN_CODES, ReplacedStore, request_unauthorized
-from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable
+from ocm_wsgi.errors import CredentialError, CredentialRejected, CredentialUnavailable, OcmError, ReconnectNeeded
 from ocm_wsgi.oauth.refresh import RefreshReason
 
 #: As in the Codex client: tokens are refreshed this long before they expire, or at this age if their expiry is unknown.
@@ -124,6 +125,19 @@ class CredentialSource:
             raise request_unauthorized(error_code, is_replaced=True)
         return self._refreshed(snapshot, RefreshReason.UNAUTHORIZED)
 
+    def replace_later(self, rejected: Credential, error_code: str | None = None) -> OcmError:
+        """Replace a credential that upstream has rejected within an open connection, without waiting for that.
+
+        :param error_code: as for :meth:`replacement`.
+        :return: the error for the connection's client.
+        """
+        if rejected.mode is Mode.API_KEY or error_code not in TOKEN_CODES:
+            return request_unauthorized(error_code)
+        if self._background.acquire(blocking=False):
+            arguments = (partial(self.replacement, rejected, error_code),)
+            threading.Thread(target=self._run_quietly, args=arguments, name="credential", daemon=True).start()
+        return ReconnectNeeded("The owner's sign-in to OpenAI had to be refreshed. Open another WebSocket.")
+
     def _was_replaced(self, snapshot: CredentialSnapshot) -> bool:
         recent = self._policy.recent_refresh(snapshot.document)
         if recent is not None and recent.reason is RefreshReason.UNAUTHORIZED:
@@ -153,13 +167,14 @@ class CredentialSource:
         """Refresh in a thread, one at a time. It is safe for this process to exit in the meantime."""
         is_possible = snapshot.problem is None and self._policy.can_refresh(snapshot.document)
         if is_possible and self._background.acquire(blocking=False):
-            threading.Thread(target=self._refresh_quietly, args=(snapshot,), name="credential", daemon=True).start()
+            arguments = (partial(self._refreshed, snapshot, RefreshReason.PROACTIVE),)
+            threading.Thread(target=self._run_quietly, args=arguments, name="credential", daemon=True).start()
 
-    def _refresh_quietly(self, snapshot: CredentialSnapshot) -> None:
+    def _run_quietly(self, refresh: Callable[[], object]) -> None:
         try:
-            # Failures are logged by the policy. The current token is still valid.
-            with suppress(CredentialError):
-                self._refreshed(snapshot, RefreshReason.PROACTIVE)
+            # Failures are logged by the policy, and the next request reports them.
+            with suppress(OcmError):
+                refresh()
         finally:
             self._background.release()
 

@@ -18,6 +18,7 @@ The tree, grouped by what can be done about the error::
     │   ├── ListRefused
     │   ├── MessageRejected
     │   ├── LimitUnmeasurable
+    │   ├── ReconnectNeeded         a WebSocket must be opened again, with a replaced credential
     │   ├── RequestUnauthorized     upstream's 401 that is not the fault of the owner's credential
     │   ├── UntrustedHost
     │   └── UserRejected
@@ -81,6 +82,7 @@ from ocm_wsgi.errors.refusals import (
     NotFound,
     ObjectNotFound,
     PreviousResponseNotFound,
+    ReconnectNeeded,
     ReferenceNotFound,
     RequestUnauthorized,
     SignInThrottled,
@@ -119,6 +121,7 @@ __all__ = [
     "ObjectNotFound",
     "OcmError",
     "PreviousResponseNotFound",
+    "ReconnectNeeded",
     "ReferenceNotFound",
     "RequestUnauthorized",
     "SignInThrottled",

@@ -88,6 +88,16 @@ class LimitUnmeasurable(BadRequest):
     code = "limit_unmeasurable"
 
 
+class ReconnectNeeded(BadRequest):
+    """Upstream no longer accepts the credential with which a WebSocket was opened.
+
+    With OpenAI's own code for a WebSocket that has become too old, on which Codex opens another one and sends
+    everything again.
+    """
+
+    code = "websocket_connection_limit_reached"
+
+
 class RequestUnauthorized(BadRequest):
     """Upstream answers this request with 401, whatever the credential: its endpoint, or something that it asks for.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from flask import Response, request
 
@@ -66,7 +67,7 @@ def open_websocket(
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, log)
         undo.callback(upstream.close)
-        tunnel = _open_tunnel(service, access, authenticate, upstream, log, week_start)
+        tunnel = _open_tunnel(service, credential, access, authenticate, upstream, log, week_start)
         undo.pop_all()
     if watch is not None:
         watch.cancel()
@@ -75,6 +76,7 @@ def open_websocket(
 
 def _open_tunnel(
     service: Service,
+    credential: Credential,
     access: Access,
     authenticate: Callable[[], User],
     upstream: UpstreamResponse,
@@ -93,7 +95,9 @@ def _open_tunnel(
         week_start=week_start,
         track_turn=log.track_turn,
     )
-    return OpenedTunnel(answer, body, WebSocketSession(answer.deflate(), turns.adopt), turns, log)
+    unauthorized = partial(service.credentials.replace_later, credential)
+    session = WebSocketSession(answer.deflate(), turns.adopt, unauthorized=unauthorized)
+    return OpenedTunnel(answer, body, session, turns, log)
 
 
 def _switch_protocols(upstream: UpstreamResponse) -> tuple[HandshakeResponse, RawResponse]:

@@ -333,6 +333,14 @@ UNAUTHORIZED = (
         Edit(SOURCE, "if error_code not in TOKEN_CODES and not self._is_due(snapshot):", "if False:"),
     ),
     Mutation(
+        "relay/test_websocket_unauthorized.py::test_unauthorized[None-token]",
+        Edit("ocm_wsgi/protocol/websocket/session.py", "if status == _UNAUTHORIZED:", "if False:"),
+    ),
+    Mutation(
+        "protocol/websocket/test_unauthorized.py::test_error_in_any_split",
+        Edit("ocm_wsgi/protocol/websocket/session.py", "if not message.is_whole:", "if False:"),
+    ),
+    Mutation(
         "credentials/test_unauthorized.py::test_replacement_is_not_repeated",
         Edit(
             SOURCE,

@@ -21,7 +21,8 @@ from ocm_wsgi.protocol.websocket.frames import (
     server_close,
 )
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import TurnEnded, WebSocketSession, refusal_message
+from ocm_wsgi.protocol.websocket.refusals import refusal_message
+from ocm_wsgi.protocol.websocket.session import TurnEnded, WebSocketSession
 from ocm_wsgi.relay import loop
 from ocm_wsgi.relay.held_memory import FREE_BYTES, HeldMemory
 from ocm_wsgi.relay.loop import Loop

@@ -57,12 +57,14 @@ class Message:
     :ivar type: the type that its beginning names, or ``""`` if it names none.
     :ivar start: where in the read it starts; 0 if it started in an earlier one.
     :ivar stop: where in the read it ends.
+    :ivar is_whole: whether it started in this read.
     """
 
     buffer: BoundedBuffer
     type: str
     start: int
     stop: int
+    is_whole: bool
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class MessageObserver:
             if event is not None:
                 found.append(event)
         if self._open is not None:
-            self._open.start = 0
+            self._open.start, self._open.is_whole = 0, False
         return found
 
     def _control(self, data: bytes, frame_slice: FrameSlice) -> Closing | None:
@@ -168,6 +170,7 @@ class _OpenMessage:
         on_text: Callable[[bytes], None] | None,
     ) -> None:
         self.start = start
+        self.is_whole = True
         self._on_text = on_text
         self._inflater = inflater
         self._type = ""
@@ -197,7 +200,7 @@ class _OpenMessage:
 
     def ended(self, stop: int) -> Message | None:
         """Return the complete message, or ``None`` if it does not matter."""
-        return None if self._buffer is None else Message(self._buffer, self._type, self.start, stop)
+        return None if self._buffer is None else Message(self._buffer, self._type, self.start, stop, self.is_whole)
 
     def _append(self, piece: bytes) -> None:
         if self._buffer is None:

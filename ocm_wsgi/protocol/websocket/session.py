@@ -6,13 +6,12 @@ thread-safe: one thread at a time.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from ocm_wsgi.errors import OcmError
+from ocm_wsgi.errors import CredentialRejected, OcmError
 from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.responses.error_codes import label
 from ocm_wsgi.protocol.responses.estimate import OutputMeter
@@ -20,16 +19,18 @@ from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES, event_outcome, l
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.turn import Outcome
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
-from ocm_wsgi.protocol.websocket.frames import GOING_AWAY, POLICY_VIOLATION, server_close, server_text
+from ocm_wsgi.protocol.websocket.frames import GOING_AWAY, POLICY_VIOLATION, server_close
 from ocm_wsgi.protocol.websocket.message_gate import MESSAGE_LIMIT_BYTES, HeldMessage, MessageGate, Violation
 from ocm_wsgi.protocol.websocket.message_observer import CREATED_TYPE, STEER_TYPES, Closing, Message, MessageObserver
 from ocm_wsgi.protocol.websocket.open_turns import OpenTurn, OpenTurns
+from ocm_wsgi.protocol.websocket.refusals import refusal_message
 
 T = TypeVar("T")
 
 # Codes of ``error`` messages that end a turn for Codex even without a status.
 _ENDING_CODES = frozenset({"websocket_connection_limit_reached", "previous_response_not_found"})
 _STATUSES = range(400, 600)
+_UNAUTHORIZED = 401
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,17 @@ class LimitsReceived:
 Event: TypeAlias = TurnBegan[T] | TurnEnded[T] | TurnDropped[T] | LimitsReceived
 
 
+def _rejected(_code: str | None) -> OcmError:
+    return CredentialRejected("OpenAI does not accept the credential of this service.")
+
+
 class WebSocketSession(Generic[T]):
     """One WebSocket. ``T`` is the tunnel's type for a turn.
 
     :param deflate: the negotiated compression, or ``None``.
     :param adopt: returns a turn for a response that no message has asked for, given its model or ``None``.
+    :param unauthorized: returns what the client gets in place of an error with status 401, given the error's code or
+        ``None``: Codex would sign in again itself. The session ends with it.
     :param limit: the longest message of a client, in octets as received.
     :ivar close_code: of upstream's Close frame, once it was received.
     :ivar has_data_to_send: whether frames were still held back at the last call of ``data_to_send``.
@@ -86,6 +93,7 @@ class WebSocketSession(Generic[T]):
         deflate: DeflateParameters | None,
         adopt: Callable[[str | None], T],
         *,
+        unauthorized: Callable[[str | None], OcmError] = _rejected,
         limit: int = MESSAGE_LIMIT_BYTES,
     ) -> None:
         self.close_code: int | None = None
@@ -94,6 +102,9 @@ class WebSocketSession(Generic[T]):
         self._turns = OpenTurns(adopt)
         self._is_compressed = deflate is not None
         self._observer = MessageObserver(deflate, partial(self._turns.feed, is_readable=True))
+        self._unauthorized = unauthorized
+        self._replacement: bytes | None = None
+        self._is_cut_off = False
         self._refusals = b""
         self._pending_close: bytes | None = None
         self._is_closing_now = False
@@ -202,7 +213,12 @@ class WebSocketSession(Generic[T]):
         return frames
 
     def from_server(self, data: bytes) -> list[bytes | Event[T]]:
-        """Return what to send to the client, which is all of ``data``, and the events within it, in order."""
+        """Return what to send to the client, which is all of ``data``, and the events within it, in order.
+
+        The exception is an error with status 401: the client gets another one in its place, and nothing after it.
+        """
+        if self._is_cut_off:
+            return []
         if not self._is_compressed or self._observer.failure is not None:
             self._turns.feed(data, is_readable=not self._is_compressed)
         messages = self._observer.feed(data)
@@ -219,8 +235,20 @@ class WebSocketSession(Generic[T]):
                     items.append(data[sent : message.start])
                     sent = message.start
                 items.append(event)
+            if self._replacement is not None:
+                return [*items, data[sent : message.start], self._cut_off(message, self._replacement)]
         items.append(data[sent:])
         return items
+
+    def _cut_off(self, message: Message, replacement: bytes) -> bytes:
+        """Let nothing more of upstream pass from this message on, and return what the client gets instead."""
+        self._is_cut_off = True
+        if not message.is_whole:
+            # The client has its beginning already; without its end it reads as a broken connection.
+            self._should_close = True
+            return b""
+        self.close_now(GOING_AWAY, "")
+        return replacement
 
     def end(self) -> list[TurnEnded[T]]:
         """End the session because either connection has ended. Return the turns that were in progress, as ended."""
@@ -278,6 +306,8 @@ class WebSocketSession(Generic[T]):
         limits = rate_limits.from_fields(_text_fields(fields)) if isinstance(fields, dict) else None
         events: list[Event[T]] = [] if limits is None else [LimitsReceived(limits)]
         status = _status(event)
+        if status == _UNAUTHORIZED:
+            self._replacement = refusal_message(self._unauthorized(outcome.error_code), _lane(event))
         failed = self._turns.failed(lane=_lane(event), is_of_stream="sequence_number" in event)
         if failed is None:
             return events
@@ -311,27 +341,6 @@ def _object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _lane(event: Mapping[str, Any]) -> str | None:
     return label(event.get("stream_id"))
-
-
-def refusal_message(error: OcmError, stream_id: str | None = None) -> bytes:
-    """Return a frame with one of our errors, in the form that OpenAI uses for errors on a WebSocket.
-
-    Codex treats it as an HTTP response with this status and these fields.
-
-    :param stream_id: the lane of the refused message, or ``None``.
-    """
-    fields = dict(error.response_fields)
-    if error.retry_after_seconds is not None:
-        fields["retry-after"] = str(error.retry_after_seconds)
-    message: dict[str, object] = {
-        "type": "error",
-        "status": error.status,
-        "error": error.as_json(),
-        "headers": fields,
-    }
-    if stream_id is not None:
-        message["stream_id"] = stream_id
-    return server_text(json.dumps(message, separators=(",", ":")).encode())
 
 
 def _status(event: Mapping[str, Any]) -> int | None:

@@ -26,7 +26,8 @@ from ocm_wsgi.protocol.responses.turn import Outcome, Usage
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
 from ocm_wsgi.protocol.websocket.frames import server_close
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import LimitsReceived, TurnEnded, WebSocketSession, refusal_message
+from ocm_wsgi.protocol.websocket.refusals import refusal_message
+from ocm_wsgi.protocol.websocket.session import LimitsReceived, TurnEnded, WebSocketSession
 from tests.websocket_peers import DEFLATES, SPLITS, Peer, Split
 
 REFUSAL = ModelNotAllowed("You may not use this model here.")
