@@ -1,4 +1,4 @@
-"""Fetches the responses in the background that no client fetches, so that they are charged for what they used."""
+"""Fetches the responses and jobs in the background that no client fetches, to charge them for what they used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetches responses in the background until their turns are settled.
+"""Fetches responses and jobs in the background until their turns are settled.
 
 A client need not fetch a response to use it: it may continue it, read it in its conversation, or leave before the end
 that names the usage. So the service itself asks upstream, once a minute at first and less often later.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,9 @@ import sqlalchemy as sa
 from ocm_wsgi.accounting.settlement import Settlements
 from ocm_wsgi.credentials import CredentialSource, Mode
 from ocm_wsgi.errors import OcmError
-from ocm_wsgi.ownership.access import Access
+from ocm_wsgi.ownership.access import FAMILIES, Access
 from ocm_wsgi.ownership.open_answer import is_final
+from ocm_wsgi.protocol.endpoints.endpoint import Family, ObjectKind
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.http.targets import API_PREFIX, api_target
 from ocm_wsgi.protocol.responses.observer import observer_for
@@ -38,22 +39,30 @@ PASS_SECONDS = 60.0
 #: The longest time between two attempts, in seconds. Until then, a quarter of the response's age.
 LONGEST_SECONDS = 3600.0
 
-#: A response that has not ended by then is given up: its turn keeps the estimate.
-GIVE_UP_SECONDS = DAY_SECONDS
+#: What has not ended by then is given up: its turn keeps the estimate. A batch may take a day.
+GIVE_UP_SECONDS = 2 * DAY_SECONDS
 
-#: Responses fetched per pass.
+#: Responses and jobs fetched per pass.
 MOST_PER_PASS = 50
+
+# Where each kind is fetched.
+_PATHS: Mapping[ObjectKind, str] = {
+    "response": "responses",
+    "batch": "batches",
+    "fine_tuning_job": "fine_tuning/jobs",
+}
 
 
 @dataclass(frozen=True)
 class _Pending:
-    response_id: str
+    object_id: str
+    kind: ObjectKind
     turn_id: str
     started_at: float
 
 
 class BackgroundFetcher:
-    """Settles the turns of responses in the background. Safe to create before a fork.
+    """Settles the turns of responses and jobs in the background. Safe to create before a fork.
 
     :param lock_path: of a lock that one process holds during a pass.
     :param clock: returns Unix seconds.
@@ -88,7 +97,7 @@ class BackgroundFetcher:
             thread.stop()
 
     def fetch_due(self) -> None:
-        """Fetch the responses that are due, unless another process is doing so.
+        """Fetch what is due, unless another process is doing so.
 
         :raises StateError: the database cannot be read.
         """
@@ -98,7 +107,7 @@ class BackgroundFetcher:
         try:
             with lock.acquire(blocking=False):
                 for pending in self._due():
-                    self._fetch(pending.response_id, pending.turn_id)
+                    self._fetch(pending.kind, pending.object_id, pending.turn_id)
         except filelock.Timeout:
             return
 
@@ -107,13 +116,15 @@ class BackgroundFetcher:
 
         :raises StateError: whether it is settled cannot be decided.
         """
-        owner = access.owner
-        if not access.endpoint.deletes or access.object_id is None or owner is None or owner.turn is None:
+        owner, endpoint = access.owner, access.endpoint
+        if not (endpoint.deletes and endpoint.object_kind == "response"):
+            return
+        if access.object_id is None or owner is None or owner.turn is None:
             return
         with self._database.read() as connection:
             is_open = connection.scalar(_IS_OPEN, {"turn_id": owner.turn})
         if is_open:
-            self._fetch(access.object_id, owner.turn)
+            self._fetch("response", access.object_id, owner.turn)
 
     def _pass(self) -> None:
         try:
@@ -135,31 +146,32 @@ class BackgroundFetcher:
         self._next_at = scheduled
         return due
 
-    def _fetch(self, response_id: str, turn_id: str) -> None:
+    def _fetch(self, kind: ObjectKind, object_id: str, turn_id: str) -> None:
         try:
             credential = self._credentials.current()
             if credential.mode is not Mode.API_KEY:
                 return
-            target = api_target(f"{API_PREFIX}responses/{response_id}")
+            target = api_target(f"{API_PREFIX}{_PATHS[kind]}/{object_id}")
             response = self._upstream.open(ClientRequest("GET", target, [], None), credential)
             try:
-                self._settle(response, response_id, turn_id)
+                self._settle(response, object_id, turn_id, FAMILIES.get(kind, "responses"))
             finally:
                 response.close()
         except OcmError as exc:
-            _log.warning("Cannot fetch a response in the background: %s (%s)", exc, exc.detail)
+            _log.warning("Cannot fetch a %s in the background: %s (%s)", kind, exc, exc.detail)
 
-    def _settle(self, response: UpstreamResponse, response_id: str, turn_id: str) -> None:
+    def _settle(self, response: UpstreamResponse, object_id: str, turn_id: str, family: Family) -> None:
         observer = observer_for(
             status=response.status,
             media_type=value_of(response.fields, "content-type") or "",
             content_encoding=value_of(response.fields, "content-encoding") or "",
+            family=family,
         )
         for piece in response.pieces():
             observer.feed(piece)
         outcome = observer.finish()
-        if response.status == 200 and is_final(outcome, response_id):
-            self._settlements.settle(turn_id, outcome)
+        if response.status == 200 and is_final(outcome, object_id):
+            self._settlements.settle(turn_id, outcome, family=family)
 
 
 class _Repeating:
@@ -185,10 +197,11 @@ class _Repeating:
 
 
 _PENDING = (
-    sa.select(db.stored_object.c.id, db.turn.c.id, db.turn.c.started_at)
-    .join(db.stored_object, sa.and_(db.stored_object.c.turn == db.turn.c.id, db.stored_object.c.kind == "response"))
+    sa.select(db.stored_object.c.id, db.stored_object.c.kind, db.turn.c.id, db.turn.c.started_at)
+    .join(db.stored_object, db.stored_object.c.turn == db.turn.c.id)
     .where(
         db.turn.c.status == "in_progress",
+        db.stored_object.c.kind.in_(_PATHS),
         db.turn.c.started_at >= sa.bindparam("since", type_=sa.Double),
         db.turn.c.started_at <= sa.bindparam("until", type_=sa.Double),
     )

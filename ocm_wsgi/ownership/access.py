@@ -44,8 +44,8 @@ _OTHER_SENTENCE = "No such {kind} object: {id}"
 # Objects whose answers name further objects that belong to them, later than when they were created.
 _GROWING_KINDS = frozenset({"response", "batch", "fine_tuning_job"})
 
-# How those that are jobs report what they used.
-_FAMILIES: Mapping[ObjectKind | None, Family] = {"batch": "batch", "fine_tuning_job": "fine_tuning"}
+#: How those that are jobs report what they used; all others as responses do.
+FAMILIES: Mapping[ObjectKind | None, Family] = {"batch": "batch", "fine_tuning_job": "fine_tuning"}
 
 
 # Endpoints whose bodies refer to nothing that is stored: they are uploads, which need not be read, or mere text.
@@ -170,7 +170,7 @@ def claiming_answer(
         return None
     media_type, coding = value_of(fields, "content-type") or "", value_of(fields, "content-encoding") or ""
     is_stream = is_event_stream(media_type, family=endpoint.family or "other")
-    family = _FAMILIES.get(endpoint.object_kind, "responses")
+    family = FAMILIES.get(endpoint.object_kind, "responses")
     observer = observer_for(status=status, media_type=media_type, content_encoding=coding, family=family)
     first_event = FirstEvent(endpoint.creates, coding) if is_stream and endpoint.creates is not None else None
     inner: Answer

@@ -15,6 +15,7 @@ from ocm_wsgi.background.fetcher import GIVE_UP_SECONDS, PASS_SECONDS, Backgroun
 from ocm_wsgi.config.loader import load
 from ocm_wsgi.service import Service
 from ocm_wsgi.simulator import Plan, Simulator
+from ocm_wsgi.simulator.stored_objects import BATCH_USAGE
 from tests.api_requests import head, receive_until
 from tests.conftest import ALICE, RunningService, start_service
 from tests.credentials.credential_home import eventually
@@ -110,6 +111,18 @@ def test_one_in_progress_is_fetched_less_and_less_often(
         counts.append(fetched(platform))
     assert counts == [1, 1, 2, 3, 3, 4, 4]
     assert turns(platform)[0]["status"] == "in_progress"
+
+
+def test_a_batch_that_nobody_fetches_is_settled(
+    call: Call, platform: RunningService, fetcher: BackgroundFetcher, clock: Clock
+) -> None:
+    """Its results are as usable as those of a response."""
+    assert call(ALICE, "POST", "batches", json={"endpoint": "/v1/responses"}).json()["status"] == "validating"
+    assert turns(platform)[0]["status"] == "in_progress"
+    clock.ahead = PASS_SECONDS + 30
+    fetcher.fetch_due()
+    settled = turns(platform)[0]
+    assert (settled["status"], settled["output_tokens"]) == ("completed", BATCH_USAGE["output_tokens"])
 
 
 def test_a_stream_that_its_client_leaves_is_settled(
