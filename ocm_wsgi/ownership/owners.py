@@ -44,6 +44,9 @@ MAX_OBJECTS = 256
 #: How long a claim may take before it goes to the spool, in seconds.
 CLAIM_SECONDS = 1.0
 
+# SQLite accepts 999 values per query, or more if it is built so.
+_IDS_PER_QUERY = 500
+
 _CLAIM_FIELDS = ("user", "credential", "created_at", "turn")
 
 
@@ -84,9 +87,13 @@ class Owners:
         wanted = set(ids)
         if not wanted:
             return wanted
+        remaining = sorted(wanted)
+        owned: set[str] = set()
         with self._database.read() as connection:
-            owned = connection.scalars(_OWNED, {"owner": user, "ids": sorted(wanted)}).all()
-        return wanted.difference(owned)
+            while remaining:
+                some, remaining = remaining[:_IDS_PER_QUERY], remaining[_IDS_PER_QUERY:]
+                owned.update(connection.scalars(_OWNED, {"owner": user, "ids": some}))
+        return wanted - owned
 
     def owner_of(self, object_id: str) -> Owner | None:
         """Return the owner of an object, or ``None`` if it has none.

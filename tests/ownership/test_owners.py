@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ocm_wsgi.accounting.settlement import Settlements
 from ocm_wsgi.accounting.spool import Spool
+from ocm_wsgi.errors import StateError
+from ocm_wsgi.ownership.access import claiming_answer, require_access, require_body
 from ocm_wsgi.ownership.owners import MAX_OBJECTS, RETENTION_DAYS, Owner, Owners
+from ocm_wsgi.protocol.endpoints.table import CHATGPT, PLATFORM, EndpointTable
 from ocm_wsgi.protocol.objects.stored_object import NamedObject
+from ocm_wsgi.protocol.responses.request import request_facts
 from ocm_wsgi.quota.limits import DAY_SECONDS
 from ocm_wsgi.storage.database import Database
 from tests.credentials.credential_home import eventually
@@ -60,6 +66,8 @@ def test_what_is_not_owned(owners: Owners) -> None:
     assert owners.not_owned("alice", {"file-1", "file-2"}) == {"file-2"}
     assert owners.not_owned("bob", {"file-1"}) == {"file-1"}
     assert owners.not_owned("bob", set()) == set()
+    many = {f"msg_{number}" for number in range(100_000)}
+    assert owners.not_owned("alice", {"file-1", *many}) == many
 
 
 def test_an_object_keeps_its_owner(owners: Owners) -> None:
@@ -109,3 +117,26 @@ def test_retention(database: Database, state_path: Path, clock: Clock) -> None:
         later.delete_old()
         assert sum(later.owner_of(each) is not None for each in ("file-1", "msg_1", "resp_1")) == kept
         later.close()
+
+
+def test_nothing_is_owned_without_the_database(tmp_path: Path) -> None:
+    """If the owners cannot be read, no access is granted."""
+    owners = Owners(Database(f"sqlite:///{tmp_path}"), Spool(tmp_path / "owners"))
+    with pytest.raises(StateError):
+        owners.owner_of("file-1")
+    with pytest.raises(StateError):
+        owners.not_owned("alice", {"file-1"})
+
+
+@pytest.mark.parametrize(("table", "is_stored"), [(CHATGPT, False), (PLATFORM, True)], ids=["chatgpt", "platform"])
+def test_codex_needs_no_database(tmp_path: Path, table: EndpointTable, is_stored: bool) -> None:
+    """A turn that is not stored and refers to nothing, as Codex's do, neither reads nor writes an owner."""
+    owners = Owners(Database(f"sqlite:///{tmp_path}"), Spool(tmp_path / "owners"))
+    endpoint = table.find("POST", "responses", is_admin=False)
+    access = require_access(owners, "alice", endpoint, "responses", sees_all=False, is_stored=is_stored)
+    body = json.dumps({"model": "m", "store": False, "input": [{"role": "user", "content": "hi"}]}).encode()
+    facts = request_facts([body], find_references=access.find_references)
+    require_body(owners, access, facts)
+    fields = [("Content-Type", "text/event-stream")]
+    assert claiming_answer(owners, Settlements(None, {}), access, 200, fields, None, facts=facts) is None  # type: ignore[arg-type]
+    assert not (tmp_path / "owners").exists()
