@@ -95,6 +95,7 @@ def _findings(address: Address | None, silence_seconds: int, *, only_configurati
     yield from users.findings(config)
     yield from reachability.findings(config, is_chatgpt=_is_chatgpt(config))
     yield from prices.findings()
+    yield from prices.unpriced(config)
     yield from server.findings(config, Path.cwd())
     if address is not None:
         yield from address_findings(address, config.state_path, silence_seconds=silence_seconds)
