@@ -55,7 +55,7 @@ def origins() -> Iterator[list[str]]:
 def ask(driver: webdriver.Chrome, page: str, url: str, token: str) -> tuple[int, str, str | None]:
     """Let a page send a turn; return the status, the text and the request ID that it can read."""
     driver.get(page)
-    answer: Any = driver.execute_async_script(SCRIPT, url, token)  # type: ignore[no-untyped-call]  # selenium has no type
+    answer: Any = driver.execute_async_script(SCRIPT, url, token)
     return (answer[0], answer[1], answer[2])
 
 
