@@ -65,12 +65,15 @@ def completed(record: Record) -> Record | None:
     """
     if not isinstance(record.get("id"), str) or not isinstance(record.get("started_at"), float | int):
         return None
-    fields = {name: default if record.get(name) is None else record[name] for name, default in _DEFAULTS.items()}
+    known = record.get
+    fields = {name: default if (value := known(name)) is None else value for name, default in _DEFAULTS.items()}
     return {"id": record["id"], "started_at": record["started_at"], **fields}
 
 
 def bounded(value: Any) -> Any:
     """Return a value within the bounds of a record."""
+    if type(value) is int and 0 <= value <= MAX_NUMBER:
+        return value  # As nearly all are. Some twenty of a turn's values are numbers.
     if isinstance(value, str):
         return _bounded_text(value)
     return value if value is None or isinstance(value, bool) else min(max(int(value), 0), MAX_NUMBER)
