@@ -5,6 +5,7 @@ Tests are named as in that page: ``file::test``, relative to ``tests/``. Each on
 
 from __future__ import annotations
 
+from tests.faults.basic_mutations import BASIC_MUTATIONS
 from tests.faults.estimate_mutations import ESTIMATE_MUTATIONS
 from tests.faults.mutations import Edit, Mutation
 from tests.faults.ownership_mutations import OWNERSHIP_MUTATIONS
@@ -351,6 +352,7 @@ UNAUTHORIZED = (
 )
 
 SECURITY_MUTATIONS = (
+    *BASIC_MUTATIONS,
     *NAMES,
     *UNAUTHORIZED,
     *WAITING,

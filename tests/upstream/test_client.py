@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
+from ocm_wsgi.config.tls import Certificate
 from ocm_wsgi.credentials import Credential, CredentialSource, Mode
 from ocm_wsgi.errors import (
     CredentialUnavailable,
@@ -25,6 +26,7 @@ from ocm_wsgi.errors import (
 )
 from ocm_wsgi.protocol.http.targets import api_target
 from ocm_wsgi.simulator import Plan, Simulator
+from ocm_wsgi.tls.contexts import build_upstream_context
 from ocm_wsgi.upstream.client import ClientRequest, Upstream, UpstreamResponse
 from ocm_wsgi.upstream.exchange import Exchange
 from ocm_wsgi.wsgi.request_body import Body
@@ -529,7 +531,7 @@ def test_abort_wakes_a_silent_exchange_over_tls(secure_simulator: Simulator, aut
 
 def test_an_unknown_authority_is_refused(secure_simulator: Simulator) -> None:
     """A certificate that cannot be verified ends the request before anything is sent."""
-    upstream = upstream_for(secure_simulator)
+    upstream = upstream_for(secure_simulator, tls=build_upstream_context(Certificate(store="mozilla"), {}))
     with pytest.raises(UpstreamUnreachable, match="TLS failed"):
         upstream.open(post())
     assert secure_simulator.requests == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -154,12 +155,19 @@ def test_forwarding_twice_changes_nothing(fields: list[tuple[str, str]]) -> None
     assert forwardable_response_fields(answered) == answered
 
 
-@given(FIELDS)
-def test_the_client_cannot_choose_the_account(fields: list[tuple[str, str]]) -> None:
-    """For any fields of a client, upstream sees exactly one authorization, the owner's."""
-    sent = upstream_request_fields(
-        fields, host="h", account=[("authorization", "Bearer owner")], content_length=3, overrides={}
-    )
-    for name, value in (("authorization", "Bearer owner"), ("host", "h"), ("content-length", "3")):
-        assert [found for field, found in sent if field == name] == [value]
+ACCOUNT = {"Authorization": "Bearer owner", "ChatGPT-Account-Id": "acct-owner", "OpenAI-Organization": "org-owner"}
+OF_ACCOUNTS = st.sampled_from([*ACCOUNT, *map(str.lower, ACCOUNT), "CHATGPT_ACCOUNT_ID", "Host", "Content-Length"])
+
+
+@given(FIELDS, st.lists(st.tuples(OF_ACCOUNTS, st.just("x")), min_size=1), st.randoms())
+def test_the_client_cannot_choose_the_account(
+    fields: list[tuple[str, str]], of_account: list[tuple[str, str]], random: Random
+) -> None:
+    """Whatever fields a client sends, upstream sees the owner's account and no other, each field of it once."""
+    fields = [*fields, *of_account]
+    random.shuffle(fields)
+    account = [(name.lower(), value) for name, value in ACCOUNT.items()]
+    sent = upstream_request_fields(fields, host="h", account=account, content_length=3, overrides={})
+    for name, value in (*account, ("host", "h"), ("content-length", "3")):
+        assert [found for field, found in sent if field.replace("_", "-") == name] == [value]
     assert not any(name in {"cookie", "transfer-encoding"} or name.startswith("x-forwarded-") for name, _ in sent)
