@@ -56,7 +56,7 @@ def openai_count() -> Callable[[str], int] | None:
 
 def main() -> None:
     """Print the estimate as a multiple of each count; in parentheses if the client escapes what is not ASCII."""
-    counts = {"simulator": tokens.count}
+    counts: dict[str, Callable[[str], int]] = {"simulator": tokens.count}
     if (openai := openai_count()) is not None:
         counts["o200k_base"] = openai
     print(f"{'':10}", *(f"{name:>16}" for name in counts))
