@@ -257,7 +257,8 @@ def _key(record: Record) -> tuple[Any, ...]:
     Sums are kept for good, so they name only models and tiers that upstream has accepted: those of a turn that it
     refused, or never began, are whatever the client has made up, a new row for each.
     """
-    is_accepted = record["input_tokens"] is not None or 0 < record["http_status"] < _FIRST_ERROR_STATUS
+    has_usage = record["input_tokens"] is not None and not record["estimated"]
+    is_accepted = has_usage or 0 < record["http_status"] < _FIRST_ERROR_STATUS
     return (
         record["user"],
         hour_down(record["started_at"]),

@@ -67,6 +67,9 @@ class LimitUsage:
 class Admission:
     """Admits or refuses turns. Safe to create before a fork and to share between threads.
 
+    The database is queried only for users with limits, and if there is a reserve; turns in progress are counted only
+    for users with limits, and for those whose concurrency is limited.
+
     :param window_history: a new one if omitted.
     :param clock: returns Unix seconds.
     :param is_api_key: returns whether the credential is an API key, which has no subscription.
@@ -101,18 +104,17 @@ class Admission:
         unread: str = "",
         names_model: bool = True,
         family: Family = "responses",
+        input_tokens: int = 0,
         credential: str = DEFAULT_CREDENTIAL,
         takes_slot: bool = True,
     ) -> Callable[[], None]:
         """Admit a turn, or refuse it.
 
-        The database is queried, and turns in progress are counted, only for users with limits, and if there is a
-        reserve.
-
         :param model: the model that the request names; ``None`` if that is unknown.
         :param unread: why the model is unknown, as the end of a sentence about the request.
         :param names_model: whether requests to this endpoint name a model; if not, none has to be allowed.
         :param family: how the endpoint reports what the turn uses.
+        :param input_tokens: of the request, estimated.
         :param takes_slot: whether to call :meth:`take_slot`, too.
         :return: a function to call once the turn has ended, however it ended, and is recorded; calling it again does
             nothing.
@@ -125,11 +127,7 @@ class Admission:
         """
         if names_model or model is not None:
             _require_model(user, model, unread)
-        if any(limit.unit == "percent" for limit in user.limits):
-            require_measurable(user.limits, is_api_key=self._is_api_key())
-        if user.limits:
-            now = datetime.fromtimestamp(self._clock(), timezone.utc)
-            require_measured(user, model, family, now, self._prices)
+        self._require_measured(user, model, family)
         has_reserve = not user.admin and any(self._reserves.values())
         if not (user.limits or has_reserve or user.max_concurrent):
             return nothing_to_release
@@ -137,10 +135,17 @@ class Admission:
             if takes_slot and user.max_concurrent is not None:
                 undo.callback(self.take_slot(user))
             if user.limits:
-                undo.callback(self._reserve(user, model, credential))
+                undo.callback(self._reserve(user, model, input_tokens, credential))
             elif has_reserve:
                 self._require_quota(user, (), credential)
             return undo.pop_all().close
+
+    def _require_measured(self, user: User, model: str | None, family: Family) -> None:
+        if any(limit.unit == "percent" for limit in user.limits):
+            require_measurable(user.limits, is_api_key=self._is_api_key())
+        if user.limits:
+            now = datetime.fromtimestamp(self._clock(), timezone.utc)
+            require_measured(user, model, family, now, self._prices)
 
     def take_slot(self, user: User) -> Callable[[], None]:
         """Take one of a user's slots for concurrent turns, as :meth:`admit` does by default.
@@ -159,9 +164,9 @@ class Admission:
             )
         return slot.release
 
-    def _reserve(self, user: User, model: str | None, credential: str) -> Callable[[], None]:
+    def _reserve(self, user: User, model: str | None, input_tokens: int, credential: str) -> Callable[[], None]:
         """Register a turn of a user with limits, and check these."""
-        expected = self._expected(user, model)
+        expected = self._expected(user, model, input_tokens)
         # In this order: a turn that ends now is recorded before it is released, and so is seen at least once.
         slot, others = self._reservations.take(user.name, Reservation(self._clock(), expected))
         try:
@@ -171,11 +176,11 @@ class Admission:
             raise
         return slot.release
 
-    def _expected(self, user: User, model: str | None) -> Totals:
+    def _expected(self, user: User, model: str | None, input_tokens: int) -> Totals:
         if all(limit.unit == "requests" for limit in user.limits):
             return Totals(1)
         with _checking(user):
-            return self._expectations.expected(user.name, model)
+            return self._expectations.expected(user.name, model, input_tokens)
 
     def limit_usage(self, user: User, *, credential: str = DEFAULT_CREDENTIAL) -> list[LimitUsage]:
         """Return how much of each of a user's limits is used now.

@@ -34,12 +34,13 @@ class Expectations:
         self._monotonic = monotonic
         self._cached: dict[str, tuple[float, Sequence[TurnUse]]] = {}
 
-    def expected(self, user: str, model: str | None) -> Totals:
+    def expected(self, user: str, model: str | None, input_tokens: int = 0) -> Totals:
         """Return what the next turn of a user is expected to use.
 
+        :param input_tokens: of its request, estimated.
         :raises StateError: the database cannot be read.
         """
-        return typical(self._last_turns(user), model)
+        return with_input(typical(self._last_turns(user), model), input_tokens)
 
     def _last_turns(self, user: str) -> Sequence[TurnUse]:
         now = self._monotonic()
@@ -67,3 +68,10 @@ def typical(uses: Sequence[TurnUse], model: str | None) -> Totals:
         return UNKNOWN_TURN
     tokens, cost = sum(use.tokens for use in alike), sum(use.cost_micro_usd for use in alike)
     return Totals(1, math.ceil(tokens / len(alike)), math.ceil(cost / len(alike)))
+
+
+def with_input(usual: Totals, input_tokens: int) -> Totals:
+    """Return what a turn is expected to use whose input may already exceed all that is usual, at the usual rate."""
+    if input_tokens <= usual.tokens or not usual.tokens:
+        return usual
+    return Totals(1, input_tokens, math.ceil(usual.cost_micro_usd * input_tokens / usual.tokens))

@@ -192,7 +192,7 @@ class WebSocketTurns:
         # A steer asks for a response with the settings of an earlier one, in whose slot it runs.
         is_steer = message.purpose == "steer"
         facts = message.facts if not is_steer else RequestFacts() if earlier is None else earlier.request.facts
-        release = self._admission.admit(user, facts.model, takes_slot=False)
+        release = self._admission.admit(user, facts.model, input_tokens=message.input_tokens, takes_slot=False)
         try:
             self._objects.require(user, message, session)
             slot = earlier.slot if is_steer and earlier is not None and earlier.slot.share() else self._slot(user)

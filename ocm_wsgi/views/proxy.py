@@ -192,7 +192,12 @@ def _turn_request(
         started=log.started,
         request_id=log.request_id,
         release=service.admission.admit(
-            user, facts.model, unread=facts.unread, names_model=endpoint.names_model, family=family
+            user,
+            facts.model,
+            unread=facts.unread,
+            names_model=endpoint.names_model,
+            family=family,
+            input_tokens=facts.input_tokens,
         ),
         family=family,
         input_tokens=input_tokens,

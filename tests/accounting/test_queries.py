@@ -203,6 +203,7 @@ def explained() -> Iterator[list[str]]:
 REFUSALS = [
     pytest.param({"http_status": 400, "status": "error"}, id="refused"),
     pytest.param({"http_status": 0, "status": "cut"}, id="never-begun"),
+    pytest.param({"http_status": 0, "status": "cut", "usage": Usage(5, 0, 7), "estimated": True}, id="abandoned"),
 ]
 
 
@@ -213,7 +214,7 @@ def test_names_of_refused_turns_leave_no_sums(
     """However many models and tiers a client makes up, the sums have one row; the turns themselves keep the names."""
     names = {f"made-up-{number}" for number in range(20)}
     for name in names:
-        ledger.record(make_turn(model=name, service_tier=name, usage=None, cost_micro_usd=None, **refusal))
+        ledger.record(make_turn(**{"usage": None, **refusal, "model": name, "service_tier": name}))
     ledger.record(make_turn(model="gpt-5", service_tier="flex"))
     # Upstream had accepted these: the first was cut, the second failed.
     ledger.record(make_turn(model="gpt-6", usage=None, cost_micro_usd=None, status="cut"))

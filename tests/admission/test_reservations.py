@@ -16,7 +16,7 @@ import pytest
 
 from ocm_wsgi.accounting.queries import TurnUse
 from ocm_wsgi.admission.concurrency import Slot
-from ocm_wsgi.admission.expectations import CACHED_SECONDS, UNKNOWN_TURN, Expectations, typical
+from ocm_wsgi.admission.expectations import CACHED_SECONDS, UNKNOWN_TURN, Expectations, typical, with_input
 from ocm_wsgi.admission.reservations import Reservation, Reservations
 from ocm_wsgi.errors import LimitUnmeasurable, StateError, TooManyConcurrent, UsageLimitReached
 from ocm_wsgi.quota.limits import Totals, parse
@@ -239,6 +239,31 @@ def test_expectations_are_read_again(shared: Shared) -> None:
     assert expectations.expected("alice", "gpt-5.5").tokens == 10
     now[0] = CACHED_SECONDS
     assert expectations.expected("alice", "gpt-5.5").tokens == 15
+
+
+@pytest.mark.parametrize(
+    ("usual", "input_tokens", "expected"),
+    [
+        (Totals(1, 100, 10), 0, Totals(1, 100, 10)),
+        (Totals(1, 100, 10), 100, Totals(1, 100, 10)),
+        (Totals(1, 100, 10), 1000, Totals(1, 1000, 100)),
+        (Totals(1, 3, 1), 4, Totals(1, 4, 2)),
+        (Totals(1, 0, 10), 1000, Totals(1, 0, 10)),
+    ],
+)
+def test_with_input(usual: Totals, input_tokens: int, expected: Totals) -> None:
+    """A request whose input alone is more than usual is expected to use that much more."""
+    assert with_input(usual, input_tokens) == expected
+
+
+def test_large_requests_reserve_more(shared: Shared) -> None:
+    """Large requests at once cannot exceed a limit after a series of small ones."""
+    user = limited("1000 tokens per day")
+    shared.record("alice", tokens=10)
+    release = shared.admission.admit(user, "gpt-5.5", input_tokens=990)
+    with pytest.raises(TooManyConcurrent, match="1k tokens per day"):
+        shared.admission.admit(user, "gpt-5.5")
+    release()
 
 
 def test_turns_of_the_window_before(shared: Shared) -> None:

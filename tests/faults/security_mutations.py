@@ -282,6 +282,14 @@ LIMITS = (
         Edit(ADMISSION, "is_api_key=self._is_api_key()", "is_api_key=False"),
     ),
     Mutation(
+        "admission/test_reservations.py::test_large_requests_reserve_more",
+        Edit(
+            "ocm_wsgi/admission/expectations.py",
+            "with_input(typical(self._last_turns(user), model), input_tokens)",
+            "typical(self._last_turns(user), model)",
+        ),
+    ),
+    Mutation(
         "admission/test_reservations.py::test_percent_without_a_rate",
         Edit(ADMISSION, "percent_per_usd is None and within", "False"),
     ),
