@@ -64,8 +64,8 @@ class Endpoint:
         or only what is inside the object that the path names.
     :ivar names_model: whether a turn names its model in the request's body. It need not where no model is chosen, or
         where the model is that of an object of the user's own.
-    :ivar is_metered: whether the use of a turn passes through this service, so that it can be counted or estimated.
-        Otherwise the turn runs elsewhere or later: in a call over WebRTC, or as a job.
+    :ivar is_metered: whether what a turn uses passes through this service, so that it is bounded, and counted or
+        estimated at its end. Otherwise the turn runs elsewhere or later: in a call over WebRTC, or as a job.
     :ivar for_admins: whether only admins may use it.
     :ivar object_kind: the kind of the stored object that the path names, or ``None``.
     """
