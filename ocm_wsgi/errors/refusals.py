@@ -71,7 +71,7 @@ class BodyUnreadable(BadRequest):
 
 
 class ListRefused(BadRequest):
-    """The list would contain the objects of all users."""
+    """A user's own objects cannot be picked out of the list of everyone's."""
 
     code = "list_unavailable"
 

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["access", "open_answer", "owners"]
+__all__ = ["access", "lists", "open_answer", "owners"]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from ocm_wsgi.accounting.settlement import Settlements
 from ocm_wsgi.errors import (
     BodyUnreadable,
-    ListRefused,
     ObjectNotFound,
     PreviousResponseNotFound,
     ReferenceNotFound,
@@ -73,6 +72,7 @@ class Access:
     :ivar owner: the owner of that object, if it has one.
     :ivar find_references: finds what the body refers to, as far as that must be the user's.
     :ivar requires_body: whether the body must be read for that.
+    :ivar lists: the kind of the objects of which the answer may list the user's own only; ``None``: of no kind.
     """
 
     user: str
@@ -81,6 +81,7 @@ class Access:
     owner: Owner | None
     find_references: FindReferences
     requires_body: bool
+    lists: ObjectKind | None
 
 
 def require_access(
@@ -92,13 +93,8 @@ def require_access(
     :param sees_all: whether the user may use everyone's objects.
     :param is_stored: whether upstream stores objects, as for an API key.
     :raises ObjectNotFound: the object is not the user's, or does not exist.
-    :raises ListRefused: the answer would list the objects of others.
     :raises StateError: that cannot be decided at the moment.
     """
-    if endpoint.lists is not None and not sees_all:
-        raise ListRefused(
-            f"GET /v1/{endpoint.path} would list what everyone has stored, so it is for admins. Use your own IDs."
-        )
     object_id = endpoint.object_id(path)
     owner = None if object_id is None else owners.owner_of(object_id)
     if object_id is not None and not sees_all and (owner is None or owner.user != user):
@@ -110,6 +106,7 @@ def require_access(
         owner,
         find_references=no_references_in if sees_all else references_in if is_stored else outer_references_in,
         requires_body=is_stored and not sees_all and endpoint.path not in _WITHOUT_REFERENCES,
+        lists=None if sees_all else endpoint.lists,
     )
 
 

@@ -79,6 +79,14 @@ class Owners:
             on_inherited=Recorder.abandon,
         )
 
+    def ids_of(self, user: str, kind: str) -> frozenset[str]:
+        """Return the IDs of all objects of a kind that a user owns.
+
+        :raises StateError: the database cannot be read.
+        """
+        with self._database.read() as connection:
+            return frozenset(connection.scalars(_IDS, {"owner": user, "of_kind": kind}))
+
     def not_owned(self, user: str, ids: Collection[str]) -> set[str]:
         """Return those of the objects that a user does not own.
 
@@ -183,6 +191,9 @@ def _rows(record: Mapping[str, Any]) -> Iterator[Record]:
 
 _OWNED = sa.select(db.stored_object.c.id).where(
     db.stored_object.c.user == sa.bindparam("owner"), db.stored_object.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+_IDS = sa.select(db.stored_object.c.id).where(
+    db.stored_object.c.user == sa.bindparam("owner"), db.stored_object.c.kind == sa.bindparam("of_kind")
 )
 _OWNER = sa.select(db.stored_object.c.user, db.stored_object.c.turn).where(
     db.stored_object.c.id == sa.bindparam("object_id")

@@ -124,6 +124,7 @@ stored_object = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("turn", sa.Text),
     sa.Index("stored_object_by_kind", "kind", "created_at"),
+    sa.Index("stored_object_by_user", "user", "kind"),
     sa.Index("stored_object_by_turn", "turn"),
     sqlite_with_rowid=False,
 )

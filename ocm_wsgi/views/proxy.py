@@ -40,6 +40,7 @@ from ocm_wsgi.users.user import User
 from ocm_wsgi.views.auth import authenticate
 from ocm_wsgi.views.cors import preflight_response
 from ocm_wsgi.views.current import current_service
+from ocm_wsgi.views.owned_lists import owned_list_response
 from ocm_wsgi.views.responses import RelayedResponse
 from ocm_wsgi.views.websocket import open_websocket
 from ocm_wsgi.wsgi.environ import (
@@ -97,6 +98,8 @@ def _relay(service: Service, user: User, fields: Fields, log: RequestLog) -> Res
     credential, access = _permitted(service, user, WEBSOCKET if is_upgrade else method, target)
     if is_upgrade:
         return open_websocket(service, credential, access, partial(authenticate, service, fields), target, fields, log)
+    if access.lists is not None:
+        return owned_list_response(service, credential, access, target, fields)
     exchange = Exchange()
     with ExitStack() as undo:
         body = _read_body(environ, limit=service.config.max_body_bytes)

@@ -19,8 +19,8 @@ OWNERSHIP_MUTATIONS = (
         Edit(ACCESS, "(owner is None or owner.user != user)", "owner is not None and owner.user != user"),
     ),
     Mutation(
-        "ownership/test_access.py::test_lists_of_everyone_are_for_admins[files]",
-        Edit(ACCESS, "if endpoint.lists is not None and not sees_all:", "if False:"),
+        "ownership/test_access.py::test_lists_contain_ones_own_only[files]",
+        Edit(ACCESS, "lists=None if sees_all else endpoint.lists", "lists=None"),
     ),
     Mutation(
         f"{NAMED}::test_only_ones_own_objects_can_be_named[input of a batch]",

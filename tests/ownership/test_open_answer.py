@@ -79,7 +79,7 @@ def answer(
 ) -> OpenAnswer:
     """Return the answer to a request that is no turn, which a turn's answer contains."""
     endpoint: Endpoint = PLATFORM.find(method, path, is_admin=False)
-    access = Access("alice", endpoint, None, None, references_in, True)
+    access = Access("alice", endpoint, None, None, references_in, True, None)
     fields = [("Content-Type", media_type), ("Content-Encoding", coding)]
     opened = claiming_answer(owners, None, access, 200, fields, None, facts=RequestFacts())  # type: ignore[arg-type]
     assert opened is not None
@@ -194,7 +194,7 @@ def test_what_an_answer_names(path: str, body: Any, named: list[tuple[str, str]]
 
 def test_errors_name_nothing() -> None:
     """An answer that is not a success creates nothing; an ID in it is the client's own text."""
-    access = Access("alice", PLATFORM.find("POST", "files", is_admin=False), None, None, references_in, True)
+    access = Access("alice", PLATFORM.find("POST", "files", is_admin=False), None, None, references_in, True, None)
     fields = [("Content-Type", "application/json")]
     for status in (199, 302, 400, 500):
         assert claiming_answer(SlowOwners(), None, access, status, fields, None, facts=RequestFacts()) is None  # type: ignore[arg-type]
