@@ -11,7 +11,7 @@ from tests.conftest import BOB, ServiceFactory
 from tests.relay.test_live import workers_of
 from tests.relay.test_tunnel import TIMEOUT, open_websocket, run_turn
 
-MESSAGE_BYTES = 60 * 1024 * 1024
+FRAGMENT_BYTES = 60 * 1024 * 1024
 MOST_MIB = 300
 
 
@@ -24,14 +24,16 @@ def resident_mib(pid: int) -> int:
 def test_unfinished_messages_of_one_user(service: ServiceFactory) -> None:
     """Beyond two of the longest messages, a user's further socket is closed with 1013; another user's is not."""
     running = service(workers=1)
-    # A text frame, masked with zeros, of which the last octet is missing.
-    frame = b"\x81\xff" + MESSAGE_BYTES.to_bytes(8, "big") + bytes(4) + bytes(MESSAGE_BYTES - 1)
+    # The first fragment of a message, masked with zeros.
+    fragment = b"\x01\xff" + FRAGMENT_BYTES.to_bytes(8, "big") + bytes(4) + bytes(FRAGMENT_BYTES)
     with contextlib.ExitStack() as sockets:
         clients = [sockets.enter_context(open_websocket(running)) for _ in range(3)]
         bob = sockets.enter_context(open_websocket(running, BOB))
-        for client in clients:
-            with contextlib.suppress(ConnectionError):
-                client.socket.sendall(frame)
+        for client in clients[:2]:
+            client.socket.sendall(fragment)
+            assert client.ping().wait(TIMEOUT)
+        with contextlib.suppress(OSError):
+            clients[2].socket.sendall(fragment)
         with pytest.raises(ConnectionClosed) as closed:
             clients[2].recv(TIMEOUT)
         assert closed.value.rcvd is not None
