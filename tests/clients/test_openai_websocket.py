@@ -78,7 +78,7 @@ def test_lanes_and_steering(running: RunningService) -> None:
 
 @pytest.mark.parametrize("running", ["apikey"], indirect=True)
 def test_background_and_realtime(running: RunningService) -> None:
-    """A response in the background can be fetched; a realtime session is refused with a sentence."""
+    """A response in the background counts once, when it is fetched; a realtime session is refused with a sentence."""
     running.simulator.background_polls = 1
     running.simulator.plan(Plan(text="At last.", usage=usage(55)), path="/v1/responses")
     with connect(running) as client:
@@ -95,4 +95,4 @@ def test_background_and_realtime(running: RunningService) -> None:
         assert "Realtime sessions are not relayed" in str(
             getattr(getattr(refused.value, "response", refused.value), "body", "")
         )
-    assert len(recorded(running)) == 1
+    assert recorded(running) == [("gpt-5.5", "completed", "", 55)]
