@@ -430,8 +430,8 @@ CLIENTS = (
         "test_half_requests[half-a-body-direct]",
         Edit(
             "ocm_wsgi/wsgi/request_body.py",
-            "        raise _truncated()\n    return length",
-            "        pass\n    return length",
+            "        raise _truncated()\n    _store(content",
+            "        pass\n    _store(content",
         ),
     ),
     Mutation("test_clients_that_disconnect[direct]", _CLIENT_NOT_WATCHED),
