@@ -23,6 +23,7 @@ from ocm_wsgi.errors import StateError
 from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.responses import rate_limits
+from ocm_wsgi.protocol.responses.error_codes import code_in_fields
 from ocm_wsgi.protocol.responses.observer import Observer, is_event_stream, observer_for
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
@@ -90,6 +91,7 @@ class Accounting:
             media_type=media_type,
             content_encoding=value_of(fields, "content-encoding") or "",
             family=request.family,
+            error_code=code_in_fields(fields) if status >= 400 else None,
         )
         limits, week_start = rate_limits.read_fields(fields)
         if limits is not None:

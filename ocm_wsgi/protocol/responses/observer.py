@@ -50,24 +50,32 @@ class Observer(Protocol):
         """Return an estimate of the output in what was fed, in tokens. For a turn without usage, once, at its end."""
 
 
-def observer_for(*, status: int, media_type: str, content_encoding: str = "", family: Family = "responses") -> Observer:
+def observer_for(
+    *,
+    status: int,
+    media_type: str,
+    content_encoding: str = "",
+    family: Family = "responses",
+    error_code: str | None = None,
+) -> Observer:
     """Return an observer for a response.
 
     :param media_type: the value of ``Content-Type``, with parameters, or ``""``.
     :param content_encoding: the value of ``Content-Encoding``, or ``""``.
     :param family: how the endpoint reports usage.
+    :param error_code: of an error whose body names none.
     """
     kind = media_type.partition(";")[0].strip().lower()
     observer: Observer
     if status >= 400:
-        observer = JsonObserver(status=status)
+        observer = JsonObserver(status=status, error_code=error_code)
     elif is_event_stream(media_type, family=family):
         observer = UndecidedObserver(family) if not kind else SseObserver(family)
     elif kind in ("", "application/json") or kind.endswith("+json"):
         observer = JsonObserver(status=status, family=family)
     else:
         return OpaqueObserver()
-    unreadable = OpaqueObserver(status=status, is_text=True)
+    unreadable = OpaqueObserver(status=status, is_text=True, error_code=error_code)
     try:
         decoder = decoder_for(content_encoding)
     except DecodingError:
@@ -89,8 +97,9 @@ def is_event_stream(media_type: str, *, family: Family = "responses") -> bool:
 class OpaqueObserver:
     """For bodies that report no usage, or that cannot be read."""
 
-    def __init__(self, *, status: int = 200, is_text: bool = False) -> None:
+    def __init__(self, *, status: int = 200, is_text: bool = False, error_code: str | None = None) -> None:
         self._status = status
+        self._error_code = error_code
         self._is_text = is_text
         self._octets = 0
 
@@ -100,7 +109,7 @@ class OpaqueObserver:
 
     def finish(self, *, complete: bool = True) -> Outcome:
         if self._status >= 400:
-            return Outcome("error")
+            return Outcome("error", error_code=self._error_code)
         return Outcome("completed" if complete else "cut")
 
     def output_tokens(self) -> int:
@@ -114,8 +123,16 @@ class JsonObserver:
     :param limit: of a larger body, only the ends are read.
     """
 
-    def __init__(self, *, status: int = 200, family: Family = "responses", limit: int = BUFFER_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        status: int = 200,
+        family: Family = "responses",
+        error_code: str | None = None,
+        limit: int = BUFFER_LIMIT_BYTES,
+    ) -> None:
         self._status = status
+        self._error_code = error_code
         self._family: Family = family
         self._body = BoundedBuffer(limit)
         self._octets = 0
@@ -128,7 +145,8 @@ class JsonObserver:
     def finish(self, *, complete: bool = True) -> Outcome:
         body = parse_json(self._body.octets) if self._body.is_quick_to_parse else None
         if self._status >= 400:
-            return error_outcome(body)
+            outcome = error_outcome(body)
+            return outcome if outcome.error_code is not None else replace(outcome, error_code=self._error_code)
         if isinstance(body, dict):
             outcome = object_outcome(body, family=self._family)
         elif self._body.is_quick_to_parse:

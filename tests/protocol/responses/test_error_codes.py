@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocm_wsgi.protocol.responses.error_codes import error_code
+from ocm_wsgi.protocol.responses.error_codes import code_in_fields, error_code
+from ocm_wsgi.protocol.responses.observer import observer_for
+from ocm_wsgi.protocol.responses.turn import Outcome
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,37 @@ def test_error_code_of_any_shape(body: object) -> None:
     """Any JSON has a short, printable code, or none."""
     code = error_code(body)
     assert code is None or (0 < len(code) <= 256 and code.isprintable())
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ([("X-Error-Json", "eyJlcnJvciI6eyJjb2RlIjoidG9rZW5fZXhwaXJlZCJ9fQ==")], "token_expired"),
+        ([("x-error-json", "!"), ("X-OpenAI-Authorization-Error", " invalid_api_key ")], "invalid_api_key"),
+        ([("x-error-json", "Ww=="), ("x-openai-authorization-error", "No, sorry.")], None),
+        ([("WWW-Authenticate", 'Bearer realm="x", error="invalid_token", error_description="x"')], "invalid_token"),
+        ([("www-authenticate", "Bearer error=expired_token")], "expired_token"),
+        ([("www-authenticate", 'Bearer realm="error"')], None),
+        ([], None),
+    ],
+)
+def test_code_in_fields(fields: list[tuple[str, str]], code: str | None) -> None:
+    """The code is found in each field that may name it."""
+    assert code_in_fields(fields) == code
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "code"),
+    [
+        (b'{"error":{"code":"of-the-body"}}', "", "of-the-body"),
+        (b"<html>", "", "of-the-fields"),
+        (b"{}", "", "of-the-fields"),
+        (b"", "gzip", "of-the-fields"),
+        (b"x", "br", "of-the-fields"),
+    ],
+)
+def test_code_of_an_error_without_one_in_its_body(body: bytes, encoding: str, code: str) -> None:
+    """What the fields name counts only where the body names nothing."""
+    observer = observer_for(status=403, media_type="text/html", content_encoding=encoding, error_code="of-the-fields")
+    observer.feed(body)
+    assert observer.finish() == Outcome("error", error_code=code)
