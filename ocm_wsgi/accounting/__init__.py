@@ -9,6 +9,7 @@ __all__ = [
     "pricing",
     "queries",
     "recorder",
+    "refused_turns",
     "settlement",
     "spool",
     "tariffs",

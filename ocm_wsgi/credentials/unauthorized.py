@@ -89,4 +89,4 @@ def request_unauthorized(error_code: str | None, *, is_replaced: bool = False) -
     sentence = f"OpenAI does not accept this request with the credential of this service{code}"
     if is_replaced:
         sentence += ", although that was refreshed recently. If all requests fail, its owner must sign in again"
-    return RequestUnauthorized(f"{sentence}.", detail=f"upstream answered 401{code}")
+    return RequestUnauthorized(f"{sentence}.", upstream_code=error_code, detail=f"upstream answered 401{code}")

@@ -102,9 +102,15 @@ class RequestUnauthorized(BadRequest):
     """Upstream answers this request with 401, whatever the credential: its endpoint, or something that it asks for.
 
     400, because Codex would sign in again after a 401, and repeat a 403.
+
+    :param upstream_code: the code of upstream's error; ``None`` if it has none.
     """
 
     code = "upstream_unauthorized"
+
+    def __init__(self, message: str, *, upstream_code: str | None = None, detail: str | None = None) -> None:
+        super().__init__(message, detail=detail)
+        self.upstream_code = upstream_code
 
 
 class UserRejected(BadRequest):

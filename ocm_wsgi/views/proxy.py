@@ -11,11 +11,12 @@ from flask import Flask, Response, g, request
 from werkzeug.routing import PathConverter, Rule
 
 from ocm_wsgi.accounting.abandoned_turns import record_abandoned
+from ocm_wsgi.accounting.refused_turns import record_refused
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
 from ocm_wsgi.admission.metering import require_metered
 from ocm_wsgi.admission.waiting import DEFAULT_THREADS
 from ocm_wsgi.credentials import Credential, Mode
-from ocm_wsgi.errors import UpstreamError
+from ocm_wsgi.errors import RequestUnauthorized, UpstreamError
 from ocm_wsgi.ownership.access import (
     Access,
     claiming_answer,
@@ -116,14 +117,23 @@ def _relay(service: Service, user: User, fields: Fields, log: RequestLog) -> Res
             if access.endpoint.has_answer_read:
                 fields = with_readable_codings(fields)
             service.background.fetch_before_deletion(access)
-            try:
-                upstream = service.upstream.open(ClientRequest(method, target, fields, body, exchange), credential)
-            except UpstreamError:
-                if turn is not None and exchange.aborted and exchange.is_sent:
-                    record_abandoned(service.accounting, turn, service.config.prices)
-                raise
+            upstream = _open(service, ClientRequest(method, target, fields, body, exchange), credential, turn)
         undo.pop_all()
     return RelayedResponse(upstream, _answer(service, access, facts, turn, upstream), watch, log)
+
+
+def _open(service: Service, sent: ClientRequest, credential: Credential, turn: TurnRequest | None) -> UpstreamResponse:
+    """Open upstream's response. A turn that ends without one is recorded if upstream has got it."""
+    try:
+        return service.upstream.open(sent, credential)
+    except UpstreamError:
+        if turn is not None and sent.exchange.aborted and sent.exchange.is_sent:
+            record_abandoned(service.accounting, turn, service.config.prices)
+        raise
+    except RequestUnauthorized as exc:
+        if turn is not None:
+            record_refused(service.accounting, turn, exc)
+        raise
 
 
 def _permitted(service: Service, user: User, method: str, target: ApiTarget) -> tuple[Credential, Access]:

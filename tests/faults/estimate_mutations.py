@@ -57,7 +57,11 @@ ESTIMATE_MUTATIONS = (
     ),
     Mutation(
         f"{ESTIMATES_LIVE}::test_client_leaves_before_the_response[gpt-5.5]",
-        Edit("ocm_wsgi/views/proxy.py", "if turn is not None and exchange.aborted and exchange.is_sent:", "if 0:"),
+        Edit(
+            "ocm_wsgi/views/proxy.py",
+            "if turn is not None and sent.exchange.aborted and sent.exchange.is_sent:",
+            "if 0:",
+        ),
     ),
     Mutation(
         f"{ESTIMATES_LIVE}::test_client_leaves_before_the_response[an-invented-name]",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import requests
 
+from ocm_wsgi.accounting import history
+from ocm_wsgi.accounting.history import TurnFilter
 from ocm_wsgi.simulator import Plan, Simulator, shapes
+from ocm_wsgi.storage.database import Database
 from tests.api_requests import (
     error_of,
     post,
@@ -101,6 +105,19 @@ def test_an_endpoint_that_always_answers_401(
     assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"] * refreshes
     assert post(running).status_code == 200
     assert get(running, "/ocm/readyz").status_code == 200
+
+
+def test_a_turn_that_is_answered_401(service: ServiceFactory, simulator: Simulator) -> None:
+    """It is recorded as any turn that upstream refuses, with the code of its error, and counts as a request."""
+    entries = [{"name": "alice", "token": ALICE, "limits": [{"per": "month", "requests": 2}]}]
+    running = service(workers=1, user_entries=entries)
+    simulator.plan(shapes.NOT_PERMITTED, times=2)
+    assert [post(running).status_code for _ in range(3)] == [400, 400, 429]
+    with closing(Database(f"sqlite:///{running.state_path / 'ocm.db'}")) as database:
+        turns = history.turns(database, TurnFilter()).turns
+    assert [(turn.status, turn.http_status, turn.error_code) for turn in turns] == [
+        ("error", 400, "insufficient_permissions")
+    ] * 2
 
 
 def test_unreachable_upstream(service: ServiceFactory, simulator: Simulator) -> None:
