@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ocm_wsgi.accounting.tariffs import BATCH_TIER, Tariff, dearest_image_tariff, dearest_rate, tariff_for, without_date
 from ocm_wsgi.protocol.endpoints.endpoint import Family
-from ocm_wsgi.protocol.responses.turn import Usage
+from ocm_wsgi.protocol.responses.turn import ToolUsage, Usage
 
 _MS_PER_HOUR = 3_600_000
 _MICRO = 1_000_000
@@ -73,7 +73,7 @@ def price(
     overrides: Mapping[str, Override] | None = None,
     *,
     family: Family = "responses",
-    tool_usage: Usage | None = None,
+    tool_usage: ToolUsage | None = None,
 ) -> Priced | None:
     """Return the cost of a turn, or ``None`` if it used something that has no price.
 
@@ -218,10 +218,14 @@ def _amounts(usage: Usage, tariff: Tariff, family: Family) -> Iterator[tuple[int
         yield usage.items, _SEARCHES if family == "search" else (), Decimal(_MICRO_PER_KCOUNT)
 
 
-def _tools_cost(usage: Usage, tariff: Tariff, minute: datetime) -> Decimal | None:
+def _tools_cost(usage: ToolUsage, tariff: Tariff, minute: datetime) -> Decimal | None:
     """Return the cost of what hosted tools used, in micro-dollars. Which image model they used is not known."""
-    searches = tariff.rate(("web_searches_kcount",), 0)
-    if searches is None:
-        searches = dearest_rate("web_searches_kcount", minute)
-    images = _cost(replace(usage, items=0), dearest_image_tariff(minute), "images")
-    return None if images is None else images + usage.items * searches * _MICRO_PER_KCOUNT
+    images = _cost(replace(usage.images, items=0), dearest_image_tariff(minute), "images")
+    if images is None:
+        return None
+    searches = Decimal()
+    for count, unit in ((usage.web_searches, _SEARCHES[0]), (usage.file_searches, _SEARCHES[1])):
+        if count:
+            rate = tariff.rate((unit,), 0)
+            searches += count * (dearest_rate(unit, minute) if rate is None else rate) * _MICRO_PER_KCOUNT
+    return images + searches

@@ -74,7 +74,7 @@ class Settlements:
         )
         return settlement(
             turn_id,
-            usage if outcome.tool_usage is None else added(usage, outcome.tool_usage),
+            usage if outcome.tool_usage is None else added(usage, outcome.tool_usage.total),
             status=outcome.status,
             model=model,
             service_tier=tier,

@@ -72,5 +72,5 @@ def turn_cost(
 
     # Upstream may name a variant of the requested model that the data does not have.
     priced = price(model) or (price(requested) if requested != model else None)
-    total = usage if outcome.tool_usage is None else added(usage, outcome.tool_usage)
+    total = usage if outcome.tool_usage is None else added(usage, outcome.tool_usage.total)
     return TurnCost(model, tier, total, is_estimated, priced)

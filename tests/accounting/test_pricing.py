@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ocm_wsgi.accounting.pricing import Priced, Rates, price, rates_for
 from ocm_wsgi.protocol.endpoints.endpoint import Family
-from ocm_wsgi.protocol.responses.turn import Usage
+from ocm_wsgi.protocol.responses.turn import ToolUsage, Usage
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
@@ -129,14 +129,15 @@ def test_price_of_media(family: Family, model: str, usage: Usage, micro_usd: flo
 
 def test_price_of_tools() -> None:
     """What hosted tools used is added, images at the rates of the dearest image model."""
-    tools = Usage(50, 0, 4100, image_input_tokens=40, image_output_tokens=4000, items=2)
+    images_used = Usage(50, 0, 4100, image_input_tokens=40, image_output_tokens=4000)
+    tools = ToolUsage(images_used, web_searches=2, file_searches=4)
     alone = price("gpt-5.5", Usage(100, 0, 10), None, NOW)
     together = price("gpt-5.5", Usage(100, 0, 10), None, NOW, tool_usage=tools)
     assert alone is not None
     assert together is not None
     images = 10 * 5 + 40 * 10 + 4100 * 40
-    assert together.cost_micro_usd - alone.cost_micro_usd == images + 2 * 10_000
-    searched = price("gpt-5.3-codex", Usage(4, 0, 0), None, NOW, tool_usage=Usage(0, 0, 0, items=1))
+    assert together.cost_micro_usd - alone.cost_micro_usd == images + 2 * 10_000 + 4 * 2_500
+    searched = price("gpt-5.3-codex", Usage(4, 0, 0), None, NOW, tool_usage=ToolUsage(web_searches=1))
     assert searched is not None
     assert searched.cost_micro_usd == 7 + 10_000
 

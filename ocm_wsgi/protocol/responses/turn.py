@@ -6,7 +6,7 @@ A *turn* is one response of a model, whatever carried it: Server-Sent Events, a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 #: Characters of a request ID, the client's or upstream's, that are recorded and logged.
@@ -58,6 +58,25 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class ToolUsage:
+    """What hosted tools used beside the model.
+
+    :ivar images: tokens of images that a tool has made.
+    :ivar web_searches: how many searches of the web are billed.
+    :ivar file_searches: how many searches in vector stores are.
+    """
+
+    images: Usage = Usage(0, 0, 0)
+    web_searches: int = 0
+    file_searches: int = 0
+
+    @property
+    def total(self) -> Usage:
+        """All of it, with searches as items."""
+        return replace(self.images, items=self.images.items + self.web_searches + self.file_searches)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a turn ended, as far as its octets say.
 
@@ -73,7 +92,7 @@ class Outcome:
     model: str | None = None
     service_tier: str | None = None
     error_code: str | None = None
-    tool_usage: Usage | None = None
+    tool_usage: ToolUsage | None = None
     body: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ocm_wsgi.protocol.endpoints.endpoint import Family
-from ocm_wsgi.protocol.responses.turn import Usage
+from ocm_wsgi.protocol.responses.turn import ToolUsage, Usage
 
 # The largest integer that SQLite and PostgreSQL can hold. A larger count is an error.
 _LARGEST_COUNT = 2**63 - 1
@@ -70,20 +70,19 @@ def usage_of(usage: Any, family: Family = "responses") -> Usage | None:
     return Usage(**counts) if all(map(_is_count, counts.values())) else None
 
 
-def tool_usage_of(body: Mapping[str, Any]) -> Usage | None:
+def tool_usage_of(body: Mapping[str, Any]) -> ToolUsage | None:
     """Return what the hosted tools of a Responses object used beside the model itself, or ``None`` for nothing.
 
-    These tokens are not part of ``usage``. Searches are counted from the output if upstream does not report them.
+    These tokens are not part of ``usage``. Searches that upstream does not report are counted from the output.
     """
-    tools = body.get("tool_usage")
-    if not isinstance(tools, dict):
-        calls = _searches_in(body.get("output"))
-        return Usage(0, 0, 0, items=calls) if calls else None
-    images = usage_of(tools.get("image_gen"), "images") or _NO_TOKENS
-    searches: Any = _object(tools, "web_search").get("num_requests")
-    items = searches if _is_count(searches) else 0
-    usage = added(images, Usage(0, 0, 0, items=items))
-    return None if usage == _NO_TOKENS else usage
+    tools, output = _object(body, "tool_usage"), body.get("output")
+    reported: Any = _object(tools, "web_search").get("num_requests")
+    usage = ToolUsage(
+        images=usage_of(tools.get("image_gen"), "images") or _NO_TOKENS,
+        web_searches=reported if _is_count(reported) else _web_searches_in(output),
+        file_searches=len(_calls_in(output, "file_search_call")),
+    )
+    return None if usage == ToolUsage() else usage
 
 
 def added(*usages: Usage) -> Usage:
@@ -164,11 +163,15 @@ def _of_seconds(seconds: Any) -> Usage | None:
     return Usage(0, 0, 0, media_ms=milliseconds) if 0 <= milliseconds <= _LARGEST_COUNT else None
 
 
-def _searches_in(output: Any) -> int:
-    """Return how many calls of the web search an output has. Opening a page and the like is not billed."""
-    items = output if isinstance(output, list) else ()
-    calls = [item for item in items if isinstance(item, dict) and item.get("type") == "web_search_call"]
+def _web_searches_in(output: Any) -> int:
+    """Return how many searches of the web an output has. Opening a page and the like is not billed."""
+    calls = _calls_in(output, "web_search_call")
     return sum(_object(call, "action").get("type", "search") == "search" for call in calls)
+
+
+def _calls_in(output: Any, type_: str) -> list[Mapping[str, Any]]:
+    items = output if isinstance(output, list) else ()
+    return [item for item in items if isinstance(item, dict) and item.get("type") == type_]
 
 
 def _object(body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.protocol.responses.observer import observer_for
-from ocm_wsgi.protocol.responses.turn import Outcome, Usage
+from ocm_wsgi.protocol.responses.turn import Outcome, ToolUsage, Usage
 from ocm_wsgi.protocol.responses.usage import answer_usage, tool_usage_of
 
 IMAGE_USAGE: dict[str, Any] = {
@@ -142,7 +142,7 @@ def test_answer_usage(family: Family, body: dict[str, Any], expected: Usage | No
             {"tool_usage": {"image_gen": {"input_tokens": 0, "output_tokens": 0}, "web_search": {"num_requests": 0}}},
             None,
         ),
-        ({"tool_usage": {"web_search": {"num_requests": 3}}}, Usage(0, 0, 0, items=3)),
+        ({"tool_usage": {"web_search": {"num_requests": 3}}}, ToolUsage(web_searches=3)),
         (
             {
                 "tool_usage": {
@@ -155,7 +155,10 @@ def test_answer_usage(family: Family, body: dict[str, Any], expected: Usage | No
                     "web_search": {"num_requests": 1},
                 }
             },
-            Usage(50, 12, 4160, image_input_tokens=40, image_cached_tokens=8, image_output_tokens=4000, items=1),
+            ToolUsage(
+                Usage(50, 12, 4160, image_input_tokens=40, image_cached_tokens=8, image_output_tokens=4000),
+                web_searches=1,
+            ),
         ),
         ({"tool_usage": {"web_search": {"num_requests": "3"}}}, None),
         (
@@ -163,16 +166,20 @@ def test_answer_usage(family: Family, body: dict[str, Any], expected: Usage | No
                 "output": [
                     {"type": "web_search_call", "action": {"type": "search"}},
                     {"type": "web_search_call", "action": {"type": "open_page"}},
+                    {"type": "file_search_call", "queries": ["x"]},
+                    {"type": "file_search_call", "queries": ["y"]},
                     {"type": "message"},
                 ]
             },
-            Usage(0, 0, 0, items=1),
+            ToolUsage(web_searches=1, file_searches=2),
         ),
     ],
 )
-def test_tool_usage_of(body: dict[str, Any], expected: Usage | None) -> None:
+def test_tool_usage_of(body: dict[str, Any], expected: ToolUsage | None) -> None:
     """What hosted tools used is apart from the usage of the model; without a report, searches are counted."""
-    assert tool_usage_of(body) == expected
+    found = tool_usage_of(body)
+    assert found == expected
+    assert found is None or found.total.items == found.web_searches + found.file_searches
 
 
 def stream(*events: dict[str, Any]) -> bytes:
