@@ -13,7 +13,7 @@ from functools import partial
 from ocm_wsgi.errors import InternalError, OcmError
 from ocm_wsgi.protocol.websocket.frames import INTERNAL_ERROR, POLICY_VIOLATION, TRY_AGAIN_LATER
 from ocm_wsgi.protocol.websocket.message_gate import HeldMessage
-from ocm_wsgi.protocol.websocket.session import Event, TurnEnded, WebSocketSession
+from ocm_wsgi.protocol.websocket.session import Event, TurnBegan, TurnEnded, WebSocketSession
 from ocm_wsgi.relay.held_memory import HeldShare
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import DISCONNECTED, TimedPeer
@@ -75,7 +75,7 @@ class Tunnel:
         self._on_end = on_end
         self._client_active_at = loop.now  # when the client last sent something, or reading it was paused
         self._upstream_active_at = loop.now  # when upstream last sent something, or reading it was paused
-        self._recording: object | None = None  # the end of a turn that is being recorded; later data waits
+        self._recording: object | None = None  # what is being recorded; later data waits
         self._recording_since = loop.now
         self._pending: deque[bytes | Event[WebSocketTurn]] = deque()
         self._reads_upstream = False
@@ -263,18 +263,24 @@ class Tunnel:
             if isinstance(item, bytes):
                 self._send_to_client(item)
             elif isinstance(item, TurnEnded):
-                self._record(item)
+                self._hold_for(item, partial(self._turns.record, item))
+            elif isinstance(item, TurnBegan):
+                self._hold_for(item, partial(self._turns.begin, item))
             else:
                 self._turns.note(item)
 
-    def _record(self, end: TurnEnded[WebSocketTurn]) -> None:
-        if self._turns.record(end, lambda: self._defer(lambda: self._guarded(self._on_recorded, end))):
-            self._recording = end
+    def _hold_for(self, event: object, record: Callable[[Callable[[], None]], bool]) -> None:
+        """Record an event, and send nothing more until that is safe.
+
+        :param record: starts it and returns whether there is something to wait for.
+        """
+        if record(lambda: self._defer(lambda: self._guarded(self._on_recorded, event))):
+            self._recording = event
             self._recording_since = self._loop.now
 
-    def _on_recorded(self, end: object) -> None:
-        """Continue: the turn's record is safe, or has taken too long."""
-        if self._is_over or self._recording is not end:
+    def _on_recorded(self, event: object) -> None:
+        """Continue: the record is safe, or has taken too long."""
+        if self._is_over or self._recording is not event:
             return
         self._recording = None
         self._upstream_active_at = self._loop.now

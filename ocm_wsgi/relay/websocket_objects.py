@@ -5,7 +5,7 @@ A response that is not stored exists on its own WebSocket only. There its ID pas
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ocm_wsgi.accounting.recorder import OnRecorded
@@ -31,6 +31,7 @@ class WebSocketObjects:
         self._access = access
         self._sees_all = sees_all
         self._response_ids: set[str] = set()
+        self._claimed: set[str] = set()
 
     @property
     def find_references(self) -> FindReferences:
@@ -59,11 +60,19 @@ class WebSocketObjects:
         if isinstance(response_id, str):
             self._response_ids.add(response_id)
 
-    def claim_async(self, outcome: Outcome, turn_id: str, on_recorded: OnRecorded) -> None:
-        """Record the user as the owner of a response, if upstream stores it; call ``on_recorded`` once."""
+    def claim_async(self, response: Mapping[str, Any] | None, turn_id: str, on_recorded: OnRecorded) -> bool:
+        """Record the user as the owner of a response and of its items, if upstream stores it, without waiting.
+
+        :param response: as upstream has created it or, with its items, as it has ended.
+        :param on_recorded: called once from another thread, if there is something to record.
+        :return: whether there is.
+        """
         creates = self._access.endpoint.creates
-        objects = [] if creates is None or outcome.body is None else objects_in(outcome.body, creates)
-        if objects and self._access.user:
-            self._owners.claim_async(self._access.user, objects, on_recorded, turn=turn_id)
-        else:
-            on_recorded("database")
+        if creates is None or response is None or not self._access.user:
+            return False
+        objects = [each for each in objects_in(response, creates) if each.id not in self._claimed]
+        if not objects:
+            return False
+        self._claimed.update(each.id for each in objects)
+        self._owners.claim_async(self._access.user, objects, on_recorded, turn=turn_id)
+        return True

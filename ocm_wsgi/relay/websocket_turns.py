@@ -217,11 +217,18 @@ class WebSocketTurns:
         slot = SharedSlot(nothing_to_release)
         return self._turn(RequestFacts(model), time.monotonic(), nothing_to_release, slot, None)
 
-    def note(self, event: TurnBegan[WebSocketTurn] | TurnDropped[WebSocketTurn] | LimitsReceived) -> None:
+    def begin(self, event: TurnBegan[WebSocketTurn], on_claimed: Callable[[], None]) -> bool:
+        """Note that upstream has created a response, and record its owner without waiting, if it is stored.
+
+        :param on_claimed: called once from another thread, when the owner is recorded.
+        :return: whether there is an owner to wait for.
+        """
+        event.turn.begin(time.monotonic())
+        return self._objects.claim_async(event.response, event.turn.id, lambda _place: on_claimed())
+
+    def note(self, event: TurnDropped[WebSocketTurn] | LimitsReceived) -> None:
         """Note an event that need not be recorded before more is sent to the client."""
-        if isinstance(event, TurnBegan):
-            event.turn.begin(time.monotonic())
-        elif isinstance(event, TurnDropped):
+        if isinstance(event, TurnDropped):
             event.turn.release()
         else:
             if event.limits.week_start is not None:
@@ -237,6 +244,8 @@ class WebSocketTurns:
             if isinstance(item, TurnEnded):
                 item.turn.was_left = was_left
                 self.record(item, _ignore)
+            elif isinstance(item, TurnBegan):
+                self.begin(item, _ignore)
             elif not isinstance(item, bytes):
                 self.note(item)
 
@@ -255,7 +264,8 @@ class WebSocketTurns:
 
         def recorded(_place: Durability) -> None:
             turn.release()
-            self._objects.claim_async(end.outcome, turn.id, lambda _place: on_recorded())
+            if not self._objects.claim_async(end.outcome.body, turn.id, lambda _place: on_recorded()):
+                on_recorded()
 
         turn.status = end.http_status
         if turn.week_start is None:

@@ -35,6 +35,10 @@ OWNERSHIP_MUTATIONS = (
         Edit("ocm_wsgi/relay/websocket_objects.py", "if self._sees_all(user):", "if True:"),
     ),
     Mutation(
+        "ownership/test_websocket.py::test_a_stored_response_has_an_owner_when_it_is_created[None]",
+        Edit("ocm_wsgi/relay/tunnel.py", "partial(self._turns.begin, item)", "lambda _: False"),
+    ),
+    Mutation(
         "ownership/test_background.py::test_the_end_settles_the_turn[its user-get]",
         Edit("ocm_wsgi/accounting/settled_turns.py", "if connection.execute(update).rowcount:", "if True:"),
     ),

@@ -97,3 +97,13 @@ def test_a_response_in_progress_can_be_named(platform: RunningService) -> None:
         while (event := json.loads(client.recv(TIMEOUT)))["type"] != "response.incomplete":
             assert event["type"] != "error"
         completed(client, previous_response_id=response_id, store=False)
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_a_stored_response_has_an_owner_when_it_is_created(platform: RunningService, compression: str | None) -> None:
+    """A client that has seen its ID may leave, and is its owner all the same."""
+    platform.simulator.plan(Plan(silence_after=1))
+    with open_websocket(platform, ALICE, compression) as client:
+        start_turn(client, store=True)
+        response_id = json.loads(client.recv(TIMEOUT))["response"]["id"]
+        assert owner(platform, response_id) == "alice"

@@ -35,9 +35,13 @@ _UNAUTHORIZED = 401
 
 @dataclass(frozen=True)
 class TurnBegan(Generic[T]):
-    """Upstream has created the response of a turn."""
+    """Upstream has created the response of a turn. Store its owner before sending the message that names it.
+
+    :ivar response: the response as it was created.
+    """
 
     turn: T
+    response: Mapping[str, Any] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -231,7 +235,7 @@ class WebSocketSession(Generic[T]):
                 self.close_code = message.code
                 continue
             for event in self._events(message):
-                if isinstance(event, TurnEnded) and message.start > sent:
+                if isinstance(event, (TurnBegan, TurnEnded)) and message.start > sent:
                     items.append(data[sent : message.start])
                     sent = message.start
                 items.append(event)
@@ -285,7 +289,7 @@ class WebSocketSession(Generic[T]):
             lane=_lane(event),
             model=label(response.get("model")),
         )
-        return [TurnBegan(began.turn), *_dropped(absorbed)]
+        return [TurnBegan(began.turn, response), *_dropped(absorbed)]
 
     def _steer(self, type_: str, event: Mapping[str, Any]) -> list[Event[T]]:
         steer = _object(event, "steer")
