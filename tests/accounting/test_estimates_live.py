@@ -198,6 +198,20 @@ def test_client_leaves_before_the_terminal_event(running: RunningService) -> Non
     assert_charged(row, exact(request(), deltas))
 
 
+def test_client_leaves_another_server(service: ServiceFactory) -> None:
+    """With a server that iterates over responses, a client that leaves is charged an estimate, too."""
+    running = service(workers=1, arguments=("--worker-class", "gthread"))
+    gate = Gate().after(24)
+    running.simulator.plan(Plan(text=TEXT, gate=gate))
+    with opened(running, request()) as connection:
+        read_until(connection, b'"delta":"rests "')
+        assert gate.reached.wait(20)
+    (row,) = rows(running, 1)
+    gate.release()
+    assert row.status == "cut"
+    assert_charged(row, exact(request(), words(TEXT)[:20]))
+
+
 @pytest.mark.parametrize("model", ["gpt-5.5", "an-invented-name"])
 def test_client_leaves_before_the_response(running: RunningService, model: str) -> None:
     """A client that leaves while the model works on an answer that is not streamed is charged for that."""
