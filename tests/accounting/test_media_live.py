@@ -79,6 +79,9 @@ PROMPT = "a small red fox in the snow"
             id="completion-stream",
         ),
         pytest.param("embeddings", {"model": "text-embedding-3-small", "input": ["a", "b"]}, JSON, id="embeddings"),
+        pytest.param(
+            "embeddings", {"model": "text-embedding-3-small", "input": ["a"] * 20_000}, JSON, id="many-embeddings"
+        ),
         pytest.param("moderations", {"model": "omni-moderation-latest", "input": ["a", "b"]}, JSON, id="moderation"),
         pytest.param("images/generations", {"model": "gpt-image-2", "prompt": PROMPT, "n": 2}, JSON, id="images"),
         pytest.param("images/generations", {"model": "dall-e-3", "prompt": PROMPT}, JSON, id="image-without-tokens"),
