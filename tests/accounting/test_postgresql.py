@@ -20,11 +20,14 @@ import sqlalchemy as sa
 
 from ocm_wsgi.accounting import history, queries
 from ocm_wsgi.accounting.ledger import Ledger
+from ocm_wsgi.accounting.settlement import Settlements
 from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.accounting.window_history import WindowHistory
+from ocm_wsgi.ownership.owners import Owner, Owners
+from ocm_wsgi.protocol.objects.stored_object import NamedObject
 from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
-from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.protocol.responses.turn import Outcome, Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
@@ -245,3 +248,22 @@ def test_service_while_the_server_is_down(server: Server, service: ServiceFactor
         while turns(database) != {"alice": 8}:
             assert time.monotonic() < deadline, turns(database)
             threading.Event().wait(0.1)
+
+
+def test_settlements_and_owners(database: Database, ledger: Ledger, make_turn: MakeTurn, tmp_path: Path) -> None:
+    """A turn is settled once by many threads, and an object keeps the owner who claimed it first."""
+    turn = make_turn(status="in_progress", estimated=True)
+    ledger.record(turn)
+    outcome = Outcome("completed", usage=Usage(1000, 0, 500), model="gpt-5")
+    settlements = Settlements(ledger, {})
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: settlements.settle(turn.id, outcome), range(16))) == {"database"}
+    [counts] = [each.counts for each in ledger.sums()]
+    assert (counts.turns, counts.turns_estimated, counts.input_tokens, counts.output_tokens) == (1, 0, 1000, 500)
+    owners = Owners(database, Spool(tmp_path / "owners"))
+    for user in ("alice", "bob"):
+        owners.claim(user, [NamedObject("file-1", "file")], turn=turn.id)
+    assert owners.owner_of("file-1") == Owner("alice", turn.id)
+    assert owners.ids_of("alice", "file") == {"file-1"}
+    assert owners.not_owned("bob", {"file-1"}) == {"file-1"}
+    owners.close()

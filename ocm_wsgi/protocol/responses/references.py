@@ -2,8 +2,9 @@
 
 A body can name another user's object in many places: ``previous_response_id``, ``conversation``, the files of an input,
 the vector stores and the container of a tool, the input file of a batch. So every member is examined, wherever it is.
-Its name says whether its value is an ID; else the value itself does, if it looks like one. What only looks like one is
-refused to a user although upstream would have taken it for text, but that costs nobody a secret.
+Its name says whether its value is an ID; else, in a body that has members of such names, the value itself does, if it
+looks like one. What only looks like one is refused to a user although upstream would have taken it for text, but that
+costs nobody a secret.
 
 Most bodies have no member of such a name. One pass over the names tells, without looking at any value.
 """
@@ -17,7 +18,17 @@ from typing import Any
 
 # Members whose content upstream does not interpret: the user's own data, schemas of functions, and their arguments.
 _OPAQUE = frozenset(
-    {"arguments", "client_metadata", "item", "item_schema", "logit_bias", "metadata", "parameters", "schema"}
+    {
+        "arguments",
+        "client_metadata",
+        "input_schema",
+        "item",
+        "item_schema",
+        "logit_bias",
+        "metadata",
+        "parameters",
+        "schema",
+    }
 )
 
 # Members with these names are IDs of objects that are always used together with one that is checked, or of none at all.
@@ -43,6 +54,9 @@ _NO_OBJECTS = frozenset(
 _OBJECTS = frozenset({"container", "conversation", "id", "training_file", "validation_file"})
 _ID_SUFFIXES = ("_id", "_ids")
 
+# Members with such names may be IDs too, which their values tell.
+_SUSPICIOUS_SUFFIXES = ("file", "files", "reference", "references")
+
 # Members that are objects with an ID and nothing else.
 _WITH_ID = frozenset({"conversation", "prompt"})
 
@@ -51,7 +65,20 @@ _OUTER = frozenset({"conversation", "file_id", "file_ids", "previous_response_id
 
 # Strings that are text wherever they occur, so that an ID in them is only mentioned.
 _TEXTS = frozenset(
-    {"content", "description", "input", "instructions", "model", "name", "output", "prompt", "text", "title", "type"}
+    {
+        "content",
+        "description",
+        "filename",
+        "input",
+        "instructions",
+        "model",
+        "name",
+        "output",
+        "prompt",
+        "text",
+        "title",
+        "type",
+    }
 )
 
 _BRACKETS = re.compile(r"[\[\].]+")
@@ -106,7 +133,7 @@ def references_in(document: Mapping[str, Any]) -> frozenset[str]:
     :param document: parsed JSON. An object may also be a list of pairs, in which names may repeat; all of them count.
     """
     names = _names_in(document)
-    if not any(map(_is_reference, names)):
+    if not any(map(_may_be_reference, names)):
         return frozenset()
     return frozenset(_references(document, "", with_items=True))
 
@@ -159,6 +186,11 @@ def _is_reference(name: str) -> bool:
     # Some parsers ignore the case of names.
     name = name.casefold()
     return name in _OBJECTS or (name.endswith(_ID_SUFFIXES) and name not in _NO_OBJECTS)
+
+
+@functools.lru_cache(maxsize=4096)
+def _may_be_reference(name: str) -> bool:
+    return _is_reference(name) or name.casefold().endswith(_SUSPICIOUS_SUFFIXES)
 
 
 def _names_in(document: Any) -> set[str]:

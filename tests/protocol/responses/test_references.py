@@ -48,6 +48,7 @@ NAMED: dict[str, tuple[dict[str, Any], set[str]]] = {
     "tool resources": ({"tool_resources": {"file_search": {"vector_store_ids": ["v"]}}}, {"v"}),
     "file of a chat": ({"messages": [{"role": "user", "content": [{"file": {"file_id": "f"}}]}]}, {"f"}),
     "audio of a chat": ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, {"audio_1"}),
+    "reference": ({"input_reference": FILE, "files": [FILE, "x"]}, {FILE}),
     "unknown member": ({"file_id": None, "reference": FILE}, {FILE}),
     "eval": ({"data_source": {"source": {"type": "file_id", "id": "f"}}}, {"f"}),
 }
@@ -64,6 +65,10 @@ HARMLESS: dict[str, dict[str, Any]] = {
         "tools": [{"type": "function", "name": "f", "parameters": {"properties": {"file_id": {"enum": ["x"]}}}}]
     },
     "metadata": {"metadata": {"file_id": FILE}, "client_metadata": {"thread_id": "t"}},
+    "schema of a server": {
+        "input": [{"type": "mcp_list_tools", "tools": [{"input_schema": {"default": {"file_id": "f"}}}]}]
+    },
+    "name of a file": {"input": [{"content": [{"filename": "file_20261129_report", "file_data": "data:"}]}]},
     "nothing": {"previous_response_id": None, "conversation": None},
     "automatic container": {
         "tools": [{"type": "code_interpreter", "container": {"type": "auto"}}, {"container": "auto"}]
