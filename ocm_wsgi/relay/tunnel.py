@@ -19,7 +19,7 @@ from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import DISCONNECTED, TimedPeer
 from ocm_wsgi.relay.read_on import ReadOns
 from ocm_wsgi.relay.stream import CLIENT_LEFT, CLIENT_STALLED, Timeouts, UpstreamBody
-from ocm_wsgi.relay.websocket_rest import WebSocketRest
+from ocm_wsgi.relay.websocket_rest import read_on
 from ocm_wsgi.relay.websocket_turns import WebSocketTurn, WebSocketTurns
 from ocm_wsgi.upstream.exchange import SOCKET_OPTIONS
 
@@ -362,16 +362,9 @@ class Tunnel:
         was_left = end in (CLIENT_LEFT, CLIENT_STALLED)
         try:
             self._turns.settle(self._pending, was_left=was_left)
-            if was_left and self._turns.reads_on and self._session.has_open_turn and self._begin_to_read_on():
+            if was_left and read_on(self._loop, self._read_ons, self._session, self._turns, self._body):
                 return
             self._body.close()
             self._turns.settle(self._session.end(), was_left=was_left)
         finally:
             self._on_end(end)
-
-    def _begin_to_read_on(self) -> bool:
-        """Read the open turns to their end without the client, if there are not too many already."""
-        if not self._read_ons.begin(self._turns.user):
-            return False
-        WebSocketRest(self._loop, self._read_ons, self._session, self._turns, self._body).start()
-        return True

@@ -14,6 +14,23 @@ from ocm_wsgi.relay.websocket_turns import WebSocketTurn, WebSocketTurns
 _log = logging.getLogger(__name__)
 
 
+def read_on(
+    loop: Loop,
+    read_ons: ReadOns,
+    session: WebSocketSession[WebSocketTurn],
+    turns: WebSocketTurns,
+    body: UpstreamBody,
+) -> bool:
+    """Read the open turns of a WebSocket without its client, if there are any, for a user with limits, within bounds.
+
+    :return: whether the session and the body are no longer the caller's.
+    """
+    if not (turns.reads_on and session.has_open_turn and read_ons.begin(turns.user)):
+        return False
+    WebSocketRest(loop, read_ons, session, turns, body).start()
+    return True
+
+
 class WebSocketRest:
     """The rest of one WebSocket, which must be in :meth:`ReadOns.begin`'s count. It owns the session and the body."""
 

@@ -70,7 +70,7 @@ ESTIMATE_MUTATIONS = (
     Mutation(f"{READ_ON}::test_true_count", Edit("ocm_wsgi/relay/stream.py", "if is_complete or", "if 1 or")),
     Mutation(
         f"{READ_ON}::test_true_count_over_a_websocket[None]",
-        Edit("ocm_wsgi/relay/tunnel.py", "self._turns.reads_on and", "0 and"),
+        Edit("ocm_wsgi/relay/websocket_rest.py", "turns.reads_on and", "0 and"),
     ),
     Mutation(
         "relay/test_tunnel_deadlines.py::test_reading_on",
