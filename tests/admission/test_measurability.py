@@ -18,7 +18,8 @@ from ocm_wsgi.config import load
 from ocm_wsgi.errors import ConfigurationError
 from ocm_wsgi.simulator import Simulator
 from tests.admission.test_limits_live import take_turn
-from tests.conftest import ALICE, REPOSITORY, ServiceFactory
+from tests.conftest import ALICE, BOB, REPOSITORY, ServiceFactory
+from tests.views.dashboard.test_dashboard import Browser
 
 API_KEY = {"auth_mode": "apikey", "OPENAI_API_KEY": "sk-of-the-owner"}
 LIMITS = [{"per": "day", "usd": 5}, {"per": "week", "percent": 30, "usd": 9}]
@@ -117,10 +118,19 @@ def test_check_finds_them(folder: Path) -> None:
 
 def test_turns_are_refused(service: ServiceFactory, simulator: Simulator) -> None:
     """If the credential becomes an API key while the service runs, the user gets a sentence that Codex shows."""
-    entries = [{"name": "alice", "token": ALICE, "limits": [{"per": "week", "percent": 30}]}]
+    alice = {"name": "alice", "token": ALICE, "limits": [{"per": "week", "percent": 30}]}
+    entries = [alice, {"name": "root", "token": BOB, "admin": True}]
     running = service(workers=1, user_entries=entries)
     assert take_turn(running).status_code == 200
     running.credential_path.write_text(json.dumps(API_KEY | {"OPENAI_API_KEY": simulator.api_key()}))
     refused = take_turn(running)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "limit_unmeasurable")
     assert SENTENCE in refused.json()["error"]["message"]
+    # The dashboard refuses such a limit, as the commands do.
+    with Browser(running.url) as root:
+        root.sign_in(BOB)
+        page = root.post("users", "users", name="carol", limits="1 USD per day\n30% per week")
+        assert page.status_code == 400
+        assert SENTENCE in page.text
+        assert root.post("users", "users", name="carol", limits="1 USD per day").status_code == 200
+        assert root.post("users/carol", "users/carol", limits="30% per week").status_code == 400
