@@ -143,7 +143,7 @@ class _Attempts:
     def _summary(self) -> str:
         failed = [f"{address}: {os.strerror(error)}" for address, error in self._failures]
         silent = [f"{address}: no response" for _, address in self._running.values()]
-        return "; ".join(failed + silent)
+        return "; ".join([*failed, *silent, *(f"{address}: not tried" for address in self._waiting)])
 
 
 class HappyEyeballsMixin:

@@ -88,8 +88,10 @@ def test_no_address_accepts(refusing: Address, silent: Address) -> None:
     with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.3: Connection refused; 127\.0\.0\.3: .*refused"):
         connect([refusing, refusing], timeout_seconds=LONG_SECONDS)
     with pytest.raises(TimeoutError, match=rf"127\.0\.0\.3: Connection refused; {SILENT}: no response") as caught:
-        connect([refusing, silent], timeout_seconds=0.01)
+        connect([refusing, silent], timeout_seconds=0.5)
     assert caught.value.errno == errno.ETIMEDOUT
+    with pytest.raises(TimeoutError, match=rf"{SILENT}: no response; {SILENT}: not tried"):
+        connect([silent, silent], timeout_seconds=0)
 
 
 def test_families_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
