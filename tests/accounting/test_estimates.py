@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ocm_wsgi.accounting.estimates import Observed, estimated_usage
 from ocm_wsgi.protocol.endpoints.endpoint import Family
+from ocm_wsgi.protocol.responses.estimate import InputMeter
+from ocm_wsgi.protocol.responses.observer import observer_for
 from ocm_wsgi.protocol.responses.turn import Outcome, TurnStatus, Usage
+from ocm_wsgi.simulator import tokens
+from tests.protocol.responses.test_estimate import FEW_TOKENS, KINDS, TEXTS, deltas_of, events_of, message, split
 
 SEEN = Observed(
     http_status=200,
@@ -50,6 +57,37 @@ def test_estimated_usage(status: TurnStatus, observed: Observed, expected: tuple
     """What upstream refused costs nothing; what it began costs its input, and what passed or the time that it took."""
     found = estimated_usage(Outcome(status), observed)
     assert found == (None if expected is None else Usage(expected[0], 0, expected[1]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=KINDS,
+    asked=st.integers(100, 5_000),
+    written=st.integers(100, 8_000),
+    part=st.floats(0.0, 1.0),
+    how=st.sampled_from(["events", "random", "large", "small"]),
+    was_left=st.booleans(),
+)
+def test_no_turn_is_too_cheap(kind: str, asked: int, written: int, part: float, how: str, was_left: bool) -> None:
+    """Wherever a turn is cut or left, it is charged no less than the simulator counts, but for the stated error."""
+    text, (least, _) = TEXTS[kind]
+    request = {"model": "gpt-5.5", "input": [message(text[:asked])]}
+    meter = InputMeter()
+    meter.feed(json.dumps(request).encode())
+    events = events_of(text[:written], 0)
+    passed = events[: 1 + int((len(events) - 1) * part)]
+    observer = observer_for(status=200, media_type="text/event-stream")
+    for read in split(passed, how):
+        observer.feed(read)
+    outcome = observer.finish(complete=False)
+    seen = replace(
+        SEEN, input_tokens=meter.finish(), output_tokens=observer.output_tokens(), was_left=was_left, seconds=0.0
+    )
+    charged = estimated_usage(outcome, seen)
+    assert charged is not None
+    exact = tokens.usage(request, deltas_of(passed))
+    total = exact["input_tokens"] + exact["output_tokens"]
+    assert charged.input_tokens + charged.output_tokens >= (least - 0.1) * total - FEW_TOKENS
 
 
 def test_every_family_is_decided() -> None:

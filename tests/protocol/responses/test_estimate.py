@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ocm_wsgi.protocol.responses import estimate
 from ocm_wsgi.protocol.responses.estimate import IMAGE_TOKENS, InputMeter, OutputMeter
-from ocm_wsgi.protocol.responses.observer import observer_for
+from ocm_wsgi.protocol.responses.observer import JsonObserver, observer_for
 from ocm_wsgi.protocol.responses.turn import Usage
 from ocm_wsgi.simulator import tokens
 from ocm_wsgi.simulator.model import Output, as_sse
@@ -124,6 +124,12 @@ def events_of(text: str, padding: int) -> list[bytes]:
     return [as_sse(event) for event, _ in output.events()]
 
 
+def deltas_of(events: list[bytes]) -> list[str]:
+    """Return the text in some events, in deltas."""
+    parsed = [json.loads(event.split(b"data: ", 1)[1]) for event in events]
+    return [event["delta"] for event in parsed if event["type"] == "response.output_text.delta"]
+
+
 def split(events: list[bytes], how: str) -> list[bytes]:
     """Return the events in reads."""
     data = b"".join(events)
@@ -152,9 +158,8 @@ def test_output(kind: str, length: int, padding: int, part: float, how: str) -> 
     observer = observer_for(status=200, media_type="text/event-stream")
     for read in split(passed, how):
         observer.feed(read)
-    deltas = [json.loads(event.split(b"data: ", 1)[1]) for event in passed]
-    texts = [event["delta"] for event in deltas if event["type"] == "response.output_text.delta"]
-    exact = tokens.usage({}, texts)["output_tokens"] if texts else 0
+    texts = deltas_of(passed)
+    exact = tokens.usage({}, texts)["output_tokens"]
     found = observer.output_tokens()
     slack = FEW_TOKENS + 0.1 * exact
     assert least * exact - slack <= found <= most * exact + slack
@@ -196,6 +201,9 @@ def test_body_without_usage() -> None:
     cut = observer_for(status=200, media_type="application/json")
     cut.feed(text[:-10])
     assert cut.output_tokens() == -(-(len(text) - 10) // 3)
+    overflowing = JsonObserver(limit=100)
+    overflowing.feed(b"x" * 300_000)
+    assert overflowing.output_tokens() == 100_000
     image = estimate.tokens_in_body({"output": [{"result": "A" * 1_000_000}]}, 10**6)
     assert IMAGE_TOKENS <= image <= IMAGE_TOKENS + 100
 
