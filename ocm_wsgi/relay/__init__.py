@@ -16,6 +16,7 @@ __all__ = [
     "held_memory",
     "lingering_close",
     "loop",
+    "peer",
     "read_on",
     "request_arrival",
     "stream",

@@ -236,10 +236,7 @@ def leave_source(conn: Any) -> None:
 
 
 def is_awaited(service: Service, body: IncompleteBody) -> bool:
-    """Return whether the application would read a body: its sender is a user, and it is not announced as too large.
-
-    Then the client may also be told to send it (``Expect``, RFC 9110 section 10.1.1).
-    """
+    """Return whether the application would read a body: its sender is a user, and it is not announced as too large."""
     req = body.req
     if not req.path.startswith(API_PREFIX) or (body.missing_bytes or 0) > service.config.max_body_bytes:
         return False
@@ -248,11 +245,16 @@ def is_awaited(service: Service, body: IncompleteBody) -> bool:
             service.users.authenticate(bearer_token(req.headers))
     except OcmError:
         return False
+    return True
+
+
+def send_continue(conn: Any, req: Any) -> None:
+    """Ask for the body of a client that waits for that (RFC 9110 section 10.1.1), unless that would mean waiting."""
     if req._expected_100_continue:
         req._expected_100_continue = False
+        conn.sock.setblocking(False)
         with contextlib.suppress(OSError):
-            body.conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return True
+            conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 class BodyArrivals:

@@ -24,6 +24,7 @@ _METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (gthread.ThreadWorker, "enqueue_req", ("self", "conn")),
     (gthread.ThreadWorker, "handle", ("self", "conn")),
     (gthread.ThreadWorker, "handle_request", ("self", "req", "conn")),
+    (gthread.ThreadWorker, "handle_error", ("self", "req", "client", "addr", "exc")),
     (gthread.ThreadWorker, "finish_request", ("self", "conn", "fs")),
     (gthread.ThreadWorker, "handle_exit", ("self", "sig", "frame")),
     (gthread.ThreadWorker, "handle_quit", ("self", "sig", "frame")),
@@ -44,7 +45,7 @@ _ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (Unreader, frozenset({"buf"})),
     (SocketUnreader, frozenset({"sock"})),
     (gthread.TConn, frozenset({"sock", "parser", "data_ready", "is_http2"})),
-    (Response, frozenset({"chunked", "response_length", "sent", "sock"})),
+    (Response, frozenset({"chunked", "response_length", "sent", "sock", "_omits_body"})),
 )
 _PROPERTIES: tuple[tuple[type, str], ...] = ((Logger, "access_log_enabled"),)
 

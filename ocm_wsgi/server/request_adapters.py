@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import IO, Any
 
 from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
@@ -19,6 +19,8 @@ from ocm_wsgi.wsgi.environ import REQUEST_THREADS, Environ
 
 #: Each block of a request's body must arrive within this time.
 BLOCK_SECONDS = 30.0
+#: A response of our own is buffered up to this size; a larger one, or one of unknown size, occupies a thread.
+BUFFERED_BYTES = 1024 * 1024
 #: How long an unread request body is drained, so that the connection can serve another request.
 DRAIN_SECONDS = 0.01
 
@@ -36,15 +38,23 @@ class HandedOver(BaseException):
         self.environ = environ
 
 
-class Head:
-    """Replaces the client's socket, so that a response's head can be sent with the start of its body."""
+class Outgoing:
+    """Replaces the client's socket, so that what gunicorn sends can be sent in one piece, and without waiting.
+
+    :ivar data: what gunicorn has sent.
+    """
 
     def __init__(self) -> None:
-        self.data = b""
+        self.data = bytearray()
 
     def sendall(self, data: bytes) -> None:
-        """Buffer a piece of the head; called by gunicorn."""
+        """Buffer a piece; called by gunicorn."""
         self.data += data
+
+    def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> None:
+        """Buffer a part of a file; called by gunicorn."""
+        file.seek(offset)
+        self.data += file.read(-1 if count is None else count)
 
 
 class TimedBody:
@@ -64,6 +74,10 @@ class TimedBody:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.readline, b"")
+
+    def buffer_response(self, response: Any) -> None:
+        """Buffer what gunicorn sends of a response, as ``conn.outgoing``."""
+        response.sock = self._conn.outgoing = Outgoing()
 
     def arrive_within(self, seconds: float) -> None:
         """Require that all reads from now on end within this time, however little each of them takes."""
@@ -123,6 +137,9 @@ class HandoffMiddleware:
             # The head must announce it, or the client would send its next request into a closing connection.
             response.force_close()
         if not isinstance(body, RelayedBody | OpenedTunnel):
+            size = 0 if response._omits_body else response.response_length
+            if size is not None and size <= BUFFERED_BYTES:
+                environ["wsgi.input"].buffer_response(response)
             return body
         try:
             is_taken_over = isinstance(body, OpenedTunnel) or body.take_over()

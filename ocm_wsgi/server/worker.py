@@ -43,10 +43,12 @@ from ocm_wsgi.server.body_arrival import (
     incomplete_body,
     is_awaited,
     leave_source,
+    send_continue,
 )
 from ocm_wsgi.server.loop_adapters import MethodQueue, Poller
-from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, Head, TimedBody
+from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, Outgoing, TimedBody
 from ocm_wsgi.server.thread_pool import ThreadPool
+from ocm_wsgi.server.unsent_response import UnsentResponse, UnsentResponses, send_now
 from ocm_wsgi.service import Service
 from ocm_wsgi.upstream.client import SILENCE_TIMEOUT_SECONDS
 from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, wants_websocket
@@ -91,6 +93,11 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             on_disconnect=self._close_immediately,
         )
         self._bodies = BodyArrivals(self.loop, on_arrived=self._arrived)
+        self._unsent = UnsentResponses(
+            self.loop,
+            on_sent=lambda response: self._finish(response.conn, response.keeps_alive),
+            on_disconnect=self._close_immediately,
+        )
         self._streams: set[Stream] = set()
         self._tunnels: set[Tunnel] = set()
         self._admission_pool = ThreadPool(ADMISSION_THREADS, "ocm-admission")
@@ -187,6 +194,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         for tunnel in list(self._tunnels):
             tunnel.abort("service stopped")
         self._bodies.abort_all()
+        self._unsent.abort_all()
         self._read_ons.abort()
         for conn in list(self.deadlines):
             _shut_down(conn.sock)
@@ -218,7 +226,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         began = datetime.now()
         self.deadlines[conn] = time.monotonic() + HEAD_SECONDS
         try:
-            return super().handle(conn)
+            return send_now(conn, keeps_alive=bool(super().handle(conn)))
         except BodyAwaited as awaited:
             return awaited.body
         except HandedOver as handed:
@@ -232,18 +240,25 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Handle a request whose head has been read; called in a thread."""
         self.deadlines[conn] = math.inf
+        send_continue(conn, req)
         body = incomplete_body(conn, req)
         if body is not None and not body.read_eagerly() and self._service and is_awaited(self._service, body):
             raise BodyAwaited(body)
-        # Also bounds each write of a response that is not relayed.
+        # Also bounds each write of a response that is neither relayed nor buffered.
         conn.sock.settimeout(CLIENT_STALL_SECONDS)
         req.body = TimedBody(req.body, self.deadlines, conn)
         return super().handle_request(req, conn)
 
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Refuse an invalid request, unless its client would have to be waited for; called in a thread."""
+        with contextlib.suppress(OSError):
+            client.setblocking(False)
+        super().handle_error(req, client, addr, exc)
+
     def _make_stream(self, conn: Any, body: RelayedBody, handed: HandedOver, began: datetime) -> Any:
         """Return a stream that is ready to be started in the loop, or false if the client left."""
         response, environ = handed.response, handed.environ
-        response.sock = head = Head()
+        response.sock = head = Outgoing()
         try:
             response.send_headers()
             keeps_alive = not response.should_close()
@@ -269,7 +284,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self.loop,
             body.raw,
             conn.sock,
-            head=head.data,
+            head=bytes(head.data),
             is_chunked=response.chunked,
             turn=body.turn,
             timeouts=_TIMEOUTS,
@@ -329,6 +344,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         elif isinstance(result, IncompleteBody):
             assert self._service is not None
             self._bodies.expect(result, limit_bytes=self._service.config.max_body_bytes)
+        elif isinstance(result, UnsentResponse):
+            self._unsent.send(result)
         elif result:
             self._keep_alive(conn)
         else:

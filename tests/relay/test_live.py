@@ -212,6 +212,31 @@ def test_stalled_clients_delay_no_others(service: ServiceFactory) -> None:
         assert post(running).status_code == 200
 
 
+def test_unread_responses_delay_no_others(service: ServiceFactory) -> None:
+    """Strangers who ask for many files, and then read nothing, occupy none of the two threads."""
+    running = service(workers=1, arguments=("--threads", "2"))
+    request = b"GET /ocm/static/dashboard.css HTTP/1.1\r\nHost: ocm\r\n\r\n"
+    with ExitStack() as connections:
+        strangers = [connections.enter_context(socket.socket()) for _ in range(4)]
+        for stranger in strangers:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stranger.connect(running.address)
+            stranger.sendall(request * 600)
+        # Six megabytes for each stranger are more than the kernel buffers.
+        poll(lambda: not is_served_more(running), seconds=60)
+        assert post(running).status_code == 200
+        received = 0
+        while received < 600 * 9000:
+            received += len(strangers[0].recv(2**20))
+
+
+def is_served_more(running: RunningService) -> bool:
+    """Return whether further requests are logged within a moment."""
+    before = running.log_text().count("\n")
+    threading.Event().wait(1)
+    return running.log_text().count("\n") > before
+
+
 def test_pipelined_requests_are_answered_in_order(service: ServiceFactory) -> None:
     """Pipelined requests are handled one after another (RFC 9112 section 9.3.2)."""
     running = service(workers=1)
