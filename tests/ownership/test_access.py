@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import os
+import signal
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from ocm_wsgi.storage.database import Database
 from tests.conftest import ALICE, BOB, RunningService
+from tests.credentials.credential_home import eventually
 from tests.ownership.conftest import CAROL, Call
 
 TURN = {"model": "gpt-5.5", "input": "hi"}
@@ -166,3 +171,27 @@ def owners(running: RunningService) -> dict[str, str]:
     with closing(Database(f"sqlite:///{running.state_path / 'ocm.db'}")) as database, database.read() as connection:
         rows = connection.exec_driver_sql('SELECT id, "user" FROM stored_object').all()
     return {row[0]: row[1] for row in rows}
+
+
+def test_owners_survive_killed_workers(call: Call, platform: RunningService) -> None:
+    """An ID that a client has seen is its user's, even if the worker is killed immediately afterwards."""
+    response_id = call(ALICE, "POST", "responses", json=TURN).json()["id"]
+    file_id = call(ALICE, "POST", "files", **FORM).json()["id"]
+    for pid in worker_pids(platform):
+        os.kill(pid, signal.SIGKILL)
+
+    def statuses() -> list[int]:
+        with suppress(requests.ConnectionError):
+            return [
+                call(token, "GET", path).status_code
+                for token in (ALICE, BOB)
+                for path in (f"responses/{response_id}", f"files/{file_id}/content")
+            ]
+        return []
+
+    assert eventually(statuses) == [200, 200, 404, 404]
+
+
+def worker_pids(running: RunningService) -> list[int]:
+    """Return the process IDs of the service's workers."""
+    return [int(pid) for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
