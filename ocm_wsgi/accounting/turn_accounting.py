@@ -216,7 +216,7 @@ class TurnInProgress:
             http_status=self.status,
             family=self.request.family,
             input_tokens=self.request.input_tokens,
-            output_tokens=self.output_tokens(),
+            output_tokens=0 if self.status >= 400 else self.output_tokens(),
             has_begun=self.has_begun,
             was_left=self.was_left,
             seconds=time.monotonic() - began,
