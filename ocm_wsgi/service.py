@@ -51,29 +51,12 @@ class Service:
     @classmethod
     def from_config(cls, config: Config) -> Service:
         """Build the service."""
-        proxy_url = config.proxy_url.get_secret_value() if config.proxy_url else None
-        credentials = CredentialSource(
-            config.credential_path,
-            state_path=config.state_path,
-            refresher=Refresher(
-                auth_base_url=config.auth_base_url,
-                proxy_url=proxy_url,
-                trust=config.certificate,
-                on_outcome=prometheus.count_refresh,
-            ),
-        )
+        credentials = _credentials(config)
+        upstream = _upstream(config, credentials)
         database = Database(config.database_url)
         window_history = WindowHistory(database)
         ledger = Ledger(database, Spool(config.state_path / "spool"))
         settlements = Settlements(ledger, config.prices)
-        upstream = Upstream(
-            credentials,
-            chatgpt_base_url=config.chatgpt_base_url,
-            api_base_url=config.api_base_url,
-            overrides=config.headers,
-            tls=contexts.upstream_context(config.certificate),
-            proxy_url=proxy_url,
-        )
         usages_export = UsagesExport(config.usages_path, database) if config.usages_path else None
         return cls(
             config=config,
@@ -112,6 +95,31 @@ class Service:
         if self.usages_export is not None:
             self.usages_export.close()
         self.upstream.close()
+
+
+def _credentials(config: Config) -> CredentialSource:
+    refresher = Refresher(
+        auth_base_url=config.auth_base_url,
+        proxy_url=_proxy_url(config),
+        trust=config.certificate,
+        on_outcome=prometheus.count_refresh,
+    )
+    return CredentialSource(config.credential_path, state_path=config.state_path, refresher=refresher)
+
+
+def _upstream(config: Config, credentials: CredentialSource) -> Upstream:
+    return Upstream(
+        credentials,
+        chatgpt_base_url=config.chatgpt_base_url,
+        api_base_url=config.api_base_url,
+        overrides=config.headers,
+        tls=contexts.upstream_context(config.certificate),
+        proxy_url=_proxy_url(config),
+    )
+
+
+def _proxy_url(config: Config) -> str | None:
+    return config.proxy_url.get_secret_value() if config.proxy_url else None
 
 
 def _endpoints(config: Config) -> Mapping[Mode, EndpointTable]:
