@@ -85,6 +85,8 @@ class Session:
             self._create(request)
         elif kind == "response.steer":
             self._steer(request)
+        elif kind == "response.inject":
+            self._inject(request)
         elif kind == "response.interrupt":
             for running in self._running_with(request.get("response_id")):
                 running.stop = "interrupted"
@@ -127,6 +129,16 @@ class Session:
         running.sequence_number += 1
         accepted = {"sequence_number": running.sequence_number, "steer": {"id": new_id("steer"), **steer}}
         self._send({"type": "response.steer.accepted", **accepted}, running.output.request)
+
+    def _inject(self, request: Mapping[str, Any]) -> None:
+        """Accept the input for a response that is in progress."""
+        response_id = request.get("response_id")
+        answer: dict[str, Any] = {"response_id": response_id, "sequence_number": 0}
+        for running in self._running_with(response_id):
+            self._send({"type": "response.inject.created", **answer}, running.output.request)
+            return
+        error = {"code": "response_not_found", "message": "No such response."}
+        self._send({"type": "response.inject.failed", **answer, "input": request.get("input"), "error": error}, {})
 
     def _running_with(self, response_id: object) -> list[_Running]:
         return [running for running in self._running if running.output.response_id == response_id]

@@ -18,6 +18,10 @@ WEBSOCKET_MUTATIONS = (
         ),
     ),
     Mutation(
+        "relay/test_websocket_turns.py::test_inject",
+        Edit(CLIENT_MESSAGES, '"response.inject": "input"', '"response.inject": "control"'),
+    ),
+    Mutation(
         "relay/test_websocket_turns.py::test_steer_is_admitted",
         Edit(CLIENT_MESSAGES, '"response.steer": "steer"', '"response.steer": "control"'),
     ),

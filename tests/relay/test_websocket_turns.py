@@ -9,7 +9,10 @@ import pytest
 import sqlalchemy as sa
 from websockets.sync.client import ClientConnection
 
-from ocm_wsgi.relay.websocket_turns import SharedSlot
+from ocm_wsgi.accounting.turn_accounting import TurnRequest
+from ocm_wsgi.protocol.responses.request import RequestFacts
+from ocm_wsgi.protocol.websocket.client_messages import ClientMessage, Purpose
+from ocm_wsgi.relay.websocket_turns import SharedSlot, WebSocketTurn
 from ocm_wsgi.simulator import Plan
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
@@ -115,6 +118,42 @@ def test_steer_is_admitted(service: ServiceFactory) -> None:
         gate.release()
         assert receive(client, *ENDS)["type"] == "response.completed"
     assert [row[1] for row in recorded(running)] == ["completed"] * 3
+
+
+def test_inject(service: ServiceFactory) -> None:
+    """Input for a response in progress is part of its turn; a user who was removed meanwhile may not send it."""
+    running = service(workers=1)
+    accounts = Accounts([], Database(f"sqlite:///{running.state_path / 'ocm.db'}"))
+    gate = running.simulator.gate().after(2)
+    running.simulator.plan(Plan(gate=gate))
+    with open_websocket(running, accounts.add(User("carol"), actor="cli")) as client:
+        start_turn(client)
+        response_id = receive(client, "response.created")["response"]["id"]
+        send(client, "response.inject", response_id=response_id, input=[])
+        assert receive(client, "response.inject.created", *ENDS)["response_id"] == response_id
+        accounts.remove("carol", actor="cli")
+        send(client, "response.inject", response_id=response_id, input=[])
+        assert receive(client, "response.inject.created", *ENDS)["error"]["code"] == "invalid_bearer_token"
+        gate.release()
+        assert receive(client, *ENDS)["type"] == "response.completed"
+    assert [row[1] for row in recorded(running)] == ["completed"]
+
+
+def test_duration_of_a_steer() -> None:
+    """A turn that follows another one begins with its response, and any other turn with its request."""
+    request = TurnRequest(user="alice", endpoint="responses", facts=RequestFacts(), started_at=0.0, started=50.0)
+    beginnings: dict[Purpose, float] = {"steer": 100.0, "turn": 50.0}
+    for purpose, started in beginnings.items():
+        message = ClientMessage(purpose, RequestFacts())
+        turn = WebSocketTurn(request, SharedSlot(nothing), nothing, week_start=None, message=message)
+        turn.begin(100.0)
+        turn.begin(200.0)
+        assert (turn.request.started, turn.response_started) == (started, 100.0)
+        assert (turn.request.started_at > 0) is (purpose == "steer")
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 def test_interrupt(service: ServiceFactory) -> None:
