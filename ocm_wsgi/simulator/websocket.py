@@ -220,10 +220,11 @@ class Session:
         return {**dict(ratelimits.response_fields(self._limits(plan))), **dict(plan.fields)}
 
     def _pause(self, plan: Plan, number: int, running: _Running) -> None:
-        """Wait for the planned interval, and process frames received meanwhile."""
-        if plan.interval and number > 1:
-            self._connection.wait(lambda: False, timeout=plan.interval)
-        self._handle_pending(running)
+        """Wait for the planned interval, and process frames received meanwhile, but first begin to respond."""
+        if number > 1:
+            if plan.interval:
+                self._connection.wait(lambda: False, timeout=plan.interval)
+            self._handle_pending(running)
 
     def _reach(self, plan: Plan, number: int, running: _Running) -> None:
         """Apply the plan after this event."""
@@ -244,24 +245,29 @@ class Session:
     def _hold(self, until: Callable[[], bool], running: _Running) -> None:
         """Wait, while processing the frames that are received."""
         while not until():
-            self._connection.wait(until, timeout=HELD_SECONDS)
             self._handle_pending(running)
+            self._connection.wait(until, timeout=HELD_SECONDS)
 
     def _handle_pending(self, running: _Running) -> None:
         """Process what was received, and handle the messages that do not have to wait for the running responses.
 
         :raises _Stopped: the innermost response ends before its time.
         """
-        messages = self._messages
-        messages.receive_pending()
-        for text in list(messages.waiting):
-            request = _parsed(text)
-            lanes = [other.lane for other in self._running]
-            if request.get("type") != "response.create" or request.get("stream_id") not in lanes:
-                messages.waiting.remove(text)
-                self._handle(request)
+        self._messages.receive_pending()
+        while (request := self._take_pending()) is not None:
+            self._handle(request)
         if running.stop is not None:
             raise _Stopped
+
+    def _take_pending(self) -> dict[str, Any] | None:
+        """Return the first message that does not have to wait, if there is one."""
+        lanes = [running.lane for running in self._running]
+        for number, text in enumerate(self._messages.waiting):
+            request = _parsed(text)
+            if request.get("type") != "response.create" or request.get("stream_id") not in lanes:
+                del self._messages.waiting[number]
+                return request
+        return None
 
     def _send(self, message: Mapping[str, Any], request: Mapping[str, Any]) -> None:
         """Send a message in the lane of a request."""

@@ -12,13 +12,14 @@ from websockets.sync.client import ClientConnection
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
 from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.websocket.client_messages import ClientMessage, Purpose
-from ocm_wsgi.relay.websocket_turns import SharedSlot, WebSocketTurn
+from ocm_wsgi.relay.websocket_turns import MAX_OPEN_TURNS, SharedSlot, WebSocketTurn
 from ocm_wsgi.simulator import Plan
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.accounts import Accounts
 from ocm_wsgi.users.user import User
 from tests.conftest import ALICE, RunningService, ServiceFactory
+from tests.relay.test_live import poll
 from tests.relay.test_tunnel import TIMEOUT, open_websocket, run_turn, start_turn
 
 ENDS = ("response.completed", "response.incomplete", "error", "response.steer.failed")
@@ -118,6 +119,19 @@ def test_steer_is_admitted(service: ServiceFactory) -> None:
         gate.release()
         assert receive(client, *ENDS)["type"] == "response.completed"
     assert [row[1] for row in recorded(running)] == ["completed"] * 3
+
+
+def test_many_lanes(service: ServiceFactory) -> None:
+    """The number of turns in progress on one socket is limited, and each of them has a row when the client leaves."""
+    running = service(workers=1)
+    running.simulator.default_plan = Plan(silence_after=1)
+    with open_websocket(running) as client:
+        for lane in range(MAX_OPEN_TURNS + 1):
+            start_turn(client, stream_id=str(lane))
+        answers = [receive(client, "response.created", *ENDS) for _ in range(MAX_OPEN_TURNS + 1)]
+        (error,) = (answer for answer in answers if answer["type"] == "error")
+        assert (error["error"]["code"], error["stream_id"]) == ("too_many_concurrent", str(MAX_OPEN_TURNS))
+    poll(lambda: [row[1] for row in recorded(running)] == ["cut"] * MAX_OPEN_TURNS)
 
 
 def test_inject(service: ServiceFactory) -> None:
