@@ -32,6 +32,9 @@ DEFAULT_TIER = "default"
 
 _FIRST_ERROR_STATUS = 400
 
+# The status of a response in the background.
+_IN_PROGRESS = "in_progress"
+
 #: Turns of a user that ``last_turns`` returns.
 LAST_TURNS = 60
 
@@ -165,6 +168,12 @@ def last_turns(connection: sa.Connection, user: str) -> list[TurnUse]:
     """Return what a user's last turns have used, newest first; ``LAST_TURNS`` at most, however they ended."""
     rows = connection.execute(_LAST_TURNS, {"user_name": user})
     return [TurnUse(model, int(tokens), int(cost)) for model, tokens, cost in rows]
+
+
+def turns_in_background(connection: sa.Connection, user: str) -> list[tuple[float, TurnUse]]:
+    """Return when a user's turns in the background began whose end is not known yet, and what they are charged."""
+    rows = connection.execute(_IN_BACKGROUND, {"user_name": user})
+    return [(started_at, TurnUse(model, int(tokens), int(cost))) for started_at, model, tokens, cost in rows]
 
 
 def largest_turn(connection: sa.Connection, user: str) -> int:
@@ -316,20 +325,22 @@ def _total(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(sa.func.sum(column), 0)
 
 
-def _last_turns() -> sa.Select[Any]:
+def _uses(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
     table = db.turn.c
     tokens = sa.func.coalesce(table.input_tokens, 0) + sa.func.coalesce(table.output_tokens, 0)
-    return (
-        sa.select(table.model, tokens, sa.func.coalesce(table.cost_micro_usd, 0))
-        .where(table.user == sa.bindparam("user_name"))
-        .order_by(table.started_at.desc(), table.id.desc())
-        .limit(LAST_TURNS)
-    )
+    return sa.select(*columns, table.model, tokens, sa.func.coalesce(table.cost_micro_usd, 0))
 
 
-_LAST_TURNS = _last_turns()
-
-# Read from the index, like the sums for admission.
+_LAST_TURNS = (
+    _uses()
+    .where(db.turn.c.user == sa.bindparam("user_name"), db.turn.c.status != _IN_PROGRESS)
+    .order_by(db.turn.c.started_at.desc(), db.turn.c.id.desc())
+    .limit(LAST_TURNS)
+)
+# By the index of the status: few turns are in progress, and a user may have any number of others.
+_IN_BACKGROUND = _uses(db.turn.c.started_at).where(
+    db.turn.c.status == _IN_PROGRESS, db.turn.c.user.concat("") == sa.bindparam("user_name", type_=sa.Text)
+)
 _LARGEST_TURN = sa.select(sa.func.coalesce(sa.func.max(db.turn.c.input_tokens + db.turn.c.output_tokens), 0)).where(
     db.turn.c.user == sa.bindparam("user_name")
 )

@@ -170,11 +170,18 @@ class Admission:
         # In this order: a turn that ends now is recorded before it is released, and so is seen at least once.
         slot, others = self._reservations.take(user.name, Reservation(self._clock(), expected))
         try:
-            self._require_quota(user, others, credential)
+            self._require_quota(user, [*others, *self._in_background(user)], credential)
         except BaseException:
             slot.release()
             raise
         return slot.release
+
+    def _in_background(self, user: User) -> list[Reservation]:
+        """Return what may still be charged for a user's responses in the background, which only an API key has."""
+        if not self._is_api_key():
+            return []
+        with _checking(user):
+            return [Reservation(*each) for each in self._expectations.expected_in_background(user.name)]
 
     def _expected(self, user: User, model: str | None, input_tokens: int) -> Totals:
         if all(limit.unit == "requests" for limit in user.limits):

@@ -42,6 +42,17 @@ class Expectations:
         """
         return with_input(typical(self._last_turns(user), model), input_tokens)
 
+    def expected_in_background(self, user: str) -> list[tuple[float, Totals]]:
+        """Return what a user's turns in the background are expected to use beyond what they are charged so far.
+
+        Each comes with its time, in Unix seconds. They are counted as requests already.
+
+        :raises StateError: the database cannot be read.
+        """
+        with self._database.read() as connection:
+            charged = queries.turns_in_background(connection, user)
+        return [(started_at, _beyond(self.expected(user, use.model), use)) for started_at, use in charged]
+
     def _last_turns(self, user: str) -> Sequence[TurnUse]:
         now = self._monotonic()
         read_at, uses = self._cached.get(user, (-math.inf, ()))
@@ -75,3 +86,8 @@ def with_input(usual: Totals, input_tokens: int) -> Totals:
     if input_tokens <= usual.tokens or not usual.tokens:
         return usual
     return Totals(1, input_tokens, math.ceil(usual.cost_micro_usd * input_tokens / usual.tokens))
+
+
+def _beyond(expected: Totals, charged: TurnUse) -> Totals:
+    tokens, cost = expected.tokens - charged.tokens, expected.cost_micro_usd - charged.cost_micro_usd
+    return Totals(0, max(tokens, 0), max(cost, 0))

@@ -266,6 +266,28 @@ def test_large_requests_reserve_more(shared: Shared) -> None:
     release()
 
 
+def test_turns_in_the_background_count(tmp_path: Path, database: Database) -> None:
+    """A response in the background is in progress until its usage is known, beyond what it is charged until then."""
+    shared = Shared(tmp_path, database, is_api_key=True)
+    user, requests = limited("1000 tokens per day"), limited("6 requests per day")
+    shared.record("alice", tokens=200)
+    for _ in range(3):
+        # Each is expected to take 200, of which 50 are charged: 800 in all, with the one above.
+        shared.record("alice", tokens=50, status="in_progress")
+    shared.record("bob", tokens=50, status="in_progress")
+    expected = Expectations(database).expected_in_background("alice")
+    assert [totals for _, totals in expected] == [Totals(0, 150, 0)] * 3
+    shared.admission.admit(user, "gpt-5.5")()
+    shared.admission.admit(requests, "gpt-5.5")()
+    for _ in range(12):
+        shared.record("alice", tokens=50, status="in_progress")
+    assert shared.admission.limit_usage(user)[0].used == 950
+    with pytest.raises(TooManyConcurrent, match="may use up the rest"):
+        shared.admission.admit(user, "gpt-5.5")
+    shared.is_api_key = False
+    shared.admission.admit(user, "gpt-5.5")()
+
+
 def test_turns_of_the_window_before(shared: Shared) -> None:
     """A turn in progress counts in the window in which it started, as it does once it has ended."""
     user = limited("1 request per day")

@@ -254,9 +254,7 @@ LIMITS = (
     *(
         Mutation(
             f"admission/test_limits_at_once.py::{test}",
-            Edit(
-                ADMISSION, "self._require_quota(user, others, credential)", "self._require_quota(user, (), credential)"
-            ),
+            Edit(ADMISSION, "[*others, *self._in_background(user)], credential)", "(), credential)"),
         )
         for test in (
             "test_fifty_against_one_request",
@@ -292,6 +290,10 @@ LIMITS = (
             "with_input(typical(self._last_turns(user), model), input_tokens)",
             "typical(self._last_turns(user), model)",
         ),
+    ),
+    Mutation(
+        "admission/test_reservations.py::test_turns_in_the_background_count",
+        Edit(ADMISSION, "[*others, *self._in_background(user)]", "others"),
     ),
     Mutation(
         "admission/test_reservations.py::test_percent_without_a_rate",

@@ -12,7 +12,7 @@ from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.config import load
 from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
-from ocm_wsgi.protocol.responses.turn import Turn, Usage
+from ocm_wsgi.protocol.responses.turn import Turn, TurnStatus, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
 
@@ -62,6 +62,7 @@ class Shared:
         tokens: int = 0,
         ago: float = 0.0,
         duration: float = 0.0,
+        status: TurnStatus = "completed",
         id: str | None = None,
     ) -> None:
         """Record a turn that started ``ago`` seconds before now."""
@@ -77,7 +78,7 @@ class Shared:
             usage=Usage(tokens, 0, 0),
             cost_micro_usd=round(cost_usd * 1e6),
             transport="sse",
-            status="completed",
+            status=status,
             http_status=200,
             first_byte_ms=10,
             duration_ms=round(duration * 1000),
