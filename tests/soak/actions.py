@@ -91,7 +91,7 @@ def disconnects_in_mid_stream(client: SoakClient) -> None:
 
 
 def disconnects_before_response(client: SoakClient) -> None:
-    """A client that disconnects before upstream has responded, so that no turn can be recorded."""
+    """A client that disconnects before upstream has responded, so that its turn may be recorded or not."""
     with closing(client.connect()) as connection:
         connection.request("POST", "/v1/responses", BODY, client.fields({"silence_before_status": True}))
         client.pause(0, 0.3)

@@ -204,10 +204,16 @@ class _Soak:
 
 
 def _rows(state_path: Path) -> Counter[Row]:
-    """Return the turns in the ledger."""
+    """Return the turns in the ledger, without those whose client left before upstream had responded.
+
+    Whether such a request reached upstream, and so is a turn, only chance decides.
+    """
     if not (state_path / "ocm.db").exists():
         return Counter()
-    query = 'SELECT "user", transport, status, input_tokens FROM turn'
+    query = (
+        'SELECT "user", transport, status, CASE WHEN estimated THEN NULL ELSE input_tokens END FROM turn'
+        " WHERE NOT (transport = 'json' AND status = 'cut' AND estimated)"
+    )
     with closing(sqlite3.connect(f"file:{state_path / 'ocm.db'}?mode=ro", uri=True)) as connection:
         return Counter(Row(*row) for row in connection.execute(query))
 
