@@ -85,3 +85,9 @@ def reset(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         reset_on_close(connection)
         connection.close()
+
+
+def shut_down(connection: socket.socket) -> None:
+    """Wake a thread that reads from a connection, also under TLS."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)

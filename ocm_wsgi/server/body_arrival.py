@@ -22,6 +22,7 @@ from ocm_wsgi.errors import OcmError
 from ocm_wsgi.protocol.http.bearer import bearer_token
 from ocm_wsgi.protocol.http.framing import Chunked, FixedLength, FramingError
 from ocm_wsgi.protocol.http.targets import API_PREFIX
+from ocm_wsgi.relay.lingering_close import shut_down
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.server.request_adapters import BLOCK_SECONDS
 from ocm_wsgi.service import Service
@@ -50,7 +51,10 @@ class IncompleteBody:
     """A request's body of which a part has not been read from the socket.
 
     :param req: gunicorn's request, whose head has been parsed.
+    :ivar limit_bytes: of its content; with its framing it is not collected beyond twice this size.
     """
+
+    limit_bytes: int
 
     def __init__(self, conn: Any, req: Any) -> None:
         self.conn = conn
@@ -235,7 +239,20 @@ def leave_source(conn: Any) -> None:
         source.leave()
 
 
-def is_awaited(service: Service, body: IncompleteBody) -> bool:
+def require_body(conn: Any, req: Any, service: Service | None) -> None:
+    """Have a request's body waited for, if it has not arrived and the application would read it.
+
+    :param service: knows the users; if it is unknown, the application's thread waits.
+    :raises BodyAwaited: the request must be handled from the beginning when the body has arrived.
+    """
+    _send_continue(conn, req)
+    body = incomplete_body(conn, req)
+    if body is not None and not body.read_eagerly() and service is not None and _is_awaited(service, body):
+        body.limit_bytes = service.config.max_body_bytes
+        raise BodyAwaited(body)
+
+
+def _is_awaited(service: Service, body: IncompleteBody) -> bool:
     """Return whether the application would read a body: its sender is a user, and it is not announced as too large."""
     req = body.req
     if not req.path.startswith(API_PREFIX) or (body.missing_bytes or 0) > service.config.max_body_bytes:
@@ -248,7 +265,7 @@ def is_awaited(service: Service, body: IncompleteBody) -> bool:
     return True
 
 
-def send_continue(conn: Any, req: Any) -> None:
+def _send_continue(conn: Any, req: Any) -> None:
     """Ask for the body of a client that waits for that (RFC 9110 section 10.1.1), unless that would mean waiting."""
     if req._expected_100_continue:
         req._expected_100_continue = False
@@ -268,18 +285,15 @@ class BodyArrivals:
         self._on_arrived = on_arrived
         self._arrivals: set[_Arrival] = set()
 
-    def expect(self, body: IncompleteBody, *, limit_bytes: int) -> None:
-        """Wait for the rest of a body.
-
-        :param limit_bytes: of its content; with its framing it is not collected beyond twice this size.
-        """
+    def expect(self, body: IncompleteBody) -> None:
+        """Wait for the rest of a body."""
 
         def on_end() -> None:
             self._arrivals.discard(arrival)
             body.resume()
             self._on_arrived(body.conn)
 
-        arrival = _Arrival(self._loop, body, limit_bytes=2 * limit_bytes, on_end=on_end)
+        arrival = _Arrival(self._loop, body, on_end=on_end)
         self._arrivals.add(arrival)
         arrival.start()
 
@@ -292,12 +306,11 @@ class BodyArrivals:
 class _Arrival:
     """One body that is awaited; ends when it is complete, its client has left, or a block of it takes too long."""
 
-    def __init__(self, loop: Loop, body: IncompleteBody, *, limit_bytes: int, on_end: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, body: IncompleteBody, *, on_end: Callable[[], None]) -> None:
         self._loop = loop
         self._body = body
         self._socket: socket.socket = body.conn.sock
         self._fd = self._socket.fileno()
-        self._limit_bytes = limit_bytes
         self._on_end = on_end
         self._has_ended = False
         self._next_block()
@@ -313,12 +326,11 @@ class _Arrival:
 
     def abort(self) -> None:
         """End the connection; the thread that serves the request will find it so, and log it."""
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        shut_down(self._socket)
         self._end()
 
     def _on_ready(self, _mask: int) -> None:
-        if self._body.take() or self._body.size > self._limit_bytes:
+        if self._body.take() or self._body.size > 2 * self._body.limit_bytes:
             self._end()
         elif self._body.size >= self._block_ends:
             self._next_block()

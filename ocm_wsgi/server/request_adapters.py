@@ -149,3 +149,8 @@ class HandoffMiddleware:
         if is_taken_over:
             raise HandedOver(body, response, environ)
         return body
+
+
+def is_framed(response: Any) -> bool:
+    """Return whether a client can distinguish a cut body from a whole one."""
+    return bool(response.chunked) or response.response_length is not None

@@ -48,12 +48,12 @@ def _ignore(_mask: int) -> None: ...
 class UnsentResponses:
     """The connections whose clients are slow to read. For the loop's thread only.
 
-    :param on_sent: called with a response that was sent.
+    :param on_sent: called with the connection of a response that was sent, and whether it can serve another request.
     :param on_disconnect: called with a connection whose client has left, or has read nothing for too long.
     """
 
     def __init__(
-        self, loop: Loop, *, on_sent: Callable[[UnsentResponse], None], on_disconnect: Callable[[Any], None]
+        self, loop: Loop, *, on_sent: Callable[[Any, bool], None], on_disconnect: Callable[[Any], None]
     ) -> None:
         self._loop = loop
         self._on_sent = on_sent
@@ -66,7 +66,7 @@ class UnsentResponses:
         def on_end(is_sent: bool) -> None:
             self._senders.discard(sender)
             if is_sent:
-                self._on_sent(response)
+                self._on_sent(response.conn, response.keeps_alive)
             else:
                 self._on_disconnect(response.conn)
 

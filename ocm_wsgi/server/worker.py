@@ -28,25 +28,16 @@ from ocm_wsgi.accounting import tariffs
 from ocm_wsgi.relay.admission_queue import AdmissionQueue
 from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
 from ocm_wsgi.relay.held_memory import HeldMemory
-from ocm_wsgi.relay.lingering_close import LingeringClose, reset
+from ocm_wsgi.relay.lingering_close import LingeringClose, reset, shut_down
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.read_on import ReadOns
 from ocm_wsgi.relay.request_arrival import HEAD_SECONDS
 from ocm_wsgi.relay.stream import CLIENT_LEFT, Stream, Timeouts
 from ocm_wsgi.relay.tunnel import Tunnel
-from ocm_wsgi.server import process_limits
+from ocm_wsgi.server import body_arrival, process_limits
 from ocm_wsgi.server.arrivals import Arrivals, has_unread
-from ocm_wsgi.server.body_arrival import (
-    BodyArrivals,
-    BodyAwaited,
-    IncompleteBody,
-    incomplete_body,
-    is_awaited,
-    leave_source,
-    send_continue,
-)
 from ocm_wsgi.server.loop_adapters import MethodQueue, Poller
-from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, Outgoing, TimedBody
+from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, Outgoing, TimedBody, is_framed
 from ocm_wsgi.server.thread_pool import ThreadPool
 from ocm_wsgi.server.unsent_response import UnsentResponse, UnsentResponses, send_now
 from ocm_wsgi.service import Service
@@ -92,12 +83,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             on_refused=self._close_gracefully,
             on_disconnect=self._close_immediately,
         )
-        self._bodies = BodyArrivals(self.loop, on_arrived=self._arrived)
-        self._unsent = UnsentResponses(
-            self.loop,
-            on_sent=lambda response: self._finish(response.conn, response.keeps_alive),
-            on_disconnect=self._close_immediately,
-        )
+        self._bodies = body_arrival.BodyArrivals(self.loop, on_arrived=self._arrived)
+        self._unsent = UnsentResponses(self.loop, on_sent=self._finish, on_disconnect=self._close_immediately)
         self._streams: set[Stream] = set()
         self._tunnels: set[Tunnel] = set()
         self._admission_pool = ThreadPool(ADMISSION_THREADS, "ocm-admission")
@@ -172,7 +159,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         """Enforce deadlines; called by the loop twice a second."""
         for conn, deadline in list(self.deadlines.items()):
             if now > deadline:
-                _shut_down(conn.sock)
+                shut_down(conn.sock)
         if not self.alive:
             self._check_stopping(now)
 
@@ -197,7 +184,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._unsent.abort_all()
         self._read_ons.abort()
         for conn in list(self.deadlines):
-            _shut_down(conn.sock)
+            shut_down(conn.sock)
 
     def enqueue_req(self, conn: Any) -> None:
         """Wait for a request before occupying a thread with it; called in the main thread when one may arrive."""
@@ -227,7 +214,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.deadlines[conn] = time.monotonic() + HEAD_SECONDS
         try:
             return send_now(conn, keeps_alive=bool(super().handle(conn)))
-        except BodyAwaited as awaited:
+        except body_arrival.BodyAwaited as awaited:
             return awaited.body
         except HandedOver as handed:
             if isinstance(handed.body, OpenedTunnel):
@@ -235,15 +222,12 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             return self._make_stream(conn, handed.body, handed, began)
         finally:
             self.deadlines.pop(conn, None)
-            leave_source(conn)
+            body_arrival.leave_source(conn)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Handle a request whose head has been read; called in a thread."""
         self.deadlines[conn] = math.inf
-        send_continue(conn, req)
-        body = incomplete_body(conn, req)
-        if body is not None and not body.read_eagerly() and self._service and is_awaited(self._service, body):
-            raise BodyAwaited(body)
+        body_arrival.require_body(conn, req, self._service)
         # Also bounds each write of a response that is neither relayed nor buffered.
         conn.sock.settimeout(CLIENT_STALL_SECONDS)
         req.body = TimedBody(req.body, self.deadlines, conn)
@@ -341,9 +325,8 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         elif isinstance(result, Tunnel):
             self._tunnels.add(result)
             self._start(result)
-        elif isinstance(result, IncompleteBody):
-            assert self._service is not None
-            self._bodies.expect(result, limit_bytes=self._service.config.max_body_bytes)
+        elif isinstance(result, body_arrival.IncompleteBody):
+            self._bodies.expect(result)
         elif isinstance(result, UnsentResponse):
             self._unsent.send(result)
         elif result:
@@ -359,7 +342,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
     def _stream_ended(self, conn: Any, response: Any, *, is_complete: bool, keeps_alive: bool) -> None:
         if is_complete and keeps_alive:
             self._keep_alive(conn)
-        elif is_complete or _is_framed(response):
+        elif is_complete or is_framed(response):
             self._close_gracefully(conn)
         else:
             reset(conn.sock)
@@ -388,14 +371,3 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         if not self._accepting:
             # gunicorn's own loop waits for this, to accept again or to exit.
             self.loop.interrupt()
-
-
-def _is_framed(response: Any) -> bool:
-    """Return whether a client can distinguish a cut body from a whole one."""
-    return bool(response.chunked) or response.response_length is not None
-
-
-def _shut_down(connection: socket.socket) -> None:
-    """Wake a thread that reads from a connection, also under TLS."""
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)

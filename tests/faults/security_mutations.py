@@ -80,7 +80,7 @@ STRANGERS = (
     *(
         Mutation(
             f"relay/test_live.py::test_half_bodies_of_users_delay_no_others[{framing}]",
-            Edit("ocm_wsgi/server/worker.py", "            raise BodyAwaited(body)", "            pass"),
+            Edit("ocm_wsgi/server/body_arrival.py", "        raise BodyAwaited(body)", "        pass"),
         )
         for framing in ("length", "chunked", "megabytes")
     ),

@@ -66,8 +66,8 @@ def open_streams(
     with ExitStack() as connections:
         clients = [connections.enter_context(connected(running)) for _ in range(count)]
         for client in clients:
+            # One after another, as a user may not have all threads wait for OpenAI.
             client.sendall(request)
-        for client in clients:
             receive_until(client, b"response.created")
         assert running.simulator.wait_for(lambda: running.simulator.open_streams == count, timeout=30)
         yield clients, gate
@@ -207,7 +207,10 @@ def test_stalled_clients_delay_no_others(service: ServiceFactory) -> None:
     running.simulator.plan(Plan(body=bytes(16 * 2**20), framing="chunked"), times=20)
     with ExitStack() as connections:
         for _ in range(20):
-            connections.enter_context(connected(running)).sendall(REQUEST)
+            client = connections.enter_context(connected(running))
+            # One after another, as a user may not have all threads wait for OpenAI.
+            client.sendall(REQUEST)
+            assert client.recv(1) == b"H"
         assert running.simulator.wait_for(lambda: running.simulator.open_streams == 20, timeout=20)
         assert post(running).status_code == 200
 

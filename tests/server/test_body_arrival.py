@@ -44,7 +44,8 @@ class Upload:
         body = incomplete_body(self.conn, self.req)
         assert body is not None
         assert not body.read_eagerly()
-        self.arrivals.expect(body, limit_bytes=LIMIT)
+        body.limit_bytes = LIMIT
+        self.arrivals.expect(body)
         return body
 
     def send(self, data: bytes) -> None:
