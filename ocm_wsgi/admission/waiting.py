@@ -19,6 +19,9 @@ DEFAULT_THREADS = 128
 USER_PART = 1 / 4
 ALL_PART = 1 / 2
 
+#: A process with fewer threads bounds nobody: a burst of quick requests may well need all of them for a moment.
+LEAST_THREADS = 16
+
 _RETRY_SECONDS = 5
 
 
@@ -35,7 +38,7 @@ class WaitingRequests:
         """Count a request while it is being handled.
 
         :param user: the user's name; ``""``, of a service without users, is not bounded, for there are no others.
-        :param threads: of this process, for requests.
+        :param threads: of this process, for requests; with fewer than ``LEAST_THREADS`` nobody is bounded.
         :raises TooManyConcurrent: too many requests of the user are waiting.
         """
         self._begin(user, threads)
@@ -47,7 +50,8 @@ class WaitingRequests:
     def _begin(self, user: str, threads: int) -> None:
         with self._lock:
             waiting = self._of_user.get(user, 0)
-            if user and waiting >= threads * USER_PART and self._all >= threads * ALL_PART:
+            is_bounded = bool(user) and threads >= LEAST_THREADS
+            if is_bounded and waiting >= threads * USER_PART and self._all >= threads * ALL_PART:
                 raise TooManyConcurrent(
                     f"OpenAI has not begun to answer {waiting} of your requests, which is as many as can wait here at "
                     "present. Try again when some of them are answered.",

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 import requests
 
-from ocm_wsgi.admission.waiting import WaitingRequests
+from ocm_wsgi.admission.waiting import LEAST_THREADS, WaitingRequests
 from ocm_wsgi.errors import TooManyConcurrent
 from ocm_wsgi.simulator import Plan
 from tests.conftest import ALICE, BOB, RunningService, ServiceFactory
@@ -42,6 +42,14 @@ def test_counted() -> None:
     assert waiting._of_user == {}
 
 
+def test_counted_with_few_threads() -> None:
+    """A process with few threads refuses nobody."""
+    waiting = WaitingRequests()
+    with ExitStack() as held:
+        for _ in range(LEAST_THREADS):
+            held.enter_context(waiting.counted("alice", LEAST_THREADS - 1))
+
+
 def test_counted_by_many_threads() -> None:
     """However many threads begin and end requests at once, none is counted for ever."""
     waiting = WaitingRequests()
@@ -50,12 +58,12 @@ def test_counted_by_many_threads() -> None:
     def run() -> None:
         for _ in range(300):
             try:
-                with waiting.counted("alice", 4):
+                with waiting.counted("alice", THREADS):
                     admitted.append(len(waiting._of_user))
             except TooManyConcurrent:
                 continue
 
-    threads = [threading.Thread(target=run) for _ in range(8)]
+    threads = [threading.Thread(target=run) for _ in range(2 * THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -526,7 +526,7 @@ def test_no_secret_leaves_the_file(home: Home, caplog: pytest.LogCaptureFixture)
         asking.join()
         secrets += [*map(str, home.content()["tokens"].values())][:3]
         with pytest.raises(CredentialRejected) as caught:
-            source.replacement(source.current())
+            source.replacement(source.current(), "token_expired")
     assert [name.partition("=")[0] for name in added if name] == ["PYTHONPATH"]
     state = b"".join(path.read_bytes() for path in home.state_path.iterdir())
     shown = caplog.text + seen.decode() + state.decode() + repr(source.__dict__) + str(vars(caught.value))
