@@ -1,7 +1,7 @@
 """Settles turns whose usage upstream reports later than their answer, such as responses in the background.
 
-Until then such a turn is charged an estimate. The first answer that names its usage replaces that, whoever fetches it;
-the turn stays that of the user who asked first.
+Until then such a turn is charged an estimate. The first answer that names its usage replaces that, regardless of
+who fetches it; the turn stays that of the user who asked first.
 """
 
 from __future__ import annotations

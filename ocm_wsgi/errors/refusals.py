@@ -158,7 +158,7 @@ class NotFound(OcmError):
 
 
 class ObjectNotFound(NotFound):
-    """Upstream stores no object of this ID, or not for this user. As from upstream, nothing tells the two apart."""
+    """Upstream stores no object of this ID, or not for this user. As with upstream, the two look the same."""
 
     code = None
     members: Mapping[str, object] = MappingProxyType({"param": None})

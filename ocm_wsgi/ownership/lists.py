@@ -1,6 +1,6 @@
 """A user's own objects, picked out of upstream's list of everyone's. Pure; the caller fetches the pages.
 
-Only what belongs to a list is returned, and nothing of it tells how much others have stored: there is more only as long
+Only what belongs to a list is returned, and it does not reveal how much others have stored: there is more only as long
 as the user has objects that were not found yet.
 """
 

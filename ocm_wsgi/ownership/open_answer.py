@@ -250,7 +250,7 @@ class OpenAnswer:
             yield withheld
 
     def close(self) -> None:
-        """Claim what the client was not told of any more, too: a background response goes on."""
+        """Claim the objects whose IDs never reached the client, too: a background response goes on."""
         if claims := self._take_claims():
             self._owners.claim(self._user, claims, turn=self._turn_id)
         self._inner.close()

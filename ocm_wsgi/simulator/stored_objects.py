@@ -1,6 +1,6 @@
 """What the platform stores for the owner of an API key: files, conversations, vector stores, batches and the like.
 
-Every object of the owner can be listed, read, changed and deleted with the owner's key, whoever asked for it.
+Every object of the owner can be listed, read, changed and deleted with the owner's key, for every user.
 """
 
 from __future__ import annotations

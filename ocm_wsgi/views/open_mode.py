@@ -1,4 +1,4 @@
-"""Keeps web pages away from a service without users, which serves whoever can connect."""
+"""Keeps web pages away from a service without users, which serves everyone who can connect."""
 
 from __future__ import annotations
 

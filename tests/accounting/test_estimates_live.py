@@ -113,11 +113,11 @@ def test_chat_without_usage(running: RunningService) -> None:
     for options in ({}, {"stream_options": {"include_usage": True}}):
         answer = post(running, {**body, **options}, "/v1/chat/completions")
         assert answer.text.endswith("data: [DONE]\n\n")
-    estimated, told = rows(running, 2)
+    estimated, reported = rows(running, 2)
     usage = exact(body, words(TEXT))
     assert_charged(estimated, usage)
-    assert (told.estimated, told.input_tokens) == (False, usage["input_tokens"])
-    assert told.output_tokens == usage["output_tokens"]
+    assert (reported.estimated, reported.input_tokens) == (False, usage["input_tokens"])
+    assert reported.output_tokens == usage["output_tokens"]
 
 
 def test_estimates_are_marked(service: ServiceFactory, simulator: Simulator) -> None:
@@ -135,8 +135,8 @@ def test_estimates_are_marked(service: ServiceFactory, simulator: Simulator) -> 
     with Browser(running.url) as alice:
         alice.sign_in(ALICE)
         assert alice.get("turns").text.count("estimated</span>") == 1
-        told, estimated = csv.DictReader(io.StringIO(alice.get("turns.csv").text))
-    assert (told["estimated"], estimated["estimated"]) == ("no", "yes")
+        reported, estimated = csv.DictReader(io.StringIO(alice.get("turns.csv").text))
+    assert (reported["estimated"], estimated["estimated"]) == ("no", "yes")
     assert running.log_text().count("tokens (estimated)") == 1
 
 
@@ -250,13 +250,13 @@ def test_client_leaves_a_websocket(running: RunningService, compression: str | N
             pass
         assert gate.reached.wait(20)
         client.socket.shutdown(socket.SHUT_RDWR)
-    told, estimated = rows(running, 2)
+    reported, estimated = rows(running, 2)
     gate.release()
-    assert (told.status, told.estimated, estimated.status) == ("completed", False, "cut")
+    assert (reported.status, reported.estimated, estimated.status) == ("completed", False, "cut")
     # The input of the second response is what the first one read and wrote, and the new message.
-    continued = told.input_tokens + told.output_tokens
+    continued = reported.input_tokens + reported.output_tokens
     assert continued < estimated.input_tokens < continued + 100
-    assert_charged(estimated, {"input_tokens": estimated.input_tokens, "output_tokens": told.output_tokens})
+    assert_charged(estimated, {"input_tokens": estimated.input_tokens, "output_tokens": reported.output_tokens})
 
 
 def test_estimates_count_towards_limits(service: ServiceFactory) -> None:
@@ -285,8 +285,8 @@ def test_continued_conversation(running: RunningService) -> None:
     first = post(running, request(store=True)).text
     created = json.loads(first.partition("data: ")[2].partition("\n")[0])
     assert post(running, request(previous_response_id=created["response"]["id"])).ok
-    told, estimated = rows(running, 2)
-    assert (told.input_tokens, told.estimated) == (50_000, False)
+    reported, estimated = rows(running, 2)
+    assert (reported.input_tokens, reported.estimated) == (50_000, False)
     assert 51_200 <= estimated.input_tokens <= 52_000
     assert estimated.estimated
 

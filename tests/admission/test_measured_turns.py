@@ -69,7 +69,7 @@ def test_what_the_owner_has_priced_is_measured() -> None:
 
 
 def test_a_turn_that_no_limit_measures_is_refused(service: ServiceFactory, simulator: Simulator) -> None:
-    """A user with a limit in money is told why, and nothing is sent upstream; others are served."""
+    """A user with a limit in money is refused with the reason, and nothing is sent upstream; others are served."""
     limits = [{"per": "week", "usd": 5}]
     entries = [{"name": "alice", "token": ALICE, "limits": limits}, {"name": "bob", "token": BOB}]
     running = service(credential={"OPENAI_API_KEY": simulator.api_key()}, user_entries=entries, workers=1)

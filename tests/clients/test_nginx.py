@@ -104,7 +104,7 @@ def test_long_field(front: Nginx, backend: Backend) -> None:
 
 
 def test_response_fields(front: Nginx) -> None:
-    """Browsers are told to use TLS only, and the nginx version is hidden."""
+    """Browsers learn to use TLS only, and the nginx version is hidden."""
     response, _ = get(front)
     assert response.headers["Strict-Transport-Security"] == "max-age=63072000"
     assert response.headers["Server"] == "nginx"

@@ -48,7 +48,7 @@ def test_credential_of_a_sign_in() -> None:
         pytest.param(
             {"exp": REFRESHED_AT + 7200, "iat": REFRESHED_AT + 3600}, REFRESHED_AT + 7200, id="ours-is-behind"
         ),
-        pytest.param({"exp": REFRESHED_AT + 3600}, REFRESHED_AT + 3600, id="not-told-when-it-was-issued"),
+        pytest.param({"exp": REFRESHED_AT + 3600}, REFRESHED_AT + 3600, id="without-its-time-of-issue"),
         pytest.param({"iat": REFRESHED_AT}, None, id="without-an-end"),
     ],
 )
@@ -116,8 +116,8 @@ def test_unusable_content_names_the_fix(content: dict[str, Any]) -> None:
         Document(content).credential()
     assert "codex login" in caught.value.message
     assert 'cli_auth_credentials_store = "file"' in caught.value.message
-    told = f"{caught.value} {caught.value.detail}".replace("flask ocm login", "")
-    assert not any(secret in told for secret in ("sk", "pat", "rt ", "eyJ"))
+    shown = f"{caught.value} {caught.value.detail}".replace("flask ocm login", "")
+    assert not any(secret in shown for secret in ("sk", "pat", "rt ", "eyJ"))
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n", b'{"tokens": {', b"\xff\xfe", b"[]", b"null", b"[" * 100_000])

@@ -33,7 +33,7 @@ class Program:
             [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def heard(self) -> str:
+    def next_line(self) -> str:
         """Wait for its next line, and return it."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
@@ -46,7 +46,7 @@ class Program:
 
     def results(self) -> list[dict[str, Any]]:
         """Wait for the results of a worker's threads, and return them."""
-        results = json.loads(self.heard())
+        results = json.loads(self.next_line())
         assert isinstance(results, list)
         return results
 
@@ -78,7 +78,7 @@ def start() -> Iterator[Start]:
 def start_workers(start: Start, home: Home, workers: int = 4, **task: Any) -> list[Program]:
     """Start workers that wait for the signal to begin."""
     programs = [start(WORKER, task_of(home, **task)) for _ in range(workers)]
-    assert [program.heard() for program in programs] == ["ready"] * workers
+    assert [program.next_line() for program in programs] == ["ready"] * workers
     return programs
 
 
@@ -121,12 +121,12 @@ def test_workers_beside_codex_refresh_once(home: Home, start: Start, is_codex_fi
         start, home, threads=10, timeouts={"lock_seconds": 20.0, "exchange_seconds": 20.0, "adoption_seconds": 10.0}
     )
     codex = start(CODEX, str(home.path), f"{home.simulator.url}{TOKEN}")
-    assert codex.heard() == "loaded"
+    assert codex.next_line() == "loaded"
     for program in [codex, *workers] if is_codex_first else [*workers, codex]:
         program.proceed()
-    if codex.heard() == "granted":
+    if codex.next_line() == "granted":
         codex.proceed()
-        assert codex.heard() == "committed"
+        assert codex.next_line() == "committed"
     results = [result for worker in workers for result in worker.results()]
     assert home.outcomes().count("rotated") == 1
     assert results == [{"access_token": home.access_token()}] * 40
@@ -136,16 +136,16 @@ def test_codex_was_first_and_writes_later(home: Home, start: Start) -> None:
     """After a refusal, tokens that Codex received before us and writes later are waited for and used."""
     home.sign_in(expires_in=-1)
     codex = start(CODEX, str(home.path), f"{home.simulator.url}{TOKEN}")
-    assert codex.heard() == "loaded"
+    assert codex.next_line() == "loaded"
     codex.proceed()
-    assert codex.heard() == "granted"
+    assert codex.next_line() == "granted"
     (worker,) = start_workers(
         start, home, 1, timeouts={"lock_seconds": 20.0, "exchange_seconds": 20.0, "adoption_seconds": 60.0}
     )
     worker.proceed()
     assert home.simulator.wait_for(lambda: home.outcomes() == ["rotated", "reused"])
     codex.proceed()
-    assert codex.heard() == "committed"
+    assert codex.next_line() == "committed"
     assert worker.results() == [{"access_token": home.access_token()}]
 
 
@@ -155,16 +155,16 @@ def test_codex_refreshes_during_our_refresh(home: Home, start: Start) -> None:
     home.simulator.plan(Plan(gate=gate), path=TOKEN)
     home.sign_in(expires_in=-1)
     early, late = (start(CODEX, str(home.path), f"{home.simulator.url}{TOKEN}") for _ in range(2))
-    assert [early.heard(), late.heard()] == ["loaded", "loaded"]
+    assert [early.next_line(), late.next_line()] == ["loaded", "loaded"]
     (worker,) = start_workers(start, home, 1)
     worker.proceed()
     assert gate.reached.wait(30)
     early.proceed()
-    assert early.heard() == "refused"
+    assert early.next_line() == "refused"
     gate.release()
     assert worker.results() == [{"access_token": home.access_token()}]
     late.proceed()
-    assert late.heard() == "adopted"
+    assert late.next_line() == "adopted"
     assert home.outcomes() == ["rotated", "reused"]
 
 

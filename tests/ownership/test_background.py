@@ -1,4 +1,4 @@
-"""A response in the background is charged once it has ended: to who asked for it, once, whoever fetches it."""
+"""A response in the background is charged once it has ended: to the user who asked for it, and once."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_what_is_not_owned(owners: Owners) -> None:
 
 
 def test_an_object_keeps_its_owner(owners: Owners) -> None:
-    """No answer transfers an object, whoever it is for."""
+    """No answer transfers an object, no matter whom it is for."""
     owners.claim("alice", [FILE], turn="turn-1")
     owners.claim("bob", [FILE], turn="turn-2")
     assert owners.owner_of("file-1") == Owner("alice", "turn-1")

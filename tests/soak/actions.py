@@ -1,6 +1,6 @@
 """What a client may do, good or bad, and the records that each action must produce.
 
-Each action tells upstream how to answer with its own plan (``X-Simulate``), so that different clients can run
+Each action sets upstream's answer with its own plan (``X-Simulate``), so that different clients can run
 concurrently. A completed turn carries a unique number as its input tokens, which identifies its record.
 """
 

@@ -14,7 +14,7 @@ from ocm_wsgi.users.sign_ins import MAX_FAILURES, MAX_FAILURES_PER_ADDRESS, THRO
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """Seconds that a test lets pass."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -65,7 +65,7 @@ def test_failures_of_many_addresses(sign_ins: SignIns) -> None:
 
 
 def test_failures_of_known_browsers(sign_ins: SignIns) -> None:
-    """Whoever has a known browser's cookie has no more guesses than others, even from many addresses."""
+    """Someone with a known browser's cookie has no more guesses than others, even from many addresses."""
     for number in range(MAX_FAILURES_PER_ADDRESS):
         fail(sign_ins, 1, f"192.0.2.{number}", known_user="ann")
     fail(sign_ins, MAX_FAILURES_PER_ADDRESS, "198.51.100.1", known_user="ann")

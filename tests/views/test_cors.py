@@ -61,7 +61,7 @@ def test_pages_of_an_allowed_origin(service: ServiceFactory) -> None:
 
 
 def test_pages_and_a_service_without_users(service: ServiceFactory) -> None:
-    """Without users, pages of the origins that are named can use the service, and "*" stands for none."""
+    """Without users, pages of the origins that are named can use the service, and "*" means none."""
     running = service(users={}, allow_origins=["*", APP], workers=1)
     for origin, expected in ((APP, (204, 200)), ("https://evil.example", (403, 403))):
         page = {"Origin": origin, "Sec-Fetch-Site": "cross-site"}

@@ -56,11 +56,11 @@ class Endpoint:
     """One method of one path that is relayed.
 
     :ivar method: as in a request line; :data:`WEBSOCKET` for an opening handshake.
-    :ivar path: below ``/v1/``. A segment in braces stands for an ID or a name. The first one that is named after a
+    :ivar path: below ``/v1/``. A segment in braces matches an ID or a name. The first one that is named after a
         kind of stored object is the ID of such an object, and the request concerns that object.
     :ivar family: how the turn reports its usage; ``None`` where no model works, so that nothing is counted.
     :ivar creates: the kind of stored object whose ID the answer names for the first time, if there is one.
-    :ivar lists: the kind of the stored objects that the answer lists, whoever owns them; ``None`` where it lists none,
+    :ivar lists: the kind of the stored objects that the answer lists, for all owners; ``None`` where it lists none,
         or only what is inside the object that the path names.
     :ivar names_model: whether a turn names its model in the request's body. It need not where no model is chosen, or
         where the model is that of an object of the user's own.
@@ -112,5 +112,5 @@ class Endpoint:
 
 
 def is_parameter(segment: str) -> bool:
-    """Return whether a segment of an endpoint's path stands for any ID or name."""
+    """Return whether a segment of an endpoint's path matches any ID or name."""
     return segment.startswith("{")

@@ -46,7 +46,7 @@ _KEY_MAKING_WORDS = frozenset(
         "tokens",
     }
 )
-# Not even an extra endpoint has a parameter that stands for one of these.
+# Not even an extra endpoint has a parameter that matches one of these.
 _NO_NAMES = _KEY_MAKING_WORDS | {word for path in _KEY_MAKING_PATHS for word in path}
 
 _LONGEST_PATH_SHOWN = 100

@@ -1,6 +1,6 @@
 """Recognises the requests that web pages of other origins make browsers send. Pure; no I/O.
 
-A service without users serves whoever can connect, and usually that is this machine only. But the browser on this
+A service without users serves everyone who can connect, and usually that is this machine only. But the browser on this
 machine connects on behalf of every page that it shows. Two fields, which no page can change, reveal that: ``Origin``
 and ``Sec-Fetch-Site``. A third reveals DNS rebinding, where a page's own name is made to resolve to our address, so
 that to the browser we are the page's own server: then ``Host`` is that name.

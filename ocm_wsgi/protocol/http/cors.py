@@ -12,7 +12,7 @@ from collections.abc import Collection
 from ocm_wsgi.errors import ForeignOrigin
 from ocm_wsgi.protocol.http.fields import TOKEN, Fields, list_members, value_of
 
-#: Stands for every origin.
+#: Means every origin.
 ANY_ORIGIN = "*"
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"

@@ -6,7 +6,7 @@ Its name says whether its value is an ID; else, in a body that has members of su
 looks like one. What only looks like one is refused to a user although upstream would have taken it for text, but that
 costs nobody a secret.
 
-Most bodies have no member of such a name. One pass over the names tells, without looking at any value.
+Most bodies have no member of such a name. One pass over the names finds that out, without looking at any value.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def request_facts(
 def top_level_members(blocks: Iterable[bytes], names: Collection[str]) -> Mapping[str, Any] | None:
     """Return the members of a JSON object.
 
-    Above 1 MiB, another string stands for one that is longer than 128 octets.
+    Above 1 MiB, a string that is longer than 128 octets is replaced with another.
 
     :param blocks: read to the end, unless the document is refused before.
     :param names: of the members that matter, which must not be there in another case.

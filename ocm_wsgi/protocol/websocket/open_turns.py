@@ -3,7 +3,7 @@
 A ``response.create`` opens a turn in its lane: responses with the same ``stream_id``, or without one, come one after
 another, and lanes side by side. A ``response.steer`` opens a turn that follows the response it names, or disappears if
 the next ``response.create`` takes its input over. ``response.created`` gives a turn its response's ID, by which the
-events that end turns are told apart. A response that nobody is known to have asked for becomes a turn, too.
+events that end turns are distinguished. A response that nobody is known to have asked for becomes a turn, too.
 
 Source: https://developers.openai.com/api/docs/guides/websocket-mode and ``.../guides/steering``.
 """

@@ -130,7 +130,7 @@ IMAGE_USAGE: dict[str, Any] = {
     ],
 )
 def test_answer_usage(family: Family, body: dict[str, Any], expected: Usage | None) -> None:
-    """Text, images and audio are told apart, and what is not billed by tokens is counted in its own unit."""
+    """Text, images and audio are counted apart, and what is not billed by tokens is counted in its own unit."""
     assert answer_usage(body, family) == expected
 
 

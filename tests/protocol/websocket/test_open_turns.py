@@ -71,7 +71,7 @@ class Scene:
 
 
 def test_lanes_end_out_of_order() -> None:
-    """Responses of several lanes are told apart by their IDs, in whatever order they begin and end."""
+    """Responses of several lanes are distinguished by their IDs, in whatever order they begin and end."""
     scene = Scene().ask("a1", stream_id="a").ask("b", stream_id="b").ask("a2", stream_id="a").ask("none")
     scene.create("rb", stream_id="b").create("rn").create("ra1", stream_id="a")
     scene.complete("rb", stream_id="b").complete("ra1", stream_id="a").create("ra2", stream_id="a")

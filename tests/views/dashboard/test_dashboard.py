@@ -123,7 +123,7 @@ def test_cookie(running: RunningService) -> None:
 
 
 def test_forged_form(running: RunningService) -> None:
-    """A form without this browser's form token changes nothing, whoever is signed in."""
+    """A form without this browser's form token changes nothing, no matter who is signed in."""
     with Browser(running.url) as root, Browser(running.url) as other:
         root.sign_in(ROOT)
         foreign = _FORM_TOKEN.search(other.get("sign-in").text)
