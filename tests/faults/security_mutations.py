@@ -329,7 +329,7 @@ MEASURES = (
 WAITING = (
     Mutation(
         "admission/test_waiting.py::test_others_are_served",
-        Edit("ocm_wsgi/admission/waiting.py", "if user and waiting >= threads * USER_PART and", "if False and"),
+        Edit("ocm_wsgi/admission/waiting.py", "if is_bounded and waiting >= threads * USER_PART and", "if False and"),
     ),
 )
 
