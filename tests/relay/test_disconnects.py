@@ -50,7 +50,9 @@ def running(service: ServiceFactory, tmp_path: Path) -> RunningService:
     """A service with short deadlines, whose one worker has served a request."""
     path = tmp_path / "short.conf.py"
     path.write_text(CONFIGURATION)
-    running = service(workers=1, arguments=("--config", str(path)))
+    # One user may not wait with half of the threads for upstream, so that there must be twice as many as clients.
+    threads = str(2 * CLIENTS + 1)
+    running = service(workers=1, arguments=("--config", str(path), "--threads", threads))
     assert post(running).status_code == 200
     return running
 
