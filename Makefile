@@ -84,7 +84,7 @@ $(VENV)/with-%: setup.cfg pyproject.toml
 	@$(PIP) install --quiet --editable '.[$*]'
 	@touch $@
 
-# package.json pins the versions of Codex and of OpenAI's library for Node.js. There is no lock file, as it would contain its author's registry.
+# package.json pins the versions of Codex, opencode and OpenAI's library for Node.js. There is no lock file, as it would contain its author's registry.
 $(CODEX)/installed: tests/clients/package.json
 	@scripts/debian-packages nodejs npm
 	@echo 'Installing the clients for Node.js into $(CODEX) ...'
