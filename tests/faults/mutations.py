@@ -50,6 +50,7 @@ WEBSOCKET_TURNS = "ocm_wsgi/relay/websocket_turns.py"
 SPOOL = "ocm_wsgi/accounting/spool.py"
 STREAM = "ocm_wsgi/relay/stream.py"
 QUERIES = "ocm_wsgi/accounting/queries.py"
+ENDPOINT_TABLE = "ocm_wsgi/protocol/endpoints/table.py"
 TARGETS = "ocm_wsgi/protocol/http/targets.py"
 TUNNEL = "ocm_wsgi/relay/tunnel.py"
 UPSTREAM = "ocm_wsgi/upstream/client.py"
@@ -391,6 +392,14 @@ CLIENTS = (
             "    path, mark, query = _origin_form(",
             '    if "://" in request_target:\n        return ApiTarget(request_target, "")\n'
             "    path, mark, query = _origin_form(",
+        ),
+        # The table of endpoints would refuse it too.
+        also=(
+            Edit(
+                ENDPOINT_TABLE,
+                "        methods = self._fixed.get(path) or self._methods(path)\n        if ",
+                '        methods = self._fixed["models"]\n        if ',
+            ),
         ),
     ),
     Mutation("test_invalid_request[version-9-direct]", _setting("permit_unconventional_http_version = True")),
