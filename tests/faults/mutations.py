@@ -533,8 +533,7 @@ WEBSOCKETS = (
     Mutation("test_socket_that_breaks_the_protocol[too-many-fragments-direct]", _OVERSIZED_MESSAGE_ACCEPTED),
     Mutation("test_socket_that_breaks_the_protocol[too-large-direct]", _OVERSIZED_MESSAGE_ACCEPTED),
     Mutation(
-        # With the whole service, the client's next ping would end the frame, and with it the test.
-        "protocol/websocket/test_frames.py::test_feed_gives_up_at_a_violation[whole-not-masked-by-the-client]",
+        "test_socket_that_breaks_the_protocol[unmasked-direct]",
         Edit(
             "ocm_wsgi/protocol/websocket/frames.py",
             "        if (second >= _MASK_BIT) is not self._masked:",
