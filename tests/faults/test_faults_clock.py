@@ -14,9 +14,20 @@ import requests
 
 from ocm_wsgi.simulator import Gate, Plan
 from tests.conftest import ALICE, BOB
+from tests.credentials.credential_home import helpers_of
 from tests.faults.clocks import DAY, HOUR, WallClock
 from tests.faults.outages import locked_by_another
-from tests.faults.stack import BODY, WAIT_SECONDS, Background, Stack, bystander, eventually, head, upstream_connections
+from tests.faults.stack import (
+    BODY,
+    WAIT_SECONDS,
+    Background,
+    Stack,
+    bystander,
+    eventually,
+    head,
+    upstream_connections,
+    workers_of,
+)
 from tests.faults.websockets_through import open_socket, statuses
 
 JUMPS = {"hours-ahead": 2 * HOUR, "days-ahead": 10 * DAY, "hours-behind": -2 * HOUR, "days-behind": -10 * DAY}
@@ -90,6 +101,7 @@ def test_clock_jumps_while_the_credential_is_refreshed(start_stack: Callable[...
     simulator.plan(Plan(gate=gate), path="/oauth/token")
     streams = [Background(lambda: stack.turn(route="direct")) for _ in range(12)]
     assert gate.reached.wait(WAIT_SECONDS)
+    assert eventually(lambda: all(helpers_of(pid) for pid in workers_of(stack.running)))
     clock.jump(-10 * DAY)
     streams += [Background(lambda: stack.turn(route="direct")) for _ in range(4)]
     clock.jump(2 * HOUR - 10 * DAY)
