@@ -24,10 +24,6 @@ class AbandonedTurn(TurnInProgress):
         """Whether upstream has begun to respond."""
         return False
 
-    def output_tokens(self) -> int:
-        """Return 0: nothing passed."""
-        return 0
-
 
 def record_abandoned(accounting: Accounting, request: TurnRequest, prices: Mapping[str, Override]) -> None:
     """Charge an abandoned turn an estimate, and wait until that is durable, which takes about a second at most."""

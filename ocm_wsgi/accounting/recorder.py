@@ -47,6 +47,10 @@ CLOSE_SECONDS = 6.0
 _FAILING = "Cannot write to the state database (%s); spooling records to disk until it recovers."
 
 
+def ignore_durability(_durability: Durability) -> None:
+    """Do nothing: an ``OnRecorded`` for where no client is left that waits for the record."""
+
+
 @dataclass(frozen=True)
 class Backlog:
     """This process's records that are not in the database yet.

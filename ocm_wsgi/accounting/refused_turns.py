@@ -7,15 +7,9 @@ from ocm_wsgi.errors import RequestUnauthorized
 from ocm_wsgi.protocol.responses.turn import Outcome
 
 
-class RefusedTurn(TurnInProgress):
-    """A turn that upstream did not begin."""
-
-    def output_tokens(self) -> int:
-        """Return 0: nothing passed."""
-        return 0
-
-
 def record_refused(accounting: Accounting, request: TurnRequest, refusal: RequestUnauthorized) -> None:
     """Record a turn that was refused, and wait until that is durable, which takes about a second at most."""
-    turn = RefusedTurn(request, status=refusal.status, transport="json", week_start=None, request_id=request.request_id)
+    turn = TurnInProgress(
+        request, status=refusal.status, transport="json", week_start=None, request_id=request.request_id
+    )
     accounting.record(turn, Outcome("error", error_code=refusal.upstream_code or refusal.code))

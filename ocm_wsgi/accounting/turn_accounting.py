@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from ocm_wsgi.accounting.estimates import Observed, estimated_usage
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.pricing import Override
-from ocm_wsgi.accounting.recorder import Durability, OnRecorded
+from ocm_wsgi.accounting.recorder import Durability, OnRecorded, ignore_durability
 from ocm_wsgi.accounting.turn_costs import turn_cost
 from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.accounting.window_history import WindowHistory
@@ -205,8 +205,8 @@ class TurnInProgress:
         return True
 
     def output_tokens(self) -> int:
-        """Return an estimate of the output that passed, in tokens."""
-        raise NotImplementedError
+        """Return an estimate of the output that passed, in tokens: 0 where no response is observed."""
+        return 0
 
     def estimated_usage(self, outcome: Outcome) -> Usage | None:
         """Return the usage to charge if upstream did not report any, or ``None``."""
@@ -341,7 +341,7 @@ class OpenTurn(TurnInProgress):
 
     def close_async(self) -> None:
         """Close the turn as :meth:`close` does, without waiting."""
-        self.record_async(_ignore_durability)
+        self.record_async(ignore_durability)
 
     def _end(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -351,10 +351,6 @@ class OpenTurn(TurnInProgress):
         self._is_recorded = True
         self.is_due = False
         return self._outcome or self._observer.finish(complete=False)
-
-
-def _ignore_durability(_durability: Durability) -> None:
-    """Do nothing: a turn that was cut has no client left that waits for its record."""
 
 
 def _goes_on(open_turn: TurnInProgress, outcome: Outcome) -> bool:

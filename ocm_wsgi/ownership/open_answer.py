@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from ocm_wsgi.accounting.recorder import Durability, OnRecorded
+from ocm_wsgi.accounting.recorder import OnRecorded, ignore_durability
 from ocm_wsgi.accounting.settlement import Settlements
 from ocm_wsgi.ownership.owners import Owners
 from ocm_wsgi.protocol.endpoints.endpoint import Family, ObjectKind
@@ -138,7 +138,7 @@ class FetchedAnswer(PlainAnswer):
 
     def close_async(self) -> None:
         """Settle the turn without waiting, if its end has arrived."""
-        self.record_async(_ignore_durability)
+        self.record_async(ignore_durability)
 
     def _end(self, outcome: Outcome) -> None:
         super()._end(outcome)
@@ -258,7 +258,7 @@ class OpenAnswer:
     def close_async(self) -> None:
         """Close the answer as :meth:`close` does, without waiting."""
         if claims := self._take_claims():
-            self._owners.claim_async(self._user, claims, _ignore_durability, turn=self._turn_id)
+            self._owners.claim_async(self._user, claims, ignore_durability, turn=self._turn_id)
         self._inner.close_async()
 
     def _released(self) -> Iterator[bytes]:
@@ -298,7 +298,3 @@ class OpenAnswer:
         claims, self._claims = self._claims, []
         self._is_claiming = bool(claims)
         return claims
-
-
-def _ignore_durability(_durability: Durability) -> None:
-    """Do nothing: no client is left that waits."""
