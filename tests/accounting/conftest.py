@@ -13,25 +13,16 @@ from ocm_wsgi.accounting.spool import Spool
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
+from tests.clock import Clock
 
 # 2026-03-02 09:00:00 UTC, the beginning of an hour.
 START = 1_772_442_000.0
 
 
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
     """Return a clock at the beginning of an hour."""
-    return Clock()
+    return Clock(START)
 
 
 @pytest.fixture

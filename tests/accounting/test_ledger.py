@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
-from typing import Protocol
 
 import pytest
 
@@ -24,6 +23,7 @@ from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateL
 from ocm_wsgi.protocol.responses.turn import Turn
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.storage.database import Database
+from tests.clock import Clock
 
 IDLE = Backlog(memory=0, spool=0, is_database_failing=False)
 
@@ -31,14 +31,6 @@ MakeTurn = Callable[..., Turn]
 
 # The limit, on a busy machine, for operations that take a second at most, in seconds.
 BUSY_SECONDS = 20
-
-
-class Clock(Protocol):
-    """A clock that a test sets."""
-
-    now: float
-
-    def __call__(self) -> float: ...
 
 
 @pytest.fixture

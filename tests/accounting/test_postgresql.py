@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 import sqlalchemy as sa
@@ -35,15 +34,10 @@ from ocm_wsgi.users.accounts import Accounts
 from ocm_wsgi.users.directory import UserDirectory
 from ocm_wsgi.users.user import User
 from tests.api_requests import post
+from tests.clock import Clock
 from tests.conftest import ServiceFactory
 
 MakeTurn = Callable[..., Turn]
-
-
-class Clock(Protocol):
-    """A clock that a test sets."""
-
-    now: float
 
 
 class Server:

@@ -15,7 +15,8 @@ from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.quota.limits import DAY_SECONDS
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.schema import add_event
-from tests.accounting.test_ledger import Clock, MakeTurn, stored, wait_until
+from tests.accounting.test_ledger import MakeTurn, stored, wait_until
+from tests.clock import Clock
 
 
 def test_retention(

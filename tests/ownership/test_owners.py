@@ -18,25 +18,18 @@ from ocm_wsgi.protocol.objects.stored_object import NamedObject
 from ocm_wsgi.protocol.responses.request import request_facts
 from ocm_wsgi.quota.limits import DAY_SECONDS
 from ocm_wsgi.storage.database import Database
+from tests.clock import Clock
 from tests.credentials.credential_home import eventually
 
+START = 1_772_442_000.0
 FILE = NamedObject("file-1", "file")
 ITEM = NamedObject("msg_1", "item")
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    now = 1_772_442_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
     """Return a clock."""
-    return Clock()
+    return Clock(START)
 
 
 @pytest.fixture
@@ -112,7 +105,7 @@ def test_retention(database: Database, state_path: Path, clock: Clock) -> None:
     owners.claim("alice", [FILE, ITEM, NamedObject("resp_1", "response")])
     owners.close()
     for days, kept in ((RETENTION_DAYS - 1, 3), (RETENTION_DAYS + 1, 1)):
-        clock.now = Clock.now + days * DAY_SECONDS
+        clock.now = START + days * DAY_SECONDS
         later = make_owners(database, state_path, clock)
         later.delete_old()
         assert sum(later.owner_of(each) is not None for each in ("file-1", "msg_1", "resp_1")) == kept

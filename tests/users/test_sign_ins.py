@@ -11,21 +11,12 @@ from ocm_wsgi.errors import AuthenticationFailed, SignInThrottled
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.users.directory import UserDirectory
 from ocm_wsgi.users.sign_ins import MAX_FAILURES, MAX_FAILURES_PER_ADDRESS, THROTTLE_SECONDS, SignIns
-
-
-class Clock:
-    """Seconds that a test lets pass."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_800_000_000.0)
 
 
 @pytest.fixture
