@@ -9,9 +9,12 @@ from contextlib import closing
 import requests
 import sqlalchemy as sa
 
+from ocm_wsgi.accounting import queries
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.simulator import Plan, ratelimits
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
+from tests.accounting.test_ledger import wait_until
 from tests.conftest import ALICE, RunningService, ServiceFactory
 
 DAYS = 86_400
@@ -66,10 +69,13 @@ def test_a_week_in_the_first_place(service: ServiceFactory) -> None:
 
 
 def wait_for_windows(running: RunningService) -> None:
-    """Wait until the reports of every limit have reached the database, shortly after their turns."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        found = status(running)["rate_limits"]
-        if isinstance(found, dict) and len(found["limits"]) == 2:
-            return
-    raise AssertionError("the reports did not arrive")
+    """Wait until the reports of every limit are in the state database, where any worker finds them."""
+    with closing(Database(f"sqlite:///{running.state_path / 'ocm.db'}")) as database:
+
+        def are_stored() -> bool:
+            with database.read() as connection:
+                limits = queries.read_rate_limits(connection, DEFAULT_CREDENTIAL)
+                samples = connection.scalar(sa.select(sa.func.count()).select_from(db.quota_sample))
+            return limits is not None and len(limits[0]["limits"]) == 2 and bool(samples)
+
+        wait_until(are_stored)
