@@ -212,8 +212,11 @@ class Recorder:
             self._note_success()
 
     def _do_chore(self) -> None:
-        if self._is_failing or time.monotonic() < self._chore_at:
-            return
+        with self._lock:
+            if self._is_failing or time.monotonic() < self._chore_at:
+                return
+            # From here on: what is expected while the chore runs may come too late for this run.
+            self._chore_at = inf
         has_more = False
         try:
             self._journals.adopt()
@@ -224,7 +227,7 @@ class Recorder:
             # It is retried at the next interval; nothing depends on it.
             _log.warning("The ledger's maintenance failed: %s", _reason(exc))
         with self._lock:
-            self._chore_at = time.monotonic() + (0.0 if has_more else self._chore_seconds)
+            self._chore_at = min(self._chore_at, time.monotonic() + (0.0 if has_more else self._chore_seconds))
 
     def _note_failure(self, exc: Exception) -> None:
         with self._lock:
