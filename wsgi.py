@@ -1,5 +1,5 @@
-"""The WSGI entry point: ``gunicorn wsgi:app``."""
+"""The WSGI entry point of a checkout: ``gunicorn wsgi:app``."""
 
-from ocm_wsgi.app import create_app
+from ocm_wsgi.wsgi import app
 
-app = create_app()
+__all__ = ["app"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ocm_wsgi.cli.group import LazyGroup
 
-__all__ = ["COMMANDS", "ocm"]
+__all__ = ["COMMANDS", "HELP", "group", "ocm"]
 
 #: The import path of each command. Commands whose module is not installed are left out.
 COMMANDS = {
@@ -23,19 +23,18 @@ COMMANDS = {
     "demo": "ocm_wsgi.cli.demo:demo",
 }
 
-ocm = LazyGroup(
-    "ocm",
-    COMMANDS,
-    help="""Manage the OpenAI Codex Multiplexer: its users, their limits, and their usage.
+#: The help of the group.
+HELP = """Manage the OpenAI Codex Multiplexer: its users, their limits, and their usage.
 
     Uses the same configuration as the service: the file that OCM_CONFIG names, or ./ocm.json. The service does not
     have to be running or be restarted: changes apply from its next request.
 
     \b
     Examples:
-      flask ocm add-user alice --limit "30% per week"
-      flask ocm client-config alice
-      flask ocm usage --by user --since 7d
-      flask ocm status
-    """,
-)
+      ocm add-user alice --limit "30% per week"
+      ocm client-config alice
+      ocm usage --by user --since 7d
+      ocm status
+    """
+
+ocm = LazyGroup("ocm", COMMANDS, help=HELP)

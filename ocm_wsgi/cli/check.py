@@ -56,10 +56,10 @@ def check(url: str | None, silence: int, only_configuration: bool, as_json: bool
 
     \b
     Examples:
-      flask ocm check
-      flask ocm check --url https://ocm.example.org
-      flask ocm check --only-configuration
-      flask ocm check --json
+      ocm check
+      ocm check --url https://ocm.example.org
+      ocm check --only-configuration
+      ocm check --json
     """
     if url and only_configuration:
         raise click.UsageError("--url and --only-configuration cannot be combined.")

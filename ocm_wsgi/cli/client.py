@@ -35,7 +35,7 @@ def client_config(name: str, base_url: str | None, as_json: bool) -> None:
 
     \b
     Examples:
-      flask ocm client-config alice --base-url https://ocm.example.com/v1
+      ocm client-config alice --base-url https://ocm.example.com/v1
     """
     state = open_state()
     state.accounts.show(name)

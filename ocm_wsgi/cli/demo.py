@@ -77,7 +77,7 @@ def _explain(running: Demo) -> None:
         """       -H 'Content-Type: application/json' -d '{"model": "gpt-5.5", "stream": true, "input": "Hi"}'"""
     )
     click.echo("\nThe owner's view of the usage:\n")
-    click.echo(f"  OCM_CONFIG={folder / 'ocm.json'} {_shown(Path(sys.executable).with_name('flask'))} ocm usage")
+    click.echo(f"  OCM_CONFIG={folder / 'ocm.json'} {_shown(Path(sys.executable).with_name('ocm'))} usage")
     if command := _codex():
         click.echo("\nOr with the real Codex:\n")
         click.echo(f"  CODEX_HOME={folder / 'codex'} OCM_BEARER_TOKEN={running.bearer_token} \\")

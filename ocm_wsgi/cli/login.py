@@ -40,8 +40,8 @@ def login(browser: bool, as_json: bool, yes: bool) -> None:
 
     \b
     Examples:
-      flask ocm login
-      flask ocm login --browser
+      ocm login
+      ocm login --browser
     """
     reporter = _Reporter(as_json)
     try:
@@ -62,7 +62,7 @@ def logout(as_json: bool, yes: bool) -> None:
 
     \b
     Example:
-      flask ocm logout
+      ocm logout
     """
     reporter = _Reporter(as_json)
     try:

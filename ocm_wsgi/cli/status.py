@@ -32,8 +32,8 @@ def status(as_json: bool) -> None:
 
     \b
     Examples:
-      flask ocm status
-      flask ocm status --json
+      ocm status
+      ocm status --json
     """
     state = open_state()
     config = state.config

@@ -51,9 +51,9 @@ def usage(by: tuple[_Dimension, ...], since: float | None, user: str | None, as_
 
     \b
     Examples:
-      flask ocm usage --since 7d
-      flask ocm usage --by day --by user --since 2027-01-01 --csv
-      flask ocm usage --by model --user alice
+      ocm usage --since 7d
+      ocm usage --by day --by user --since 2027-01-01 --csv
+      ocm usage --by model --user alice
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv cannot be combined.")

@@ -50,9 +50,9 @@ def add_user(
 
     \b
     Examples:
-      flask ocm add-user alice
-      flask ocm add-user bob --limit "30% per week" --limit "5 USD per day"
-      flask ocm add-user ci --models 'gpt-5*' --expires 30d --max-concurrent 2
+      ocm add-user alice
+      ocm add-user bob --limit "30% per week" --limit "5 USD per day"
+      ocm add-user ci --models 'gpt-5*' --expires 30d --max-concurrent 2
     """
     _require_future(expires)
     user = User(name, admin, False, models, limits, max_concurrent, expires)
@@ -72,8 +72,8 @@ def list_users(as_json: bool) -> None:
 
     \b
     Examples:
-      flask ocm list-users
-      flask ocm list-users --json
+      ocm list-users
+      ocm list-users --json
     """
     accounts = open_state().accounts.all()
     if as_json:
@@ -95,7 +95,7 @@ def show_user(name: str, as_json: bool) -> None:
 
     \b
     Example:
-      flask ocm show-user alice
+      ocm show-user alice
     """
     state = open_state()
     account = state.accounts.show(name)
@@ -145,9 +145,9 @@ def update_user(name: str, as_json: bool, **options: Any) -> None:
 
     \b
     Examples:
-      flask ocm update-user alice --limit "40% per week"
-      flask ocm update-user alice --no-limits --models 'gpt-5*' --models o4-mini
-      flask ocm update-user alice --disable
+      ocm update-user alice --limit "40% per week"
+      ocm update-user alice --no-limits --models 'gpt-5*' --models o4-mini
+      ocm update-user alice --disable
     """
     changes = _changes(**options)
     if not changes:
@@ -169,7 +169,7 @@ def rotate_token(name: str, yes: bool, as_json: bool) -> None:
 
     \b
     Example:
-      flask ocm rotate-token alice
+      ocm rotate-token alice
     """
     accounts = open_state().accounts
     accounts.show(name)
@@ -193,7 +193,7 @@ def remove_user(name: str, yes: bool, as_json: bool) -> None:
 
     \b
     Example:
-      flask ocm remove-user alice
+      ocm remove-user alice
     """
     accounts = open_state().accounts
     accounts.show(name)

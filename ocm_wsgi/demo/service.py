@@ -1,6 +1,6 @@
 """The whole service on one machine, without a credential or a network, for ``flask ocm demo``.
 
-A simulated OpenAI, and in front of it the real ``gunicorn wsgi:app`` with its own configuration, credential and state
+A simulated OpenAI, and in front of it the real service in gunicorn, with its own configuration, credential and state
 in a temporary folder.
 """
 
@@ -21,7 +21,6 @@ from pathlib import Path
 
 import requests
 
-import ocm_wsgi
 from ocm_wsgi.demo.sse import EventDecoder
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.simulator import Plan, Simulator
@@ -157,26 +156,17 @@ supports_websockets = true
 """
 
 
-def _project() -> Path:
-    """Return the folder of ``wsgi.py`` and ``gunicorn.conf.py``."""
-    for folder in (Path.cwd(), Path(ocm_wsgi.__file__).resolve().parent.parent):
-        if (folder / "wsgi.py").is_file() and (folder / "gunicorn.conf.py").is_file():
-            return folder
-    raise DemoFailed("wsgi.py and gunicorn.conf.py were not found. Run it in their folder.")
-
-
 @contextlib.contextmanager
 def _server(folder: Path, listener: socket.socket) -> Iterator[subprocess.Popen[bytes]]:
     """Run the real server on an already open socket, so that its port cannot be taken and no request is too early."""
-    project = _project()
     with (folder / "service.log").open("wb") as log:
-        server = subprocess.Popen(  # noqa: S603 - our own interpreter and project
+        server = subprocess.Popen(  # noqa: S603 - our own interpreter and package
             [
                 *(sys.executable, "-m", "ocm_wsgi.demo.child_gunicorn", str(os.getpid())),
-                *("--config", str(project / "gunicorn.conf.py"), "--graceful-timeout", "2"),
-                *("--bind", f"fd://{listener.fileno()}", "wsgi:app"),
+                *("--config", "python:ocm_wsgi.gunicorn_conf", "--graceful-timeout", "2"),
+                *("--bind", f"fd://{listener.fileno()}", "ocm_wsgi.wsgi:app"),
             ],
-            cwd=project,
+            cwd=folder,
             env={**_environment(), "OCM_CONFIG": str(folder / "ocm.json")},
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ocm_wsgi.errors import UpstreamCut
+from ocm_wsgi.gateway.environ import CLIENT_STALL_SECONDS, Environ, client_socket, reset
 from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse
 from ocm_wsgi.protocol.websocket.session import WebSocketSession
 from ocm_wsgi.relay.answer import RelayedAnswer
@@ -22,7 +23,6 @@ from ocm_wsgi.relay.websocket_turns import WebSocketTurn, WebSocketTurns
 from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import UpstreamResponse
 from ocm_wsgi.upstream.response import RawResponse
-from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, Environ, client_socket, reset
 
 #: Set in the environ by a server that takes responses and tunnels over.
 CAN_TUNNEL = "ocm.can_tunnel"

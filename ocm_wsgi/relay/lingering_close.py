@@ -13,8 +13,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from ocm_wsgi.gateway.environ import reset_on_close
 from ocm_wsgi.relay.loop import Loop
-from ocm_wsgi.wsgi.environ import reset_on_close
 
 #: How long a client may go on sending after its response.
 LINGER_SECONDS = 2.0

@@ -1,4 +1,4 @@
-"""gunicorn's hooks and settings, for gunicorn.conf.py."""
+"""gunicorn's hooks and settings, for :mod:`ocm_wsgi.gunicorn_conf`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ipaddress
 import os
 import signal
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,12 +19,13 @@ from gunicorn.sock import TCP6Socket, TCPSocket
 from ocm_wsgi.admission.measurability import require_measurable_configuration
 from ocm_wsgi.config import Config, current
 from ocm_wsgi.config.current import config
+from ocm_wsgi.gateway.environ import remember_fields
 from ocm_wsgi.server.listener import open_listener
 from ocm_wsgi.telemetry import multiprocess
 from ocm_wsgi.telemetry.logs import configure_logging
 from ocm_wsgi.tls import contexts
-from ocm_wsgi.wsgi.environ import remember_fields
 
+_SETTINGS_MODULE = "ocm_wsgi.gunicorn_conf"
 _TERMINATION_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 # As gunicorn does for its own sockets: a server that is being replaced may need a moment to close its socket.
 _BIND_ATTEMPTS = 5
@@ -97,6 +99,7 @@ def worker_class() -> str:
 def on_starting(arbiter: Any) -> None:
     """Log warnings, and open the listening socket (gunicorn opens its own only if there is none yet)."""
     block_signals_during_fork()
+    _forget_settings()
     _warn(arbiter)
     if decides_address(arbiter):
         arbiter.LISTENERS = [_open_listener(arbiter)]
@@ -115,6 +118,7 @@ def when_ready(arbiter: Any) -> None:
 
 def on_reload(arbiter: Any) -> None:
     """Log the warnings of the new configuration, and whether it needs a restart."""
+    _forget_settings()
     configure_logging(config().log_format)
     _warn(arbiter)
     if _listen_fields(current.initial_config()) != _listen_fields(config()):
@@ -133,6 +137,11 @@ def decides_address(arbiter: Any) -> bool:
         and not arbiter.master_pid
         and os.environ.get("LISTEN_PID") != str(os.getpid())
     )
+
+
+def _forget_settings() -> None:
+    """Have the settings executed again at the next HUP: gunicorn executes a file, but only imports a module."""
+    sys.modules.pop(_SETTINGS_MODULE, None)
 
 
 def _warn(arbiter: Any) -> None:

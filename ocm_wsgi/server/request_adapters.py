@@ -14,8 +14,8 @@ from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
 from gunicorn.http2.response import HTTP2Response
 
+from ocm_wsgi.gateway.environ import REQUEST_THREADS, Environ
 from ocm_wsgi.relay.handoff import CAN_TUNNEL, OpenedTunnel, RelayedBody
-from ocm_wsgi.wsgi.environ import REQUEST_THREADS, Environ
 
 #: Each block of a request's body must arrive within this time.
 BLOCK_SECONDS = 30.0

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ocm_wsgi.gateway.environ import CLIENT_STALL_SECONDS
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.peer import DISCONNECTED, Peer
 from ocm_wsgi.server.request_adapters import Outgoing
-from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS
 
 
 class UnsentResponse:

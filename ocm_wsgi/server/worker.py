@@ -25,6 +25,7 @@ from typing import Any
 from gunicorn.workers import gthread
 
 from ocm_wsgi.accounting import tariffs
+from ocm_wsgi.gateway.environ import CLIENT_STALL_SECONDS, wants_websocket
 from ocm_wsgi.relay.admission_queue import AdmissionQueue
 from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
 from ocm_wsgi.relay.held_memory import HeldMemory
@@ -42,7 +43,6 @@ from ocm_wsgi.server.thread_pool import ThreadPool
 from ocm_wsgi.server.unsent_response import UnsentResponse, UnsentResponses, send_now
 from ocm_wsgi.service import Service
 from ocm_wsgi.upstream.client import SILENCE_TIMEOUT_SECONDS
-from ocm_wsgi.wsgi.environ import CLIENT_STALL_SECONDS, wants_websocket
 
 #: Streams that are still open this long before gunicorn would kill the worker are cut, and recorded as cut.
 CUT_MARGIN_SECONDS = 2.0

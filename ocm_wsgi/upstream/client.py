@@ -23,6 +23,7 @@ from ocm_wsgi.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from ocm_wsgi.gateway.request_body import Body
 from ocm_wsgi.protocol.http.content_coding import DecodingError, decoder_for
 from ocm_wsgi.protocol.http.fields import (
     Fields,
@@ -39,7 +40,6 @@ from ocm_wsgi.upstream.adapter import UpstreamAdapter, upstream_request
 from ocm_wsgi.upstream.connections import StaleConnection
 from ocm_wsgi.upstream.exchange import Aborted, Exchange, RequestHead
 from ocm_wsgi.upstream.response import BLOCK_SIZE, RawResponse
-from ocm_wsgi.wsgi.request_body import Body
 
 _log = logging.getLogger(__name__)
 

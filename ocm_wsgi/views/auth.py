@@ -7,13 +7,13 @@ import hmac
 from flask import Response, g, request
 
 from ocm_wsgi.errors import AdminOnly
+from ocm_wsgi.gateway.environ import client_fields
 from ocm_wsgi.protocol.http.bearer import bearer_token, refuse_api_key_fields
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.service import Service
 from ocm_wsgi.users.tokens import token_digest
 from ocm_wsgi.users.user import ANYONE, User
-from ocm_wsgi.wsgi.environ import client_fields
 
 
 def authenticate(service: Service, fields: Fields) -> User:

@@ -14,6 +14,7 @@ from flask import Flask, Response, g, jsonify, request
 
 from ocm_wsgi.checks.tickets import is_valid
 from ocm_wsgi.errors import AuthenticationFailed, BodyTooLarge, NotFound
+from ocm_wsgi.gateway.environ import client_fields
 from ocm_wsgi.ownership.access import require_access
 from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET
 from ocm_wsgi.protocol.http.bearer import bearer_token
@@ -22,7 +23,6 @@ from ocm_wsgi.protocol.websocket.handshake import ENDPOINT
 from ocm_wsgi.users.user import User
 from ocm_wsgi.views.current import current_service
 from ocm_wsgi.views.websocket import open_websocket
-from ocm_wsgi.wsgi.environ import client_fields
 
 #: The fields whose values are returned; of all others, only the names are.
 ECHOED_FIELDS = frozenset(

@@ -6,10 +6,10 @@ from flask import Flask, request
 
 from ocm_wsgi.config import Config
 from ocm_wsgi.errors import ForeignOrigin, UntrustedHost
+from ocm_wsgi.gateway.environ import Environ, client_fields, local_address
 from ocm_wsgi.protocol.http.browsers import require_own_host, require_own_origin
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.service import Service
-from ocm_wsgi.wsgi.environ import Environ, client_fields, local_address
 
 # These reveal and change nothing, and those who ask may know the service by another name.
 _PUBLIC_PATHS = ("/ocm/healthz", "/ocm/readyz", "/ocm/v1/check/")

@@ -17,6 +17,17 @@ from ocm_wsgi.admission.metering import require_metered
 from ocm_wsgi.admission.waiting import DEFAULT_THREADS
 from ocm_wsgi.credentials import Credential, Mode
 from ocm_wsgi.errors import RequestUnauthorized, UpstreamError
+from ocm_wsgi.gateway.environ import (
+    REQUEST_THREADS,
+    Environ,
+    announced_length,
+    client_fields,
+    client_socket,
+    has_body,
+    request_target,
+    wants_websocket,
+)
+from ocm_wsgi.gateway.request_body import Body, read_body
 from ocm_wsgi.ownership.access import (
     Access,
     claiming_answer,
@@ -44,17 +55,6 @@ from ocm_wsgi.views.current import current_service
 from ocm_wsgi.views.owned_lists import owned_list_response
 from ocm_wsgi.views.responses import RelayedResponse
 from ocm_wsgi.views.websocket import open_websocket
-from ocm_wsgi.wsgi.environ import (
-    REQUEST_THREADS,
-    Environ,
-    announced_length,
-    client_fields,
-    client_socket,
-    has_body,
-    request_target,
-    wants_websocket,
-)
-from ocm_wsgi.wsgi.request_body import Body, read_body
 
 
 class _RestConverter(PathConverter):

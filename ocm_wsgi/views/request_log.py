@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from flask import Flask, Response, g, request
 
+from ocm_wsgi.gateway.environ import Environ
 from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.views.responses import LateResponse
-from ocm_wsgi.wsgi.environ import Environ
 
 
 def init_app(app: Flask) -> None:

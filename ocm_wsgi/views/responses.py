@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 
 from flask import Response
 
+from ocm_wsgi.gateway.environ import Environ
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.relay.answer import RelayedAnswer
 from ocm_wsgi.relay.disconnects import Watch
 from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
 from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import UpstreamResponse
-from ocm_wsgi.wsgi.environ import Environ
 
 
 class LateResponse(Response):

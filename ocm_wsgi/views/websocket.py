@@ -10,6 +10,7 @@ from flask import Response, request
 
 from ocm_wsgi.credentials import Credential
 from ocm_wsgi.errors import UpgradeUnavailable
+from ocm_wsgi.gateway.environ import client_socket
 from ocm_wsgi.ownership.access import Access
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.targets import ApiTarget
@@ -27,7 +28,6 @@ from ocm_wsgi.upstream.exchange import Exchange
 from ocm_wsgi.upstream.response import RawResponse
 from ocm_wsgi.users.user import User
 from ocm_wsgi.views.responses import RelayedResponse, TunnelResponse
-from ocm_wsgi.wsgi.environ import client_socket
 
 _UNAVAILABLE = "WebSocket is not available here; use HTTP with Server-Sent Events."
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from ocm_wsgi.cli import ocm
+from ocm_wsgi.program import ocm
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(folder: Path) -> Callable[..., Result]:
     def run(*arguments: str, input: str | None = None, **environ: str) -> Result:
-        result = CliRunner().invoke(ocm, arguments, input=input, env=environ, prog_name="flask ocm")
+        result = CliRunner().invoke(ocm, arguments, input=input, env=environ, prog_name="ocm")
         assert "Traceback" not in result.output
         return result
 

@@ -11,12 +11,13 @@ import click
 import pytest
 from click.testing import Result
 
-from ocm_wsgi.cli import COMMANDS, ocm
+from ocm_wsgi.cli import ocm as flask_ocm
+from ocm_wsgi.program import ocm
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text()
 #: Commands documented on other pages.
 ELSEWHERE = {"demo"}
-NAMES = [name for name in COMMANDS if name not in ELSEWHERE]
+NAMES = [name for name in ocm.list_commands(click.Context(ocm)) if name not in ELSEWHERE]
 
 
 def command_of(name: str) -> click.Command:
@@ -35,7 +36,7 @@ def test_help(run: Callable[..., Result], name: str) -> None:
     """Help has an example, fits 80 columns, and describes every option."""
     result = run(name, "--help")
     assert result.exit_code == 0
-    assert f"flask ocm {name}" in result.stdout
+    assert f"ocm {name}" in result.stdout
     assert re.search(r"^  Examples?:$", result.stdout, re.MULTILINE)
     assert max(map(len, result.stdout.splitlines())) <= 80
     options = [parameter for parameter in command_of(name).params if isinstance(parameter, click.Option)]
@@ -69,4 +70,9 @@ def test_group(run: Callable[..., Result]) -> None:
 def test_entry_point() -> None:
     """Flask finds the group."""
     (entry_point,) = entry_points(group="flask.commands", name="ocm")
-    assert entry_point.load() is ocm
+    assert entry_point.load() is flask_ocm
+
+
+def test_only_serve_is_not_a_command_of_flask() -> None:
+    """`ocm` has the commands of `flask ocm`, and `serve`."""
+    assert ocm.list_commands(click.Context(ocm)) == ["serve", *flask_ocm.list_commands(click.Context(flask_ocm))]

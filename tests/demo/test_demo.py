@@ -88,7 +88,7 @@ def test_demo_serves_until_interrupted(ending: signal.Signals) -> None:
         answer = requests.post(f"{url}/responses", json=body, headers={"Authorization": f"Bearer {token}"}, timeout=20)
         assert "response.completed" in answer.text
         assert json.loads(Path(configuration).read_text())["users"] == [{"name": "demo", "token": token}]
-        usage = re.search(r"OCM_CONFIG=(\S+) \S+ ocm usage", output)
+        usage = re.search(r"OCM_CONFIG=(\S+) \S+/ocm usage", output)
         assert usage
         table = subprocess.run(
             [sys.executable, "-m", "flask", "ocm", "usage"],

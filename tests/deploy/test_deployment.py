@@ -101,7 +101,7 @@ def test_systemd_approves_of_the_hardening(units: Path) -> None:
 
 def test_stop_waits_for_turns_and_refreshes() -> None:
     """systemd kills nothing before gunicorn's own timeout, and that of a refresh, has passed."""
-    configuration = (DEPLOY.parent / "gunicorn.conf.py").read_text()
+    configuration = (DEPLOY.parent / "ocm_wsgi" / "gunicorn_conf.py").read_text()
     (graceful_timeout,) = map(int, re.findall(r"^graceful_timeout = (\d+)", configuration, re.MULTILINE))
     assert int(settings()["TimeoutStopSec"]) > max(graceful_timeout, Timeouts().total_seconds)
     assert settings()["KillMode"] == "control-group"

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import click
 import pytest
+from gunicorn.config import KNOWN_SETTINGS
 
 from ocm_wsgi.accounting.sing_box_usages import parse, render
-from ocm_wsgi.cli import ocm
 from ocm_wsgi.config import load
+from ocm_wsgi.program import ocm
 from ocm_wsgi.simulator.backend import UNSUPPORTED_PARAMETERS
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,8 @@ def problem_of(words: str) -> str | None:
     if command is None:
         return "no such command"
     options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    if first == "serve":
+        options |= {option for setting in KNOWN_SETTINGS for option in setting.cli or ()}
     unknown = {word.partition("=")[0] for word in rest if word.startswith("--")} - options - {"--help"}
     return f"no such option: {', '.join(sorted(unknown))}" if unknown else None
 
@@ -96,6 +99,8 @@ def problem_of(words: str) -> str | None:
         ("add-user NAME --limit '5 USD per day'", None),
         ("remove-everything", "no such command"),
         ("add-user NAME --colour red", "no such option: --colour"),
+        ("serve --workers 4", None),
+        ("serve --colour red", "no such option: --colour"),
     ],
 )
 def test_problem_of(words: str, problem: str | None) -> None:

@@ -25,7 +25,7 @@ DASHBOARD = "views/dashboard/test_dashboard.py"
 DIRECTORY = "ocm_wsgi/users/directory.py"
 FIELDS = "ocm_wsgi/protocol/http/fields.py"
 LOGS = "ocm_wsgi/telemetry/logs.py"
-REQUEST_BODY = "ocm_wsgi/wsgi/request_body.py"
+REQUEST_BODY = "ocm_wsgi/gateway/request_body.py"
 
 STRANGERS = (
     Mutation(
@@ -87,7 +87,7 @@ STRANGERS = (
         ),
     ),
     Mutation(
-        "wsgi/test_request_body.py::test_read_body_refuses_oversized_bodies",
+        "gateway/test_request_body.py::test_read_body_refuses_oversized_bodies",
         Edit(REQUEST_BODY, "        if length > limit:", "        if False:"),
     ),
     Mutation(

@@ -36,13 +36,13 @@ class Mutation:
 
 
 NGINX = "deploy/nginx.conf"
-GUNICORN = "gunicorn.conf.py"
+GUNICORN = "ocm_wsgi/gunicorn_conf.py"
 ARRIVALS = "ocm_wsgi/server/arrivals.py"
 ACCOUNTING = "ocm_wsgi/accounting/turn_accounting.py"
 ADMISSION = "ocm_wsgi/admission/admission.py"
 CONNECTIONS = "ocm_wsgi/upstream/connections.py"
 CREDENTIALS = "ocm_wsgi/credentials"
-ENVIRON = "ocm_wsgi/wsgi/environ.py"
+ENVIRON = "ocm_wsgi/gateway/environ.py"
 DISCONNECTS = "ocm_wsgi/relay/disconnects.py"
 RECORDER = "ocm_wsgi/accounting/recorder.py"
 HOOKS = "ocm_wsgi/server/hooks.py"
@@ -438,7 +438,7 @@ CLIENTS = (
     Mutation(
         "test_half_requests[half-a-body-direct]",
         Edit(
-            "ocm_wsgi/wsgi/request_body.py",
+            "ocm_wsgi/gateway/request_body.py",
             "        raise _truncated()\n    _store(content",
             "        pass\n    _store(content",
         ),

@@ -85,9 +85,9 @@ STRANGERS = (
         for framing in ("length", "chunked", "megabytes")
     ),
     Mutation(
-        "wsgi/test_request_body.py::test_read_body_without_room",
+        "gateway/test_request_body.py::test_read_body_without_room",
         Edit(
-            "ocm_wsgi/wsgi/request_body.py",
+            "ocm_wsgi/gateway/request_body.py",
             "        raise NoRoomForBody(message, detail=str(exc)) from exc",
             "        raise",
         ),

@@ -20,7 +20,7 @@ SCRIPT = str(Path(sys.executable).with_name("gunicorn"))
 APPLICATION = """
 import json, os, socket
 from ocm_wsgi.config import current
-from ocm_wsgi.wsgi.environ import request_fields
+from ocm_wsgi.gateway.environ import request_fields
 
 def app(environ, start_response):
     connection = environ["gunicorn.socket"]

@@ -18,11 +18,11 @@ import trustme
 from ocm_wsgi.config.tls import Certificate
 from ocm_wsgi.credentials import Credential, CredentialSource, Mode
 from ocm_wsgi.errors import UpstreamUnreachable
+from ocm_wsgi.gateway.request_body import read_body
 from ocm_wsgi.protocol.http.targets import api_target
 from ocm_wsgi.tls import contexts
 from ocm_wsgi.tls.session_cache import ResumingContext
 from ocm_wsgi.upstream.client import ClientRequest, Upstream
-from ocm_wsgi.wsgi.request_body import read_body
 
 NAMES = ("localhost", "127.0.0.1")
 

@@ -24,12 +24,12 @@ from ocm_wsgi.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from ocm_wsgi.gateway.request_body import Body
 from ocm_wsgi.protocol.http.targets import api_target
 from ocm_wsgi.simulator import Plan, Simulator
 from ocm_wsgi.tls.contexts import build_upstream_context
 from ocm_wsgi.upstream.client import ClientRequest, Upstream, UpstreamResponse
 from ocm_wsgi.upstream.exchange import Exchange
-from ocm_wsgi.wsgi.request_body import Body
 from tests.proxies import ForwardProxy, HttpProxy, Socks5
 
 RESPONSES = b'{"model": "gpt-5.5", "stream": true, "input": "hi"}'

@@ -13,10 +13,10 @@ import pytest
 
 from ocm_wsgi.credentials import Credential, CredentialSource, Mode
 from ocm_wsgi.errors import UpstreamUnreachable
+from ocm_wsgi.gateway.request_body import Body
 from ocm_wsgi.protocol.http.targets import api_target
 from ocm_wsgi.upstream.client import ClientRequest, Upstream
 from ocm_wsgi.upstream.exchange import Exchange, RequestHead
-from ocm_wsgi.wsgi.request_body import Body
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BODY = b'{"model": "gpt-5.5"}'

@@ -6,9 +6,9 @@ from flask import request
 from werkzeug.datastructures import MultiDict
 
 from ocm_wsgi.errors import BadRequest, BodyTooLarge, BodyTruncated
+from ocm_wsgi.gateway.environ import announced_length
+from ocm_wsgi.gateway.request_body import limit_arrival
 from ocm_wsgi.protocol.http.form_arrival import FORM_SECONDS, MAX_FORM_BYTES, MAX_FORM_FIELDS
-from ocm_wsgi.wsgi.environ import announced_length
-from ocm_wsgi.wsgi.request_body import limit_arrival
 
 
 def read_form() -> MultiDict[str, str]:

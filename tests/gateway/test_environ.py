@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Thread
 
-from ocm_wsgi.wsgi.environ import remember_fields, request_fields
+from ocm_wsgi.gateway.environ import remember_fields, request_fields
 
 
 def test_fields_are_remembered_by_thread() -> None:

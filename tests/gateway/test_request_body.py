@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocm_wsgi.errors import BodyTooLarge, BodyTruncated, NoRoomForBody
-from ocm_wsgi.wsgi.request_body import MEMORY_LIMIT_BYTES, Input, read_body
+from ocm_wsgi.gateway.request_body import MEMORY_LIMIT_BYTES, Input, read_body
 
 
 class Trickle:

@@ -1,0 +1,57 @@
+"""The installed wheel is whole: it needs nothing of the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+SETTINGS = "python:ocm_wsgi.gunicorn_conf"
+
+
+def environment(**more: str) -> Mapping[str, str]:
+    """Return the environment of a program: only what it needs."""
+    return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **more}
+
+
+@contextmanager
+def serving(*command: str | Path, cwd: Path) -> Iterator[str]:
+    """Run a server, and yield its URL once it listens. It must end cleanly."""
+    (cwd / "ocm.json").write_text(json.dumps({"listen_port": 0, "users": [{"name": "alice", "token": "sk-ocm-alice"}]}))
+    with (cwd / "log").open("w+") as log:
+        server = subprocess.Popen(command, cwd=cwd, env=environment(WEB_CONCURRENCY="1"), stdout=log, stderr=log)
+        try:
+            with subprocess.Popen(
+                ["tail", "-F", "--pid", str(server.pid), "-n", "+1", cwd / "log"], stdout=subprocess.PIPE, text=True
+            ) as tail:
+                assert tail.stdout is not None
+                url = next((found[0] for line in tail.stdout if (found := re.search(r"http://\S+", line))), None)
+                tail.terminate()
+            assert url, (cwd / "log").read_text()
+            yield url
+        finally:
+            server.send_signal(signal.SIGTERM)
+            status = server.wait(60)
+        assert (status, "Traceback" in (cwd / "log").read_text()) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ocm", "serve"), ("python", "-m", "gunicorn", "ocm_wsgi.wsgi:app", "-c", SETTINGS)],
+    ids=["ocm-serve", "gunicorn"],
+)
+def test_serves(programs: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Both ways to start the service use the package's settings and its configuration."""
+    with serving(programs / command[0], *command[1:], cwd=tmp_path) as url:
+        assert requests.get(f"{url}/ocm/healthz", timeout=30).status_code == 200
+        assert requests.get(f"{url}/v1/models", timeout=30).status_code == 401
+        assert requests.get(f"{url}/ocm/", timeout=30).status_code == 200
+    assert "ocm_wsgi.server.worker.RelayWorker" in (tmp_path / "log").read_text()
