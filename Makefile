@@ -13,7 +13,7 @@ IN_PARALLEL = -n $$(($$(nproc) + 1)) --dist worksteal
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 
-.PHONY: help install demo test coverage prove check format bench soak docs screenshots
+.PHONY: help install demo test coverage prove check format bench soak docs lock screenshots
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo 'make bench     Measure the relay'
 	@echo 'make soak      Run mixed clients, faults and reloads for ten minutes, and check for leaks'
 	@echo 'make docs      Build the documentation in build/site'
+	@echo "make lock      Pin all dependencies with their hashes (ARGS=--upgrade: the newest versions)"
 	@echo 'make screenshots'
 	@echo '               Recreate the pictures of the dashboard in docs/images/'
 
@@ -70,18 +71,28 @@ bench: $(VENV)/with-dev
 soak: $(VENV)/with-dev
 	$(VENV)/bin/python -m tests.soak $(ARGS)
 
-docs: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-docs)
+docs: $(VENV)/with-dev
 	$(VENV)/bin/properdocs build --quiet
 	@echo 'Open build/site/index.html'
+
+# ARGS=--upgrade takes the newest versions that setup.cfg allows.
+lock: $(VENV)/with-release
+	@scripts/lock $(VENV) $(ARGS)
 
 screenshots: $(VENV)/with-dev
 	@scripts/screenshots
 
-# One stamp file for each extra in setup.cfg.
+# The lock files pin every package with its hashes; `make lock` renews them.
+$(VENV)/with-demo: requirements.lock
+$(VENV)/with-dev: requirements-dev.lock
+$(VENV)/with-release: requirements-release.lock
+
+# One stamp file for each lock file.
 $(VENV)/with-%: setup.cfg pyproject.toml
 	@scripts/create-venv $(VENV) $(PYTHON)
 	@echo 'Installing the Python packages ($*) into $(VENV) ...'
-	@$(PIP) install --quiet --editable '.[$*]'
+	@$(PIP) install --quiet --require-hashes --requirement $(filter %.lock,$^)
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # package.json pins the versions of Codex, opencode and OpenAI's library for Node.js. There is no lock file, as it would contain its author's registry.
