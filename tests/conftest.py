@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from ocm_wsgi.simulator import Simulator
 from ocm_wsgi.storage.database import Database
 from tests.forkserver import ForkedProcess, start_gunicorn
+from tests.postgresql_server import PostgresqlServer, running_server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: A CA that nobody uses.
@@ -104,6 +105,13 @@ def database(state_path: Path) -> Iterator[Database]:
     database = Database(f"sqlite:///{state_path}/ocm.sqlite3")
     yield database
     database.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """Start a PostgreSQL server, whose ``url`` is that of a new database each time."""
+    with running_server() as server:
+        yield server
 
 
 @pytest.fixture

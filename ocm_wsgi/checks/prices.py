@@ -42,7 +42,7 @@ def unpriced(config: Config) -> Iterator[Finding]:
 
     An unusable database is reported by the check of the state.
     """
-    with closing(Database(config.database_url)) as database:
+    with closing(Database(config.database_url, upgrades=False)) as database:
         if database.path is not None and not database.path.exists():
             return
         try:

@@ -13,7 +13,7 @@ from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
 from ocm_wsgi.errors import StateError
 from ocm_wsgi.storage.database import Database
-from ocm_wsgi.storage.schema import get_meta
+from ocm_wsgi.storage.schema import SCHEMA_VERSION
 
 _SUBJECT = Subject("state")
 # A record takes a few hundred bytes; the database copies pages while it writes.
@@ -69,21 +69,38 @@ def _room(folder: Path) -> Iterator[Finding]:
 
 
 def _database(url: str) -> Iterator[Finding]:
-    opened = Database(url)
+    opened = Database(url, upgrades=False)
     if opened.path is not None and not opened.path.exists():
         yield _SUBJECT.note("no_database", f"{opened.path} does not exist yet; the service creates it.")
         return
     name = opened.url.render_as_string(hide_password=True)
     try:
-        with opened.read() as connection:
-            version = get_meta(connection, "schema_version")
+        version = opened.schema_version()
+        if version is None:
+            yield _SUBJECT.note("no_tables", f"The database {name} has no tables yet; the service creates them.")
+        elif version < SCHEMA_VERSION:
+            yield _upgrade(name, version)
+        else:
+            with opened.read():
+                yield _SUBJECT.ok("database", f"The database {name} can be opened (schema {version}).")
     except StateError as exc:
         text = f"{exc.message} ({name}{f': {exc.detail}' if exc.detail else ''})"
         yield _SUBJECT.problem("database", text, "See the service's log; requests are relayed meanwhile.")
-    else:
-        yield _SUBJECT.ok("database", f"The database {name} can be opened (schema {version}).")
     finally:
         opened.close()
+
+
+def _upgrade(name: str, version: int) -> Finding:
+    # Imports Alembic, and so only if there is something to report.
+    from ocm_wsgi.storage import upgrades
+
+    steps = " ".join(f"Schema {step.version}: {step.text}." for step in upgrades.steps_after(version))
+    return _SUBJECT.note(
+        "upgrade",
+        f"The database {name} has schema {version}. This release upgrades it to schema {SCHEMA_VERSION} when it first "
+        f"opens it, while workers of the earlier release go on. {steps} Earlier releases cannot open it afterwards.",
+        "flask ocm backup FILE, then restart the service",
+    )
 
 
 def _backlog(spool: Path) -> Iterator[Finding]:

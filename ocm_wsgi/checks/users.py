@@ -19,7 +19,7 @@ _REMEDY = "flask ocm add-user NAME"
 
 def findings(config: Config) -> Iterator[Finding]:
     """Check the users of configuration and database. An unusable database is reported by the check of the state."""
-    with closing(Database(config.database_url)) as database:
+    with closing(Database(config.database_url, upgrades=False)) as database:
         if database.path is not None and not database.path.exists():
             is_open, has_users = not config.users, bool(config.users)
             accounts: list[Account] = []

@@ -18,13 +18,11 @@ import filelock
 import sqlalchemy as sa
 
 from ocm_wsgi.errors import StateError
-from ocm_wsgi.storage.creation import create_schema
+from ocm_wsgi.storage.creation import create_schema, require_current, stored_version
 from ocm_wsgi.storage.driver_cursor import DriverCursor
+from ocm_wsgi.storage.engines import create_engine
 from ocm_wsgi.storage.files import make_private_folder
 from ocm_wsgi.storage.per_process import PerProcess
-
-#: How long a writer waits for another process's transaction.
-BUSY_TIMEOUT_SECONDS = 5.0
 
 #: How long the first use in a process waits for another process that is creating the schema.
 CREATION_TIMEOUT_SECONDS = 30.0
@@ -36,17 +34,19 @@ class Database:
     """The state database. Opened at the first use; safe to create before a fork and to share between threads.
 
     :param url: a SQLAlchemy URL. For SQLite the folder (0700) and the file (0600) are created if missing.
+    :param upgrades: whether the schema is created, or that of an earlier release upgraded, if necessary. Otherwise a
+        database without the schema of this release raises ``StateError``, and opening one changes nothing.
 
     All failures of the database itself are raised as ``StateError``. ``sqlalchemy.exc.IntegrityError`` is not
     translated, because it concerns the caller's own rows.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, upgrades: bool = True) -> None:
         self.url = sa.make_url(url)
         is_file = self.url.get_backend_name() == "sqlite" and self.url.database not in (None, "", ":memory:")
         self.path = Path(self.url.database or "") if is_file else None
         # Inherited ones stay, unused: closing an inherited SQLite connection would act on the parent's files.
-        self._processes = PerProcess(lambda: _Process(self.url, self.path))
+        self._processes = PerProcess(lambda: _Process(self.url, self.path, upgrades=upgrades))
 
     def __repr__(self) -> str:
         return f"Database({self.url!r})"
@@ -99,6 +99,20 @@ class Database:
                 raise
             opened.put_back(connection)
 
+    def schema_version(self) -> int | None:
+        """Return the version of the schema, of whichever release, or ``None`` if there is none. Changes nothing.
+
+        :raises StateError: the database cannot be read.
+        """
+        if self.path is not None and not self.path.exists():
+            return None
+        engine = create_engine(self.url)
+        try:
+            with self._processes.get().mapped_errors(), engine.connect() as connection:
+                return stored_version(connection)
+        finally:
+            engine.dispose()
+
     def close(self) -> None:
         """Close this process's connections. The next use opens new ones."""
         self._processes.get().close()
@@ -107,9 +121,10 @@ class Database:
 class _Process:
     """The connections of one process."""
 
-    def __init__(self, url: sa.URL, path: Path | None) -> None:
+    def __init__(self, url: sa.URL, path: Path | None, *, upgrades: bool) -> None:
         self._url = url
         self._path = path
+        self._upgrades = upgrades
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
         self.driver_error: type[Exception] = url.get_dialect().import_dbapi().Error
@@ -147,11 +162,17 @@ class _Process:
 
     def _open(self) -> sa.Engine:
         if self._path is not None:
-            _create_private_file(self._path)
-        engine = _sqlite_engine(self._url) if self._url.get_backend_name() == "sqlite" else _server_engine(self._url)
+            if self._upgrades:
+                _create_private_file(self._path)
+            elif not self._path.exists():
+                raise StateError("The state database does not exist yet.")
+        engine = create_engine(self._url)
         try:
-            with self._creation_lock():
-                create_schema(engine)
+            if self._upgrades:
+                with self._creation_lock():
+                    create_schema(engine)
+            else:
+                require_current(engine)
         except (OSError, filelock.Timeout) as exc:
             engine.dispose()
             raise StateError(_UNUSABLE, detail=str(exc)) from exc
@@ -219,31 +240,6 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _server_engine(url: sa.URL) -> sa.Engine:
-    return sa.create_engine(url, pool_pre_ping=True, max_overflow=-1)
-
-
-def _sqlite_engine(url: sa.URL) -> sa.Engine:
-    # The number of threads bounds the number of connections; waiting for one would only add a second queue.
-    engine = sa.create_engine(url, max_overflow=-1, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
-
-    @sa.event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: object) -> None:
-        # The driver must not begin transactions automatically: it would begin deferred ones, which fail when they
-        # change from reading to writing.
-        connection.isolation_level = None
-        for pragma in ("foreign_keys = ON", "synchronous = NORMAL"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        writes = connection.get_execution_options().get("ocm_writes", False)
-        # Bypasses SQLAlchemy, like DriverCursor.
-        connection.connection.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
 
 
 def _create_private_file(path: Path) -> None:

@@ -10,9 +10,10 @@ import functools
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-#: Incremented when a column or its meaning changes, not when a table is added. Every column that is added to a table
-#: may be null or has a server default: during a reload, workers of the earlier release still write rows without it.
-SCHEMA_VERSION = 2
+#: Incremented with every change of the tables; each version has a revision in ``revisions``. Every column that is added
+#: to a table may be null or has a server default: during an upgrade, workers of the earlier release still write rows
+#: without it.
+SCHEMA_VERSION = 3
 
 metadata = sa.MetaData()
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -21,7 +17,6 @@ from ocm_wsgi.accounting import history, queries
 from ocm_wsgi.accounting.ledger import Ledger
 from ocm_wsgi.accounting.settlement import Settlements
 from ocm_wsgi.accounting.spool import Spool
-from ocm_wsgi.accounting.turn_record import record_of
 from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.ownership.owners import Owner, Owners
 from ocm_wsgi.protocol.objects.stored_object import NamedObject
@@ -36,73 +31,15 @@ from ocm_wsgi.users.user import User
 from tests.api_requests import post
 from tests.clock import Clock
 from tests.conftest import ServiceFactory
+from tests.postgresql_server import PostgresqlServer
 
 MakeTurn = Callable[..., Turn]
 
 
-class Server:
-    """A PostgreSQL server of our own, on a Unix socket only."""
-
-    def __init__(self, folder: Path) -> None:
-        on_path = shutil.which("initdb")
-        # Debian does not put them on the path.
-        self._programs = Path(on_path).parent if on_path else max(Path("/usr/lib/postgresql").glob("*/bin"))
-        self._folder = folder
-        # It refuses to run as root.
-        self._as_itself = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if _is_root() else []
-        self._run("initdb", "--auth=trust", "--no-sync", "--username=ocm", "--encoding=UTF8", "--no-locale")
-
-    @property
-    def url(self) -> str:
-        """The URL of a new, empty database."""
-        name = f"test_{time.monotonic_ns()}"
-        engine = sa.create_engine(self._url("postgres"), isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        engine.dispose()
-        return self._url(name)
-
-    def start(self) -> None:
-        """Start the server, and wait until it accepts connections."""
-        options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off -c max_connections=200"
-        self._run("pg_ctl", "start", "--wait", "--silent", f"--log={self._folder}/log", "--options", options)
-
-    def stop(self) -> None:
-        """Stop the server immediately, without waiting for connections."""
-        self._run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate")
-
-    def _url(self, name: str) -> str:
-        return f"postgresql+psycopg://ocm@/{name}?host={self._folder}"
-
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [*self._as_itself, str(self._programs / program), *arguments, "--pgdata", f"{self._folder}/data"]
-        subprocess.run(command, check=True, cwd=self._folder, stdout=subprocess.DEVNULL, timeout=60)
-
-
-def _is_root() -> bool:
-    return os.geteuid() == 0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """Start a server."""
-    # Not below pytest's own folders, which another user cannot read.
-    folder = Path(tempfile.mkdtemp(prefix="ocm-postgresql-"))
-    try:
-        if _is_root():
-            shutil.chown(folder, "postgres", "postgres")
-        server = Server(folder)
-        server.start()
-        yield server
-        server.stop()
-    finally:
-        shutil.rmtree(folder)
-
-
 @pytest.fixture
-def database(server: Server) -> Iterator[Database]:
+def database(postgresql: PostgresqlServer) -> Iterator[Database]:
     """Create an empty database."""
-    database = Database(server.url)
+    database = Database(postgresql.url)
     yield database
     database.close()
 
@@ -143,9 +80,9 @@ def test_record_from_many_threads(ledger: Ledger, database: Database, make_turn:
     assert turns(database) == {"user-0": 100, "user-1": 100, "user-2": 100}
 
 
-def test_schema_created_concurrently(server: Server) -> None:
+def test_schema_created_concurrently(postgresql: PostgresqlServer) -> None:
     """Workers that start at the same time create the tables once."""
-    url = server.url
+    url = postgresql.url
     start = threading.Barrier(8)
 
     def first_use(_number: int) -> int:
@@ -162,34 +99,6 @@ def test_schema_created_concurrently(server: Server) -> None:
     with database.read() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(db.event)) == 8
     database.close()
-
-
-def test_schema_of_version_1(server: Server, make_turn: MakeTurn) -> None:
-    """Workers that start at the same time add the columns that an earlier release's database lacks once."""
-    url = server.url
-    with contextlib.closing(Database(url)) as database, database.write() as connection:
-        for table in (db.turn, db.turn_hour):
-            for column in table.columns:
-                if column.server_default is not None or column.name in ("image_input_tokens", "items"):
-                    connection.execute(sa.text(f"ALTER TABLE {table.name} DROP COLUMN {column.name}"))
-        db.set_meta(connection, "schema_version", "1")
-    start = threading.Barrier(4)
-
-    def record(number: int) -> Turn:
-        turn = make_turn(id=f"t{number}", usage=Usage(1, 0, 2, items=3), estimated=number % 2 == 0)
-        with contextlib.closing(Database(url)) as database:
-            start.wait()
-            with database.write_directly() as cursor:
-                queries.store_records(cursor, [record_of(turn)])
-        return turn
-
-    with ThreadPoolExecutor(4) as pool:
-        recorded = list(pool.map(record, range(4)))
-    with contextlib.closing(Database(url)) as database:
-        assert sorted(history.turns(database, history.TurnFilter()).turns, key=lambda turn: turn.id) == recorded
-        with database.read() as connection:
-            (total,) = queries.sums(connection, None, None, (), user=None, utc_offset_seconds=0)
-    assert (total.counts.turns, total.counts.turns_estimated, total.counts.items) == (4, 2, 12)
 
 
 def test_pages(ledger: Ledger, database: Database, make_turn: MakeTurn) -> None:
@@ -227,16 +136,16 @@ def test_users(database: Database) -> None:
     assert accounts.all() == []
 
 
-def test_service_while_the_server_is_down(server: Server, service: ServiceFactory) -> None:
+def test_service_while_the_server_is_down(postgresql: PostgresqlServer, service: ServiceFactory) -> None:
     """Turns continue without the server. Their records are spooled to disk, and written once when it is back."""
-    url = server.url
+    url = postgresql.url
     running = service(workers=2, database_url=url)
     assert [post(running).status_code for _ in range(4)] == [200] * 4
-    server.stop()
+    postgresql.stop()
     try:
         assert [post(running).status_code for _ in range(4)] == [200] * 4
     finally:
-        server.start()
+        postgresql.start()
     deadline = time.monotonic() + 30
     with contextlib.closing(Database(url)) as database:
         while turns(database) != {"alice": 8}:

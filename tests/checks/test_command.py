@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,8 +18,11 @@ import pytest
 import requests
 
 from ocm_wsgi.checks import prices, reachability, sharing
+from ocm_wsgi.storage import upgrades
+from ocm_wsgi.storage.schema import SCHEMA_VERSION
 from tests.forkserver import run_flask_ocm
 from tests.proxies import ForwardProxy, Socks5
+from tests.storage import schema_texts
 
 
 def test_without_problems(owner: Any) -> None:
@@ -156,6 +160,21 @@ def test_fault_is_found(
     assert report.level(subject, code) == level, report.output
     assert all(each["remedy"] for each in report.findings if each["level"] in ("problem", "warning"))
     assert report.status == (1 if any(each["level"] == "problem" for each in report.findings) else 0)
+
+
+def test_earlier_database(owner: Any) -> None:
+    """What an upgrade of the database would do is reported, and not done."""
+    with contextlib.closing(sqlite3.connect(owner.state_path / "ocm.db")) as connection:
+        connection.executescript(schema_texts.path_of(1, "sqlite").read_text())
+        connection.execute("INSERT INTO meta VALUES ('schema_version', '1')")
+        connection.commit()
+        report = owner.check()
+        assert (report.status, report.level("state", "upgrade")) == (0, "note"), report.output
+        (text,) = (each["text"] for each in report.findings if each["code"] == "upgrade")
+        assert f"has schema 1. This release upgrades it to schema {SCHEMA_VERSION} when" in text
+        assert all(f"Schema {step.version}: {step.text}." in text for step in upgrades.steps_after(1))
+        assert connection.execute("SELECT value FROM meta").fetchall() == [("1",)]
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'stored_object'").fetchone() == (0,)
 
 
 ENVIRONMENTS = [

@@ -195,7 +195,7 @@ def test_unusable_state(run: Run, folder: Path) -> None:
 
 def test_locked_database(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database locked by another program is a one-line error."""
-    monkeypatch.setattr("ocm_wsgi.storage.database.BUSY_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("ocm_wsgi.storage.engines.BUSY_TIMEOUT_SECONDS", 0.1)
     run("add-user", "alice")
     with closing(sqlite3.connect(folder / "state" / "ocm.db")) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Removes each defence of ``mutations`` and ``security_mutations`` in a copy of the tree; its test must then fail.
+"""Removes each defence that the modules beside this one list, in a copy of the tree; its test must then fail.
 
 Run with ``make prove``, or ``python -m tests.faults.prove [WORD ...]`` for the mutations whose test contains a word.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.faults.mutations import MUTATIONS, Edit, Mutation
 from tests.faults.security_mutations import SECURITY_MUTATIONS
+from tests.faults.state_mutations import STATE_MUTATIONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent.relative_to(REPOSITORY)
@@ -111,7 +112,8 @@ def prove(mutation: Mutation) -> Proof:
 def main() -> int:
     """Prove all defences, or those selected by the words; return 1 if a test still passes."""
     words = sys.argv[1:] or [""]
-    chosen = [mutation for mutation in MUTATIONS + SECURITY_MUTATIONS if any(word in mutation.test for word in words)]
+    mutations = MUTATIONS + STATE_MUTATIONS + SECURITY_MUTATIONS
+    chosen = [mutation for mutation in mutations if any(word in mutation.test for word in words)]
     unproved = 0
     with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
         for mutation, proof in zip(chosen, pool.map(prove, chosen), strict=True):
