@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from benchmarks import chatmock, litellm, nginx, service
-from benchmarks.measures import Measurement
+from benchmarks import chatmock, litellm, nginx, service, sing_box
+from benchmarks.figures import Measurement
 from benchmarks.report import Section
 
 # The figures shown of each section, with their titles.
@@ -22,6 +22,14 @@ _PANELS = {
         ("cpu_us_per_event", "CPU per WebSocket message, µs"),
         ("latency_p99_ms", "message latency, p99, ms"),
     ),
+    "turns": (
+        ("cpu_us_per_turn", "CPU per short turn, µs"),
+        ("first_byte_p99_ms", "first byte of short turns, p99, ms"),
+    ),
+    "arrivals": (
+        ("latency_p99_ms", "event latency beside new turns, p99, ms"),
+        ("turn_first_byte_p99_ms", "first byte of new turns, p99, ms"),
+    ),
 }
 _COLOURS = {
     "direct": "#8a8a8a",
@@ -29,6 +37,7 @@ _COLOURS = {
     service.NAME: "#e76f51",
     chatmock.KIND.name: "#7b6fd0",
     litellm.KIND.name: "#c9a227",
+    sing_box.KIND.name: "#4a90d9",
 }
 _STYLE = "text{font:12px system-ui,sans-serif;fill:#808080}.title{font-size:15px}.value{font-size:10px}"
 # In pixels.
@@ -77,9 +86,9 @@ class _Panel:
 
 def chart(sections: Sequence[Section]) -> str:
     """Return a plot of all sections that are shown."""
-    panels = [(section, *panel) for section in sections for panel in _PANELS.get(section.name, ())]
+    panels = [(section, *panel) for section in sections for panel in _PANELS.get(section.kind.name, ())]
     rows = -(-len(panels) // _PANELS_PER_ROW)
-    title = sections[0].title
+    title = "; ".join(section.title for section in sections)
     width = _MARGIN + _PANELS_PER_ROW * (_PANEL_WIDTH + _MARGIN)
     height = _HEAD + rows * (_PANEL_HEIGHT + 2 * _MARGIN)
     lines = [
@@ -93,7 +102,8 @@ def chart(sections: Sequence[Section]) -> str:
         row, column = divmod(index, _PANELS_PER_ROW)
         left = _MARGIN + column * (_PANEL_WIDTH + _MARGIN)
         top = _HEAD + _MARGIN + row * (_PANEL_HEIGHT + 2 * _MARGIN)
-        lines += _Panel(section, left, top, name, title).draw()
+        transport = "TLS" if section.is_tls else "plain"
+        lines += _Panel(section, left, top, name, f"{title} ({transport})").draw()
     return "\n".join([*lines, "</svg>", ""])
 
 

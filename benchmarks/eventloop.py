@@ -17,8 +17,7 @@ def has_uvloop() -> bool:
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine on the fastest event loop available."""
-    # Garbage collection would pause all streams together and appear as the server's latency. The processes are
-    # short-lived.
+    # Garbage collection would pause all streams together and appear as the server's latency.
     gc.disable()
     if has_uvloop():
         importlib.import_module("uvloop").run(main)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks import wire
 from benchmarks.certificates import CERTIFICATE_NAME
-from benchmarks.load import Target
 from benchmarks.servers import BEARER_TOKEN, WORKERS, Server, ServerFailed, Upstream, open_listener, run_program
+from benchmarks.target import Target
 
 NAME = "nginx"
 

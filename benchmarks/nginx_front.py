@@ -13,10 +13,13 @@ from pathlib import Path
 import click
 
 from benchmarks import machine
-from benchmarks.load import Sockets, Streams, Target
-from benchmarks.measures import Measurement, Meter, median
+from benchmarks.figures import Measurement, median
+from benchmarks.load import Generator
+from benchmarks.measures import Meter
+from benchmarks.scenarios import Sockets, Streams
 from benchmarks.servers import Server, ServerFailed, run_upstream
 from benchmarks.service import run_service
+from benchmarks.target import Target
 from tests.clients.nginx import SERVER_NAME, run_nginx
 
 # All clients are on this machine, so one address has the load of many.
@@ -36,14 +39,15 @@ def _both_ways(folder: Path) -> Iterator[list[Meter]]:
     for name in ("service", "nginx"):
         (folder / name).mkdir()
     with (
+        Generator() as generator,
         run_upstream(processes=1, certificate=None) as upstream,
         run_service(upstream, folder / "service") as service,
         run_nginx("{}:{}".format(*service.target.address), folder / "nginx", edits=_NO_LIMITS) as nginx,
     ):
         token = service.target.bearer_token
-        target = Target((SERVER_NAME, nginx.https_port), service.target.path, token, nginx.authority)
+        target = Target((SERVER_NAME, nginx.https_port), service.target.path, token, authority=nginx.authority)
         front = Server("with nginx", target, log=folder / "nginx" / "error.log")
-        yield [Meter(service, upstream), Meter(front, upstream)]
+        yield [Meter(service, upstream, generator), Meter(front, upstream, generator)]
 
 
 @click.command()
@@ -71,7 +75,7 @@ def main(counts: Sequence[int], events: int, rate: float, rounds: int) -> None:
                 for count in counts:
                     starts = [number / _STARTS_PER_SECOND for number in range(count)]
                     load = scenario(starts, events, rate, _TIME_LIMIT_SECONDS + events / rate)
-                    measured = [[meter.streams(load, lambda _: None) for meter in meters] for _ in range(rounds)]
+                    measured = [[meter.streams(count, load, lambda _: None) for meter in meters] for _ in range(rounds)]
                     _print(count, *(median(same) for same in zip(*measured, strict=True)))
     except ServerFailed as exc:
         raise click.ClickException(str(exc)) from exc

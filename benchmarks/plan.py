@@ -3,134 +3,75 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import chatmock, nginx, service, wire
+from benchmarks import chatmock, nginx, service
 from benchmarks.certificates import write_certificate
-from benchmarks.load import STREAMS_PER_PROCESS, Sockets, Streams, Turns
-from benchmarks.measures import (
-    SOCKET_COLUMNS,
-    STREAM_COLUMNS,
-    TURN_COLUMNS,
-    Column,
-    Measurement,
-    Meter,
-    Watch,
-    median,
-)
+from benchmarks.figures import Measurement, median
+from benchmarks.kinds import Kind, Loads
+from benchmarks.load import Generator
+from benchmarks.measures import Meter
 from benchmarks.others import Other
 from benchmarks.report import Section
-from benchmarks.servers import Server, ServerFailed, Upstream, direct, run_upstream
+from benchmarks.scenarios import STREAMS_PER_PROCESS
+from benchmarks.servers import DIRECT, Server, ServerFailed, Upstream, direct, run_upstream
 from benchmarks.status import Status
 from benchmarks.tally import Progress
 
-# Streams started per second: with 2,000, all are open before the first of the default length ends.
-_STARTS_PER_SECOND = 300
 _SERVERS = 3  # direct, nginx, the service
-# A load that takes this much longer than necessary is aborted.
-_GRACE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class Plan:
     """The measurements of a run.
 
-    :ivar streams: the numbers of concurrent streams, one load each.
-    :ivar sockets: the numbers of concurrent WebSockets, one load each.
-    :ivar events: the number of events of each stream and socket.
-    :ivar rate: the rate of each stream and socket, in events per second.
-    :ivar connections: of small turns, one load each.
-    :ivar turn_seconds: the duration of loads of small turns.
+    :ivar plain: the kinds of loads measured with a plain upstream.
+    :ivar tls: the kinds measured with an upstream that uses TLS.
     :ivar warm_up_seconds: the duration of each load that warms a server up.
     :ivar rounds: the number of repetitions; the figures are medians.
-    :ivar tls: upstream speaks it.
+    :ivar shares_servers: whether all kinds of loads are measured on the same servers. They retain memory of earlier
+        loads, but need not be started again.
     :ivar others: other programs to measure.
     """
 
-    streams: Sequence[int]
-    sockets: Sequence[int]
-    events: int
-    rate: float
-    connections: Sequence[int]
-    turn_seconds: float
+    loads: Loads
+    plain: Sequence[str]
+    tls: Sequence[str]
     warm_up_seconds: float
     rounds: int
-    tls: bool
+    shares_servers: bool
     others: Sequence[Other] = ()
 
-    def kinds(self) -> list[_Kind]:
-        """Return the requested kinds of loads."""
-        kinds = [
-            _Kind(
-                "streams",
-                "streams",
-                f"Streams of {self._pace('events')}",
-                STREAM_COLUMNS,
-                self.streams,
-                self.others,
-                self._streams,
-            ),
-            _Kind(
-                "sockets",
-                "sockets",
-                f"WebSockets with a turn of {self._pace('messages')}, uncompressed",
-                SOCKET_COLUMNS,
-                self.sockets,
-                (),  # They rewrite messages, which this upstream does not accept.
-                self._sockets,
-            ),
-            _Kind(
-                "turns",
-                "connections",
-                "Small turns, not streamed, one after another over each connection",
-                TURN_COLUMNS,
-                self.connections,
-                self.others,
-                self._turns,
-            ),
-        ]
-        return [kind for kind in kinds if kind.sizes]
-
-    def most_at_once(self) -> int:
-        """Return the number of connections of the largest load."""
-        return max(size for kind in self.kinds() for size in kind.sizes)
-
-    def _pace(self, events: str) -> str:
-        transport = "TLS" if self.tls else "plain"
-        return f"{self.events:,} {events} of {wire.EVENT_BYTES} B, {self.rate:g} a second each, {transport} upstream"
-
-    def _streams(self, count: int, meter: Meter, watch: Watch) -> Measurement:
-        starts = [i / _STARTS_PER_SECOND for i in range(count)]
-        return meter.streams(Streams(starts, self.events, self.rate, self._time_limit(starts)), watch)
-
-    def _sockets(self, count: int, meter: Meter, watch: Watch) -> Measurement:
-        starts = [i / _STARTS_PER_SECOND for i in range(count)]
-        return meter.streams(Sockets(starts, self.events, self.rate, self._time_limit(starts)), watch)
-
-    def _time_limit(self, starts: Sequence[float]) -> float:
-        return 2 * (starts[-1] + self.events / self.rate) + _GRACE_SECONDS
-
-    def _turns(self, connections: int, meter: Meter, watch: Watch) -> Measurement:
-        return meter.turns(Turns(connections, self.turn_seconds, self.turn_seconds + _GRACE_SECONDS), watch)
+    def groups(self) -> list[Group]:
+        """Return all loads, in groups that are measured on the same servers."""
+        groups = []
+        for is_tls, names in ((False, self.plain), (True, self.tls)):
+            kinds = self.loads.kinds(names, "TLS" if is_tls else "plain", self.others)
+            if self.shares_servers:
+                groups += [Group(is_tls, kinds)] if kinds else []
+            else:
+                groups += [Group(is_tls, [kind]) for kind in kinds]
+        return groups
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """A kind of load, in several sizes.
+class Group:
+    """Loads that are measured on the same servers."""
 
-    :ivar counted: the unit of the size.
-    :ivar others: the other programs that are measured.
-    """
+    is_tls: bool
+    kinds: Sequence[Kind]
 
-    name: str
-    counted: str
-    title: str
-    columns: Sequence[Column]
-    sizes: Sequence[int]
-    others: Sequence[Other]
-    measure: Callable[[int, Meter, Watch], Measurement]
+    @property
+    def others(self) -> Sequence[Other]:
+        """The other programs that at least one of the loads measures."""
+        return list(dict.fromkeys(other for kind in self.kinds for other in kind.others))
+
+    def steps(self, rounds: int) -> int:
+        """Return the number of steps that are shown."""
+        loads = sum(len(kind.sizes) * (1 + rounds * (_SERVERS - 1 + len(kind.others))) for kind in self.kinds)
+        return _SERVERS + len(self.others) + loads
 
 
 def run(plan: Plan, folder: Path) -> list[Section]:
@@ -139,22 +80,12 @@ def run(plan: Plan, folder: Path) -> list[Section]:
     :param folder: an empty folder for the servers' files.
     :raises ServerFailed: a server cannot be measured.
     """
-    kinds = plan.kinds()
-    with contextlib.ExitStack() as running:
-        upstream = running.enter_context(_upstream(plan, folder))
-        steps = sum((_SERVERS + len(kind.others)) * (1 + plan.rounds * len(kind.sizes)) for kind in kinds)
-        status = running.enter_context(Status(steps))
-        return [_section(kind, plan, upstream, _new(folder / kind.name), status) for kind in kinds]
-
-
-def _upstream(plan: Plan, folder: Path) -> contextlib.AbstractContextManager[Upstream]:
-    processes = -(-plan.most_at_once() // STREAMS_PER_PROCESS)
-    certificate = write_certificate(_new(folder / "upstream"), chatmock.HOST)
-    return run_upstream(
-        processes=processes,
-        certificate=certificate if plan.tls else None,
-        tunnels=certificate if plan.others else None,
-    )
+    groups = plan.groups()
+    with Generator() as generator, Status(sum(group.steps(plan.rounds) for group in groups)) as status:
+        sections = []
+        for index, group in enumerate(groups):
+            sections += _Run(plan, group, _new(folder / str(index)), generator, status).sections()
+    return sections
 
 
 def _new(folder: Path) -> Path:
@@ -162,59 +93,72 @@ def _new(folder: Path) -> Path:
     return folder
 
 
-def _section(kind: _Kind, plan: Plan, upstream: Upstream, folder: Path, status: Status) -> Section:
-    """Measure one kind of load on newly started servers, as they would retain the memory of other loads."""
-    missing: list[str] = []
-    with contextlib.ExitStack() as running:
-        relay = running.enter_context(nginx.run_nginx(upstream, _new(folder / nginx.NAME)))
-        subject = running.enter_context(service.run_service(upstream, _new(folder / service.NAME)))
+@dataclass(frozen=True)
+class _Run:
+    """The measurements of a group."""
 
-        def warm(server: Server) -> Meter:
-            return Meter(server, upstream, warm_up_seconds=plan.warm_up_seconds)
+    plan: Plan
+    group: Group
+    folder: Path
+    generator: Generator
+    status: Status
 
-        meters = []
-        for server in (direct(upstream), relay):
-            status.next_step(f"{server.name}: starting")
-            meters.append(warm(server))
-        for other in kind.others:
-            try:
-                status.next_step(f"{other.kind.name}: starting")
-                meters.append(_start_other(other, upstream, _new(folder / other.kind.name), warm, running))
-            except ServerFailed as exc:
-                missing.append(f"not measured: {exc}")
-        # Last, because its idle memory is unknown until all its workers have started.
-        status.next_step(f"{subject.name}: starting")
-        meters.append(warm(subject))
-        measured = [_round(kind, meters, status) for _ in range(plan.rounds)]
-    title = f"{kind.title}; medians of {plan.rounds} rounds" if plan.rounds > 1 else kind.title
-    return Section(
-        kind.name, title, kind.counted, kind.columns, [median(same) for same in zip(*measured, strict=True)], missing
-    )
+    def sections(self) -> list[Section]:
+        """Measure on newly started servers, as they would retain the memory of other loads."""
+        with contextlib.ExitStack() as running:
+            upstream = running.enter_context(self._upstream())
+            relay = running.enter_context(nginx.run_nginx(upstream, _new(self.folder / nginx.NAME)))
+            subject = running.enter_context(service.run_service(upstream, _new(self.folder / service.NAME)))
+            meters = [self._warm(server, upstream) for server in (direct(upstream), relay)]
+            missing: list[str] = []
+            for other in self.group.others:
+                try:
+                    meters.append(self._start_other(other, upstream, running))
+                except ServerFailed as exc:
+                    missing.append(f"not measured: {exc}")
+            # Last, because its idle memory is unknown until all its workers have started.
+            meters.append(self._warm(subject, upstream))
+            return [self._section(kind, meters, missing) for kind in self.group.kinds]
 
+    def _upstream(self) -> contextlib.AbstractContextManager[Upstream]:
+        processes = -(-self.plan.loads.most_at_once() // STREAMS_PER_PROCESS)
+        certificate = write_certificate(_new(self.folder / "upstream"), chatmock.HOST)
+        return run_upstream(
+            processes=processes,
+            certificate=certificate if self.group.is_tls else None,
+            tunnels=certificate if self.plan.others else None,
+        )
 
-def _start_other(
-    other: Other,
-    upstream: Upstream,
-    folder: Path,
-    warm: Callable[[Server], Meter],
-    running: contextlib.ExitStack,
-) -> Meter:
-    """Start and warm up a program that may fail, and stop it if it does."""
-    with contextlib.ExitStack() as starting:
-        meter = warm(starting.enter_context(other.run(upstream, folder)))
-        running.enter_context(starting.pop_all())
-    return meter
+    def _warm(self, server: Server, upstream: Upstream) -> Meter:
+        self.status.next_step(f"{server.name}: starting")
+        return Meter(server, upstream, self.generator, warm_up_seconds=self.plan.warm_up_seconds)
 
+    def _start_other(self, other: Other, upstream: Upstream, running: contextlib.ExitStack) -> Meter:
+        """Start and warm up a program that may fail, and stop it if it does."""
+        with contextlib.ExitStack() as starting:
+            server = starting.enter_context(other.run(upstream, _new(self.folder / other.kind.name)))
+            meter = self._warm(server, upstream)
+            running.enter_context(starting.pop_all())
+        return meter
 
-def _round(kind: _Kind, meters: Sequence[Meter], status: Status) -> list[Measurement]:
-    """Measure each size on one server after another, so that changes on the machine affect all of them."""
-    return [_measure(kind, size, meter, status) for size in kind.sizes for meter in meters]
+    def _section(self, kind: Kind, meters: Sequence[Meter], missing: Sequence[str]) -> Section:
+        names = {nginx.NAME, service.NAME, *(other.kind.name for other in kind.others)}
+        measured: dict[tuple[int, str], list[Measurement]] = {}
+        for index in range(self.plan.rounds):
+            # Requests without a server in between show the share of upstream and of the generator, once.
+            used = [meter for meter in meters if meter.name in names or (index == 0 and meter.name == DIRECT)]
+            for measurement in self._round(kind, used):
+                measured.setdefault((measurement.size, measurement.server), []).append(measurement)
+        return Section(kind, self.group.is_tls, self.plan.rounds, [median(same) for same in measured.values()], missing)
 
+    def _round(self, kind: Kind, meters: Sequence[Meter]) -> list[Measurement]:
+        """Measure each size on one server after another, so that changes on the machine affect all of them."""
+        return [self._measure(kind, size, meter) for size in kind.sizes for meter in meters]
 
-def _measure(kind: _Kind, size: int, meter: Meter, status: Status) -> Measurement:
-    status.next_step(f"{meter.name}: {size:,} {kind.counted}")
+    def _measure(self, kind: Kind, size: int, meter: Meter) -> Measurement:
+        self.status.next_step(f"{meter.name}: {kind.label(size)}")
 
-    def watch(progress: Progress) -> None:
-        status.detail(f"{progress.events:,} events, {progress.ended:,} whole, {progress.failed:,} failed")
+        def watch(progress: Progress) -> None:
+            self.status.detail(f"{progress.events:,} events, {progress.ended:,} whole, {progress.failed:,} failed")
 
-    return kind.measure(size, meter, watch)
+        return kind.measure(size, meter, watch)

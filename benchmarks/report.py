@@ -1,15 +1,17 @@
-"""Formats measurements as a table and as JSON."""
+"""Formats measurements as tables and as JSON."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
 from benchmarks import nginx, service
-from benchmarks.measures import Column, Figures, Measurement
+from benchmarks.figures import Figures, Measurement, Spread, ratio
+from benchmarks.kinds import Kind
+from benchmarks.servers import DIRECT
 
 # Above this, the load generator itself causes delays, which appear as the server's.
 _BUSY_LIMIT = 0.8
@@ -24,17 +26,27 @@ _CELL_WIDTH = 11
 class Section:
     """Measurements of one kind of load.
 
-    :ivar size_heading: the unit of a load's size.
+    :ivar is_tls: whether upstream used TLS.
+    :ivar rounds: the number of repetitions.
     :ivar measurements: ordered by size.
     :ivar missing: the servers that were not measured, with the reasons.
     """
 
-    name: str
-    title: str
-    size_heading: str
-    columns: Sequence[Column]
+    kind: Kind
+    is_tls: bool
+    rounds: int
     measurements: Sequence[Measurement]
     missing: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The name in JSON, which no other section has."""
+        return f"{self.kind.name}_tls" if self.is_tls else self.kind.name
+
+    @property
+    def title(self) -> str:
+        """The title, with the number of rounds if there are several."""
+        return f"{self.kind.title}; medians of {self.rounds} rounds" if self.rounds > 1 else self.kind.title
 
     def sizes(self) -> Iterator[tuple[int, list[Measurement]]]:
         """Yield the measurements of each size."""
@@ -42,19 +54,50 @@ class Section:
             yield size, list(measurements)
 
 
-def ratios(section: Section) -> dict[int, dict[str, float | None]]:
+def ratios(section: Section) -> dict[int, dict[str, Spread | None]]:
     """Return the figures of the service as multiples of nginx's, for each size."""
-    compared = {}
-    for size, measurements in section.sizes():
-        by_server = {measurement.server: measurement.figures for measurement in measurements}
-        subject, reference = by_server[service.NAME], by_server[nginx.NAME]
-        compared[size] = {name: _ratio(value, reference[name]) for name, value in subject.items()}
-    return compared
+    return {size: _ratios(measurements, service.NAME) for size, measurements in section.sizes()}
 
 
-def _ratio(value: float | None, reference: float | None) -> float | None:
-    # Values near zero, or negative as memory can be within its noise, cannot be compared with.
-    return value / reference if value is not None and reference is not None and reference > 0 else None
+def _ratios(measurements: Iterable[Measurement], server: str) -> dict[str, Spread | None]:
+    by_server = {measurement.server: measurement for measurement in measurements}
+    subject, reference = by_server[server], by_server[nginx.NAME]
+    return {name: ratio(subject, reference, name) for name in subject.figures}
+
+
+def summary(sections: Sequence[Section], expected: Mapping[str, float]) -> str:
+    """Return the CPU time of the service, and of other programs, as multiples of nginx's.
+
+    :param expected: the expected ratios of the service, by the label of the load.
+    """
+    servers = list(dict.fromkeys(m.server for section in sections for m in section.measurements))
+    compared = [service.NAME, *(name for name in servers if name not in (DIRECT, nginx.NAME, service.NAME))]
+    rounds = max(section.rounds for section in sections)
+    spread = f"; medians of {rounds} rounds, lowest to highest" if rounds > 1 else ""
+    lines = [f"CPU of all threads as a multiple of nginx's{spread}", ""]
+    for section in sections:
+        for size, measurements in section.sizes():
+            label = section.kind.label(size)
+            lines.append(label)
+            measured = {measurement.server for measurement in measurements}
+            for name in (name for name in compared if name in measured):
+                lines.append(_summary_line(name, _ratios(measurements, name)[section.kind.column]))
+                if name == service.NAME and label in expected:
+                    lines[-1] += f"   expected {expected[label]:.2f}×"
+            if section.kind.name == "arrivals":
+                lines.append(f"  p99 of an event's latency: {_latencies(measurements)}")
+    return "\n".join(lines)
+
+
+def _latencies(measurements: Iterable[Measurement]) -> str:
+    return ", ".join(f"{m.server} {_cell(m.figures['latency_p99_ms'], 1)} ms" for m in measurements)
+
+
+def _summary_line(server: str, found: Spread | None) -> str:
+    if found is None:
+        return f"  {server:<{_SERVER_WIDTH}}{'-':>9}"
+    spread = f"   {found.lowest:.2f} to {found.highest:.2f}" if found.lowest < found.highest else ""
+    return f"  {server:<{_SERVER_WIDTH}}{_cell(found.median, 2, '×'):>9}{spread}"
 
 
 def table(section: Section) -> str:
@@ -67,17 +110,18 @@ def table(section: Section) -> str:
             counts = f"{measurement.whole:,}", f"{sum(measurement.failures.values()):,}"
             lines.append(_line(label, measurement.server, _cells(section, measurement.figures), *counts))
             label = ""
-        lines.append(_line("", _RATIO, [_cell(compared[size][column.name], 2, "×") for column in section.columns]))
+        medians = {name: found.median if found else None for name, found in compared[size].items()}
+        lines.append(_line("", _RATIO, [_cell(medians[column.name], 2, "×") for column in section.kind.columns]))
     return "\n".join(lines)
 
 
 def _heading(section: Section) -> list[str]:
-    above, below = zip(*(column.heading for column in section.columns), strict=True)
-    return [_line("", "", above, "", ""), _line(section.size_heading, "", below, "whole", "failed")]
+    above, below = zip(*(column.heading for column in section.kind.columns), strict=True)
+    return [_line("", "", above, "", ""), _line(section.kind.counted, "", below, "whole", "failed")]
 
 
 def _cells(section: Section, figures: Figures) -> list[str]:
-    return [_cell(figures[column.name], column.digits) for column in section.columns]
+    return [_cell(figures[column.name], column.digits) for column in section.kind.columns]
 
 
 def _cell(value: float | None, digits: int, unit: str = "") -> str:
@@ -95,7 +139,7 @@ def remarks(sections: Sequence[Section]) -> list[str]:
     for section in sections:
         found += [f"{section.name}: {reason}" for reason in section.missing]
         for measurement in section.measurements:
-            where = f"{measurement.server}, {measurement.size:,} {section.size_heading}"
+            where = f"{measurement.server}, {measurement.size:,} {section.kind.counted}"
             found += [f"{where}: {count:,} failed: {reason}" for reason, count in _shown(measurement.failures)]
             if measurement.busy > _BUSY_LIMIT:
                 share = f"{measurement.busy:.0%}"
@@ -125,11 +169,13 @@ def _sizes(section: Section) -> list[dict[str, Any]]:
         {
             "size": size,
             "servers": {measurement.server: _members(measurement) for measurement in measurements},
-            "ratio": compared[size],
+            "label": section.kind.label(size),
+            "ratio": {name: found and asdict(found) for name, found in compared[size].items()},
         }
         for size, measurements in section.sizes()
     ]
 
 
 def _members(measurement: Measurement) -> dict[str, Any]:
-    return {**measurement.figures, "whole": measurement.whole, "failures": measurement.failures}
+    found = {**measurement.figures, "whole": measurement.whole, "failures": measurement.failures}
+    return {**found, "rounds": measurement.rounds} if len(measurement.rounds) > 1 else found

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from array import array
+from typing import Protocol
 
 from benchmarks import wire
 
 _HEAD_END = b"\r\n\r\n"
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked *\r\n", re.IGNORECASE)
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+) *\r\n", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close *\r\n", re.IGNORECASE)
 # Of an error response: enough to identify it.
 _SHOWN_BYTES = 160
+
+
+class Times(Protocol):
+    """Collects times in nanoseconds, as an array does."""
+
+    def append(self, value: int, /) -> None: ...
 
 
 class Damaged(Exception):
@@ -84,7 +89,7 @@ class Events:
     :ivar count: the number of events received.
     """
 
-    def __init__(self, format_: wire.Format, expected: int, latencies: array[int]) -> None:
+    def __init__(self, format_: wire.Format, expected: int, latencies: Times) -> None:
         self.count = 0
         self._format = format_
         self._size = format_.event_bytes
@@ -124,9 +129,11 @@ class StreamedResponse:
 
     :ivar events: the events received.
     :ivar has_begun: whether a head with status 200 has been received.
+    :ivar closes: whether the server closes the connection afterwards.
     """
 
-    def __init__(self, events: int, latencies: array[int]) -> None:
+    def __init__(self, events: int, latencies: Times) -> None:
+        self.closes = False
         self.events = Events(wire.SSE, events, latencies)
         self._head = Head()
         self._body: ChunkedBody | None = None
@@ -147,44 +154,8 @@ class StreamedResponse:
             if not _CHUNKED.search(head):
                 raise Damaged("a stream that is not chunked")
             self._body = ChunkedBody()
+            self.closes = _CLOSE.search(head) is not None
         self.events.feed(self._body.feed(received), now_ns)
         if self._body.has_ended and not self.events.has_ended:
             raise Damaged("a stream that ends without its terminal event")
         return self._body.has_ended
-
-
-class TurnResponse:
-    """A small turn, in one piece.
-
-    :ivar closes: whether the server closes the connection afterwards.
-    """
-
-    def __init__(self) -> None:
-        self.closes = False
-        self._head = Head()
-        self._length: int | None = None
-        self._content = b""
-
-    def feed(self, received: bytes) -> bool:
-        """Process received bytes; return whether this was the end.
-
-        :raises Damaged: they differ from what upstream sent.
-        """
-        if self._length is None:
-            if (found := self._head.feed(received)) is None:
-                return False
-            head, received = found
-            length = _CONTENT_LENGTH.search(head)
-            if length is None:
-                raise Damaged("a turn without Content-Length")
-            self._length = int(length[1])
-            self.closes = _CLOSE.search(head) is not None
-        self._content += received
-        if len(self._content) < self._length:
-            return False
-        self._check(self._content)
-        return True
-
-    def _check(self, content: bytes) -> None:
-        if content != wire.TURN:
-            raise Damaged("a turn that differs from the one sent")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from array import array
 from typing import Any
 
 from benchmarks import wire
-from benchmarks.responses import Damaged, Events, StreamedResponse, TurnResponse
+from benchmarks.responses import Damaged, Events, StreamedResponse, Times
 
 # The end of chat completion streams, which some servers send at the end of response streams too.
 _DONE = b"[DONE]"
@@ -19,13 +18,12 @@ def _data(event: bytes) -> bytes:
 
 _DELTA = json.loads(_data(wire.SSE.event(0, 0)))
 _COMPLETED = json.loads(_data(wire.SSE.completed))
-_TURN = json.loads(wire.TURN)
 
 
 class RewrittenEvents(Events):
     """The events of a turn and their terminal one, as rewritten by another server."""
 
-    def __init__(self, expected: int, latencies: array[int]) -> None:
+    def __init__(self, expected: int, latencies: Times) -> None:
         super().__init__(wire.SSE, expected, latencies)
         self._has_ended = False
 
@@ -62,16 +60,9 @@ class RewrittenEvents(Events):
 class RewrittenResponse(StreamedResponse):
     """A streamed response, as rewritten by another server."""
 
-    def __init__(self, events: int, latencies: array[int]) -> None:
+    def __init__(self, events: int, latencies: Times) -> None:
         super().__init__(events, latencies)
         self.events = RewrittenEvents(events, latencies)
-
-
-class RewrittenTurn(TurnResponse):
-    """A small turn, as rewritten by another server."""
-
-    def _check(self, content: bytes) -> None:
-        _check(_members(content), _TURN)
 
 
 def _members(received: bytes) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from benchmarks import upstream, wire
 from benchmarks.certificates import ADDRESS, Certificate
-from benchmarks.load import Target
 from benchmarks.processes import ProcessTree, end, start
+from benchmarks.target import Target
 
 PROJECT = Path(__file__).resolve().parent.parent
+#: The name of requests without a server in between.
+DIRECT = "direct"
 #: The workers of nginx and of the service, as in gunicorn.conf.py.
 WORKERS = 2
 #: The token for nginx and direct requests, which ignore it.
@@ -122,7 +124,7 @@ def run_upstream(
 def direct(behind: Upstream) -> Server:
     """Return upstream itself as a server, for direct requests."""
     authority = behind.certificate.authority if behind.certificate else None
-    return Server("direct", Target(behind.address, wire.UPSTREAM_PATH, BEARER_TOKEN, authority))
+    return Server(DIRECT, Target(behind.address, wire.UPSTREAM_PATH, BEARER_TOKEN, authority=authority))
 
 
 @contextlib.contextmanager

@@ -7,28 +7,29 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from benchmarks import wire
-from benchmarks.load import Target
 from benchmarks.servers import PROJECT, WORKERS, Server, Upstream, open_listener, run_program
+from benchmarks.target import Target
 from ocm_wsgi.simulator.issuer import Account, Issuer, credential
 
 NAME = "ocm-wsgi"
 _USER = "alice"
+_OTHER_USERS = ("bob", "carol")
 _TOKEN_LIFETIME_SECONDS = 86400.0
 
 
 @contextlib.contextmanager
 def run_service(behind: Upstream, folder: Path) -> Iterator[Server]:
-    """Run the service with a credential that needs no refresh, one user, and its state in ``folder``."""
-    bearer_token = f"sk-ocm-{secrets.token_urlsafe(32)}"
+    """Run the service with a credential that needs no refresh, three users, and its state in ``folder``."""
+    tokens = {name: f"sk-ocm-{secrets.token_urlsafe(32)}" for name in (_USER, *_OTHER_USERS)}
     log = folder / "service.log"
     _write(folder / "auth.json", owner_credential())
-    _write(folder / "ocm.json", _configuration(behind, folder, bearer_token))
+    _write(folder / "ocm.json", _configuration(behind, folder, tokens))
     with open_listener() as listener:
         command = [
             *(sys.executable, "-m", "gunicorn", "--config", str(PROJECT / "gunicorn.conf.py")),
@@ -38,7 +39,8 @@ def run_service(behind: Upstream, folder: Path) -> Iterator[Server]:
         environment = {"OCM_CONFIG": str(folder / "ocm.json"), "WEB_CONCURRENCY": str(WORKERS)}
         address = listener.getsockname()
         with run_program(command, log=log, environment=environment, listener=listener) as tree:
-            yield Server(NAME, Target(address, wire.CLIENT_PATH, bearer_token), tree, log)
+            others = tuple(tokens[name] for name in _OTHER_USERS)
+            yield Server(NAME, Target(address, wire.CLIENT_PATH, tokens[_USER], others), tree, log)
 
 
 def owner_credential() -> dict[str, Any]:
@@ -49,7 +51,7 @@ def owner_credential() -> dict[str, Any]:
     return credential(tokens, owner, issuer=issuer, last_refresh=datetime.now(timezone.utc))
 
 
-def _configuration(behind: Upstream, folder: Path, bearer_token: str) -> object:
+def _configuration(behind: Upstream, folder: Path, tokens: Mapping[str, str]) -> object:
     origin = f"{behind.scheme}://{behind.authority}"
     base_path = wire.UPSTREAM_PATH.rpartition("/")[0]
     return {
@@ -57,7 +59,7 @@ def _configuration(behind: Upstream, folder: Path, bearer_token: str) -> object:
         "credential_path": str(folder / "auth.json"),
         "state_path": str(folder / "state"),
         "usages_path": str(folder / "usages.json"),
-        "users": [{"name": _USER, "token": bearer_token}],
+        "users": [{"name": name, "token": token} for name, token in tokens.items()],
         "chatgpt_base_url": f"{origin}{base_path}",
         "api_base_url": origin,
         "auth_base_url": origin,

@@ -11,18 +11,20 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from benchmarks import wire
-from benchmarks.load import Load, Streams, Target
-from benchmarks.measures import percentile
+from benchmarks.figures import percentile
+from benchmarks.load import Generator
+from benchmarks.scenarios import Streams
 from benchmarks.servers import Upstream, run_upstream
 from benchmarks.service import run_service
 from benchmarks.tally import Tally
+from benchmarks.target import Target
 
 STREAMS = 100
 STARTS_PER_SECOND = 100
@@ -51,23 +53,28 @@ def main(clients: int, events: int, rounds: int) -> None:
     print(f"{'beside':<30} {'p50':>8} {'p99':>8} {'max':>8} {'first byte p99':>15}    whole")
     with (
         tempfile.TemporaryDirectory(prefix="ocm-stalled-") as folder,
+        Generator() as generator,
         run_upstream(processes=_UPSTREAM_PROCESSES, certificate=None) as upstream,
         run_service(upstream, Path(folder)) as server,
     ):
-        _play(server.target, Streams(starts, 10, RATE, TIME_LIMIT_SECONDS))  # warms it up
-        measured = [_round(server.target, upstream, others, clients) for _ in range(rounds)]
+
+        def play(scenario: Streams) -> Tally:
+            return generator.play(server.target, scenario).wait()
+
+        play(Streams(starts, 10, RATE, TIME_LIMIT_SECONDS))  # warms it up
+        measured = [_round(server.target, upstream, lambda: play(others), clients) for _ in range(rounds)]
     if rounds > 1:
         print(f"Medians of {rounds} rounds")
         for beside, *same in zip(measured[0], *(each.values() for each in measured), strict=True):
             _print(beside, [statistics.median(figures) for figures in zip(*same, strict=True)])
 
 
-def _round(target: Target, upstream: Upstream, others: Streams, clients: int) -> dict[str, list[float]]:
-    """Measure all three and return their figures."""
+def _round(target: Target, upstream: Upstream, play: Callable[[], Tally], clients: int) -> dict[str, list[float]]:
+    """Measure the streams that ``play`` plays in all three situations, and return their figures."""
     measured = {}
 
     def measure(beside: str) -> None:
-        tally = _play(target, others)
+        tally = play()
         measured[beside] = _figures(tally)
         _print(beside, measured[beside])
         for failure, count in tally.failures.items():
@@ -82,13 +89,6 @@ def _round(target: Target, upstream: Upstream, others: Streams, clients: int) ->
         measure(f"{clients} with half a request")
         _require_connected(connections)
     return measured
-
-
-def _play(target: Target, scenario: Streams) -> Tally:
-    with Load(target, scenario) as load:
-        for _ in load.progress():
-            pass
-    return load.tally
 
 
 def _figures(tally: Tally) -> list[float]:

@@ -37,8 +37,10 @@ class Progress:
 class Tally:
     """The counts of :class:`Progress`, and times in nanoseconds.
 
-    :ivar latencies: for each event, from its timestamp to its arrival; for each turn, from its request to its end.
+    :ivar latencies: for each event, from its timestamp to its arrival.
     :ivar first_bytes: for each stream and turn, from its request to the first byte of its response.
+    :ivar turn_first_bytes: the same for new turns beside open streams.
+    :ivar quiet_first_bytes: the same for those of the user who has few of them.
     :ivar failures: what went wrong, and how often.
     :ivar busy: the fraction of a CPU used by the generator's busiest process, from 0 to 1.
     """
@@ -48,6 +50,8 @@ class Tally:
     ended: int = 0
     latencies: array[int] = field(default_factory=_times)
     first_bytes: array[int] = field(default_factory=_times)
+    turn_first_bytes: array[int] = field(default_factory=_times)
+    quiet_first_bytes: array[int] = field(default_factory=_times)
     failures: Counter[str] = field(default_factory=Counter)
     busy: float = 0.0
 
@@ -62,6 +66,8 @@ class Tally:
             self.ended + other.ended,
             self.latencies + other.latencies,
             self.first_bytes + other.first_bytes,
+            self.turn_first_bytes + other.turn_first_bytes,
+            self.quiet_first_bytes + other.quiet_first_bytes,
             self.failures + other.failures,
             max(self.busy, other.busy),
         )

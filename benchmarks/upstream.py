@@ -1,8 +1,8 @@
 """A minimal OpenAI for benchmarks: raw HTTP/1.1 with little overhead, so that it does not distort the results.
 
-A request whose target has a number of events gets a chunked event stream, any other a small turn; for servers that
-do not pass on the query, the text in the body has the number. On a WebSocket, each message requests the events in the
-target of the opening handshake.
+A request whose target has a number of events gets a chunked event stream; for servers that do not pass on the query,
+the text in the body has the number. On a WebSocket, each message requests the events in the target of the opening
+handshake.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from benchmarks.certificates import Certificate
 
 _STREAM_QUERY = re.compile(rb"\?events=(\d+)&rate=([\d.]+) ")
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 _UPGRADE = re.compile(rb"\r\nupgrade: *websocket\r\n", re.IGNORECASE)
+_SOCKET_KEY = re.compile(rb"\r\nsec-websocket-key: *(\S+) *\r\n", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
 _BACKLOG = 4096
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -42,14 +45,9 @@ _STREAM_HEAD = (
 )
 _SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Accept: " + wire.SOCKET_ACCEPT.encode() + b"\r\n" + _FIELDS + b"\r\n"
+    b"Sec-WebSocket-Accept: %s\r\n" + _FIELDS + b"\r\n"
 )
-_TURN_RESPONSE = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(wire.TURN)
-    + _FIELDS
-    + b"\r\n"
-    + wire.TURN
-)
+_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -143,18 +141,17 @@ class _Connection(asyncio.Protocol):
             self._take_frames()
             return
         head, separator, rest = self._received.partition(_HEAD_END)
-        length = _CONTENT_LENGTH.search(head)
-        body_bytes = int(length[1]) if length else 0
-        if separator and len(rest) >= body_bytes:
-            self._received = rest[body_bytes:]
-            self._answer(head, rest[:body_bytes])
+        if separator and _is_complete(head, rest):
+            self._received = b""
+            self._answer(head, rest)
 
     def _answer(self, head: bytes, body: bytes) -> None:
         if _UPGRADE.search(head + b"\r\n"):
             self._handshake = head
-            self._transport.write(_SWITCHING)
+            key = _SOCKET_KEY.search(head + b"\r\n")
+            self._transport.write(_SWITCHING % wire.socket_accept(key[1] if key else b""))
         elif not self._start_stream(head, _SSE, body):
-            self._transport.write(_TURN_RESPONSE)
+            self._transport.write(_NOT_FOUND)
 
     def _start_stream(self, head: bytes, kind: _Kind, body: bytes = b"") -> bool:
         requested = _STREAM_QUERY.search(head.split(b"\r\n", 1)[0]) or _STREAM_QUERY.search(body)
@@ -164,15 +161,24 @@ class _Connection(asyncio.Protocol):
         return requested is not None
 
     def _take_frames(self) -> None:
-        """Process a client's message or Close frame, which must match the expected bytes."""
-        if self._received == wire.CREATE:
-            self._received = b""
-            self._start_stream(self._handshake, _WEBSOCKET)
+        """Process a client's message or Close frame, which must match the expected bytes, with any mask."""
+        if len(self._received) > len(wire.CLIENT_CLOSE):
+            if self._received == wire.remasked(self._received, wire.CREATE):
+                self._received = b""
+                self._start_stream(self._handshake, _WEBSOCKET)
+            elif len(self._received) >= len(wire.CREATE):
+                self._transport.abort()
         elif self._received == wire.CLIENT_CLOSE:
             self._transport.write(wire.CLOSED)
             self._transport.close()
-        elif not wire.CREATE.startswith(self._received) and not wire.CLIENT_CLOSE.startswith(self._received):
-            self._transport.abort()
+
+
+def _is_complete(head: bytes, body: bytes) -> bool:
+    """Return whether a request's body has arrived; nothing follows it, as nobody sends another one too early."""
+    if _CHUNKED.search(head):
+        return body.endswith(_LAST_CHUNK)
+    length = _CONTENT_LENGTH.search(head)
+    return len(body) >= (int(length[1]) if length else 0)
 
 
 class _Tunnel(_Connection):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +22,12 @@ _SENT_WIDTH = 19
 
 MAX_EVENTS = 10**_SEQUENCE_NUMBER_WIDTH - 1
 MODEL = "gpt-5.4"
-# About the size of Codex's requests in the middle of a session, and of an SDK's small request.
+# About the size of Codex's requests in the middle of a session, and of an SDK's short request.
 _STREAM_INPUT_BYTES = 40_000
-_TURN_INPUT_BYTES = 400
+_SHORT_INPUT_BYTES = 400
+#: The events of a short turn, without the terminal one, and their rate per second: none arrives with another.
+SHORT_EVENTS = 5
+SHORT_RATE = 1000.0
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,6 @@ SSE = Format(
 # More text in place of SSE's framing, so that both formats have the same size.
 _MESSAGE = _delta(b" some words".ljust(55, b"."))
 WEBSOCKET = Format(server_text(_MESSAGE % (0, 0)).removesuffix(_MESSAGE % (0, 0)) + _MESSAGE, server_text(_completed()))
-#: A complete small turn, not streamed, with usage.
-TURN = json.dumps(_response("A short answer."), separators=(",", ":")).encode()
 
 
 def stream_query(events: int, rate: float) -> str:
@@ -122,9 +125,9 @@ def stream_body(query: str = "") -> bytes:
     return _request_body({"stream": True}, _STREAM_INPUT_BYTES, start=f"{query} " if query else "")
 
 
-def turn_body() -> bytes:
-    """Return the body of a request for a small turn that is not streamed."""
-    return _request_body({"stream": False}, _TURN_INPUT_BYTES)
+def short_body(query: str) -> bytes:
+    """Return the body of a request for a short turn; ``query`` is repeated as in :func:`stream_body`."""
+    return _request_body({"stream": True}, _SHORT_INPUT_BYTES, start=f"{query} ")
 
 
 def _request_body(members: dict[str, Any], size: int, *, start: str = "") -> bytes:
@@ -135,15 +138,35 @@ def _request_body(members: dict[str, Any], size: int, *, start: str = "") -> byt
 
 
 # The example of RFC 6455 section 1.3. Clients need no distinct keys here.
-SOCKET_KEY, SOCKET_ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+SOCKET_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+_ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MASK = b"\x11\x22\x33\x44"
 _MASK_BIT = 0x80
 
 
-def masked(frame: bytes, payload: bytes) -> bytes:
+def socket_accept(key: bytes) -> bytes:
+    """Return the response's ``Sec-WebSocket-Accept`` for a request's ``Sec-WebSocket-Key``."""
+    return base64.b64encode(hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest())
+
+
+def masked(frame: bytes, payload: bytes, mask: bytes = _MASK) -> bytes:
     """Return a server's frame with this payload, masked as a client would send it."""
     head = frame.removesuffix(payload)
-    return bytes([head[0], head[1] | _MASK_BIT]) + head[2:] + _MASK + unmask(payload, _MASK, 0)
+    return bytes([head[0], head[1] | _MASK_BIT]) + head[2:] + mask + unmask(payload, mask, 0)
+
+
+def remasked(received: bytes, sent: bytes) -> bytes:
+    """Return a client's frame with the mask that it was received with, if a server has masked it again.
+
+    :param received: the beginning of a frame, or all of it.
+    :param sent: the frame as it was sent.
+    """
+    head = sent[: sent.index(_MASK)]
+    mask = received[len(head) : len(head) + len(_MASK)]
+    if not received.startswith(head) or len(mask) < len(_MASK) or mask == _MASK:
+        return sent
+    body = sent[len(head) + len(_MASK) :]
+    return head + mask + unmask(unmask(body, _MASK, 0), mask, 0)
 
 
 def _create() -> bytes:

@@ -31,15 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         with requests.post(f"{BASE_URL}/responses", data=body, stream=True, timeout=10) as upstream:
             self.send_response(upstream.status_code)
             self.send_header("Connection", "close")
-            if upstream.headers["Content-Type"] == "application/json":
-                self._send_turn(json.dumps(upstream.json(), indent=1).encode())
-            else:
-                self._send_events(upstream)
-
-    def _send_turn(self, turn: bytes) -> None:
-        self.send_header("Content-Length", str(len(turn)))
-        self.end_headers()
-        self.wfile.write(turn)
+            self._send_events(upstream)
 
     def _send_events(self, upstream: requests.Response) -> None:
         self.send_header("Transfer-Encoding", "chunked")

@@ -14,28 +14,41 @@ import time
 import xml.etree.ElementTree as ET
 from array import array
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from benchmarks import measures, report, wire
-from benchmarks.measures import Measurement
+from benchmarks import chatmock, command, figures, litellm, sing_box, wire
+from benchmarks.certificates import Certificate
+from benchmarks.others import installed
 from benchmarks.processes import ProcessTree
-from benchmarks.responses import ChunkedBody, Damaged, Events, StreamedResponse, TurnResponse
-from benchmarks.rewritten import RewrittenResponse, RewrittenTurn
+from benchmarks.responses import ChunkedBody, Damaged, Events, StreamedResponse
+from benchmarks.rewritten import RewrittenResponse
+from benchmarks.servers import Tunnels, Upstream
 from ocm_wsgi.protocol.websocket.client_messages import read_message
-from ocm_wsgi.protocol.websocket.frames import CLOSE, TEXT, FrameParser, close_of, unmask
+from ocm_wsgi.protocol.websocket.frames import CLOSE, TEXT, FrameParser, close_of, server_text, unmask
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "benchmarks"]
 STREAMS, SOCKETS, EVENTS = 2, 3, 12
-SERVERS = ["direct", "nginx", "ocm-wsgi"]
+SERVERS = ["direct", "nginx", "chatmock", "ocm-wsgi"]
+OURS = ["direct", "nginx", "ocm-wsgi"]
 
 PROXY = (sys.executable, REPOSITORY / "tests" / "rewriting_proxy.py")
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-TURN_HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(wire.TURN)
+
+
+@dataclass(frozen=True)
+class QuickRun:
+    """What a run printed and wrote."""
+
+    output: str
+    document: dict[str, Any]
+    plot: Path
 
 
 def chunked(*pieces: bytes) -> bytes:
@@ -47,90 +60,97 @@ EVENTS_SENT = [wire.SSE.event(number, 1_000 * number) for number in range(3)]
 STREAM = STREAM_HEAD + chunked(*EVENTS_SENT, wire.SSE.completed)
 
 
-@pytest.mark.parametrize("tls", [pytest.param((), id="plain"), pytest.param(("--tls",), id="tls")])
-def test_benchmarks_quick_run(tls: tuple[str, ...], tmp_path: Path) -> None:
-    """A run prints a table of three servers with complete streams, sockets and turns, and writes JSON and a plot."""
-    found, plot = tmp_path / "found.json", tmp_path / "plot.svg"
-    sizes = ["--streams", str(STREAMS), "--sockets", str(SOCKETS), "--events", str(EVENTS)]
-    options = ["--quick", *sizes, "--rate", "50", *tls]
-    run = subprocess.run(
-        [*COMMAND, *options, "--json", str(found), "--svg", str(plot)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def install(name: str, folder: Path, *command: object) -> Path:
+    """Install a program that runs another command followed by its own arguments; return its path."""
+    program = folder / name / "bin" / name
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\nexec {} "$@"\n'.format(" ".join(f"'{part}'" for part in command)))
+    program.chmod(0o755)
+    metadata = folder / name / "lib" / "python3.10" / "site-packages" / f"{name}-7.8.9.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 7.8.9\n")
+    return program
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory: pytest.TempPathFactory) -> QuickRun:
+    """Return a run with the service, and with one program that works and two that do not."""
+    folder = tmp_path_factory.mktemp("quick")
+    programs = {
+        "--chatmock": install("chatmock", folder, *PROXY, "relay"),
+        "--litellm": install("litellm", folder, *PROXY, "refuse"),
+        "--sing-box": install("sing-box", folder, "false"),
+    }
+    sizes = {"--connections": 1, "--streams": STREAMS, "--sockets": SOCKETS, "--arrivals": 20, "--events": EVENTS}
+    files = {"--json": folder / "found.json", "--svg": folder / "plot.svg"}
+    options = [str(word) for option in {**programs, **sizes, **files, "--rate": 50}.items() for word in option]
+    run = subprocess.run([*COMMAND, "--quick", *options], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.splitlines()[1].startswith("not measured: ChatMock, LiteLLM ")
-    document = json.loads(found.read_text())
-    for section, count in (("streams", STREAMS), ("sockets", SOCKETS)):
-        (measured,) = document[section]["sizes"]
-        assert list(measured["servers"]) == SERVERS
+    return QuickRun(run.stdout, json.loads(files["--json"].read_text()), files["--svg"])
+
+
+def test_benchmarks_quick_run(quick_run: QuickRun) -> None:
+    """A run measures complete streams, sockets and turns of all servers, with either transport, and plots them."""
+    document = quick_run.document
+    for name, count in (("streams", STREAMS), ("streams_tls", STREAMS), ("sockets_tls", SOCKETS)):
+        (measured,) = document[name]["sizes"]
+        assert list(measured["servers"]) == [server for server in SERVERS if name != "sockets_tls" or server in OURS]
         for server, members in measured["servers"].items():
             assert (members["whole"], members["failures"]) == (count, {}), server
             assert members["latency_p99_ms"] >= members["latency_p50_ms"] > 0
             assert (members["cpu_us_per_event"] is None) == (server == "direct")
-        assert measured["ratio"]["cpu_us_per_event"] > 0
-    (turns,) = document["turns"]["sizes"]
+        assert measured["ratio"]["cpu_us_per_event"]["median"] > 0
+    (turns,) = document["turns_tls"]["sizes"]
+    assert list(turns["servers"]) == SERVERS
     assert all(members["whole"] > 0 and not members["failures"] for members in turns["servers"].values())
-    rows = [line.strip() for line in run.stdout.splitlines()]
-    assert [row.split()[0] for row in rows if row.startswith(("nginx  ", "ocm-wsgi  ", "ratio  "))] == 3 * [
-        "nginx",
-        "ocm-wsgi",
-        "ratio",
-    ]
-    assert ET.parse(plot).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert ET.parse(quick_run.plot).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def install(name: str, folder: Path, *command: object) -> Path:
-    """Install a program that runs another command followed by its own arguments; return its folder."""
-    program = folder / "bin" / name
-    program.parent.mkdir(parents=True, exist_ok=True)
-    program.write_text('#!/bin/sh\nexec {} "$@"\n'.format(" ".join(f"'{part}'" for part in command)))
-    program.chmod(0o755)
-    metadata = folder / "lib" / "python3.10" / "site-packages" / f"{name}-7.8.9.dist-info" / "METADATA"
-    metadata.parent.mkdir(parents=True)
-    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 7.8.9\n")
-    return program.parent
+def test_benchmarks_arrivals(quick_run: QuickRun) -> None:
+    """New turns beside open streams are all complete, and both users' are timed."""
+    (measured,) = quick_run.document["arrivals_tls"]["sizes"]
+    for server, members in measured["servers"].items():
+        assert (members["whole"], members["failures"]) == (30, {}), server  # 20 streams, 10 turns
+        assert min(members[f"{of}_p50_ms"] for of in ("latency", "turn_first_byte", "quiet_first_byte")) > 0
 
 
-@pytest.mark.parametrize(
-    ("works", "fails", "command", "says"),
-    [
-        pytest.param("chatmock", "litellm", ("false",), "not measured: litellm exited at startup", id="one-ends"),
-        pytest.param(
-            "litellm",
-            "chatmock",
-            (*PROXY, "refuse"),
-            "not measured: chatmock does not work: HTTP/1.1 500 Will not",
-            id="one-refuses",
-        ),
-    ],
-)
-def test_benchmarks_others(works: str, fails: str, command: tuple[str, ...], says: str, tmp_path: Path) -> None:
-    """Installed programs are measured too, even if they rewrite responses and close; broken ones do not end the run."""
-    found = tmp_path / "found.json"
-    folders = install(works, tmp_path / "one", *PROXY, "relay"), install(fails, tmp_path / "other", *command)
-    sizes = ["--streams", str(STREAMS), "--events", str(EVENTS), "--rate", "50"]
-    run = subprocess.run(
-        [*COMMAND, "--only", "streams", *sizes, "--json", str(found), "--svg", str(tmp_path / "plot.svg")],
-        cwd=REPOSITORY,
-        env={**os.environ, "PATH": ":".join([*map(str, folders), os.environ["PATH"]])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (run.returncode, run.stderr) == (0, "")
-    assert "ChatMock 7.8.9, LiteLLM 7.8.9" in run.stdout.splitlines()[0]
-    document = json.loads(found.read_text())
-    (measured,) = document["streams"]["sizes"]
-    assert list(measured["servers"]) == ["direct", "nginx", works, "ocm-wsgi"]
-    members = measured["servers"][works]
-    assert (members["whole"], members["failures"]) == (STREAMS, {})
-    assert members["cpu_us_per_event"] > 0
-    assert members["latency_p99_ms"] >= members["latency_p50_ms"] > 0
-    (remark,) = [remark for remark in document["remarks"] if "not measured" in remark]
-    assert remark.startswith(f"streams: {says}")
+def test_benchmarks_tables(quick_run: QuickRun) -> None:
+    """Ratios come first, then a table for each load with a line for each server."""
+    first, *tables = [part for part in quick_run.output.split("\n\n") if "  ocm-wsgi" in part]
+    assert [line.split()[0] for line in first.splitlines() if line.startswith("  ")][:2] == ["ocm-wsgi", "chatmock"]
+    assert len(tables) == 5
+    for table in tables:
+        found = [line.split() for line in table.splitlines()]
+        assert [row[0] for row in found if row[0] in ("nginx", "ocm-wsgi", "ratio")] == ["nginx", "ocm-wsgi", "ratio"]
+
+
+def test_benchmarks_others(quick_run: QuickRun) -> None:
+    """Named programs are measured too, even if they rewrite responses and close; broken ones do not end the run."""
+    assert "ChatMock 7.8.9, LiteLLM 7.8.9, sing-box (unknown version)" in quick_run.output.splitlines()[0]
+    missing = [remark for remark in quick_run.document["remarks"] if remark.startswith("streams: not measured: ")]
+    refused, exited = missing
+    assert refused.startswith("streams: not measured: litellm does not work: HTTP/1.1 500 Will not")
+    assert exited == "streams: not measured: sing-box exited at startup"
+
+
+def test_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs on PATH are found."""
+    monkeypatch.setenv("PATH", str(install("chatmock", tmp_path, "true").parent))
+    assert installed(chatmock.KIND) == tmp_path / "chatmock" / "bin" / "chatmock"
+    assert installed(litellm.KIND) is None
+
+
+def test_sing_box_configuration(tmp_path: Path) -> None:
+    """sing-box gets a credential, a user and its usage file, and reaches upstream through the tunnels."""
+    certificate = Certificate(tmp_path / "chain.pem", tmp_path / "key.pem", tmp_path / "authority.pem")
+    upstream = Upstream(("127.0.0.1", 1), ProcessTree(), 1, None, Tunnels(("127.0.0.1", 2), certificate))
+    prepared = sing_box.KIND.prepare(upstream, tmp_path, ("127.0.0.1", 3))
+    assert prepared.arguments[:3] == ("run", "--config", "config.json")
+    configuration = json.loads((tmp_path / "config.json").read_text())
+    (service,), (outbound,) = configuration["services"], configuration["outbounds"]
+    assert (service["type"], service["listen_port"], service["detour"]) == ("ocm", 3, outbound["tag"])
+    assert (outbound["type"], outbound["server_port"]) == ("http", 2)
+    assert json.loads(Path(service["credential_path"]).read_text())["tokens"]["access_token"]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -152,7 +172,7 @@ def is_running(pid: int) -> bool:
 def test_benchmarks_interrupted() -> None:
     """Ctrl-C stops a run and all its processes."""
     with subprocess.Popen(
-        [*COMMAND, "--streams", "1"],
+        [*COMMAND, "--only", "turns", "--plain"],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -176,9 +196,9 @@ def test_benchmarks_interrupted() -> None:
 @pytest.mark.parametrize("streams", ["0", "1,1", "many", "", "1,", "-5", "100000"])
 def test_benchmarks_streams_malformed(streams: str) -> None:
     """A malformed list of sizes is rejected with an explanation."""
-    run = subprocess.run([*COMMAND, "--streams", streams], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert run.returncode == 2
-    assert "--streams" in run.stderr
+    run = CliRunner().invoke(command.main, ["--streams", streams])
+    assert run.exit_code == 2
+    assert "--streams" in run.output
 
 
 @pytest.mark.parametrize(("format_", "overhead"), [(wire.SSE, 0), (wire.WEBSOCKET, 4)], ids=["sse", "websocket"])
@@ -205,13 +225,17 @@ def test_socket_frames() -> None:
     assert [part.opcode for part in parts] == [TEXT, TEXT, CLOSE]
 
 
+def test_socket_accept() -> None:
+    """The accepted key is that of the RFC's example."""
+    assert wire.socket_accept(wire.SOCKET_KEY.encode()) == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
 def test_completed_has_usage() -> None:
-    """The terminal event has about 2 KB, the turn is small, and both have usage."""
+    """The terminal event has about 2 KB, and usage."""
     for format_ in (wire.SSE, wire.WEBSOCKET):
         completed = json.loads(format_.completed[format_.completed.index(b"{") :])
         assert completed["response"]["usage"]["total_tokens"] > 0
         assert 1_900 < len(format_.completed) < 2_200
-    assert json.loads(wire.TURN)["usage"]["total_tokens"] > 0
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 158, 1000, len(STREAM)])
@@ -239,7 +263,7 @@ def test_streamed_response_any_split(size: int) -> None:
             STREAM_HEAD + chunked(EVENTS_SENT[0], EVENTS_SENT[2]), "differs from the one sent", id="event-skipped"
         ),
         pytest.param(STREAM_HEAD + b"zz\r\n", "size", id="no-chunk"),
-        pytest.param(TURN_HEAD + wire.TURN, "not chunked", id="not-chunked"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "not chunked", id="not-chunked"),
         pytest.param(b"HTTP/1.1 503 Nope\r\n\r\nwhy", "503 Nope why", id="refused"),
     ],
 )
@@ -268,13 +292,23 @@ def test_streamed_response_cut() -> None:
     assert not StreamedResponse(3, array("q")).feed(STREAM[:-1], 0)
 
 
-def test_turn_response() -> None:
-    """A turn ends with its last byte, and a changed one is rejected."""
-    response = TurnResponse()
-    received = TURN_HEAD + wire.TURN
-    assert [response.feed(received[i : i + 1]) for i in range(len(received))].index(True) == len(received) - 1
-    with pytest.raises(Damaged, match="differs from the one sent"):
-        TurnResponse().feed(received.replace(b"answer", b"ANSWER"))
+def test_streamed_response_closes() -> None:
+    """A response says whether another request can follow on its connection."""
+    for head, closes in ((STREAM_HEAD, False), (STREAM_HEAD.replace(b"\r\nT", b"\r\nconnection: close\r\nT"), True)):
+        response = StreamedResponse(3, array("q"))
+        response.feed(head, 0)
+        assert response.closes == closes
+
+
+@pytest.mark.parametrize("mask", [b"\x11\x22\x33\x44", b"\xff\x00\xab\x01"], ids=["same", "other"])
+def test_remasked(mask: bytes) -> None:
+    """A message that a server has masked again is recognised, and a changed one is not."""
+    payload = unmask(wire.CREATE[8:], b"\x11\x22\x33\x44", 0)
+    received = wire.masked(server_text(payload), payload, mask)
+    assert wire.remasked(received, wire.CREATE) == received
+    changed = wire.masked(server_text(payload), payload.replace(b"line", b"LINE"), mask)
+    assert wire.remasked(changed, wire.CREATE) != changed
+    assert wire.remasked(received[:6], wire.CREATE) != received[:6]
 
 
 def rewritten(event: bytes, **members: object) -> bytes:
@@ -317,19 +351,6 @@ def test_rewritten_response_damaged(events: list[bytes], says: str) -> None:
         RewrittenResponse(3, array("q")).feed(STREAM_HEAD + chunked(*events), 0)
 
 
-def test_rewritten_turn() -> None:
-    """A rewritten turn ends with its last byte; one with another text or usage is rejected."""
-    turn = json.dumps(json.loads(wire.TURN), indent=2).encode()
-    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(turn)
-    response = RewrittenTurn()
-    assert not response.feed(head + turn[:-1])
-    assert response.feed(turn[-1:])
-    assert response.closes
-    for there, other in ((b"answer", b"ANSWER"), (b"8000", b"8001")):
-        with pytest.raises(Damaged, match="content differs"):
-            RewrittenTurn().feed(head + turn.replace(there, other))
-
-
 def test_chunked_body_coalesced() -> None:
     """Chunks that arrive together are returned together, and the last one ends the body."""
     body = ChunkedBody()
@@ -343,37 +364,4 @@ def test_chunked_body_coalesced() -> None:
 )
 def test_percentile(values: list[int], percent: int, expected: int) -> None:
     """The percentile is the smallest value that this percentage of all values does not exceed."""
-    assert measures.percentile(values, percent) == expected
-
-
-def measurement(server: str, cpu: float | None, **failures: int) -> Measurement:
-    """Return a measurement with one figure."""
-    figures = dict.fromkeys((column.name for column in measures.STREAM_COLUMNS), cpu)
-    return Measurement(server, 50, figures, 50 - sum(failures.values()), failures, 0.1)
-
-
-def test_median_of_rounds() -> None:
-    """Rounds are combined: medians (for memory the minimum), nothing for figures missing once, and all failures."""
-    rounds = [measurement("nginx", 3.0, cut=1), measurement("nginx", 1.0, cut=2, late=1), measurement("nginx", 2.0)]
-    found = measures.median(rounds)
-    assert found.figures["memory_kib_per_stream"] == 1.0
-    assert {value for name, value in found.figures.items() if not name.startswith("memory")} == {2.0}
-    assert found.failures == {"cut": 3, "late": 1}
-    assert set(measures.median([*rounds, measurement("nginx", None)]).figures.values()) == {None}
-
-
-def test_table_ratio() -> None:
-    """The last line of each size shows the service as a multiple of nginx, or a dash if that is not possible."""
-    found = [measurement("direct", None), measurement("nginx", 2.0), measurement("ocm-wsgi", 3.0, cut=4)]
-    section = report.Section("streams", "Streams", "streams", measures.STREAM_COLUMNS, found)
-    *_, service, ratio = report.table(section).splitlines()
-    assert service.split()[-2:] == ["46", "4"]
-    assert ratio.split() == ["ratio"] + ["1.50×"] * len(measures.STREAM_COLUMNS)
-    assert report.remarks([section]) == ["ocm-wsgi, 50 streams: 4 failed: cut"]
-    failed = replace(section, measurements=[measurement("nginx", 1.0, cut=7, **{f"reason {n}": 1 for n in range(9)})])
-    first, *_, last = report.remarks([failed])
-    assert (first, last) == ("nginx, 50 streams: 7 failed: cut", "nginx, 50 streams: 5 failed: other reasons")
-    nothing = report.Section(
-        "streams", "", "streams", measures.STREAM_COLUMNS, [*found[:1], measurement("nginx", 0.0), found[2]]
-    )
-    assert set(report.table(nothing).splitlines()[-1].split()[1:]) == {"-"}
+    assert figures.percentile(values, percent) == expected
