@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 #: Each lock file with the extras of setup.cfg that it contains.
 LOCK_FILES = {
-    "requirements.lock": ("build", "demo", "postgresql"),
+    "requirements.lock": ("build", "demo", "encryption", "postgresql"),
     "requirements-dev.lock": ("dev",),
     "requirements-release.lock": ("release",),
 }
