@@ -7,7 +7,7 @@ VENV = .venv
 PIP = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip --disable-pip-version-check
 CODEX = .cache/codex
 AXE = .cache/axe
-TESTED_WITH = nginx systemd logrotate prometheus postgresql chromium chromium-driver
+TESTED_WITH = nginx caddy systemd logrotate prometheus postgresql chromium chromium-driver
 # Many tests wait most of their time, so there is room for more of them than the machine has CPUs.
 IN_PARALLEL = -n $$(($$(nproc) + 1)) --dist worksteal
 # Options for pytest: make test ARGS='-k nginx'

@@ -20,6 +20,7 @@ COMMANDS = {
     "login": "ocm_wsgi.cli.login:login",
     "logout": "ocm_wsgi.cli.login:logout",
     "check": "ocm_wsgi.cli.check:check",
+    "deploy": "ocm_wsgi.cli.deploy:deploy",
     "demo": "ocm_wsgi.cli.demo:demo",
 }
 

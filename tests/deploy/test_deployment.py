@@ -23,6 +23,7 @@ import requests
 from ocm_wsgi.cli import COMMANDS
 from ocm_wsgi.config import Config, scalar_keys
 from ocm_wsgi.credentials import Timeouts
+from ocm_wsgi.deployment import KINDS
 from ocm_wsgi.simulator import Plan
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -63,8 +64,7 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 20) -> None:
 def units(tmp_path: Path) -> Path:
     """Return a folder with both units, changed to a program that exists on this machine."""
     service = (DEPLOY / "ocm.service").read_text()
-    programs = [(f"/opt/ocm/.venv/bin/{name}", program("true")) for name in ("gunicorn", "flask")]
-    for found, put in [*programs, ("WorkingDirectory=/opt/ocm", "")]:
+    for found, put in [("/opt/ocm/.venv/bin/ocm", program("true")), ("WorkingDirectory=/var/lib/ocm", "")]:
         assert found in service
         service = service.replace(found, put)
     (tmp_path / "ocm.service").write_text(service)
@@ -114,8 +114,7 @@ def test_reload_fails_with_an_invalid_configuration(tmp_path: Path) -> None:
     unit = (DEPLOY / "ocm.service").read_text()
     check, hup = re.findall(r"^ExecReload=(.*)$", unit, re.MULTILINE)
     assert hup == "/bin/kill -HUP $MAINPID"
-    flask = str(Path(sys.executable).with_name("flask"))
-    command = check.replace("/opt/ocm/.venv/bin/flask", flask).split()
+    command = check.replace("/opt/ocm/.venv/bin/ocm", f"{sys.executable} -m ocm_wsgi").split()
     configuration = tmp_path / "ocm.json"
     for text, status in (('{"type": "ocm"}', 0), ('{"listen_prot": 8080}', 1)):
         configuration.write_text(text)
@@ -199,33 +198,32 @@ def test_logrotate_loses_no_line(service: Any, tmp_path: Path) -> None:
 
 
 def test_command_runs_with_the_environment_of_the_service(tmp_path: Path) -> None:
-    """`ocm` passes its arguments to `flask ocm`, run in the service's folder with the environment of ocm.env."""
+    """The command passes its arguments to `ocm`, run in the service's folder with the environment of ocm.env."""
     text = (DEPLOY / "ocm").read_text()
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    flask = tmp_path / ".venv" / "bin" / "flask"
-    flask.write_text('#!/bin/sh\necho "$PWD|$HOME|$OCM_CONFIG|$WEB_CONCURRENCY|$(umask)"\nprintf "%s|" "$@"\n')
-    flask.chmod(0o755)
+    ocm = tmp_path / "ocm"
+    ocm.write_text('#!/bin/sh\necho "$PWD|$HOME|$OCM_CONFIG|$WEB_CONCURRENCY|$(umask)"\nprintf "%s|" "$@"\n')
+    ocm.chmod(0o755)
     user = pwd.getpwuid(os.geteuid()).pw_name
     for found, put in [
-        ("cd /opt/ocm", f"cd {tmp_path}"),
+        ("cd /var/lib/ocm", f"cd {tmp_path}"),
+        ("/opt/ocm/.venv/bin/ocm", str(ocm)),
         ("/etc/ocm/ocm.env", str(DEPLOY / "ocm.env")),
         ('" = ocm ]', f'" = {user} ]'),
     ]:
         assert found in text
         text = text.replace(found, put)
-    (tmp_path / "ocm").write_text(text)
-    result = run("sh", str(tmp_path / "ocm"), "usage", "--since", "two words")
+    (tmp_path / "command").write_text(text)
+    result = run("sh", str(tmp_path / "command"), "usage", "--since", "two words")
     assert result.stdout.splitlines() == [
         f"{tmp_path}|/var/lib/ocm|/etc/ocm/ocm.json|2|0077",
-        "ocm|usage|--since|two words|",
+        "usage|--since|two words|",
     ]
 
 
 def test_docs_name_only_what_exists() -> None:
-    """Every file in deploy/ and every command named by docs/deploy.md exists."""
+    """docs/deploy.md uses the files that a server needs, and every command it names exists."""
     text = (DEPLOY.parent / "docs" / "deploy.md").read_text()
-    files = set(re.findall(r"deploy/([\w.]*\w)", text))
-    assert {"nginx.conf", "ocm", "ocm.env", "ocm.service", "ocm.socket", "logrotate"} <= files
-    assert files <= {path.name for path in DEPLOY.iterdir()}
-    commands = set(re.findall(r"(?:^    |`)ocm ([a-z-]+)", text, re.MULTILINE))
-    assert {"login", "logout", "check", "add-user", "client-config"} <= commands <= set(COMMANDS)
+    kinds = set(re.findall(r"\bocm deploy ([a-z]+)", text))
+    assert {"nginx", "caddy", "command", "environment", "systemd", "socket", "logrotate"} <= kinds <= set(KINDS)
+    commands = set(re.findall(r"(?:^ +|`|/bin/)ocm ([a-z][a-z-]+)", text, re.MULTILINE))
+    assert {"login", "logout", "check", "add-user", "client-config", "deploy"} <= commands <= set(COMMANDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import json
 import re
 import shlex
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 #: `flask ocm` has a short name on a server set up according to docs/deploy.md.
 OCM = re.compile(r"^(?:[\w./]*flask )?ocm (?P<words>[a-z].*)")
-#: Programs that the dependencies install.
+#: Programs that this package and its dependencies install.
 IN_VENV = re.compile(r"^(?:/opt/ocm/)?\.venv/bin/(?P<words>.+)")
 
 
@@ -112,7 +113,12 @@ def test_programs_exist() -> None:
     """Every `.venv/bin/x` is installed, and every `python -m x` is an existing module."""
     programs = {(name, words.split()[0]) for name, words in found(IN_VENV)}
     assert {"flask", "gunicorn", "pytest"} <= {program for _, program in programs}
-    assert [pair for pair in sorted(programs) if not Path(sys.executable).with_name(pair[1]).exists()] == []
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    ours = set(re.findall(r"^(\w+) =", setup["options.entry_points"]["console_scripts"], re.MULTILINE))
+    assert ours == {"ocm"}
+    others = [(page, program) for page, program in sorted(programs) if program not in ours]
+    assert [pair for pair in others if not Path(sys.executable).with_name(pair[1]).exists()] == []
     modules = {(name, words.split()[0]) for name, words in found(re.compile(r"^(?:\S*/)?python -m (?P<words>.+)"))}
     assert modules
     assert [pair for pair in sorted(modules) if not has_module(pair[1])] == []

@@ -7,12 +7,15 @@ import os
 import re
 import signal
 import subprocess
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
+
+from tests.conftest import REPOSITORY
 
 SETTINGS = "python:ocm_wsgi.gunicorn_conf"
 
@@ -55,3 +58,25 @@ def test_serves(programs: Path, tmp_path: Path, command: tuple[str, ...]) -> Non
         assert requests.get(f"{url}/v1/models", timeout=30).status_code == 401
         assert requests.get(f"{url}/ocm/", timeout=30).status_code == 200
     assert "ocm_wsgi.server.worker.RelayWorker" in (tmp_path / "log").read_text()
+
+
+def test_contains_the_files_for_other_programs(programs: Path, tmp_path: Path) -> None:
+    """`ocm deploy` works without the checkout."""
+    command = [str(programs / "ocm"), "deploy", "nginx", "--name", "ocm.example.org"]
+    printed = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    ).stdout
+    assert re.sub(r" +# EDIT$", "", (REPOSITORY / "deploy" / "nginx.conf").read_text(), flags=re.MULTILINE) == printed
+
+
+def test_contains_what_belongs_in_it(wheel: Path) -> None:
+    """Every file of the package and of deploy/ is in the wheel, and nothing else."""
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if not name.startswith("ocm_wsgi-")}
+    sources = {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in (REPOSITORY / "ocm_wsgi").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".md"
+    }
+    deploy = {f"ocm_wsgi/deployment/files/{path.name}" for path in (REPOSITORY / "deploy").iterdir()}
+    assert packed == sources | deploy
