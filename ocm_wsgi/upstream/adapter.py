@@ -20,7 +20,8 @@ from urllib3 import HTTPConnectionPool
 from ocm_wsgi.protocol.http.targets import Origin
 from ocm_wsgi.upstream.connections import pool_manager
 from ocm_wsgi.upstream.exchange import SOCKET_OPTIONS, RequestHead
-from ocm_wsgi.upstream.response import BLOCK_SIZE
+from ocm_wsgi.upstream.response import BLOCK_SIZE, RawResponse
+from ocm_wsgi.upstream.reuse import respond_over
 
 
 class UpstreamAdapter(HTTPAdapter):
@@ -79,15 +80,35 @@ class UpstreamAdapter(HTTPAdapter):
             return head.target
         return "/"  # The connection sends the head's own target, which urllib3 must not normalize.
 
+    def send(self, request: Any, *arguments: Any, timeout: Any = None, **options: Any) -> requests.Response:
+        """Send a request and return its response as soon as the head has arrived.
+
+        :param timeout: to connect, and of the silence before the response, in seconds.
+        """
+        _connect_timeout, read_timeout = timeout
+        pool = self.get_connection_with_tls_context(request, True)
+        connection = pool.take_idle()
+        if connection is None:
+            return super().send(request, *arguments, timeout=timeout, **options)
+        raw = respond_over(connection, pool, request, read_timeout_seconds=read_timeout)
+        return self.build_response(request, raw)
+
     def build_response(self, req: Any, resp: Any) -> requests.Response:
         """Wrap the response of one of our connections, without reading cookies."""
-        response = requests.Response()
-        response.status_code = resp.status
-        response.reason = resp.reason
-        response.raw = resp
-        response.request = req
-        response.connection = self
-        return response
+        return _Response(self, req, resp)
+
+
+class _Response(requests.Response):
+    """A response that has no jar for cookies, and fields only in its raw response."""
+
+    def __init__(self, adapter: UpstreamAdapter, request: requests.PreparedRequest, raw: RawResponse) -> None:
+        self._content = False
+        self._content_consumed = False
+        self.status_code = raw.status
+        self.reason = raw.reason
+        self.raw = raw
+        self.request = request
+        self.connection = adapter
 
 
 class _OriginRequest(requests.PreparedRequest):

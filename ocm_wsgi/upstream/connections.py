@@ -38,6 +38,7 @@ from ocm_wsgi.tcp.happy_eyeballs import HappyEyeballsMixin
 from ocm_wsgi.tls.session_cache import ResumingContext
 from ocm_wsgi.upstream.exchange import Aborted, Exchange, RequestHead
 from ocm_wsgi.upstream.response import BLOCK_SIZE, RawResponse
+from ocm_wsgi.upstream.reuse import IdleConnections
 
 #: A pooled connection is not reused after it was idle for longer. Servers close theirs after 60 s or more.
 IDLE_LIMIT_SECONDS = 50.0
@@ -208,7 +209,7 @@ class _SOCKSHTTPSConnection(_TLSResumptionMixin, SOCKSHTTPSConnection):
     pass
 
 
-class _IdleTimeoutMixin:
+class _IdleTimeoutMixin(IdleConnections):
     """For urllib3's pools: closes connections that were idle for too long instead of reusing them."""
 
     def _put_conn(self, conn: Any) -> None:

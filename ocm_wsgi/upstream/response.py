@@ -45,10 +45,14 @@ class RawResponse:
         self.socket: Any = connection.sock
         self.buffered = buffered
         self._is_reusable = head.keeps_alive and (self.is_chunked or self.length is not None)
-        # urllib3's pool sets the last two. The connection is ours until it is released.
+        # urllib3's pool sets the last two, too. The connection is ours until it is released.
         self._connection = connection
         self._pool: Any = None
         self.retries: Any = None
+
+    def belongs_to(self, pool: Any) -> None:
+        """Set the pool that gets the connection back."""
+        self._pool = pool
 
     def stream(self, amount: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:
         """Yield the body as soon as any of it arrives: at most :data:`BLOCK_SIZE` bytes at a time, never decoded.
