@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from functools import partial
 
 from flask import Flask, Response, g, request
@@ -187,10 +186,13 @@ def _read_facts(access: Access, fields: Fields, body: Body | None) -> RequestFac
     if body is None or not body.length or not (access.requires_body or access.endpoint.is_turn):
         return RequestFacts()
     encoding, media_type = value_of(fields, "content-encoding"), value_of(fields, "content-type")
-    facts = request_facts(body.blocks(), encoding or "", media_type or "", find_references=access.find_references)
-    facts = replace(facts, media=replace(facts.media, octets=body.length))
-    # A body that cannot be read has a token for each byte at most.
-    return replace(facts, input_tokens=body.length) if facts.unread else facts
+    return request_facts(
+        body.blocks(),
+        encoding or "",
+        media_type or "",
+        length=body.length,
+        find_references=access.find_references,
+    )
 
 
 def _turn_request(

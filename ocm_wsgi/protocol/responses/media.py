@@ -35,14 +35,18 @@ class MediaRequest:
 NOTHING_ORDERED = MediaRequest()
 
 
-def media_request(members: Mapping[str, Any]) -> MediaRequest:
-    """Return what the members of a request, in JSON or in a form, order."""
+def media_request(members: Mapping[str, Any], *, octets: int = 0) -> MediaRequest:
+    """Return what the members of a request, in JSON or in a form, order.
+
+    :param octets: the length of the body.
+    """
     spoken, prompt = members.get("input"), members.get("prompt")
     return MediaRequest(
         characters=len(spoken) if isinstance(spoken, str) else 0,
         pieces=_count(members.get("n"), most=_MOST_PIECES) or 1,
         seconds=_count(members.get("seconds"), most=_LONGEST_SECONDS),
         text_tokens=-(-len(prompt.encode("utf-8", "replace")) // _OCTETS_PER_TOKEN) if isinstance(prompt, str) else 0,
+        octets=octets,
     )
 
 

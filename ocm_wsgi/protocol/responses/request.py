@@ -8,9 +8,9 @@ may have any size and is never held whole.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ocm_wsgi.protocol.http.content_coding import DecodingError, decoder_for
 from ocm_wsgi.protocol.http.forms import (
@@ -40,10 +40,8 @@ from ocm_wsgi.protocol.responses.strict_json import (
 DECODED_LIMIT_BYTES = 128 * 1024 * 1024
 
 #: The members of a request that ``facts_of`` reads.
-FACT_MEMBERS = (
-    *("model", "service_tier", "store", "background"),
-    *("previous_response_id", "conversation"),
-    *MEDIA_MEMBERS,
+FACT_MEMBERS = frozenset(
+    {"model", "service_tier", "store", "background", "previous_response_id", "conversation", *MEDIA_MEMBERS}
 )
 #: A call of the realtime API is described by a part ``session``, in JSON.
 _FORM_FIELDS = ("model", "session", *MEDIA_MEMBERS)
@@ -86,6 +84,7 @@ def request_facts(
     content_encoding: str = "",
     media_type: str = "",
     *,
+    length: int = 0,
     find_references: FindReferences = no_references_in,
 ) -> RequestFacts:
     """Return what the body of a request asks for.
@@ -93,22 +92,26 @@ def request_facts(
     :param blocks: the body, in blocks of any size, read to the end; at most tens of KiB each keep memory use small.
     :param content_encoding: the body's ``Content-Encoding``; a body that cannot be decoded has no facts.
     :param media_type: the body's ``Content-Type``, or ``""``, which means JSON.
+    :param length: of the body as it was sent, in octets.
     :param find_references: finds the references in JSON.
     """
     meter = InputMeter()
     try:
         reader = _reader_for(media_type, find_references)
-        for block in meter.measured(_decoded(blocks, content_encoding)):
+        for block in _decoded(blocks, content_encoding):
+            meter.feed(block)
             reader.feed(block)
-        return replace(reader.finish(), input_tokens=meter.finish())
+        return reader.finish(_Size(length, meter.finish()))
     except DecodingError:
-        return RequestFacts(unread=_NOT_DECODED)
+        unread = _NOT_DECODED
     except NotStrictJson:
-        return RequestFacts(unread=_NOT_JSON)
+        unread = _NOT_JSON
     except FormError:
-        return RequestFacts(unread=_NOT_A_FORM)
+        unread = _NOT_A_FORM
     except _NotReadable:
-        return RequestFacts(unread=_NOT_READABLE)
+        unread = _NOT_READABLE
+    # A body that cannot be read has a token for each byte at most.
+    return RequestFacts(unread=unread, input_tokens=length, media=MediaRequest(octets=length))
 
 
 def top_level_members(blocks: Iterable[bytes], names: Collection[str]) -> Mapping[str, Any] | None:
@@ -130,13 +133,27 @@ def top_level_members(blocks: Iterable[bytes], names: Collection[str]) -> Mappin
         return None
 
 
-def facts_of(members: Mapping[str, Any], references: frozenset[str] = frozenset()) -> RequestFacts:
+class _Size(NamedTuple):
+    """The size of a body.
+
+    :ivar octets: as it was sent.
+    :ivar tokens: estimate of the text and the images in it.
+    """
+
+    octets: int = 0
+    tokens: int = 0
+
+
+def facts_of(
+    members: Mapping[str, Any], references: frozenset[str] = frozenset(), size: _Size = _Size()
+) -> RequestFacts:
     """Return the facts in the members of a request.
 
     :param references: the stored objects that it refers to.
+    :param size: of its body.
     """
     store = members.get("store")
-    continues = any(members.get(name) is not None for name in ("previous_response_id", "conversation"))
+    continues = members.get("previous_response_id") is not None or members.get("conversation") is not None
     return RequestFacts(
         label(members.get("model")),
         label(members.get("service_tier")),
@@ -145,7 +162,8 @@ def facts_of(members: Mapping[str, Any], references: frozenset[str] = frozenset(
         references=references,
         # The prompt of a legacy completion is text.
         continues=continues or isinstance(members.get("prompt"), dict),
-        media=media_request(members),
+        input_tokens=size.tokens,
+        media=media_request(members, octets=size.octets),
     )
 
 
@@ -158,7 +176,7 @@ class _Reader(Protocol):
 
     def feed(self, block: bytes) -> None: ...
 
-    def finish(self) -> RequestFacts: ...
+    def finish(self, size: _Size) -> RequestFacts: ...
 
 
 def _reader_for(media_type: str, find_references: FindReferences) -> _Reader:
@@ -216,9 +234,9 @@ class _JsonReader:
             raise NotStrictJson("A key is repeated in another case.")
         return members
 
-    def finish(self) -> RequestFacts:
+    def finish(self, size: _Size = _Size()) -> RequestFacts:
         document = self.document()
-        return facts_of(document, self._find_references(document))
+        return facts_of(document, self._find_references(document), size)
 
 
 class _MultipartReader:
@@ -228,8 +246,8 @@ class _MultipartReader:
     def feed(self, block: bytes) -> None:
         self._form.feed(block)
 
-    def finish(self) -> RequestFacts:
-        return _facts_of_form(self._form.finish())
+    def finish(self, size: _Size) -> RequestFacts:
+        return _facts_of_form(self._form.finish(), size)
 
 
 class _UrlencodedReader:
@@ -241,11 +259,11 @@ class _UrlencodedReader:
         if len(self._form) > URLENCODED_LIMIT_BYTES:
             raise FormError("The form is too large.")
 
-    def finish(self) -> RequestFacts:
-        return _facts_of_form(urlencoded_fields(bytes(self._form), _WANTED_FIELDS))
+    def finish(self, size: _Size) -> RequestFacts:
+        return _facts_of_form(urlencoded_fields(bytes(self._form), _WANTED_FIELDS), size)
 
 
-def _facts_of_form(values: Mapping[str, str]) -> RequestFacts:
+def _facts_of_form(values: Mapping[str, str], size: _Size) -> RequestFacts:
     named = values.get("model")
     if named is not None and not named.isascii():
         raise FormError("A model's name is not ASCII.")
@@ -257,7 +275,12 @@ def _facts_of_form(values: Mapping[str, str]) -> RequestFacts:
             raise FormError("The model is named twice.")
         named = in_session
     references = frozenset(value for name, value in values.items() if is_reference_field(name))
-    return RequestFacts(label(named), references=references, media=media_request(values))
+    return RequestFacts(
+        label(named),
+        references=references,
+        input_tokens=size.tokens,
+        media=media_request(values, octets=size.octets),
+    )
 
 
 def _decoded(blocks: Iterable[bytes], content_encoding: str) -> Iterator[bytes]:
