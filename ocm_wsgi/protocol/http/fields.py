@@ -113,17 +113,24 @@ def list_members(fields: Iterable[tuple[str, str]], field_name: str) -> list[str
 
 def forwardable_request_fields(client_fields: Iterable[tuple[str, str]]) -> Fields:
     """Return the fields of a client's request to send upstream."""
-    lowered = [(name.lower(), value) for name, value in client_fields]
-    options = _connection_options(lowered)
-    return [(name, value) for name, value in lowered if _goes_upstream(name) and name not in options]
+    received = list(client_fields)
+    options = _connection_options(received)
+    return [
+        (lowered, value)
+        for name, value in received
+        if (lowered := _name_for_upstream(name)) is not None and lowered not in options
+    ]
 
 
 # Clients send the same few names again and again.
 @lru_cache(maxsize=512)
-def _goes_upstream(name: str) -> bool:
+def _name_for_upstream(name: str) -> str | None:
+    """Return a field's name in lower case, or ``None`` if the field is not sent upstream."""
+    lowered = name.lower()
     # A server that turns names into variables reads an underscore as a hyphen.
-    hyphened = name.replace("_", "-")
-    return hyphened not in _NOT_TO_UPSTREAM and not hyphened.startswith(_PREFIXES_NOT_TO_UPSTREAM)
+    hyphened = lowered.replace("_", "-")
+    is_sent = hyphened not in _NOT_TO_UPSTREAM and not hyphened.startswith(_PREFIXES_NOT_TO_UPSTREAM)
+    return lowered if is_sent else None
 
 
 def _connection_options(fields: Iterable[tuple[str, str]]) -> list[str]:
@@ -171,16 +178,22 @@ def forwardable_response_fields(upstream_fields: Iterable[tuple[str, str]]) -> F
     A field whose name or value would break the response's syntax is dropped. ``Content-Length`` beside
     ``Transfer-Encoding`` is invalid (RFC 9112 section 6.3) and dropped, too.
     """
-    lowered = [(name.lower(), name, value) for name, value in upstream_fields]
-    options = _connection_options((name, value) for name, _, value in lowered)
-    if any(name == "transfer-encoding" for name, _, _ in lowered):
+    received = list(upstream_fields)
+    options = _connection_options(received)
+    if value_of(received, "transfer-encoding") is not None:
         options.append("content-length")
     return [
         (name, value)
-        for lowered_name, name, value in lowered
-        if lowered_name not in _NOT_TO_CLIENT
-        and lowered_name not in options
-        and not lowered_name.startswith(_NOT_TO_CLIENT_PREFIXES)
-        and TOKEN.fullmatch(name)
+        for name, value in received
+        if (lowered := _name_for_client(name)) is not None
+        and lowered not in options
         and _FIELD_VALUE.fullmatch(value)
     ]
+
+
+@lru_cache(maxsize=512)
+def _name_for_client(name: str) -> str | None:
+    """Return a field's name in lower case, or ``None`` if the field is not sent to clients."""
+    lowered = name.lower()
+    is_sent = lowered not in _NOT_TO_CLIENT and not lowered.startswith(_NOT_TO_CLIENT_PREFIXES)
+    return lowered if is_sent and TOKEN.fullmatch(name) else None

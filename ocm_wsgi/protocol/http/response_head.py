@@ -19,7 +19,8 @@ FIELD_LIMIT = 100
 BODILESS_STATUSES = frozenset({204, 304})
 
 _BEGINNING = b"HTTP/1."
-_END = re.compile(rb"\r?\n\r?\n")
+# How a head may end: a line feed, and an empty line behind it.
+_ENDS = (b"\n\r\n", b"\n\n")
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _LINE_FOLD = re.compile(r"[ \t]*\n[ \t]+")
 _LENGTH = re.compile(r"[0-9]{1,18}")
@@ -95,8 +96,10 @@ class HeadReader:
 
         :raises HeadError: the octets are not the beginning of a head.
         """
-        end = _END.search(self.unread, max(0, self._searched - 3))
-        head_bytes = len(self.unread) if end is None else end.start()
+        if not self.unread:
+            return None
+        end, next_start = self._find_end()
+        head_bytes = len(self.unread) if end is None else end
         if not self.unread.startswith(_BEGINNING[: len(self.unread)]):
             raise HeadError("not an HTTP/1 response")
         if head_bytes > HEAD_LIMIT_BYTES:
@@ -105,8 +108,17 @@ class HeadReader:
             self._searched = head_bytes
             return None
         head = self.unread[:head_bytes].decode("latin-1")
-        self.unread, self._searched = self.unread[end.end() :], 0
+        self.unread, self._searched = self.unread[next_start:], 0
         return _parsed(head)
+
+    def _find_end(self) -> tuple[int | None, int]:
+        """Return where the head ends, ``None`` if it is incomplete, and where what follows it starts."""
+        start = max(0, self._searched - 3)
+        ends = [(at, at + len(end)) for end in _ENDS if (at := self.unread.find(end, start)) >= 0]
+        if not ends:
+            return None, 0
+        at, next_start = min(ends)
+        return (at - 1 if self.unread[at - 1 : at] == b"\r" else at), next_start
 
 
 def _parsed(text: str) -> ResponseHead:

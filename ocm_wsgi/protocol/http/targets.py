@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from ocm_wsgi.errors import NotFound, UnsafeTarget
@@ -83,6 +84,8 @@ class ApiTarget:
         return f"{base_path}/{self.path}{self.query}"
 
 
+# Clients send the same few targets again and again.
+@lru_cache(maxsize=256)
 def api_target(request_target: str, *, host: str | None = None) -> ApiTarget:
     """Validate a request target, and return the part of it to send upstream.
 
