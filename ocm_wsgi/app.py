@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
-from typing import Any
 
 from flask import Flask
 
@@ -23,14 +21,7 @@ from ocm_wsgi.views import (
     request_log,
     status,
 )
-
-
-class _App(Flask):
-    """Flask for synchronous views only; it would check five functions per request for being async."""
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function unchanged."""
-        return func
+from ocm_wsgi.views.application import Application
 
 
 def create_app(config: Config | None = None) -> Flask:
@@ -41,7 +32,7 @@ def create_app(config: Config | None = None) -> Flask:
     """
     config = current.config() if config is None else config
     configure_logging(config.log_format)
-    app = _App("ocm_wsgi", static_folder=None, template_folder="views/templates")
+    app = Application("ocm_wsgi", static_folder=None, template_folder="views/templates")
     service = Service.from_config(config)
     app.extensions["ocm"] = service
     atexit.register(service.close)

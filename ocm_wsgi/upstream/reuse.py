@@ -1,11 +1,12 @@
 """Requests over connections that are open already, without urllib3's ``urlopen``.
 
-Usually a pool has an idle connection. Over that, nothing has to be connected, tunnelled, retried or redirected, which is
-what ``urlopen`` and the code of requests around it are for: they take as much CPU time as the exchange itself.
+Usually a pool has an idle connection. Over that, nothing has to be connected, tunnelled, retried or redirected, which
+is what ``urlopen`` and the code of requests around it are for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ssl
 from typing import Any
@@ -55,10 +56,9 @@ def respond_over(
 
 def _exchange(connection: Any, request: requests.PreparedRequest, read_timeout_seconds: float) -> RawResponse:
     try:
-        try:
+        # Upstream may have responded before it closed the connection.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(request.method, "", request.body, request.headers)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # Upstream may have responded before it closed the connection.
         connection.timeout = read_timeout_seconds
         try:
             raw: RawResponse = connection.getresponse()

@@ -9,6 +9,7 @@ from ocm_wsgi.reporting import prometheus
 from ocm_wsgi.reporting.prometheus import StateCollector
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry import counters
+from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.views.auth import require_scraper, uncached
 
 
@@ -31,6 +32,7 @@ def show(service: Service, collector: StateCollector) -> Response:
 
 
 def _count() -> None:
-    if request.path.startswith("/v1/"):
+    log: RequestLog = g.request_log
+    if log.path.startswith("/v1/"):
         counters.count_request_start()
-        g.request_log.on_end.append(counters.count_request_end)
+        log.on_end.append(counters.count_request_end)

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack, nullcontext
 from functools import partial
 
-from flask import Flask, Response, g, request
+from flask import Response, g
 from werkzeug.routing import PathConverter, Rule
 
 from ocm_wsgi.accounting.abandoned_turns import record_abandoned
@@ -49,9 +49,10 @@ from ocm_wsgi.telemetry.request_log import RequestLog
 from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
 from ocm_wsgi.upstream.exchange import Exchange
 from ocm_wsgi.users.user import User
+from ocm_wsgi.views.application import Application
 from ocm_wsgi.views.auth import authenticate
 from ocm_wsgi.views.cors import preflight_response
-from ocm_wsgi.views.current import current_service
+from ocm_wsgi.views.current import current_request, current_service
 from ocm_wsgi.views.owned_lists import owned_list_response
 from ocm_wsgi.views.responses import RelayedResponse
 from ocm_wsgi.views.websocket import open_websocket
@@ -64,12 +65,13 @@ class _RestConverter(PathConverter):
     part_isolating = False
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Application) -> None:
     """Register ``/v1/`` and everything below it, for all methods, including unknown ones."""
     app.url_map.merge_slashes = False  # A redirect to another target would bypass the check of this one.
     app.url_map.converters["rest"] = _RestConverter
-    for is_websocket in (False, True):
-        app.url_map.add(Rule("/v1/<rest:rest>", endpoint="relay", websocket=is_websocket))
+    for is_websocket in (True, False):
+        app.api_rule = Rule("/v1/<rest:rest>", endpoint="relay", websocket=is_websocket)
+        app.url_map.add(app.api_rule)
     app.view_functions["relay"] = relay
 
 
@@ -79,7 +81,7 @@ def relay(rest: str) -> Response:
     :param rest: unused because it is decoded; the target is taken verbatim from the request line.
     """
     log: RequestLog = g.request_log
-    service = current_service()
+    service, request = current_service(), current_request()
     environ = request.environ
     fields = client_fields(environ)
     if is_preflight(request.method, fields):
@@ -88,11 +90,10 @@ def relay(rest: str) -> Response:
     user = authenticate(service, fields)
     log.user = user.name
     with service.admission.waiting.counted(user.name, environ.get(REQUEST_THREADS, DEFAULT_THREADS)):
-        return _relay(service, user, fields, log)
+        return _relay(service, user, request.method, environ, fields, log)
 
 
-def _relay(service: Service, user: User, fields: Fields, log: RequestLog) -> Response:
-    environ, method = request.environ, request.method
+def _relay(service: Service, user: User, method: str, environ: Environ, fields: Fields, log: RequestLog) -> Response:
     target = api_target(request_target(environ), host=value_of(fields, "host"))
     log.path = f"/v1/{target.path}"
     is_upgrade = wants_websocket(environ)

@@ -6,6 +6,7 @@ from flask import Flask, Response, g, request
 
 from ocm_wsgi.gateway.environ import Environ
 from ocm_wsgi.telemetry.request_log import RequestLog
+from ocm_wsgi.views.current import current_request
 from ocm_wsgi.views.responses import LateResponse
 
 
@@ -21,7 +22,8 @@ def request_id(environ: Environ) -> str:
 
 
 def _begin() -> None:
-    g.request_log = RequestLog(method=request.method, path=request.path, request_id=request_id(request.environ))
+    begun = current_request()
+    g.request_log = RequestLog(method=begun.method, path=begun.path, request_id=request_id(begun.environ))
 
 
 def _end(response: Response) -> Response:

@@ -18,6 +18,8 @@ from ocm_wsgi.upstream.client import UpstreamResponse
 class LateResponse(Response):
     """A response whose end is not known when the view returns it. Its sender writes the request's log line."""
 
+    default_mimetype = None  # Its fields are upstream's.
+
 
 class RelayedResponse(LateResponse):
     """Forwards upstream's status, fields and body unchanged.

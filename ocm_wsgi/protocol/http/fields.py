@@ -185,9 +185,7 @@ def forwardable_response_fields(upstream_fields: Iterable[tuple[str, str]]) -> F
     return [
         (name, value)
         for name, value in received
-        if (lowered := _name_for_client(name)) is not None
-        and lowered not in options
-        and _FIELD_VALUE.fullmatch(value)
+        if (lowered := _name_for_client(name)) is not None and lowered not in options and _FIELD_VALUE.fullmatch(value)
     ]
 
 

@@ -225,10 +225,17 @@ def _limit_fields(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], .
     """Return the fields about limits, with lower-case names. If a field is repeated the first one counts."""
     values: dict[str, str] = {}
     for name, value in fields:
-        lowered = name.lower()
-        if lowered.startswith("x-") and (_WINDOW_FIELD.fullmatch(lowered) or _OTHER_FIELD.fullmatch(lowered)):
+        if (lowered := _limit_field_name(name)) is not None:
             values.setdefault(lowered, value.strip())
     return tuple(values.items())
+
+
+@lru_cache(maxsize=512)
+def _limit_field_name(name: str) -> str | None:
+    """Return a field's name in lower case, or ``None`` if it is not about limits."""
+    lowered = name.lower()
+    is_about_limits = _WINDOW_FIELD.fullmatch(lowered) or _OTHER_FIELD.fullmatch(lowered)
+    return lowered if is_about_limits else None
 
 
 def _identifier(limit: str) -> str:

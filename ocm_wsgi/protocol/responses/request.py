@@ -101,7 +101,7 @@ def request_facts(
         for block in _decoded(blocks, content_encoding):
             meter.feed(block)
             reader.feed(block)
-        return reader.finish(_Size(length, meter.finish()))
+        return reader.finish(BodySize(length, meter.finish()))
     except DecodingError:
         unread = _NOT_DECODED
     except NotStrictJson:
@@ -133,19 +133,23 @@ def top_level_members(blocks: Iterable[bytes], names: Collection[str]) -> Mappin
         return None
 
 
-class _Size(NamedTuple):
+class BodySize(NamedTuple):
     """The size of a body.
 
     :ivar octets: as it was sent.
     :ivar tokens: estimate of the text and the images in it.
     """
 
-    octets: int = 0
-    tokens: int = 0
+    octets: int
+    tokens: int
+
+
+#: For what is not a body.
+NO_SIZE = BodySize(0, 0)
 
 
 def facts_of(
-    members: Mapping[str, Any], references: frozenset[str] = frozenset(), size: _Size = _Size()
+    members: Mapping[str, Any], references: frozenset[str] = frozenset(), size: BodySize = NO_SIZE
 ) -> RequestFacts:
     """Return the facts in the members of a request.
 
@@ -176,7 +180,7 @@ class _Reader(Protocol):
 
     def feed(self, block: bytes) -> None: ...
 
-    def finish(self, size: _Size) -> RequestFacts: ...
+    def finish(self, size: BodySize) -> RequestFacts: ...
 
 
 def _reader_for(media_type: str, find_references: FindReferences) -> _Reader:
@@ -234,7 +238,7 @@ class _JsonReader:
             raise NotStrictJson("A key is repeated in another case.")
         return members
 
-    def finish(self, size: _Size = _Size()) -> RequestFacts:
+    def finish(self, size: BodySize = NO_SIZE) -> RequestFacts:
         document = self.document()
         return facts_of(document, self._find_references(document), size)
 
@@ -246,7 +250,7 @@ class _MultipartReader:
     def feed(self, block: bytes) -> None:
         self._form.feed(block)
 
-    def finish(self, size: _Size) -> RequestFacts:
+    def finish(self, size: BodySize) -> RequestFacts:
         return _facts_of_form(self._form.finish(), size)
 
 
@@ -259,11 +263,11 @@ class _UrlencodedReader:
         if len(self._form) > URLENCODED_LIMIT_BYTES:
             raise FormError("The form is too large.")
 
-    def finish(self, size: _Size) -> RequestFacts:
+    def finish(self, size: BodySize) -> RequestFacts:
         return _facts_of_form(urlencoded_fields(bytes(self._form), _WANTED_FIELDS), size)
 
 
-def _facts_of_form(values: Mapping[str, str], size: _Size) -> RequestFacts:
+def _facts_of_form(values: Mapping[str, str], size: BodySize) -> RequestFacts:
     named = values.get("model")
     if named is not None and not named.isascii():
         raise FormError("A model's name is not ASCII.")

@@ -35,7 +35,7 @@ PURPOSES: Mapping[str, Purpose] = {
     "response.processed": "control",
 }
 
-_MEMBERS = ("type", "generate", "stream_id", "response_id", *FACT_MEMBERS)
+_MEMBERS = frozenset({"type", "generate", "stream_id", "response_id", *FACT_MEMBERS})
 
 
 @dataclass(frozen=True)
