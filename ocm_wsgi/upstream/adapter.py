@@ -80,7 +80,7 @@ class UpstreamAdapter(HTTPAdapter):
             return head.target
         return "/"  # The connection sends the head's own target, which urllib3 must not normalize.
 
-    def send(self, request: Any, *arguments: Any, timeout: Any = None, **options: Any) -> requests.Response:
+    def send(self, request: Any, stream: bool = True, timeout: Any = None, *_: Any, **__: Any) -> requests.Response:
         """Send a request and return its response as soon as the head has arrived.
 
         :param timeout: to connect, and of the silence before the response, in seconds.
@@ -89,7 +89,7 @@ class UpstreamAdapter(HTTPAdapter):
         pool = self.get_connection_with_tls_context(request, True)
         connection = pool.take_idle()
         if connection is None:
-            return super().send(request, *arguments, timeout=timeout, **options)
+            return super().send(request, stream, timeout)
         raw = respond_over(connection, pool, request, read_timeout_seconds=read_timeout)
         return self.build_response(request, raw)
 
@@ -102,7 +102,7 @@ class _Response(requests.Response):
     """A response that has no jar for cookies, and fields only in its raw response."""
 
     def __init__(self, adapter: UpstreamAdapter, request: requests.PreparedRequest, raw: RawResponse) -> None:
-        self._content = False
+        self._content = False  # type: ignore[assignment]  # as in the base class: it has not been read
         self._content_consumed = False
         self.status_code = raw.status
         self.reason = raw.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "application",
     "check_endpoints",
     "cors",
     "dashboard",

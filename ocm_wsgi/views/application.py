@@ -10,8 +10,8 @@ from werkzeug.routing import MapAdapter, Rule
 
 from ocm_wsgi.protocol.http.targets import API_PREFIX
 
-# Names of this service in `Host`; more of them are not remembered.
-_MOST_HOSTS = 64
+#: Names of this service in `Host`; more of them are not remembered.
+MOST_HOSTS = 64
 
 
 class Application(Flask):
@@ -41,7 +41,7 @@ class Application(Flask):
         adapter = self._adapters.get(key)
         if adapter is None:
             adapter = super().create_url_adapter(request)  # It refuses an invalid host.
-            if adapter is None or len(self._adapters) >= _MOST_HOSTS:
+            if adapter is None or len(self._adapters) >= MOST_HOSTS:
                 return adapter
             self._adapters[key] = adapter
         return _ApiAdapter(adapter, path, self.api_rule)

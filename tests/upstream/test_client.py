@@ -304,25 +304,42 @@ def test_a_truncated_response_is_noticed(simulator: Simulator, upstream: Upstrea
     assert len({seen.connection_id for seen in simulator.requests}) == 2
 
 
+@pytest.mark.parametrize("is_pooled", [False, True])
 @pytest.mark.parametrize(
     ("plan", "error"),
     [
         pytest.param(Plan(status_line_garbage=True), UpstreamUnreachable, id="no-http"),
         pytest.param(Plan(endless_field=200_000), UpstreamUnreachable, id="endless-field"),
-        pytest.param(Plan(cut_at="status"), UpstreamUnreachable, id="closed-without-answer"),
         pytest.param(Plan(silence_before_status=True), UpstreamTimeout, id="silence"),
         pytest.param(Plan(framing="length", fields=[("Content-Length", "5")]), UpstreamError, id="two-lengths"),
     ],
 )
-def test_failures_before_the_response(simulator: Simulator, plan: Plan, error: type[OcmError]) -> None:
-    """Every failure before the response is raised as one of our errors, with a fixed message."""
-    upstream = upstream_for(simulator, silence_timeout_seconds=0.3 if error is UpstreamTimeout else 30)
+def test_failures_before_the_response(simulator: Simulator, plan: Plan, error: type[OcmError], is_pooled: bool) -> None:
+    """Every failure before the response is raised as one of our errors, with a fixed message.
+
+    A connection that was in the pool is closed then.
+    """
+    upstream = upstream_for(simulator, silence_timeout_seconds=2 if error is UpstreamTimeout else 30)
+    if is_pooled:
+        read_body(upstream.open(post()))
     simulator.plan(plan)
     with pytest.raises(error) as raised:
         upstream.open(post())
     assert raised.value.detail
     assert raised.value.message.startswith("OpenAI")
+    read_body(upstream.open(post()))
+    *before, failed, after = [seen.connection_id for seen in simulator.requests]
+    assert before == [failed] * is_pooled
+    assert after != failed
     upstream.close()
+
+
+def test_close_without_a_response(simulator: Simulator, upstream: Upstream) -> None:
+    """A new connection that is closed before the response is a failure, and the request is not sent again."""
+    simulator.plan(Plan(cut_at="status"))
+    with pytest.raises(UpstreamUnreachable):
+        upstream.open(post())
+    assert len(simulator.requests) == 1
 
 
 def test_silence_before_the_response_to_a_handshake(simulator: Simulator) -> None:
