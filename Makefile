@@ -13,7 +13,7 @@ IN_PARALLEL = -n $$(($$(nproc) + 1)) --dist worksteal
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 
-.PHONY: help install demo test coverage prove check format bench soak docs lock screenshots
+.PHONY: help install demo test coverage prove check format bench soak docs release lock screenshots
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo 'make bench     Measure the relay'
 	@echo 'make soak      Run mixed clients, faults and reloads for ten minutes, and check for leaks'
 	@echo 'make docs      Build the documentation in build/site'
+	@echo 'make release   Build the wheel, the source distribution and their hashes in dist/, and try them'
 	@echo "make lock      Pin all dependencies with their hashes (ARGS=--upgrade: the newest versions)"
 	@echo 'make screenshots'
 	@echo '               Recreate the pictures of the dashboard in docs/images/'
@@ -74,6 +75,10 @@ soak: $(VENV)/with-dev
 docs: $(VENV)/with-dev
 	$(VENV)/bin/properdocs build --quiet
 	@echo 'Open build/site/index.html'
+
+# Uploading is left to a person: `twine upload dist/*`.
+release: $(VENV)/with-release
+	@scripts/release $(VENV) $(ARGS)
 
 # ARGS=--upgrade takes the newest versions that setup.cfg allows.
 lock: $(VENV)/with-release

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ocm_wsgi import __version__
 from ocm_wsgi.errors import ConfigurationError, OcmError
 
 
@@ -24,6 +25,7 @@ class LazyGroup(click.Group):
     def __init__(self, name: str, import_paths: Mapping[str, str], *, help: str) -> None:
         super().__init__(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
         self._import_paths = import_paths
+        click.version_option(__version__, prog_name="ocm-wsgi", message="%(prog)s %(version)s")(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands whose modules exist."""

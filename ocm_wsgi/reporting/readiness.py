@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ocm_wsgi.credentials import CredentialSource
 from ocm_wsgi.errors import CredentialError, StateError
@@ -15,18 +15,13 @@ CACHE_SECONDS = 1.0
 
 
 class Readiness:
-    """Checks the credentials and the state database, which every request needs. Thread-safe; one check at a time.
-
-    With several credentials, one that can be used suffices: the service is not down while it serves some of its users.
+    """Checks the credential and the state database, which every request needs. Thread-safe; one check at a time.
 
     :param monotonic: seconds that never run backwards.
     """
 
     def __init__(
-        self,
-        credentials: Sequence[CredentialSource],
-        database: Database,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, credentials: CredentialSource, database: Database, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._credentials = credentials
         self._database = database
@@ -45,7 +40,11 @@ class Readiness:
             return self._reasons
 
     def _check(self) -> list[str]:
-        reasons = self._credential_problems()
+        reasons = []
+        try:
+            self._credentials.peek()
+        except CredentialError as exc:
+            reasons.append(exc.message)
         try:
             # On SQLite this takes the write lock, and writes nothing.
             with self._database.write():
@@ -53,15 +52,3 @@ class Readiness:
         except StateError:
             reasons.append("The state database cannot be written to.")
         return reasons
-
-    def _credential_problems(self) -> list[str]:
-        """Return why no credential can be used; nothing if one can."""
-        problems = []
-        for credentials in self._credentials:
-            try:
-                credentials.peek()
-            except CredentialError as exc:
-                problems.append(exc.message)
-            else:
-                return []
-        return list(dict.fromkeys(problems))

@@ -62,7 +62,8 @@ def fetcher(platform: RunningService, clock: Clock) -> Iterator[BackgroundFetche
     with closing(service):
         yield BackgroundFetcher(
             service.database,
-            service.accounts,
+            service.credentials,
+            service.upstream,
             service.settlements,
             platform.folder / "state" / "background.lock",
             clock,

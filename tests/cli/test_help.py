@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import Result
 
+from ocm_wsgi import __version__
 from ocm_wsgi.cli import ocm as flask_ocm
 from ocm_wsgi.program import ocm
 
@@ -65,6 +66,11 @@ def test_group(run: Callable[..., Result]) -> None:
     assert all(f"  {name} " in result.stdout for name in NAMES)
     assert "..." not in result.stdout.partition("Commands:")[2]
     assert "OCM_CONFIG" in result.stdout
+
+
+def test_version(run: Callable[..., Result]) -> None:
+    """The version is that of the package."""
+    assert run("--version").stdout == f"ocm-wsgi {__version__}\n"
 
 
 def test_entry_point() -> None:
