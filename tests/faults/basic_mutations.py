@@ -191,7 +191,7 @@ UPSTREAM = (
     ),
     Mutation(
         "protocol/http/test_fields.py::test_response_value_cannot_break_out",
-        Edit(FIELDS, "        and _FIELD_VALUE.fullmatch(value)\n", ""),
+        Edit(FIELDS, " and _FIELD_VALUE.fullmatch(value)", ""),
     ),
     Mutation(
         "views/test_proxy_bodies.py::test_a_truncated_response_looks_truncated",
