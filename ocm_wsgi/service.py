@@ -13,9 +13,10 @@ from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission
 from ocm_wsgi.background.fetcher import BackgroundFetcher
-from ocm_wsgi.config import Config
+from ocm_wsgi.config import AccountConfig, Config
 from ocm_wsgi.credentials import CredentialSource, Mode, Refresher
 from ocm_wsgi.ownership.owners import Owners
+from ocm_wsgi.pools.account import UpstreamAccount, UpstreamAccounts
 from ocm_wsgi.protocol.endpoints.table import CHATGPT, PLATFORM, EndpointTable
 from ocm_wsgi.relay.disconnects import DisconnectMonitor
 from ocm_wsgi.reporting import prometheus
@@ -34,48 +35,40 @@ class Service:
 
     config: Config
     database: Database
-    credentials: CredentialSource
+    accounts: UpstreamAccounts
     endpoints: Mapping[Mode, EndpointTable]
     owners: Owners
     settlements: Settlements
     users: UserDirectory
     admission: Admission
-    upstream: Upstream
     background: BackgroundFetcher
     disconnects: DisconnectMonitor
     ledger: Ledger
     window_history: WindowHistory
     accounting: Accounting
-    usages_export: UsagesExport | None
 
     @classmethod
     def from_config(cls, config: Config) -> Service:
         """Build the service."""
-        credentials = _credentials(config)
-        upstream = _upstream(config, credentials)
         database = Database(config.database_url)
+        accounts = _accounts(config, database)
         window_history = WindowHistory(database)
         ledger = Ledger(database, Spool(config.state_path / "spool"))
         settlements = Settlements(ledger, config.prices)
-        usages_export = UsagesExport(config.usages_path, database) if config.usages_path else None
         return cls(
             config=config,
             database=database,
-            credentials=credentials,
+            accounts=accounts,
             settlements=settlements,
             owners=Owners(database, Spool(config.state_path / "owners")),
             endpoints=_endpoints(config),
             users=UserDirectory(config.users, database),
-            admission=Admission(config, database, window_history, is_api_key=credentials.is_api_key),
-            upstream=upstream,
-            background=BackgroundFetcher(
-                database, credentials, upstream, settlements, config.state_path / "background.lock"
-            ),
+            admission=Admission(config, database, window_history, is_api_key=accounts.is_api_key),
+            background=BackgroundFetcher(database, accounts, settlements, config.state_path / "background.lock"),
             disconnects=DisconnectMonitor(),
             ledger=ledger,
             window_history=window_history,
-            accounting=Accounting(ledger, config.prices, window_history, usages_export),
-            usages_export=usages_export,
+            accounting=Accounting(ledger, config.prices, window_history, accounts.usages_exports()),
         )
 
     def start(self) -> None:
@@ -84,42 +77,45 @@ class Service:
         self.owners.start()
         self.background.start()
         prometheus.start_sampling(self.ledger)
-        if self.usages_export is not None:
-            self.usages_export.start()
+        for export in self.accounts.usages_exports():
+            export.start()
 
     def close(self) -> None:
         """Write pending records at the end of a process. May be called even if nothing was used."""
         self.background.close()
         self.ledger.close()
         self.owners.close()
-        if self.usages_export is not None:
-            self.usages_export.close()
-        self.upstream.close()
+        for export in self.accounts.usages_exports():
+            export.close()
+        for account in self.accounts.all():
+            account.upstream.close()
 
 
-def _credentials(config: Config) -> CredentialSource:
+def _accounts(config: Config, database: Database) -> UpstreamAccounts:
+    return UpstreamAccounts({account.tag: _account(config, account, database) for account in config.accounts})
+
+
+def _account(config: Config, account: AccountConfig, database: Database) -> UpstreamAccount:
+    proxy_url = account.proxy_url.get_secret_value() if account.proxy_url else None
     refresher = Refresher(
         auth_base_url=config.auth_base_url,
-        proxy_url=_proxy_url(config),
+        proxy_url=proxy_url,
         trust=config.certificate,
         on_outcome=prometheus.count_refresh,
     )
-    return CredentialSource(config.credential_path, state_path=config.state_path, refresher=refresher)
-
-
-def _upstream(config: Config, credentials: CredentialSource) -> Upstream:
-    return Upstream(
+    credentials = CredentialSource(account.credential_path, state_path=config.state_path, refresher=refresher)
+    upstream = Upstream(
         credentials,
         chatgpt_base_url=config.chatgpt_base_url,
         api_base_url=config.api_base_url,
         overrides=config.headers,
         tls=contexts.upstream_context(config.certificate),
-        proxy_url=_proxy_url(config),
+        proxy_url=proxy_url,
     )
-
-
-def _proxy_url(config: Config) -> str | None:
-    return config.proxy_url.get_secret_value() if config.proxy_url else None
+    # The file of the only account contains all turns, also those of accounts that there were before.
+    tag = account.tag if config.credentials else None
+    export = UsagesExport(account.usages_path, database, credential=tag) if account.usages_path else None
+    return UpstreamAccount(account.tag, credentials, upstream, export)
 
 
 def _endpoints(config: Config) -> Mapping[Mode, EndpointTable]:

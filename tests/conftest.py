@@ -169,12 +169,29 @@ def service(simulator: Simulator, tmp_path: Path) -> Iterator[ServiceFactory]:
         yield start
 
 
+def write_credential(path: Path, credential: Mapping[str, Any] | str) -> None:
+    """Write an ``auth.json``."""
+    path.write_text(credential if isinstance(credential, str) else json.dumps(credential, indent=2))
+    path.chmod(0o600)
+
+
+def _entry(simulator: Simulator, folder: Path, tag: str, members: Mapping[str, Any]) -> Mapping[str, Any]:
+    if members.get("type", "default") != "default" or "credential_path" in members:
+        return {"tag": tag, **members}
+    path = folder / f"{tag}.json"
+    write_credential(path, simulator.credential(account=f"acct-{tag}"))
+    return {"tag": tag, "credential_path": str(path), **members}
+
+
 class start_service:
     """Start ``gunicorn wsgi:app`` in front of a simulator.
 
     :param credential: content of ``auth.json``; a fresh ChatGPT credential if omitted, no file if ``None``.
     :param users: name to bearer token; ``{}`` for none, which means no authentication.
     :param user_entries: the entries of the users in the configuration, instead of ``users``.
+    :param credentials: by tag, the members of the entries of ``credentials``; each account has a fresh credential of
+        the simulator's account ``acct-<tag>`` in ``<tag>.json``, unless it names a file. By default there is one
+        account.
     :param arguments: of gunicorn, before the application.
     :param environment: additional environment variables.
     :param config: additional keys of the configuration.
@@ -188,6 +205,7 @@ class start_service:
         credential: Mapping[str, Any] | str | None = "fresh",
         users: Mapping[str, str] | None = None,
         user_entries: Sequence[Mapping[str, Any]] | None = None,
+        credentials: Mapping[str, Mapping[str, Any]] | None = None,
         workers: int = 2,
         arguments: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
@@ -196,16 +214,18 @@ class start_service:
         folder.mkdir()
         if credential == "fresh":
             credential = simulator.credential()
-        if credential is not None:
-            text = credential if isinstance(credential, str) else json.dumps(credential, indent=2)
-            (folder / "auth.json").write_text(text)
-            (folder / "auth.json").chmod(0o600)
+        if credential is not None and credentials is None:
+            write_credential(folder / "auth.json", credential)
         if user_entries is None:
             named = {"alice": ALICE, "bob": BOB} if users is None else users
             user_entries = [{"name": name, "token": token} for name, token in named.items()]
         entry = {
             "type": "ocm",
-            "credential_path": str(folder / "auth.json"),
+            **(
+                {"credential_path": str(folder / "auth.json")}
+                if credentials is None
+                else {"credentials": [_entry(simulator, folder, tag, each) for tag, each in credentials.items()]}
+            ),
             "state_path": str(folder / "state"),
             "users": user_entries,
             "chatgpt_base_url": simulator.chatgpt_base_url,

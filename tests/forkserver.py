@@ -1,10 +1,13 @@
 """Start gunicorn and ``flask ocm`` by forking a process that has imported their libraries already.
 
 Most of what it costs to start the service, or a command, is the import of Flask, SQLAlchemy, pydantic and of our own
-packages. The fork server imports them once for each process that runs tests; its children become exactly what ``python
--m gunicorn`` or ``python -m flask`` would be: their own arguments, environment, folder, session and descriptors, and
-Python's own way out at the end. Whatever reads its environment when it is imported is not imported beforehand:
-``prometheus_client``, and all of our packages that use it.
+packages. A fork server imports them once for each process that runs tests and each of the two programs; its children
+become exactly what ``python -m gunicorn`` or ``python -m flask`` would be: their own arguments, environment, folder,
+session and descriptors, and Python's own way out at the end.
+
+Nothing of ours reads its environment when it is imported. ``prometheus_client`` does: where a folder for shared metrics
+is named, it counts in files, and each process that has been forked opens its own in the folder named by then. So the
+metrics are imported beforehand for gunicorn only, whose processes always share them.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -42,8 +46,9 @@ _LIBRARIES = (
     "certifi",
     "filelock",
     "flask",
-    "genai_prices",
+    "genai_prices.data",
     "gunicorn.app.wsgiapp",
+    "gunicorn.glogging",
     "gunicorn.workers.gthread",
     "json5",
     "pydantic",
@@ -51,14 +56,17 @@ _LIBRARIES = (
     "sqlalchemy.dialects.sqlite",
     "zstandard",
 )
-_PACKAGES = (
-    "ocm_wsgi.accounting.turn_accounting",
-    "ocm_wsgi.admission.admission",
-    "ocm_wsgi.config",
-    "ocm_wsgi.credentials",
-    "ocm_wsgi.storage.database",
-    "ocm_wsgi.users.directory",
-)
+_PACKAGES = {
+    "gunicorn": ("ocm_wsgi.app", "ocm_wsgi.server.compatibility", "ocm_wsgi.server.hooks", "ocm_wsgi.server.worker"),
+    "flask": (
+        "ocm_wsgi.cli.check",
+        "ocm_wsgi.cli.client",
+        "ocm_wsgi.cli.login",
+        "ocm_wsgi.cli.status",
+        "ocm_wsgi.cli.usage",
+        "ocm_wsgi.cli.users",
+    ),
+}
 
 
 class ForkedProcess:
@@ -167,16 +175,16 @@ def _start(
                 "folder": str(folder),
             }
         ).encode()
-        socket.send_fds(_fork_server(wrapper), [request], [theirs.fileno(), *descriptors])
+        socket.send_fds(_fork_server(module, wrapper), [request], [theirs.fileno(), *descriptors])
     return ForkedProcess(int(ours.recv(_REQUEST_BYTES)), ours)
 
 
 @functools.cache
-def _fork_server(wrapper: tuple[str, ...]) -> socket.socket:
-    """Start a fork server of this process. It ends when this process does."""
+def _fork_server(module: str, wrapper: tuple[str, ...]) -> socket.socket:
+    """Start the fork server of this process for a program. It ends when this process does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # What is imported beforehand is not measured.
-    imports = _LIBRARIES if COVERAGE_VARIABLES else (*_LIBRARIES, *_PACKAGES)
+    imports = _LIBRARIES if COVERAGE_VARIABLES else (*_LIBRARIES, *_PACKAGES[module])
     with theirs:
         server = subprocess.Popen(
             [*wrapper, sys.executable, "-m", "tests.forkserver", str(theirs.fileno()), *imports],
@@ -195,7 +203,7 @@ def _fork_server(wrapper: tuple[str, ...]) -> socket.socket:
     return ours
 
 
-def _serve(channel: socket.socket) -> Callable[[], None] | None:
+def _serve(channel: socket.socket) -> Callable[..., None] | None:
     """Fork a child for each request. Returns in the child, with what it is to do, and at the end in the server."""
     with selectors.DefaultSelector() as selector:
         selector.register(channel, selectors.EVENT_READ)
@@ -225,17 +233,18 @@ def _report_exit(pid: int, exit_status: socket.socket, *, pidfd: int) -> None:
         exit_status.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _become(request: Mapping[str, Any], descriptors: list[int]) -> None:
-    """Turn this process into what ``python -m MODULE ARGUMENT...`` would be."""
+def _become(request: Mapping[str, Any], descriptors: list[int], *, imported: set[int]) -> None:
+    """Turn this process into what ``python -m MODULE ARGUMENT...`` would be.
+
+    :param imported: the descriptors that the imported modules have opened, which stay open.
+    """
     streams, inherited = descriptors[:3], descriptors[3:]
     for target, source in enumerate(streams):
         os.dup2(source, target)
-    first = 3
-    for descriptor in sorted(inherited):
-        os.closerange(first, descriptor)
+    for descriptor in _open_descriptors() - {0, 1, 2, *inherited, *imported}:
+        os.close(descriptor)
+    for descriptor in inherited:
         os.set_inheritable(descriptor, True)
-        first = descriptor + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
     os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -251,9 +260,28 @@ def _become(request: Mapping[str, Any], descriptors: list[int]) -> None:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
+def _import(names: list[str]) -> set[int]:
+    """Import what the children would import, and return the descriptors that this opens: the files of metrics.
+
+    The children's garbage collectors ignore what has been imported.
+    """
+    before = _open_descriptors()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        for name in names:
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    return _open_descriptors() - before
+
+
+def _open_descriptors() -> set[int]:
+    folder = Path("/proc/self/fd")
+    # The one that was open for the listing is closed by now.
+    return {int(name) for name in os.listdir(folder) if (folder / name).exists()}
+
+
 if __name__ == "__main__":
-    for name in sys.argv[2:]:
-        importlib.import_module(name)
-    assert "prometheus_client" not in sys.modules
+    descriptors_of_imports = _import(sys.argv[2:])
     if child := _serve(socket.socket(fileno=int(sys.argv[1]))):
-        child()
+        child(imported=descriptors_of_imports)

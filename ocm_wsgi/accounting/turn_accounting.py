@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -48,6 +48,7 @@ class TurnRequest:
     :ivar family: how the endpoint reports the turn's usage.
     :ivar input_tokens: estimate of the input, with what upstream adds of an earlier response or conversation.
     :ivar reads_on: whether to read the answer on if the client leaves, because the user has limits.
+    :ivar credential: the tag of the account that serves the turn.
     """
 
     user: str
@@ -60,6 +61,7 @@ class TurnRequest:
     family: Family = "responses"
     input_tokens: int = 0
     reads_on: bool = False
+    credential: str = DEFAULT_CREDENTIAL
 
 
 class Accounting:
@@ -67,7 +69,7 @@ class Accounting:
 
     :param prices: prices that the configuration sets, by model.
     :param window_history: notes how much of its windows upstream reports as used.
-    :param usages_export: updates the usage file from the first record on; ``None`` for no file.
+    :param usages_exports: each updates a usage file from the first record on.
     """
 
     def __init__(
@@ -75,12 +77,12 @@ class Accounting:
         ledger: Ledger,
         prices: Mapping[str, Override],
         window_history: WindowHistory,
-        usages_export: UsagesExport | None = None,
+        usages_exports: Sequence[UsagesExport] = (),
     ) -> None:
         self._ledger = ledger
         self._prices = prices
         self._window_history = window_history
-        self._usages_export = usages_export
+        self._usages_exports = usages_exports
 
     def open(self, request: TurnRequest, status: int, fields: Iterable[tuple[str, str]]) -> OpenTurn:
         """Open a turn when upstream's response has begun. The open turn calls the request's ``release``."""
@@ -95,7 +97,7 @@ class Accounting:
         )
         limits, week_start = rate_limits.read_fields(fields)
         if limits is not None:
-            known = self.note_rate_limits(limits)
+            known = self.note_rate_limits(limits, request.credential)
             # A response about another limit alone says nothing about the week, which continues.
             week_start = week_start or known.week_at(request.started_at)
         transport: Transport = "sse" if is_event_stream(media_type, family=request.family) else "json"
@@ -123,25 +125,25 @@ class Accounting:
             _log.warning("Cannot estimate the input of a turn: %s", exc.detail or exc)
             return 0
 
-    def note_rate_limits(self, limits: RateLimits) -> RateLimits:
+    def note_rate_limits(self, limits: RateLimits, credential: str) -> RateLimits:
         """Note the rate limits that upstream has reported, and return all that are known in this process."""
         now = time.time()
-        self._window_history.note(DEFAULT_CREDENTIAL, limits, now)
-        return self._ledger.note_rate_limits(DEFAULT_CREDENTIAL, limits, now).limits
+        self._window_history.note(credential, limits, now)
+        return self._ledger.note_rate_limits(credential, limits, now).limits
 
     def record(self, open_turn: TurnInProgress, outcome: Outcome) -> None:
         """Record a turn, and wait until that is durable, which takes about a second at most."""
         self._ledger.record(self._turn(open_turn, outcome))
-        self._start_usages_export()
+        self._start_usages_exports()
 
     def record_async(self, open_turn: TurnInProgress, outcome: Outcome, on_recorded: OnRecorded) -> None:
         """Record a turn without waiting, and call ``on_recorded`` once, from another thread."""
         self._ledger.record_async(self._turn(open_turn, outcome), on_recorded)
-        self._start_usages_export()
+        self._start_usages_exports()
 
-    def _start_usages_export(self) -> None:
-        if self._usages_export is not None:
-            self._usages_export.start()
+    def _start_usages_exports(self) -> None:
+        for export in self._usages_exports:
+            export.start()
 
     def _turn(self, open_turn: TurnInProgress, outcome: Outcome) -> Turn:
         request = open_turn.request
@@ -158,7 +160,7 @@ class Accounting:
             id=open_turn.id,
             started_at=request.started_at,
             user=request.user,
-            credential=DEFAULT_CREDENTIAL,
+            credential=request.credential,
             model=cost.model,
             service_tier=cost.service_tier,
             context_window=cost.priced.context_window if cost.priced else 0,

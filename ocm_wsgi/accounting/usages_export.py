@@ -38,7 +38,7 @@ INTERVAL_SECONDS = 60.0
 #: How long a process that ends waits for another one that is writing the file, in seconds.
 CLOSE_SECONDS = 5.0
 
-# Keys of the table ``meta``.
+# Keys of the table ``meta``, followed by the account if the file is of one of several.
 _OPENING_BALANCE = "opening_balance"
 _WRITTEN = "usage_file"
 
@@ -47,6 +47,8 @@ class UsagesExport:
     """Keeps the usage file up to date. Safe to create before a fork.
 
     :param path: ``usages_path``; a symbolic link is followed.
+    :param credential: the tag of the account whose turns are exported; ``None`` for all turns, whatever account they
+        used: those of a service with one account only.
     :param clock: returns Unix seconds.
     :param interval_seconds: see ``INTERVAL_SECONDS``.
     """
@@ -57,11 +59,15 @@ class UsagesExport:
         database: Database,
         clock: Callable[[], float] = time.time,
         *,
+        credential: str | None = None,
         interval_seconds: float = INTERVAL_SECONDS,
     ) -> None:
         self.path = path
         self._database = database
         self._clock = clock
+        self._credential = credential
+        suffix = "" if credential is None else f":{credential}"
+        self._written_key, self._opening_key = _WRITTEN + suffix, _OPENING_BALANCE + suffix
         self._updaters = PerProcess(lambda: _Updater(self.update, interval_seconds))
 
     def start(self) -> None:
@@ -102,20 +108,20 @@ class UsagesExport:
             opening = self._opening_balance(target)
             with self._database.read() as connection:
                 written = json.dumps([str(target), queries.sums_revision(connection)])
-                if only_changes and db.get_meta(connection, _WRITTEN) == written and target.exists():
+                if only_changes and db.get_meta(connection, self._written_key) == written and target.exists():
                     return False
-                entries = sing_box_usages.merged([*opening, *_entries(connection)])
+                entries = sing_box_usages.merged([*opening, *_entries(connection, self._credential)])
             updated_at = datetime.fromtimestamp(self._clock()).astimezone()
             _replace(target, sing_box_usages.render(entries, updated_at).encode())
             with self._database.write() as connection:
-                db.set_meta(connection, _WRITTEN, written)
+                db.set_meta(connection, self._written_key, written)
             return True
 
     def _opening_balance(self, target: Path) -> list[Entry]:
         """Return the opening balance. The first time, it is imported from the existing file."""
         with self._database.read() as connection:
-            known = db.get_meta(connection, _OPENING_BALANCE)
-            written = db.get_meta(connection, _WRITTEN)
+            known = db.get_meta(connection, self._opening_key)
+            written = db.get_meta(connection, self._written_key)
         if known is None:
             known = self._import(target)
         elif written is not None and json.loads(written)[0] != str(target) and target.exists():
@@ -134,10 +140,10 @@ class UsagesExport:
             entries = []
         with self._database.write() as connection:
             # Another machine with the same database may have been faster.
-            known = db.get_meta(connection, _OPENING_BALANCE)
+            known = db.get_meta(connection, self._opening_key)
             if known is None:
                 known = _dumped(entries)
-                db.set_meta(connection, _OPENING_BALANCE, known)
+                db.set_meta(connection, self._opening_key, known)
         return known
 
 
@@ -165,7 +171,7 @@ class _Updater:
             self._update()
 
 
-def _entries(connection: sa.Connection) -> Iterator[Entry]:
+def _entries(connection: sa.Connection, credential: str | None) -> Iterator[Entry]:
     table = db.turn_hour.c
     key = (table.week_start, table.model, table.service_tier, table.context_window, table.user)
     counted = (
@@ -183,6 +189,8 @@ def _entries(connection: sa.Connection) -> Iterator[Entry]:
         .having(sa.func.sum(counted[0]) > 0)
         .order_by(*key)
     )
+    if credential is not None:
+        query = query.where(table.credential == credential)
     for week_start, model, service_tier, context_window, user, *sums in connection.execute(query):
         statistics = Statistics(*map(int, sums))
         combination = sing_box_usages.combination(model, service_tier, context_window, week_start)

@@ -29,7 +29,6 @@ from ocm_wsgi.admission.waiting import WaitingRequests
 from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, UsageLimitReached
 from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.quota import limits
-from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import MEASURED_BY, PERIOD_NAMES, Limit, Period, Span, Totals
 from ocm_wsgi.users.user import User
 
@@ -72,7 +71,7 @@ class Admission:
 
     :param window_history: a new one if omitted.
     :param clock: returns Unix seconds.
-    :param is_api_key: returns whether the credential is an API key, which has no subscription.
+    :param is_api_key: returns whether an account's credential is an API key, which has no subscription.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Admission:
         window_history: WindowHistory | None = None,
         clock: Callable[[], float] = time.time,
         *,
-        is_api_key: Callable[[], bool] = lambda: False,
+        is_api_key: Callable[[str], bool] = lambda _tag: False,
     ) -> None:
         self._database = database
         self._window_history = window_history or WindowHistory(database)
@@ -95,6 +94,12 @@ class Admission:
         #: Requests of every kind that occupy a thread of this process.
         self.waiting = WaitingRequests()
         self._reserves: Mapping[Period, int] = {"5h": config.reserve_5h, "week": config.reserve_weekly}
+        self._caps: Mapping[str, Mapping[Period, int]] = {
+            account.tag: {"5h": account.cap_5h, "week": account.cap_weekly}
+            for account in config.accounts
+            if account.cap_5h is not None and account.cap_weekly is not None
+        }
+        self._first_credential = config.accounts[0].tag
 
     def admit(
         self,
@@ -105,7 +110,7 @@ class Admission:
         names_model: bool = True,
         family: Family = "responses",
         input_tokens: int = 0,
-        credential: str = DEFAULT_CREDENTIAL,
+        credential: str | None = None,
         takes_slot: bool = True,
     ) -> Callable[[], None]:
         """Admit a turn, or refuse it.
@@ -115,20 +120,22 @@ class Admission:
         :param names_model: whether requests to this endpoint name a model; if not, none has to be allowed.
         :param family: how the endpoint reports what the turn uses.
         :param input_tokens: of the request, estimated.
+        :param credential: the tag of the account that serves the turn; by default that of the user.
         :param takes_slot: whether to call :meth:`take_slot`, too.
         :return: a function to call once the turn has ended, however it ended, and is recorded; calling it again does
             nothing.
         :raises ModelNotAllowed: the user may not use the model.
         :raises LimitUnmeasurable: a limit is a percentage of a subscription, and there is none; or a limit would not
             count what the turn uses.
-        :raises UsageLimitReached: one of the user's limits, or the reserve, is reached.
+        :raises UsageLimitReached: one of the user's limits, the reserve, or the account's cap is reached.
         :raises TooManyConcurrent: the user has as many turns in progress as allowed, or these may use up a limit.
         :raises StateError: the user has limits, and they cannot be checked.
         """
         if names_model or model is not None:
             _require_model(user, model, unread)
-        self._require_measured(user, model, family)
-        has_reserve = not user.admin and any(self._reserves.values())
+        credential = credential or self._credential_of(user)
+        self._require_measured(user, model, family, credential)
+        has_reserve = credential in self._caps or (not user.admin and any(self._reserves.values()))
         if not (user.limits or has_reserve or user.max_concurrent):
             return nothing_to_release
         with ExitStack() as undo:
@@ -140,9 +147,12 @@ class Admission:
                 self._require_quota(user, (), credential)
             return undo.pop_all().close
 
-    def _require_measured(self, user: User, model: str | None, family: Family) -> None:
+    def _credential_of(self, user: User) -> str:
+        return user.credential or self._first_credential
+
+    def _require_measured(self, user: User, model: str | None, family: Family, credential: str) -> None:
         if any(limit.unit == "percent" for limit in user.limits):
-            require_measurable(user.limits, is_api_key=self._is_api_key())
+            require_measurable(user.limits, is_api_key=self._is_api_key(credential))
         if user.limits:
             now = datetime.fromtimestamp(self._clock(), timezone.utc)
             require_measured(user, model, family, now, self._prices)
@@ -170,15 +180,15 @@ class Admission:
         # In this order: a turn that ends now is recorded before it is released, and so is seen at least once.
         slot, others = self._reservations.take(user.name, Reservation(self._clock(), expected))
         try:
-            self._require_quota(user, [*others, *self._in_background(user)], credential)
+            self._require_quota(user, [*others, *self._in_background(user, credential)], credential)
         except BaseException:
             slot.release()
             raise
         return slot.release
 
-    def _in_background(self, user: User) -> list[Reservation]:
+    def _in_background(self, user: User, credential: str) -> list[Reservation]:
         """Return what may still be charged for a user's responses in the background, which only an API key has."""
-        if not self._is_api_key():
+        if not self._is_api_key(credential):
             return []
         with _checking(user):
             return [Reservation(*each) for each in self._expectations.expected_in_background(user.name)]
@@ -189,13 +199,13 @@ class Admission:
         with _checking(user):
             return self._expectations.expected(user.name, model, input_tokens)
 
-    def limit_usage(self, user: User, *, credential: str = DEFAULT_CREDENTIAL) -> list[LimitUsage]:
+    def limit_usage(self, user: User) -> list[LimitUsage]:
         """Return how much of each of a user's limits is used now.
 
         :raises StateError: the database cannot be read.
         """
         with self._database.read() as connection:
-            states = self._window_history.states(connection, credential)
+            states = self._window_history.states(connection, self._credential_of(user))
             return self._limit_usage(connection, user, states, self._clock())
 
     def _require_quota(self, user: User, others: Sequence[Reservation], credential: str) -> None:
@@ -203,6 +213,7 @@ class Admission:
         try:
             with _checking(user), self._database.read() as connection:
                 states = self._window_history.states(connection, credential)
+                self._require_cap(states, credential, now)
                 if not user.admin:
                     self._require_reserve(states, now)
                 uses = self._limit_usage(connection, user, states, now)
@@ -233,6 +244,12 @@ class Admission:
             )
             for limit in user.limits
         ]
+
+    def _require_cap(self, states: Mapping[Period, WindowState], credential: str, now: float) -> None:
+        for period, cap in self._caps.get(credential, {}).items():
+            state = states.get(period)
+            if state is not None and now < state.latest.cycle.end and state.latest.used_percent >= cap:
+                raise _used_up(PERIOD_NAMES[period], state.latest.cycle.end, now)
 
     def _require_reserve(self, states: Mapping[Period, WindowState], now: float) -> None:
         for period, reserve in self._reserves.items():
@@ -315,6 +332,15 @@ def _reserved(window: str, end: int, now: float) -> UsageLimitReached:
     return UsageLimitReached(
         f"The rest of the subscription's {window} is reserved for its owner. It resets at {_utc(end)}.",
         advice=f"The rest of the subscription's {window} is reserved for its owner",
+        resets_at=end,
+        resets_in_seconds=math.ceil(end - now),
+    )
+
+
+def _used_up(window: str, end: int, now: float) -> UsageLimitReached:
+    return UsageLimitReached(
+        f"The subscription's {window} is used up, as far as it may be used here. It resets at {_utc(end)}.",
+        advice=f"The subscription's {window} is used up, as far as it may be used here",
         resets_at=end,
         resets_in_seconds=math.ceil(end - now),
     )

@@ -20,17 +20,27 @@ def require_measurable_configuration(config: Config) -> None:
 
     :raises ConfigurationError: naming each limit that cannot.
     """
-    places = [
-        f"$..users[{number}].limits[{index}].percent"
-        for number, user in enumerate(config.users)
-        for index, limit in enumerate(user.limits)
-        if limit.percent is not None
-    ]
-    if places and holds_api_key(config.credential_path):
-        expected = f"usd, tokens or requests: the credential at {config.credential_path} is an API key"
-        raise ConfigurationError(
-            config.source, [ConfigProblem(place, "a percentage of a subscription", expected) for place in places]
-        )
+    problems = []
+    for number, user in enumerate(config.users):
+        indexes = [index for index, limit in enumerate(user.limits) if limit.percent is not None]
+        path = credential_path_of(config, user.credential) if indexes else None
+        if path is not None and holds_api_key(path):
+            expected = f"usd, tokens or requests: the credential at {path} is an API key"
+            problems += [
+                ConfigProblem(f"$..users[{number}].limits[{index}].percent", "a percentage of a subscription", expected)
+                for index in indexes
+            ]
+    if problems:
+        raise ConfigurationError(config.source, problems)
+
+
+def credential_path_of(config: Config, tag: str | None) -> Path:
+    """Return the path of the credential that serves users whose credential is this one.
+
+    :param tag: ``None`` for the first.
+    """
+    accounts = {account.tag: account.credential_path for account in config.accounts}
+    return accounts.get(tag or "", config.accounts[0].credential_path)
 
 
 def require_measurable_for_owner(limits: Iterable[Limit], credential_path: Path) -> None:

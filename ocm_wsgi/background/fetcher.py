@@ -17,10 +17,11 @@ import filelock
 import sqlalchemy as sa
 
 from ocm_wsgi.accounting.settlement import Settlements
-from ocm_wsgi.credentials import CredentialSource, Mode
+from ocm_wsgi.credentials import Mode
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.ownership.access import FAMILIES, Access
 from ocm_wsgi.ownership.open_answer import is_final
+from ocm_wsgi.pools.account import UpstreamAccounts
 from ocm_wsgi.protocol.endpoints.endpoint import Family, ObjectKind
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.http.targets import API_PREFIX, api_target
@@ -29,7 +30,7 @@ from ocm_wsgi.quota.limits import DAY_SECONDS
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.storage.per_process import PerProcess
-from ocm_wsgi.upstream.client import ClientRequest, Upstream, UpstreamResponse
+from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ _PATHS: Mapping[ObjectKind, str] = {
 class _Pending:
     object_id: str
     kind: ObjectKind
+    credential: str
     turn_id: str
     started_at: float
 
@@ -71,15 +73,13 @@ class BackgroundFetcher:
     def __init__(
         self,
         database: Database,
-        credentials: CredentialSource,
-        upstream: Upstream,
+        accounts: UpstreamAccounts,
         settlements: Settlements,
         lock_path: Path,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
-        self._credentials = credentials
-        self._upstream = upstream
+        self._accounts = accounts
         self._settlements = settlements
         self._lock_path = lock_path
         self._clock = clock
@@ -101,13 +101,13 @@ class BackgroundFetcher:
 
         :raises StateError: the database cannot be read.
         """
-        if not self._credentials.is_api_key():
+        if not any(account.credentials.is_api_key() for account in self._accounts.all()):
             return
         lock = filelock.FileLock(self._lock_path, mode=0o600, fallback_to_soft=False)
         try:
             with lock.acquire(blocking=False):
                 for pending in self._due():
-                    self._fetch(pending.kind, pending.object_id, pending.turn_id)
+                    self._fetch(pending.kind, pending.object_id, pending.turn_id, pending.credential)
         except filelock.Timeout:
             return
 
@@ -124,7 +124,7 @@ class BackgroundFetcher:
         with self._database.read() as connection:
             is_open = connection.scalar(_IS_OPEN, {"turn_id": owner.turn})
         if is_open:
-            self._fetch("response", access.object_id, owner.turn)
+            self._fetch("response", access.object_id, owner.turn, owner.credential)
 
     def _pass(self) -> None:
         try:
@@ -146,13 +146,16 @@ class BackgroundFetcher:
         self._next_at = scheduled
         return due
 
-    def _fetch(self, kind: ObjectKind, object_id: str, turn_id: str) -> None:
+    def _fetch(self, kind: ObjectKind, object_id: str, turn_id: str, tag: str) -> None:
+        account = self._accounts.by_tag.get(tag)
+        if account is None:
+            return
         try:
-            credential = self._credentials.current()
+            credential = account.credentials.current()
             if credential.mode is not Mode.API_KEY:
                 return
             target = api_target(f"{API_PREFIX}{_PATHS[kind]}/{object_id}")
-            response = self._upstream.open(ClientRequest("GET", target, [], None), credential)
+            response = account.upstream.open(ClientRequest("GET", target, [], None), credential)
             try:
                 self._settle(response, object_id, turn_id, FAMILIES.get(kind, "responses"))
             finally:
@@ -197,7 +200,13 @@ class _Repeating:
 
 
 _PENDING = (
-    sa.select(db.stored_object.c.id, db.stored_object.c.kind, db.turn.c.id, db.turn.c.started_at)
+    sa.select(
+        db.stored_object.c.id,
+        db.stored_object.c.kind,
+        db.stored_object.c.credential,
+        db.turn.c.id,
+        db.turn.c.started_at,
+    )
     .join(db.stored_object, db.stored_object.c.turn == db.turn.c.id)
     .where(
         db.turn.c.status == "in_progress",

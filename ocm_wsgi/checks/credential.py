@@ -7,6 +7,7 @@ import pwd
 import stat
 import time
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ocm_wsgi.checks.finding import Finding, Subject
@@ -24,41 +25,60 @@ _LOGIN = "flask ocm login"
 _DOCS = "docs/credentials.md"
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """The credential that is checked.
+
+    :ivar login: the command that signs it in.
+    """
+
+    config: Config
+    path: Path
+    login: str
+    environ: Mapping[str, str]
+    now: float
+
+
 def findings(config: Config, environ: Mapping[str, str], *, now: float | None = None) -> Iterator[Finding]:
-    """Check the file and its content."""
-    path = config.credential_path
+    """Check the files of all accounts and their content."""
+    now = time.time() if now is None else now
+    for account in config.accounts:
+        login = _LOGIN if len(config.accounts) == 1 else f"{_LOGIN} --credential {account.tag}"
+        yield from _findings(_Checked(config, account.credential_path, login, environ, now))
+
+
+def _findings(checked: _Checked) -> Iterator[Finding]:
+    path = checked.path
     try:
         document = read_with_retries(path).document
     except FileGone as exc:
-        yield _SUBJECT.problem("missing", f"There is no credential at {path}: {exc}.", _LOGIN)
+        yield _SUBJECT.problem("missing", f"There is no credential at {path}: {exc}.", checked.login)
         return
     except FileUnreadable as exc:
         yield _SUBJECT.problem("unreadable", f"{path} cannot be read: {exc}.", f"chown {_user()} {path}")
         return
     except FileProblem as exc:
-        yield _SUBJECT.problem("broken", f"{path} is malformed: {exc}.", _LOGIN)
+        yield _SUBJECT.problem("broken", f"{path} is malformed: {exc}.", checked.login)
         return
-    mode = yield from _content(document, config, environ, time.time() if now is None else now)
+    mode = yield from _content(document, checked)
     yield from _permissions(path)
     if mode is Mode.CHATGPT:
         yield from _writable(path)
 
 
-def _content(
-    document: Document, config: Config, environ: Mapping[str, str], now: float
-) -> Generator[Finding, None, Mode | None]:
+def _content(document: Document, checked: _Checked) -> Generator[Finding, None, Mode | None]:
     try:
         credential = document.credential()
     except CredentialError as exc:
-        yield _SUBJECT.problem("unusable", exc.message, _LOGIN)
+        yield _SUBJECT.problem("unusable", exc.message, checked.login)
         return None
-    yield _SUBJECT.ok("holder", f"{config.credential_path} holds {owner_of(document)}.")
+    yield _SUBJECT.ok("holder", f"{checked.path} holds {owner_of(document)}.")
     if credential.mode is Mode.API_KEY:
         return credential.mode
     if credential.account_id is None:
-        yield _SUBJECT.warning("no_account", "The credential names no ChatGPT account.", _LOGIN)
-    yield from _expiry(credential.expires_at, now)
-    yield from _refusal(document, config, environ)
+        yield _SUBJECT.warning("no_account", "The credential names no ChatGPT account.", checked.login)
+    yield from _expiry(credential.expires_at, checked.now)
+    yield from _refusal(document, checked)
     return credential.mode
 
 
@@ -71,21 +91,23 @@ def _expiry(expires_at: float | None, now: float) -> Iterator[Finding]:
         yield _SUBJECT.ok("expiry", f"The access token expires in {_duration(expires_at - now)} and is then refreshed.")
 
 
-def _refusal(document: Document, config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _refusal(document: Document, checked: _Checked) -> Iterator[Finding]:
     if document.refresh_token is None:
         yield _SUBJECT.problem(
-            "no_refresh_token", "The access token cannot be refreshed: the credential has no refresh token.", _LOGIN
+            "no_refresh_token",
+            "The access token cannot be refreshed: the credential has no refresh token.",
+            checked.login,
         )
         return
-    refresher = Refresher(auth_base_url=config.auth_base_url, environ=environ)
+    refresher = Refresher(auth_base_url=checked.config.auth_base_url, environ=checked.environ)
     try:
-        code = refresher.refusal(config.credential_path, state_path=config.state_path, document=document)
+        code = refresher.refusal(checked.path, state_path=checked.config.state_path, document=document)
     except CredentialError as exc:
-        yield _SUBJECT.problem("issuer", exc.message, _LOGIN)
+        yield _SUBJECT.problem("issuer", exc.message, checked.login)
         return
     if code is not None:
         reason = REFUSALS.get(code, "OpenAI refused to refresh it")
-        yield _SUBJECT.problem("refused", f"The sign-in has ended: {reason}.", _LOGIN)
+        yield _SUBJECT.problem("refused", f"The sign-in has ended: {reason}.", checked.login)
 
 
 def _permissions(path: Path) -> Iterator[Finding]:

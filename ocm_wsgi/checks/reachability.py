@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError, NameResolutionError
 
 from ocm_wsgi.checks import dead_addresses
 from ocm_wsgi.checks.finding import Finding, Subject
-from ocm_wsgi.config import Config
+from ocm_wsgi.config import AccountConfig, Config
 from ocm_wsgi.errors import ConfigurationError
 from ocm_wsgi.protocol.http.fields import Fields, value_of
 from ocm_wsgi.protocol.http.targets import Origin
@@ -41,9 +41,10 @@ class _Endpoint:
     path: str
 
 
-def findings(config: Config, *, is_chatgpt: bool = True) -> Iterator[Finding]:
+def findings(config: Config, account: AccountConfig, *, is_chatgpt: bool = True) -> Iterator[Finding]:
     """Check upstream and, for a ChatGPT credential, the issuer.
 
+    :param account: how it is reached.
     :param is_chatgpt: whether the credential is for ChatGPT or for OpenAI's API.
     """
     upstream = (
@@ -57,7 +58,7 @@ def findings(config: Config, *, is_chatgpt: bool = True) -> Iterator[Finding]:
     except ConfigurationError as exc:
         yield _SUBJECT.problem("certificate", exc.message, "Fix `certificate` in the configuration.")
         return
-    proxy_url = config.proxy_url.get_secret_value() if config.proxy_url else None
+    proxy_url = account.proxy_url.get_secret_value() if account.proxy_url else None
     with closing(UpstreamAdapter(context, proxy_url=proxy_url)) as adapter:
         yield from _response(adapter, upstream, has_proxy=proxy_url is not None)
         if is_chatgpt:

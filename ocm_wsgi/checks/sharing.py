@@ -17,9 +17,7 @@ _LOCK = re.compile(r"\d+: FLOCK\s+\S+\s+\S+\s+(\d+) [0-9a-f]+:[0-9a-f]+:(\d+) ")
 
 def findings(config: Config, *, proc: Path = Path("/proc")) -> Iterator[Finding]:
     """Look for other processes that use the credential."""
-    path = config.credential_path
-    target = Path(os.path.realpath(path))
-    for lock in (path.parent / "auth.lock", target.with_name(f"{target.name}.lock")):
+    for lock in dict.fromkeys(lock for account in config.accounts for lock in _locks(account.credential_path)):
         for pid in _holders(lock, proc):
             yield _SUBJECT.note(
                 "locked",
@@ -36,6 +34,11 @@ def findings(config: Config, *, proc: Path = Path("/proc")) -> Iterator[Finding]
         )
     else:
         yield _SUBJECT.ok("alone", "No running Codex was found on this machine.")
+
+
+def _locks(path: Path) -> tuple[Path, Path]:
+    target = Path(os.path.realpath(path))
+    return path.parent / "auth.lock", target.with_name(f"{target.name}.lock")
 
 
 def _holders(lock: Path, proc: Path) -> Iterator[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
-from ocm_wsgi.admission.measurability import require_measurable_for_owner
+from ocm_wsgi.admission.measurability import credential_path_of, require_measurable_for_owner
 from ocm_wsgi.checks.finding import Finding, Subject
 from ocm_wsgi.config import Config
 from ocm_wsgi.errors import StateError, UserRejected
@@ -47,7 +47,8 @@ def findings(config: Config) -> Iterator[Finding]:
 def _unmeasurable(account: Account, config: Config) -> Iterator[Finding]:
     """Find a limit that cannot be measured. One in the configuration is a mistake there."""
     try:
-        require_measurable_for_owner(account.user.limits, config.credential_path)
+        path = credential_path_of(config, account.user.credential)
+        require_measurable_for_owner(account.user.limits, path)
     except UserRejected as exc:
         yield _SUBJECT.problem(
             "unmeasurable",

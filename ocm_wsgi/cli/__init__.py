@@ -16,6 +16,7 @@ COMMANDS = {
     "remove-user": "ocm_wsgi.cli.users:remove_user",
     "client-config": "ocm_wsgi.cli.client:client_config",
     "usage": "ocm_wsgi.cli.usage:usage",
+    "credentials": "ocm_wsgi.cli.credentials:credentials",
     "status": "ocm_wsgi.cli.status:status",
     "login": "ocm_wsgi.cli.login:login",
     "logout": "ocm_wsgi.cli.login:logout",

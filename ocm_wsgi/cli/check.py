@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from pydantic import SecretStr
 
 from ocm_wsgi.admission.measurability import require_measurable_configuration
 from ocm_wsgi.checks import (
@@ -26,7 +27,7 @@ from ocm_wsgi.checks.address import Address
 from ocm_wsgi.checks.address import findings as address_findings
 from ocm_wsgi.cli.output import echo_json
 from ocm_wsgi.cli.parameters import json_option
-from ocm_wsgi.config import Config, load
+from ocm_wsgi.config import AccountConfig, Config, load
 from ocm_wsgi.credentials import Mode
 from ocm_wsgi.credentials.sign_in import current, owner_of
 from ocm_wsgi.errors import ConfigurationError, LoginFailed
@@ -93,7 +94,8 @@ def _findings(address: Address | None, silence_seconds: int, *, only_configurati
     yield from sharing.findings(config)
     yield from state.findings(config)
     yield from users.findings(config)
-    yield from reachability.findings(config, is_chatgpt=_is_chatgpt(config))
+    for account, is_chatgpt in _reached(config):
+        yield from reachability.findings(config, account, is_chatgpt=is_chatgpt)
     yield from prices.findings()
     yield from prices.unpriced(config)
     yield from server.findings(config, Path.cwd())
@@ -101,10 +103,19 @@ def _findings(address: Address | None, silence_seconds: int, *, only_configurati
         yield from address_findings(address, config.state_path, silence_seconds=silence_seconds)
 
 
-def _is_chatgpt(config: Config) -> bool:
+def _reached(config: Config) -> list[tuple[AccountConfig, bool]]:
+    """Return one account for each way in which OpenAI is reached, and whether its credential is for ChatGPT."""
+    found: dict[tuple[SecretStr | None, bool], tuple[AccountConfig, bool]] = {}
+    for account in config.accounts:
+        is_chatgpt = _is_chatgpt(account)
+        found.setdefault((account.proxy_url, is_chatgpt), (account, is_chatgpt))
+    return list(found.values())
+
+
+def _is_chatgpt(account: AccountConfig) -> bool:
     """Return whether the credential is for ChatGPT; without a credential, assume the kind that signing in creates."""
     try:
-        document = current(config.credential_path)
+        document = current(account.credential_path)
     except LoginFailed:
         return True
     owner = owner_of(document) if document is not None else None

@@ -12,8 +12,8 @@ from typing import NoReturn
 
 import click
 
-from ocm_wsgi.cli.parameters import json_option, yes_option
-from ocm_wsgi.config import Config, load
+from ocm_wsgi.cli.parameters import chosen_account, credential_option, json_option, yes_option
+from ocm_wsgi.config import AccountConfig, Config, load
 from ocm_wsgi.credentials import sign_in as flows
 from ocm_wsgi.credentials.auth_file import Document
 from ocm_wsgi.errors import LoginFailed, OcmError
@@ -28,9 +28,10 @@ _INTERRUPTED = 130
 
 @click.command("login")
 @click.option("--browser", is_flag=True, help="Sign in with a browser, on this or any other machine.")
+@credential_option
 @json_option
 @yes_option
-def login(browser: bool, as_json: bool, yes: bool) -> None:
+def login(browser: bool, credential: str | None, as_json: bool, yes: bool) -> None:
     """Sign the service in to ChatGPT; Codex is not needed.
 
     Shows a URL and a code to enter there, on any device, and waits up to 15 minutes. The credential is written to
@@ -42,10 +43,12 @@ def login(browser: bool, as_json: bool, yes: bool) -> None:
     Examples:
       ocm login
       ocm login --browser
+      ocm login --credential work
     """
     reporter = _Reporter(as_json)
     try:
-        _sign_in(load(os.environ, Path.cwd()), reporter, browser=browser, yes=yes)
+        config = load(os.environ, Path.cwd())
+        _sign_in(config, chosen_account(config, credential), reporter, browser=browser, yes=yes)
     except KeyboardInterrupt:
         reporter.end(LoginFailed("Cancelled; nothing was changed.", code="cancelled"), exit_code=_INTERRUPTED)
     except OcmError as exc:
@@ -53,9 +56,10 @@ def login(browser: bool, as_json: bool, yes: bool) -> None:
 
 
 @click.command("logout", short_help="Sign out and revoke the tokens.")
+@credential_option
 @json_option
 @yes_option
-def logout(as_json: bool, yes: bool) -> None:
+def logout(credential: str | None, as_json: bool, yes: bool) -> None:
     """Sign out: revoke the tokens at OpenAI and remove them from credential_path.
 
     This ends everything that uses the same sign-in: the service, and Codex if it shares or copied the file.
@@ -66,7 +70,8 @@ def logout(as_json: bool, yes: bool) -> None:
     """
     reporter = _Reporter(as_json)
     try:
-        _sign_out(load(os.environ, Path.cwd()), reporter, yes=yes)
+        config = load(os.environ, Path.cwd())
+        _sign_out(config, chosen_account(config, credential), reporter, yes=yes)
     except KeyboardInterrupt:
         reporter.end(LoginFailed("Cancelled.", code="cancelled"), exit_code=_INTERRUPTED)
     except OcmError as exc:
@@ -120,22 +125,23 @@ class _Reporter:
         return click.confirm(question, err=True)
 
 
-def _sign_in(config: Config, reporter: _Reporter, *, browser: bool, yes: bool) -> None:
-    existing = flows.current(config.credential_path)
+def _sign_in(config: Config, account: AccountConfig, reporter: _Reporter, *, browser: bool, yes: bool) -> None:
+    path = account.credential_path
+    existing = flows.current(path)
     owner = flows.owner_of(existing) if existing is not None else None
     if owner is not None:
-        reporter.event("found", f"{config.credential_path} holds the credential of {owner}.", **_members(owner))
-    issuer = flows.issuer_client(config, os.environ)
+        reporter.event("found", f"{path} holds the credential of {owner}.", **_members(owner))
+    issuer = flows.issuer_client(config, account, os.environ)
     code = _browser_code(issuer, reporter) if browser else _device_code(issuer, reporter)
     document = flows.document_from(issuer.exchange(code), issuer, now_ns=time.time_ns())
-    _store(document, config, reporter, issuer, yes=yes)
+    _store(document, path, config.state_path, reporter, issuer, yes=yes)
     new = flows.owner_of(document)
     assert new is not None
     reporter.event(
         "signed_in",
-        f"Signed in as {new}. The credential is in {config.credential_path}.",
+        f"Signed in as {new}. The credential is in {path}.",
         **_members(new),
-        credential_path=str(config.credential_path),
+        credential_path=str(path),
     )
 
 
@@ -176,21 +182,21 @@ def _browser_code(issuer: IssuerClient, reporter: _Reporter) -> AuthorizationCod
     return authorization_code(pasted, request)
 
 
-def _store(document: Document, config: Config, reporter: _Reporter, issuer: IssuerClient, *, yes: bool) -> None:
+def _store(
+    document: Document, path: Path, state_path: Path, reporter: _Reporter, issuer: IssuerClient, *, yes: bool
+) -> None:
     """Write the credential. Ask before replacing another account's working one, and again if that changes meanwhile."""
     replaced: flows.CredentialOwner | None = None
     while True:
         try:
-            flows.store(document, config.credential_path, state_path=config.state_path, instead_of=replaced)
+            flows.store(document, path, state_path=state_path, instead_of=replaced)
             return
         except flows.OtherAccountSignedIn as exc:
             replaced = exc.owner
-        if not yes and not reporter.confirm(
-            f"{config.credential_path} holds the working credential of {replaced}. Replace it?"
-        ):
+        if not yes and not reporter.confirm(f"{path} holds the working credential of {replaced}. Replace it?"):
             _forget(document, issuer)
             raise LoginFailed(
-                f"{config.credential_path} still holds the working credential of {replaced}. Use --yes to replace it.",
+                f"{path} still holds the working credential of {replaced}. Use --yes to replace it.",
                 code="another_account",
             )
 
@@ -203,8 +209,8 @@ def _forget(document: Document, issuer: IssuerClient) -> None:
         return
 
 
-def _sign_out(config: Config, reporter: _Reporter, *, yes: bool) -> None:
-    path = config.credential_path
+def _sign_out(config: Config, account: AccountConfig, reporter: _Reporter, *, yes: bool) -> None:
+    path = account.credential_path
     if not path.exists():
         reporter.event("signed_out", f"Not signed in: {path} does not exist.", revoked=False)
         return
@@ -215,7 +221,7 @@ def _sign_out(config: Config, reporter: _Reporter, *, yes: bool) -> None:
         raise LoginFailed("Nothing was changed. Use --yes to sign out without confirmation.", code="cancelled")
 
     def issuer_of(provenance: Provenance) -> IssuerClient:
-        return flows.issuer_client(config, os.environ, provenance=provenance)
+        return flows.issuer_client(config, account, os.environ, provenance=provenance)
 
     done = flows.sign_out(path, state_path=config.state_path, issuer_of=issuer_of)
     is_revoked = done.failure is None and existing is not None and existing.refresh_token is not None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from ocm_wsgi.cli.state import quiet_state
-from ocm_wsgi.config import times
+from ocm_wsgi.config import AccountConfig, Config, load, times
 from ocm_wsgi.errors import OcmError
 from ocm_wsgi.quota import limits
 
@@ -33,6 +35,27 @@ class UserName(click.ParamType):  # type: ignore[type-arg]  # generic from click
         except (OcmError, OSError):
             return []
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+class CredentialTag(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
+    """The tag of a credential in the configuration, with shell completion."""
+
+    name = "tag"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Require that there is such a credential."""
+        tags = [account.tag for account in load(os.environ, Path.cwd()).accounts]
+        if value not in tags:
+            self.fail(f"{value!r} is no credential; the configuration has: {', '.join(tags)}.", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the tags, or nothing if the configuration is invalid."""
+        try:
+            tags = [account.tag for account in load(os.environ, Path.cwd()).accounts]
+        except (OcmError, OSError):
+            return []
+        return [CompletionItem(tag) for tag in tags if tag.startswith(incomplete)]
 
 
 class LimitType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
@@ -77,6 +100,7 @@ class When(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 
 
 USER_NAME = UserName()
+CREDENTIAL_TAG = CredentialTag()
 LIMIT = LimitType()
 FUTURE = When(1)
 PAST = When(-1)
@@ -85,6 +109,20 @@ PAST = When(-1)
 def json_option(function: _F) -> _F:
     """Add the option ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def credential_option(function: _F) -> _F:
+    """Add the option ``--credential``; see :func:`chosen_account`."""
+    help_ = "The tag of the credential, if the configuration has several."
+    return click.option("--credential", type=CREDENTIAL_TAG, metavar="TAG", help=help_)(function)
+
+
+def chosen_account(config: Config, tag: str | None) -> AccountConfig:
+    """Return the account that ``--credential`` chose, which has to be given if there are several."""
+    if tag is None and len(config.accounts) > 1:
+        tags = ", ".join(account.tag for account in config.accounts)
+        raise click.UsageError(f"The configuration has several credentials; choose one with --credential: {tags}.")
+    return next(account for account in config.accounts if tag in (None, account.tag))
 
 
 def yes_option(function: _F) -> _F:

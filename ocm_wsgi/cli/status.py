@@ -13,14 +13,15 @@ from ocm_wsgi.cli.client import default_base_url
 from ocm_wsgi.cli.output import echo_json, echo_paragraph, facts, percent, table, terminal_width, utc
 from ocm_wsgi.cli.parameters import json_option
 from ocm_wsgi.cli.state import State, open_state
-from ocm_wsgi.config import Config
+from ocm_wsgi.config import AccountConfig, Config
 from ocm_wsgi.credentials import Credential, Mode
 from ocm_wsgi.credentials.auth_file import MalformedDocument, decode
 from ocm_wsgi.errors import CredentialError, StateError
-from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import MEASURES, PERIOD_NAMES, Cycle, Period
 from ocm_wsgi.quota.shares import Shares
 from ocm_wsgi.reporting.status import iso, window_status
+
+_Window = tuple[Period, Cycle, Shares]
 
 
 @click.command("status", short_help="Show the service's state and how much is left.")
@@ -37,8 +38,10 @@ def status(as_json: bool) -> None:
     """
     state = open_state()
     config = state.config
-    credential, credential_problem = _credential(config)
+    found = [(account, *_credential(account)) for account in config.accounts]
+    is_unusable = any(problem is not None for _, _, problem in found)
     windows, users, state_problem = _windows(state)
+    first = config.accounts[0].tag
     answers = is_listening(config)
     if as_json:
         echo_json(
@@ -46,30 +49,38 @@ def status(as_json: bool) -> None:
                 "configuration": config.source,
                 "base_url": default_base_url(config),
                 "answers": answers,
-                "credential": _credential_as_json(config, credential, credential_problem),
+                "credential": _credential_as_json(*found[0]),
+                "credentials": [{"tag": each[0].tag, **_credential_as_json(*each)} for each in found],
                 "state": {"database": _database(state), "users": users, "problem": state_problem},
-                "windows": [window_status(*window) for window in windows],
+                "windows": [window_status(*window) for tag, window in windows if tag == first],
             }
         )
     else:
         pairs = [
             ("Configuration", config.source),
             ("Service", f"{'listening' if answers else 'not running'} at {default_base_url(config)}"),
-            ("Credential", credential_problem or _credential_text(credential)),
+            *(
+                (_name(config, account), problem or _credential_text(credential))
+                for account, credential, problem in found
+            ),
             ("State", state_problem or f"{_database(state)}, {users} user{'' if users == 1 else 's'}"),
         ]
         click.echo(facts(pairs, terminal_width()))
-        for window in windows:
-            _echo_window(*window)
+        for tag, window in windows:
+            _echo_window("Subscription" if len(found) == 1 else tag, *window)
         if not windows and not state_problem:
             echo_paragraph("No usage reported by OpenAI yet; every response reports it.")
-    if credential_problem or state_problem:
+    if is_unusable or state_problem:
         raise click.exceptions.Exit(1)
 
 
-def _credential(config: Config) -> tuple[Credential | None, str | None]:
+def _name(config: Config, account: AccountConfig) -> str:
+    return "Credential" if len(config.accounts) == 1 else f"Credential {account.tag}"
+
+
+def _credential(account: AccountConfig) -> tuple[Credential | None, str | None]:
     """Read the credential, without refreshing it."""
-    path = config.credential_path
+    path = account.credential_path
     try:
         return decode(path.read_bytes()).credential(), None
     except OSError as exc:
@@ -80,14 +91,19 @@ def _credential(config: Config) -> tuple[Credential | None, str | None]:
         return None, exc.message
 
 
-def _windows(state: State) -> tuple[list[tuple[Period, Cycle, Shares]], int, str | None]:
+def _windows(state: State) -> tuple[list[tuple[str, _Window]], int, str | None]:
+    """Return the windows of all accounts, how many users there are, and why the state cannot be used."""
     history = WindowHistory(state.database)
     try:
         users = len(state.accounts.all())
-        found = [(period, history.shares(DEFAULT_CREDENTIAL, period)) for period in MEASURES]
+        found = [
+            (account.tag, period, history.shares(account.tag, period))
+            for account in state.config.accounts
+            for period in MEASURES
+        ]
     except StateError as exc:
         return [], 0, f"{exc.message} ({exc.detail})" if exc.detail else exc.message
-    return [(period, *window) for period, window in found if window], users, None
+    return [(tag, (period, *window)) for tag, period, window in found if window], users, None
 
 
 def _database(state: State) -> str:
@@ -101,9 +117,9 @@ def _credential_text(credential: Credential | None) -> str:
     return f"ChatGPT{plan}, access token until {utc(credential.expires_at, 'unknown')} (then refreshed)"
 
 
-def _credential_as_json(config: Config, credential: Credential | None, problem: str | None) -> dict[str, Any]:
+def _credential_as_json(account: AccountConfig, credential: Credential | None, problem: str | None) -> dict[str, Any]:
     return {
-        "path": str(config.credential_path),
+        "path": str(account.credential_path),
         "mode": credential.mode.value if credential else None,
         "plan_type": credential.plan_type if credential else None,
         "expires_at": iso(credential.expires_at) if credential else None,
@@ -111,10 +127,10 @@ def _credential_as_json(config: Config, credential: Credential | None, problem: 
     }
 
 
-def _echo_window(period: Period, cycle: Cycle, shares: Shares) -> None:
+def _echo_window(name: str, period: Period, cycle: Cycle, shares: Shares) -> None:
     when = "ended" if cycle.end <= time.time() else "resets"
     used = percent(shares.used_percent)
-    echo_paragraph(f"Subscription, {PERIOD_NAMES[period]}: {used} used, {when} {utc(cycle.end)}")
+    echo_paragraph(f"{name}, {PERIOD_NAMES[period]}: {used} used, {when} {utc(cycle.end)}")
     rows = sorted(shares.percents.items(), key=lambda item: -item[1])
     texts = [(user or "-", percent(part)) for user, part in rows]
     click.echo(

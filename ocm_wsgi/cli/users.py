@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from ocm_wsgi.admission.admission import Admission, LimitUsage
-from ocm_wsgi.admission.measurability import require_measurable_for_owner
+from ocm_wsgi.admission.measurability import credential_path_of, require_measurable_for_owner
 from ocm_wsgi.cli.output import echo_json, facts, percent, table, terminal_width, utc
-from ocm_wsgi.cli.parameters import FUTURE, LIMIT, USER_NAME, json_option, yes_option
+from ocm_wsgi.cli.parameters import CREDENTIAL_TAG, FUTURE, LIMIT, USER_NAME, json_option, yes_option
 from ocm_wsgi.cli.state import ACTOR, open_state
 from ocm_wsgi.quota.limits import Limit
 from ocm_wsgi.reporting.status import iso, limit_status, user_state
-from ocm_wsgi.users.accounts import Account, Accounts
+from ocm_wsgi.users.accounts import Account
 from ocm_wsgi.users.user import User
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -25,6 +25,7 @@ _LIMIT_HELP = 'A limit: "30% per week", "5 USD per day", "2M tokens per 5h", "10
 _MODELS_HELP = "A pattern of allowed models, such as 'gpt-5*' (quoted). Can be repeated."
 _EXPIRES_HELP = "When access expires: 2027-01-31, 2027-01-31T18:00 (UTC), or 12h, 30d, 4w from now."
 _CONCURRENT_HELP = "The maximum number of concurrent turns."
+_CREDENTIAL_HELP = "The tag of the credential that serves the user; by default the first in the configuration."
 
 
 @click.command("add-user")
@@ -34,6 +35,7 @@ _CONCURRENT_HELP = "The maximum number of concurrent turns."
 @click.option("--expires", type=FUTURE, metavar="WHEN", help=_EXPIRES_HELP)
 @click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help=_CONCURRENT_HELP)
 @click.option("--admin", is_flag=True, help="May see and manage everything, and use the owner's reserve.")
+@click.option("--credential", type=CREDENTIAL_TAG, metavar="TAG", help=_CREDENTIAL_HELP)
 @json_option
 def add_user(
     name: str,
@@ -42,6 +44,7 @@ def add_user(
     expires: float | None,
     max_concurrent: int | None,
     admin: bool,
+    credential: str | None,
     as_json: bool,
 ) -> None:
     """Add the user NAME and print their bearer token, once.
@@ -55,8 +58,10 @@ def add_user(
       ocm add-user ci --models 'gpt-5*' --expires 30d --max-concurrent 2
     """
     _require_future(expires)
-    user = User(name, admin, False, models, limits, max_concurrent, expires)
-    accounts = _accounts_for(limits)
+    user = User(name, admin, False, models, limits, max_concurrent, expires, credential=credential)
+    state = open_state()
+    require_measurable_for_owner(limits, credential_path_of(state.config, credential))
+    accounts = state.accounts
     bearer_token = accounts.add(user, actor=ACTOR)
     if as_json:
         echo_json({"user": _as_json(accounts.show(name)), "bearer_token": bearer_token})
@@ -113,6 +118,7 @@ def show_user(name: str, as_json: bool) -> None:
                 ("Models", ", ".join(user.models) or "all"),
                 ("Max. turns", str(user.max_concurrent or "any number")),
                 ("Expires", utc(user.expires_at)),
+                ("Credential", user.credential or state.config.accounts[0].tag),
                 ("Source", user.source),
                 ("Added", utc(account.created_at, "-")),
                 ("Changed", utc(account.updated_at, "-")),
@@ -138,6 +144,8 @@ def show_user(name: str, as_json: bool) -> None:
 @click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help=_CONCURRENT_HELP)
 @click.option("--no-max-concurrent", is_flag=True, help="Allow any number of concurrent turns.")
 @click.option("--admin/--no-admin", default=None, help="Grant or revoke admin rights.")
+@click.option("--credential", type=CREDENTIAL_TAG, metavar="TAG", help="The credential that serves the user.")
+@click.option("--first-credential", is_flag=True, help="Serve the user with the first credential.")
 @click.option("--disable/--enable", "disabled", default=None, help="Disable the user, or enable them again.")
 @json_option
 def update_user(name: str, as_json: bool, **options: Any) -> None:
@@ -152,8 +160,15 @@ def update_user(name: str, as_json: bool, **options: Any) -> None:
     changes = _changes(**options)
     if not changes:
         raise click.UsageError("Nothing to change: give at least one option.")
-    accounts = _accounts_for(changes.get("limits", ()))
-    accounts.update(name, lambda user: replace(user, **changes), actor=ACTOR)
+    state = open_state()
+    accounts = state.accounts
+
+    def change(user: User) -> User:
+        changed = replace(user, **changes)
+        require_measurable_for_owner(changed.limits, credential_path_of(state.config, changed.credential))
+        return changed
+
+    accounts.update(name, change, actor=ACTOR)
     if as_json:
         echo_json(_as_json(accounts.show(name)))
     else:
@@ -219,6 +234,8 @@ def _changes(
     max_concurrent: int | None,
     no_max_concurrent: bool,
     admin: bool | None,
+    credential: str | None,
+    first_credential: bool,
     disabled: bool | None,
 ) -> dict[str, Any]:
     _require_future(expires)
@@ -227,6 +244,7 @@ def _changes(
         (models, all_models, "--models and --all-models"),
         (expires, no_expiry, "--expires and --no-expiry"),
         (max_concurrent, no_max_concurrent, "--max-concurrent and --no-max-concurrent"),
+        (credential, first_credential, "--credential and --first-credential"),
     ):
         if value and is_cleared:
             raise click.UsageError(f"{names} cannot be combined.")
@@ -236,6 +254,7 @@ def _changes(
         "expires_at": expires,
         "max_concurrent": max_concurrent,
         "admin": admin,
+        "credential": credential,
         "disabled": disabled,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
@@ -244,15 +263,9 @@ def _changes(
         "models": (all_models, ()),
         "expires_at": (no_expiry, None),
         "max_concurrent": (no_max_concurrent, None),
+        "credential": (first_credential, None),
     }
     return changes | {key: empty for key, (is_cleared, empty) in cleared.items() if is_cleared}
-
-
-def _accounts_for(limits: Sequence[Limit]) -> Accounts:
-    """Return the accounts, in which these limits are to be set; they must be measurable with the credential."""
-    state = open_state()
-    require_measurable_for_owner(limits, state.config.credential_path)
-    return state.accounts
 
 
 def _require_future(expires: float | None) -> None:
@@ -312,6 +325,7 @@ def _as_json(account: Account) -> dict[str, Any]:
         "limits": [str(limit) for limit in user.limits],
         "max_concurrent": user.max_concurrent,
         "expires_at": iso(user.expires_at),
+        "credential": user.credential,
         "source": user.source,
         "created_at": iso(account.created_at),
         "updated_at": iso(account.updated_at),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ocm_wsgi.config.credentials import AccountConfig, Balancer, DefaultCredential, ExternalCredential
 from ocm_wsgi.config.extra_endpoints import ExtraEndpoint
 from ocm_wsgi.config.loader import load
 from ocm_wsgi.config.service import Config, scalar_keys
@@ -13,8 +14,12 @@ from ocm_wsgi.config.users import Limit, Price, UserConfig
 
 __all__ = [
     "TLS",
+    "AccountConfig",
+    "Balancer",
     "Certificate",
     "Config",
+    "DefaultCredential",
+    "ExternalCredential",
     "ExtraEndpoint",
     "Limit",
     "Price",

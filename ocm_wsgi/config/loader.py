@@ -8,8 +8,19 @@ from typing import Any, TypeVar
 
 from pydantic import SecretStr, ValidationError
 
-from ocm_wsgi.config import cross_checks, document, environment, outbounds, paths, report, unsupported_keys
+from ocm_wsgi.config import (
+    credential_checks,
+    cross_checks,
+    document,
+    environment,
+    outbounds,
+    paths,
+    report,
+    unsupported_keys,
+)
 from ocm_wsgi.config.cautions import cautions
+from ocm_wsgi.config.credential_entries import Entries, EntryReader
+from ocm_wsgi.config.credentials import only_account
 from ocm_wsgi.config.paths import JsonPath, json_path
 from ocm_wsgi.config.selection import Selection, select
 from ocm_wsgi.config.service import Config, Service
@@ -18,6 +29,7 @@ from ocm_wsgi.config.types import PathContext, StrictModel
 from ocm_wsgi.errors import ConfigProblem, ConfigurationError
 
 DEFAULT_FILE = "ocm.json"
+_TAGS_OF_USER = frozenset({"credential", "external_credential"})
 _T = TypeVar("_T", bound=StrictModel)
 
 
@@ -55,12 +67,17 @@ class _Loader:
         tls = self._tls(members, selection.path)
         certificate = self._certificate(selection)
         proxy_url = self._proxy_url(members, variables, selection)
+        entries = self._credentials(members, variables, selection)
         if self.problems or certificate is None:
             raise ConfigurationError(self.source, list(dict.fromkeys(self.problems)))
         service = Service.model_validate({**defaults, **members, **variables}, context=self.path_context)
         settings = {key: getattr(service, key) for key in Service.model_fields}
+        accounts = entries.accounts or (
+            only_account(service.credential_path, service.usages_path, SecretStr(proxy_url) if proxy_url else None),
+        )
         return Config.model_construct(
-            **{**settings, "tls": tls if tls and tls.enabled else None},
+            **{**settings, "tls": tls if tls and tls.enabled else None, "credentials": entries.entries},
+            accounts=accounts,
             proxy_url=SecretStr(proxy_url) if proxy_url else None,
             certificate=certificate,
             source=self.source,
@@ -96,7 +113,7 @@ class _Loader:
         return None
 
     def _supported_members(self, selection: Selection) -> dict[str, Any]:
-        """Return the entry's keys without unsupported and empty ones, including those of its users and its TLS."""
+        """Return the entry's keys without unsupported and empty ones, including those of its TLS."""
         members, problems = unsupported_keys.remove_unsupported(
             selection.members, unsupported_keys.SERVICE, selection.path
         )
@@ -109,15 +126,7 @@ class _Loader:
             )
             self.problems += problems if members["tls"].get("enabled") is True else []
         if isinstance(members.get("users"), list):
-            users = []
-            for index, user in enumerate(members["users"]):
-                if isinstance(user, dict):
-                    user, problems = unsupported_keys.remove_unsupported(
-                        user, unsupported_keys.USER, (*selection.path, "users", index)
-                    )
-                    self.problems += problems
-                users.append(user)
-            members["users"] = users
+            members["users"] = [_without_unset_credentials(user) for user in members["users"]]
         return members
 
     def _defaults(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +138,8 @@ class _Loader:
         for key, value in defaults.items():
             if value is None:
                 defaults[key] = str(self.cwd)
-                if key not in given:
+                is_unused = key == "credential_path" and given.get("credentials")
+                if key not in given and not is_unused:
                     self.problems.append(
                         ConfigProblem(environment.variable(key), "no home folder for its default", "a path")
                     )
@@ -143,6 +153,22 @@ class _Loader:
         except ValidationError as exc:
             self.problems += report.problems(exc, schema, locate)
             return None
+
+    def _credentials(self, members: Mapping[str, Any], variables: Mapping[str, Any], selection: Selection) -> Entries:
+        """Check the credentials, and what users name among them."""
+        found, users = (
+            value if isinstance(value := members.get(key), list) else [] for key in ("credentials", "users")
+        )
+        path = (*selection.path, "credentials")
+        reader = EntryReader(path, self.path_context, paths.credential_path(self.environ), selection.outbounds)
+        entries = reader.read(found)
+        self.problems += reader.problems
+        if found:
+            where = {key: json_path((*selection.path, key)) for key in members}
+            where.update({key: environment.variable(key) for key in variables})
+            self.problems += credential_checks.mixed(where, where)
+        self.problems += credential_checks.users(users, found, (*selection.path, "users"))
+        return entries
 
     def _tls(self, members: Mapping[str, Any], path: JsonPath) -> TLS | None:
         """Check TLS as a whole by loading its certificates. Invalid keys were reported with the rest of the service."""
@@ -180,6 +206,13 @@ class _Loader:
         url, problems = outbounds.proxy_url(detour, selection.outbounds, where=where, path=("outbounds",))
         self.problems += problems
         return url
+
+
+def _without_unset_credentials(user: Any) -> Any:
+    """Drop a user's empty tags of credentials, as sing-box does."""
+    if not isinstance(user, dict):
+        return user
+    return {key: value for key, value in user.items() if value != "" or key not in _TAGS_OF_USER}
 
 
 def _without_unset(members: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 
+from ocm_wsgi.config.credentials import AccountConfig, CredentialEntry
 from ocm_wsgi.config.extra_endpoints import ExtraEndpoint
 from ocm_wsgi.config.tls import TLS, Certificate
 from ocm_wsgi.config.types import (
@@ -50,6 +51,7 @@ class Service(StrictModel):
     tcp_keep_alive_interval: KeepAlive = timedelta(seconds=75)
     credential_path: Location
     usages_path: Location | None = None
+    credentials: Annotated[tuple[Any, ...], AsTuple, Expected("a list of credentials")] = ()
     users: Annotated[tuple[UserConfig, ...], AsTuple, Expected("a list of users")] = ()
     headers: Annotated[
         Mapping[FieldName, FieldValues], Field(repr=False), Expected("an object of field names and values")
@@ -76,6 +78,8 @@ class Service(StrictModel):
 class Config(Service):
     """The resolved configuration, and where it came from.
 
+    :ivar credentials: the entries; empty if there is one account, which the keys of the service describe.
+    :ivar accounts: at least one. The first serves users whom nothing binds to another.
     :ivar proxy_url: the URL of the proxy to reach upstream through (``socks5h``, ``socks5``, ``socks4a``, ``socks4``,
         ``http``, ``https``), or ``None`` for direct connections. Resolved from ``detour``.
     :ivar certificate: the certificates to trust for upstream.
@@ -83,6 +87,8 @@ class Config(Service):
     :ivar warnings: valid settings that the owner should know about.
     """
 
+    credentials: tuple[CredentialEntry, ...] = ()
+    accounts: tuple[AccountConfig, ...]
     proxy_url: SecretStr | None
     certificate: Certificate
     source: Text
@@ -91,5 +97,5 @@ class Config(Service):
 
 def scalar_keys() -> tuple[str, ...]:
     """Return the keys that environment variables can set: those that hold a single value."""
-    structured = {"users", "headers", "tls", "prices", "extra_endpoints", "allow_origins"}
+    structured = {"credentials", "users", "headers", "tls", "prices", "extra_endpoints", "allow_origins"}
     return tuple(key for key in Service.model_fields if key not in structured)

@@ -220,6 +220,7 @@ DatabaseUrl = Annotated[str, AfterValidator(_database_url), Expected("an SQLAlch
 ZonedTime = Annotated[datetime, BeforeValidator(_zoned_time), Expected("a time with its time zone")]
 Amount = Annotated[Decimal, BeforeValidator(_decimal)]
 AsTuple = BeforeValidator(_tuple)
+Listed = BeforeValidator(_listed)
 
 # RFC 9110 section 5.6.2
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

@@ -12,7 +12,6 @@ _UDP = "the service uses HTTP over TCP, never UDP"
 _SNIFF = "sniffing is part of sing-box's routing, and its inbound fields are deprecated there too"
 _PROXY_PROTOCOL = "sing-box removed it in 1.6; put nginx in front, which passes on the client's address"
 _NGINX = "put nginx in front instead (deploy/nginx.conf)"
-_SINGLE_CREDENTIAL = "multiple credentials are not supported yet"
 
 SERVICE = {
     "udp_fragment": _UDP,
@@ -24,12 +23,6 @@ SERVICE = {
     "domain_strategy": _SNIFF,
     "proxy_protocol": _PROXY_PROTOCOL,
     "proxy_protocol_accept_no_header": _PROXY_PROTOCOL,
-    "credentials": f"{_SINGLE_CREDENTIAL}; use credential_path",
-}
-USER = {
-    "credential": f"{_SINGLE_CREDENTIAL}; all users share credential_path",
-    "external_credential": f"{_SINGLE_CREDENTIAL}; all users share credential_path",
-    "allow_external_usage": f"{_SINGLE_CREDENTIAL}; all users share credential_path",
 }
 TLS = {
     "acme": f"Python's TLS server obtains no certificates; {_NGINX}",

@@ -79,6 +79,9 @@ class UserConfig(StrictModel):
     expires_at: ZonedTime | None = None
     max_concurrent: Annotated[Count | None, Expected("a whole number, at least 1")] = None
     disabled: Flag = False
+    credential: Annotated[str | None, Expected("the tag of a credential")] = None
+    external_credential: Annotated[str | None, Expected("the tag of an external credential")] = None
+    allow_external_usage: Flag = False
 
 
 class Price(StrictModel):

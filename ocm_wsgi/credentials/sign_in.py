@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocm_wsgi.config import Config
+from ocm_wsgi.config import AccountConfig, Config
 from ocm_wsgi.credentials import Mode
 from ocm_wsgi.credentials.auth_file import Document, format_time
 from ocm_wsgi.credentials.auth_file_locks import LocksBusy, credential_locks
@@ -77,12 +77,14 @@ class OtherAccountSignedIn(Exception):
         self.owner = owner
 
 
-def issuer_client(config: Config, environ: Mapping[str, str], *, provenance: Provenance | None = None) -> IssuerClient:
-    """Return the configured issuer, or the one that issued tokens of this provenance.
+def issuer_client(
+    config: Config, account: AccountConfig, environ: Mapping[str, str], *, provenance: Provenance | None = None
+) -> IssuerClient:
+    """Return the configured issuer, reached as the account is, or the one that issued tokens of this provenance.
 
     :raises CredentialRejected: such tokens would be sent in clear text.
     """
-    proxy_url = config.proxy_url.get_secret_value() if config.proxy_url else None
+    proxy_url = account.proxy_url.get_secret_value() if account.proxy_url else None
     connection = ConnectionSettings(contexts.upstream_context(config.certificate), proxy_url)
     client_id = environ.get("CODEX_APP_SERVER_LOGIN_CLIENT_ID") or CLIENT_ID
     endpoint = token_endpoint(provenance or Provenance(), auth_base_url=config.auth_base_url, client_id=client_id)

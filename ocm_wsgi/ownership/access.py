@@ -27,6 +27,7 @@ from ocm_wsgi.protocol.responses.references import (
     references_in,
 )
 from ocm_wsgi.protocol.responses.request import RequestFacts
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Access:
     :ivar owner: the owner of that object, if it has one.
     :ivar find_references: finds what the body refers to, as far as that must be the user's.
     :ivar requires_body: whether the body must be read for that.
+    :ivar credential: the tag of the account that serves the request, and stores what it creates.
     :ivar lists: the kind of the objects of which the answer may list the user's own only; ``None``: of no kind.
     """
 
@@ -82,16 +84,25 @@ class Access:
     find_references: FindReferences
     requires_body: bool
     lists: ObjectKind | None
+    credential: str = DEFAULT_CREDENTIAL
 
 
 def require_access(
-    owners: Owners, user: str, endpoint: Endpoint, path: str, *, sees_all: bool, is_stored: bool
+    owners: Owners,
+    user: str,
+    endpoint: Endpoint,
+    path: str,
+    *,
+    sees_all: bool,
+    is_stored: bool,
+    credential: str = DEFAULT_CREDENTIAL,
 ) -> Access:
     """Return the access of a request to the object that its path names.
 
     :param path: the decoded path below ``/v1/``.
     :param sees_all: whether the user may use everyone's objects.
     :param is_stored: whether upstream stores objects, as for an API key.
+    :param credential: the tag of the account that serves the request.
     :raises ObjectNotFound: the object is not the user's, or does not exist.
     :raises StateError: that cannot be decided at the moment.
     """
@@ -107,6 +118,7 @@ def require_access(
         find_references=no_references_in if sees_all else references_in if is_stored else outer_references_in,
         requires_body=is_stored and not sees_all and endpoint.path not in _WITHOUT_REFERENCES,
         lists=None if sees_all else endpoint.lists,
+        credential=credential,
     )
 
 
@@ -179,7 +191,15 @@ def claiming_answer(
         )
     else:
         inner = PlainAnswer(observer, is_stream=is_stream)
-    return OpenAnswer(inner, owners, owner, endpoint.creates, first_event=first_event, turn_id=turn_id)
+    return OpenAnswer(
+        inner,
+        owners,
+        owner,
+        endpoint.creates,
+        first_event=first_event,
+        turn_id=turn_id,
+        credential=access.credential,
+    )
 
 
 def _creates(endpoint: Endpoint, facts: RequestFacts) -> bool:

@@ -17,6 +17,7 @@ from ocm_wsgi.protocol.objects.answers import FirstEvent, objects_in
 from ocm_wsgi.protocol.objects.stored_object import NamedObject
 from ocm_wsgi.protocol.responses.observer import Observer
 from ocm_wsgi.protocol.responses.turn import Outcome, Turn
+from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
 
 class Answer(Protocol):
@@ -159,6 +160,7 @@ class OpenAnswer:
     :param creates: the kind of the object that the request creates, or ``None``.
     :param first_event: searches a stream for that object; ``None`` if the answer is no stream.
     :param turn_id: of the turn that the answer is, or ``None``.
+    :param credential: the tag of the account that stores the objects.
     """
 
     def __init__(
@@ -170,8 +172,10 @@ class OpenAnswer:
         *,
         first_event: FirstEvent | None = None,
         turn_id: str | None = None,
+        credential: str = DEFAULT_CREDENTIAL,
     ) -> None:
         self._inner = inner
+        self._credential = credential
         self._owners = owners
         self._user = user
         self._creates = creates
@@ -219,14 +223,14 @@ class OpenAnswer:
     def record(self) -> None:
         """Claim the objects, or else record the turn, and wait until that is durable."""
         if claims := self._take_claims():
-            self._owners.claim(self._user, claims, turn=self._turn_id)
+            self._owners.claim(self._user, claims, credential=self._credential, turn=self._turn_id)
         else:
             self._inner.record()
 
     def record_async(self, on_recorded: OnRecorded) -> None:
         """Claim the objects, or else record the turn, without waiting. Call ``on_recorded`` from another thread."""
         if claims := self._take_claims():
-            self._owners.claim_async(self._user, claims, on_recorded, turn=self._turn_id)
+            self._owners.claim_async(self._user, claims, on_recorded, credential=self._credential, turn=self._turn_id)
         else:
             self._inner.record_async(on_recorded)
 
@@ -252,13 +256,15 @@ class OpenAnswer:
     def close(self) -> None:
         """Claim the objects whose IDs never reached the client, too: a background response goes on."""
         if claims := self._take_claims():
-            self._owners.claim(self._user, claims, turn=self._turn_id)
+            self._owners.claim(self._user, claims, credential=self._credential, turn=self._turn_id)
         self._inner.close()
 
     def close_async(self) -> None:
         """Close the answer as :meth:`close` does, without waiting."""
         if claims := self._take_claims():
-            self._owners.claim_async(self._user, claims, ignore_durability, turn=self._turn_id)
+            self._owners.claim_async(
+                self._user, claims, ignore_durability, credential=self._credential, turn=self._turn_id
+            )
         self._inner.close_async()
 
     def _released(self) -> Iterator[bytes]:

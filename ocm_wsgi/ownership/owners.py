@@ -55,10 +55,12 @@ class Owner:
     """The owner of an object.
 
     :ivar turn: the ID of the turn that created it, or ``None``.
+    :ivar credential: the tag of the account that stores it.
     """
 
     user: str
     turn: str | None
+    credential: str = DEFAULT_CREDENTIAL
 
 
 class Owners:
@@ -110,22 +112,29 @@ class Owners:
         """
         with self._database.read() as connection:
             row = connection.execute(_OWNER, {"object_id": object_id}).first()
-        return None if row is None else Owner(row.user, row.turn)
+        return None if row is None else Owner(row.user, row.turn, row.credential)
 
     def claim_async(
-        self, user: str, objects: Collection[NamedObject], on_recorded: OnRecorded, *, turn: str | None = None
+        self,
+        user: str,
+        objects: Collection[NamedObject],
+        on_recorded: OnRecorded,
+        *,
+        credential: str = DEFAULT_CREDENTIAL,
+        turn: str | None = None,
     ) -> None:
         """Record a user as the owner of objects that nobody owns, and call ``on_recorded`` once. Never raises.
 
         Objects that have an owner keep it, so that no answer can transfer one.
 
         :param on_recorded: called from another thread, once the claim is durable or could not be made so.
+        :param credential: the tag of the account that stores them.
         :param turn: the turn that created them, if any.
         """
         record = {
             "objects": [[each.id, each.kind] for each in list(objects)[:MAX_OBJECTS]],
             "user": user,
-            "credential": DEFAULT_CREDENTIAL,
+            "credential": credential,
             "created_at": self._clock(),
             "turn": turn,
         }
@@ -137,10 +146,17 @@ class Owners:
             _log.exception("Cannot record the owner of stored objects")
             on_recorded("memory")
 
-    def claim(self, user: str, objects: Collection[NamedObject], *, turn: str | None = None) -> Durability:
+    def claim(
+        self,
+        user: str,
+        objects: Collection[NamedObject],
+        *,
+        credential: str = DEFAULT_CREDENTIAL,
+        turn: str | None = None,
+    ) -> Durability:
         """Record a user as the owner of objects, as :meth:`claim_async` does, and wait until that is durable."""
         results: SimpleQueue[Durability] = SimpleQueue()
-        self.claim_async(user, objects, results.put, turn=turn)
+        self.claim_async(user, objects, results.put, credential=credential, turn=turn)
         try:
             return results.get(timeout=CLAIM_SECONDS + 0.5)
         except Empty:
@@ -195,7 +211,7 @@ _OWNED = sa.select(db.stored_object.c.id).where(
 _IDS = sa.select(db.stored_object.c.id).where(
     db.stored_object.c.user == sa.bindparam("owner"), db.stored_object.c.kind == sa.bindparam("of_kind")
 )
-_OWNER = sa.select(db.stored_object.c.user, db.stored_object.c.turn).where(
+_OWNER = sa.select(db.stored_object.c.user, db.stored_object.c.turn, db.stored_object.c.credential).where(
     db.stored_object.c.id == sa.bindparam("object_id")
 )
 

@@ -34,6 +34,11 @@ class WebSocketObjects:
         self._claimed: set[str] = set()
 
     @property
+    def credential(self) -> str:
+        """The tag of the account that serves the WebSocket."""
+        return self._access.credential
+
+    @property
     def find_references(self) -> FindReferences:
         """Finds what a message refers to."""
         return self._access.find_references
@@ -74,5 +79,7 @@ class WebSocketObjects:
         if not objects:
             return False
         self._claimed.update(each.id for each in objects)
-        self._owners.claim_async(self._access.user, objects, on_recorded, turn=turn_id)
+        self._owners.claim_async(
+            self._access.user, objects, on_recorded, credential=self._access.credential, turn=turn_id
+        )
         return True

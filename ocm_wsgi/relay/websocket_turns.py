@@ -192,7 +192,13 @@ class WebSocketTurns:
         # A steer asks for a response with the settings of an earlier one, in whose slot it runs.
         is_steer = message.purpose == "steer"
         facts = message.facts if not is_steer else RequestFacts() if earlier is None else earlier.request.facts
-        release = self._admission.admit(user, facts.model, input_tokens=message.input_tokens, takes_slot=False)
+        release = self._admission.admit(
+            user,
+            facts.model,
+            input_tokens=message.input_tokens,
+            credential=self._objects.credential,
+            takes_slot=False,
+        )
         try:
             self._objects.require(user, message, session)
             slot = earlier.slot if is_steer and earlier is not None and earlier.slot.share() else self._slot(user)
@@ -233,7 +239,7 @@ class WebSocketTurns:
         else:
             if event.limits.week_start is not None:
                 self._week_start = event.limits.week_start
-            self._accounting.note_rate_limits(event.limits)
+            self._accounting.note_rate_limits(event.limits, self._objects.credential)
 
     def settle(self, items: Iterable[bytes | Event[WebSocketTurn]], *, was_left: bool) -> None:
         """Note and record events, without waiting, that no client is left for.
@@ -298,6 +304,7 @@ class WebSocketTurns:
             release=release,
             input_tokens=input_tokens,
             reads_on=reads_on,
+            credential=self._objects.credential,
         )
         on_end = self._track_turn(TrackedTurn(self.user, self._path, facts.model or "", arrived))
         return WebSocketTurn(request, slot, on_end, week_start=self._week_start, message=message)

@@ -5,8 +5,8 @@ The caller decides whose data a page shows; a ``user`` of ``None`` means all use
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ocm_wsgi.accounting.ledger import Ledger
@@ -62,11 +62,11 @@ class Gauge:
 class Subscription:
     """How full the subscription's windows are.
 
-    :ivar shares: each user's share of each window, in percent.
+    :ivar shares: each user's share of each window, in percent; ``None`` if there are windows of several accounts.
     """
 
     gauges: Sequence[Gauge]
-    shares: dict[str, dict[Period, float]]
+    shares: dict[str, dict[Period, float]] | None
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,22 @@ class Health:
     is_healthy: bool
     title: str
     sentences: Sequence[str]
+
+
+def subscriptions(window_history: WindowHistory, credentials: Sequence[str], now: float) -> Subscription:
+    """Return how full the windows of all accounts are.
+
+    :param credentials: the tags of the accounts, which name the windows if there are several.
+    :raises StateError: the database cannot be read.
+    """
+    if len(credentials) == 1:
+        return subscription(window_history, credentials[0], now)
+    gauges = [
+        replace(gauge, name=f"{tag}: {gauge.name}")
+        for tag in credentials
+        for gauge in subscription(window_history, tag, now).gauges
+    ]
+    return Subscription(gauges, None)
 
 
 def subscription(window_history: WindowHistory, credential: str, now: float) -> Subscription:
@@ -241,6 +257,21 @@ def _days(sums: Sequence[Sum], starts: Sequence[int]) -> tuple[Sequence[str], Se
         if column is not None and row is not None:
             row[column] += sum_.counts.cost_micro_usd
     return models, [Day(start, row) for start, row in table.items()]
+
+
+def health_of_all(credentials: Mapping[str, CredentialSource]) -> Health:
+    """Return whether all accounts can serve turns, and if not, what the owner can do.
+
+    :param credentials: by the tag of the account.
+    """
+    found = {tag: health(source) for tag, source in credentials.items()}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    sick = [tag for tag, each in found.items() if not each.is_healthy]
+    if sick:
+        title = f"{len(sick)} of {len(found)} credentials need attention"
+        return Health(False, title, [f"{tag}: {sentence}" for tag in sick for sentence in found[tag].sentences])
+    return Health(True, f"All {len(found)} credentials work", [", ".join(found) + "."])
 
 
 def health(credentials: CredentialSource) -> Health:

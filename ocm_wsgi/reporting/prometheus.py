@@ -7,7 +7,7 @@ Metrics that only the processes know are in ``telemetry.counters``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -18,7 +18,6 @@ from ocm_wsgi.accounting.queries import Sum
 from ocm_wsgi.credentials import CredentialSource
 from ocm_wsgi.credentials.refresh_protocol import RefreshOutcome, Result
 from ocm_wsgi.errors import CredentialError, StateError
-from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.telemetry import counters
@@ -57,9 +56,14 @@ def _keep_sampling(ledger: Ledger) -> None:
 
 
 class StateCollector(Collector):
-    """Reads the state database and the credential at each scrape."""
+    """Reads the state database and the credentials at each scrape.
 
-    def __init__(self, credentials: CredentialSource, database: Database, ledger: Ledger) -> None:
+    With several credentials, their metrics have the label ``credential``.
+
+    :param credentials: by the tag of the account.
+    """
+
+    def __init__(self, credentials: Mapping[str, CredentialSource], database: Database, ledger: Ledger) -> None:
         self._credentials = credentials
         self._database = database
         self._ledger = ledger
@@ -70,13 +74,14 @@ class StateCollector(Collector):
         yield from _credential_metrics(self._credentials)
         up = GaugeMetricFamily("ocm_state_up", "Whether the state database can be read.")
         try:
-            sums, quota = self._sums(), self._ledger.rate_limits(DEFAULT_CREDENTIAL)
+            sums = self._sums()
+            quotas = {tag: self._ledger.rate_limits(tag) for tag in self._credentials}
         except StateError:
             up.add_metric([], 0)
         else:
             up.add_metric([], 1)
             yield from _usage_metrics(sums)
-            yield from _quota_metrics(quota)
+            yield from _quota_metrics(quotas)
         yield up
 
     def _sums(self) -> list[Sum]:
@@ -117,8 +122,14 @@ def _usage_metrics(sums: Iterable[Sum]) -> Iterator[Metric]:
     yield from (turns, unpriced, estimated, tokens, cost)
 
 
-def _quota_metrics(quota: RateLimitsSnapshot | None) -> Iterator[Metric]:
-    names = ["limit", "window"]
+def _labels(tags: Mapping[str, object]) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the labels of metrics about accounts, and their values for each: none if there is one account only."""
+    return (["credential"], {tag: [tag] for tag in tags}) if len(tags) > 1 else ([], {tag: [] for tag in tags})
+
+
+def _quota_metrics(quotas: Mapping[str, RateLimitsSnapshot | None]) -> Iterator[Metric]:
+    own, values = _labels(quotas)
+    names = [*own, "limit", "window"]
     used = GaugeMetricFamily(
         "ocm_rate_limit_used_percent",
         "Used part of a rate limit window in percent, as reported by upstream.",
@@ -126,29 +137,35 @@ def _quota_metrics(quota: RateLimitsSnapshot | None) -> Iterator[Metric]:
     )
     length = GaugeMetricFamily("ocm_rate_limit_window_seconds", "Length of the window.", labels=names)
     reset = GaugeMetricFamily("ocm_rate_limit_reset_timestamp_seconds", "End of the window.", labels=names)
-    seen = GaugeMetricFamily("ocm_rate_limit_seen_timestamp_seconds", "When upstream last reported its windows.")
-    if quota is not None:
-        seen.add_metric([], quota.at)
+    seen = GaugeMetricFamily(
+        "ocm_rate_limit_seen_timestamp_seconds", "When upstream last reported its windows.", labels=own
+    )
+    for tag, quota in quotas.items():
+        if quota is None:
+            continue
+        seen.add_metric(values[tag], quota.at)
         for limit in quota.limits.limits:
             for name, window in (("primary", limit.primary), ("secondary", limit.secondary)):
                 if window is not None:
-                    used.add_metric([limit.id, name], window.used_percent)
-                    length.add_metric([limit.id, name], window.window_minutes * 60)
-                    reset.add_metric([limit.id, name], window.reset_at)
+                    used.add_metric([*values[tag], limit.id, name], window.used_percent)
+                    length.add_metric([*values[tag], limit.id, name], window.window_minutes * 60)
+                    reset.add_metric([*values[tag], limit.id, name], window.reset_at)
     yield from (used, length, reset, seen)
 
 
-def _credential_metrics(credentials: CredentialSource) -> Iterator[Metric]:
-    usable = GaugeMetricFamily("ocm_credential_usable", "Whether the owner's credential can be used.")
+def _credential_metrics(credentials: Mapping[str, CredentialSource]) -> Iterator[Metric]:
+    own, values = _labels(credentials)
+    usable = GaugeMetricFamily("ocm_credential_usable", "Whether the owner's credential can be used.", labels=own)
     expires = GaugeMetricFamily(
-        "ocm_credential_expiry_timestamp_seconds", "When the access token expires unless it is refreshed."
+        "ocm_credential_expiry_timestamp_seconds", "When the access token expires unless it is refreshed.", labels=own
     )
-    try:
-        credential = credentials.peek()
-    except CredentialError:
-        usable.add_metric([], 0)
-    else:
-        usable.add_metric([], 1)
-        if credential.expires_at is not None:
-            expires.add_metric([], credential.expires_at)
+    for tag, source in credentials.items():
+        try:
+            credential = source.peek()
+        except CredentialError:
+            usable.add_metric(values[tag], 0)
+        else:
+            usable.add_metric(values[tag], 1)
+            if credential.expires_at is not None:
+                expires.add_metric(values[tag], credential.expires_at)
     yield from (usable, expires)

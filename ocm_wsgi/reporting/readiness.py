@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ocm_wsgi.credentials import CredentialSource
 from ocm_wsgi.errors import CredentialError, StateError
@@ -15,13 +15,18 @@ CACHE_SECONDS = 1.0
 
 
 class Readiness:
-    """Checks the credential and the state database, which every request needs. Thread-safe; one check at a time.
+    """Checks the credentials and the state database, which every request needs. Thread-safe; one check at a time.
+
+    With several credentials, one that can be used suffices: the service is not down while it serves some of its users.
 
     :param monotonic: seconds that never run backwards.
     """
 
     def __init__(
-        self, credentials: CredentialSource, database: Database, monotonic: Callable[[], float] = time.monotonic
+        self,
+        credentials: Sequence[CredentialSource],
+        database: Database,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._credentials = credentials
         self._database = database
@@ -40,11 +45,7 @@ class Readiness:
             return self._reasons
 
     def _check(self) -> list[str]:
-        reasons = []
-        try:
-            self._credentials.peek()
-        except CredentialError as exc:
-            reasons.append(exc.message)
+        reasons = self._credential_problems()
         try:
             # On SQLite this takes the write lock, and writes nothing.
             with self._database.write():
@@ -52,3 +53,15 @@ class Readiness:
         except StateError:
             reasons.append("The state database cannot be written to.")
         return reasons
+
+    def _credential_problems(self) -> list[str]:
+        """Return why no credential can be used; nothing if one can."""
+        problems = []
+        for credentials in self._credentials:
+            try:
+                credentials.peek()
+            except CredentialError as exc:
+                problems.append(exc.message)
+            else:
+                return []
+        return list(dict.fromkeys(problems))

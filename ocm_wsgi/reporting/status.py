@@ -17,6 +17,7 @@ from ocm_wsgi.accounting.window_history import WindowHistory
 from ocm_wsgi.admission.admission import Admission, LimitUsage
 from ocm_wsgi.credentials import CredentialSource
 from ocm_wsgi.errors import CredentialError
+from ocm_wsgi.pools.account import UpstreamAccount, UpstreamAccounts
 from ocm_wsgi.quota.limits import MEASURES, Cycle, Period
 from ocm_wsgi.quota.shares import Shares
 from ocm_wsgi.users.accounts import Accounts
@@ -43,30 +44,38 @@ class StatusReport:
 
     accounts: Accounts
     admission: Admission
-    credentials: CredentialSource
+    upstream_accounts: UpstreamAccounts
     ledger: Ledger
     window_history: WindowHistory
 
-    def for_user(self, user: User, credential: str) -> dict[str, Any]:
+    def for_user(self, user: User) -> dict[str, Any]:
         """Return the status of a user, and for a user who sees everything that of the service.
 
         :raises StateError: the database cannot be read.
         """
         own = {"user": user_status(user, self.admission.limit_usage(user))}
-        return {**own, "service": self.of_service(credential)} if sees_all(user) else own
+        return {**own, "service": self.of_service()} if sees_all(user) else own
 
-    def of_service(self, credential: str) -> dict[str, Any]:
-        """Return the status of the service, its users and the subscription.
+    def of_service(self) -> dict[str, Any]:
+        """Return the status of the service, its users, and its accounts: of the first one, and of each.
 
         :raises StateError: the database cannot be read.
         """
-        found = [(period, self.window_history.shares(credential, period)) for period in MEASURES]
-        quota = self.ledger.rate_limits(credential)
         users = [account.user for account in self.accounts.all()]
         return {
             "version": __version__,
             "users": [user_status(user, self.admission.limit_usage(user)) for user in users],
-            "credential": credential_status(self.credentials),
+            **self._of_account(self.upstream_accounts.first),
+            "credentials": [
+                {"tag": account.tag, **self._of_account(account)} for account in self.upstream_accounts.all()
+            ],
+        }
+
+    def _of_account(self, account: UpstreamAccount) -> dict[str, Any]:
+        found = [(period, self.window_history.shares(account.tag, period)) for period in MEASURES]
+        quota = self.ledger.rate_limits(account.tag)
+        return {
+            "credential": credential_status(account.credentials),
             "windows": [window_status(period, *window) for period, window in found if window is not None],
             "rate_limits": None if quota is None else {"seen_at": iso(quota.at), **asdict(quota.limits)},
         }

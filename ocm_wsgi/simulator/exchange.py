@@ -46,6 +46,7 @@ class Response:
 class World:
     """The simulator's state, shared by all connections.
 
+    :ivar account_rate_limits: in place of ``rate_limits``, by account.
     :ivar objects: what the platform stores.
     :ivar background_polls: how often a background response is fetched while it is still in progress.
     """
@@ -55,12 +56,17 @@ class World:
     plans: PlanQueue = field(default_factory=PlanQueue)
     devices: Devices = field(default_factory=Devices)
     rate_limits: Mapping[str, Any] = field(default_factory=dict)
+    account_rate_limits: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     url: str = ""
     objects: StoredObjects = field(default_factory=StoredObjects)
     background_polls: int = 0
 
     def __post_init__(self) -> None:
         self.rate_limits = self.rate_limits or ratelimits.default(self.journal.clock())
+
+    def rate_limits_of(self, account: str) -> Mapping[str, Any]:
+        """Return the windows of an account."""
+        return self.account_rate_limits.get(account, self.rate_limits)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Exchange:
 
     @property
     def rate_limits(self) -> Mapping[str, Any]:
-        return self.world.rate_limits if self.plan.rate_limits is None else self.plan.rate_limits
+        return self.world.rate_limits_of(self.account) if self.plan.rate_limits is None else self.plan.rate_limits
 
 
 def reach(connection: Connection, plan: Plan, point: int | str) -> None:

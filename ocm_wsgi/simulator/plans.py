@@ -250,27 +250,33 @@ class PlanQueue:
     def __init__(self) -> None:
         #: The plan of API requests for which none is queued.
         self.default = Plan()
-        self._waiting: list[tuple[str | None, Plan]] = []
+        #: The same of one account's requests, in its place.
+        self.defaults: dict[str, Plan] = {}
+        self._waiting: list[tuple[str | None, str | None, Plan]] = []
         self._lock = threading.Lock()
 
-    def add(self, plan: Plan, *, path: str | None, times: int) -> None:
-        """Queue a plan ``times`` times for targets that begin with ``path``, or for any endpoint of the API."""
-        with self._lock:
-            self._waiting += [(path, plan)] * times
+    def add(self, plan: Plan, *, path: str | None, times: int, account: str | None = None) -> None:
+        """Queue a plan ``times`` times for targets that begin with ``path``, or for any endpoint of the API.
 
-    def take(self, target: str, *, upgrade: bool = False, api: bool = True) -> Plan:
+        :param account: whose requests it is for; ``None`` for those of any account.
+        """
+        with self._lock:
+            self._waiting += [(path, account, plan)] * times
+
+    def take(self, target: str, *, upgrade: bool = False, api: bool = True, account: str = "") -> Plan:
         """Remove the first plan for this target from the queue and return it, or return the default.
 
+        :param account: that sends the request.
         :param upgrade: whether the plan is for an opening handshake.
         :param api: whether plans without a path apply to this target.
         """
         with self._lock:
-            for index, (path, plan) in enumerate(self._waiting):
+            for index, (path, planned_account, plan) in enumerate(self._waiting):
                 matches = api if path is None else target.startswith(path)
-                if matches and plan.upgrade == upgrade:
+                if matches and planned_account in (None, account) and plan.upgrade == upgrade:
                     del self._waiting[index]
                     return plan
-        return self.default if api else Plan()
+        return self.defaults.get(account, self.default) if api else Plan()
 
     def __len__(self) -> int:
         with self._lock:

@@ -169,7 +169,7 @@ def _identity_and_plan(
     if isinstance(identity, Response):
         return identity, Plan()
     try:
-        return identity, _plan_for(world, head, route, opens_websocket)
+        return identity, _plan_for(world, head, route, opens_websocket, identity)
     except PlanError as exc:
         return error_response(400, "bad_plan", str(exc)), Plan()
 
@@ -182,12 +182,12 @@ def _planned(route: routing.Route, exchange: Exchange, plan: Plan) -> Response |
     return replace(response, fields=(*response.fields, *ratelimits.response_fields(exchange.rate_limits)))
 
 
-def _plan_for(world: World, head: Head, route: routing.Route, opens_websocket: bool) -> Plan:
+def _plan_for(world: World, head: Head, route: routing.Route, opens_websocket: bool, account: str) -> Plan:
     """Return the plan in the request's own field, or else the first matching one in the queue."""
     own_plan = head.field("X-Simulate")
     if own_plan is not None:
         return Plan.from_json(own_plan)
-    return world.plans.take(head.target, upgrade=opens_websocket, api=route.is_api)
+    return world.plans.take(head.target, upgrade=opens_websocket, api=route.is_api, account=account)
 
 
 def _handled(route: routing.Route, exchange: Exchange) -> Response:

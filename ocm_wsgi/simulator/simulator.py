@@ -143,6 +143,16 @@ class Simulator:
         self._world.rate_limits = limits
 
     @property
+    def account_rate_limits(self) -> dict[str, Mapping[str, Any]]:
+        """The windows of accounts that have others than :attr:`rate_limits`, by account; change it in place."""
+        return self._world.account_rate_limits
+
+    @property
+    def account_plans(self) -> dict[str, Plan]:
+        """The plans of accounts that have others than :attr:`default_plan`, by account; change it in place."""
+        return self._world.plans.defaults
+
+    @property
     def background_polls(self) -> int:
         """How often a background response that is started from now on is fetched while it is still in progress."""
         return self._world.background_polls
@@ -155,14 +165,15 @@ class Simulator:
         """Return the IDs of what the platform stores, such as ``files``, the newest first."""
         return [value["id"] for value in self._world.objects.all(collection)]
 
-    def plan(self, plan: Plan, *, path: str | None = None, times: int = 1) -> None:
+    def plan(self, plan: Plan, *, path: str | None = None, times: int = 1, account: str | None = None) -> None:
         """Queue a plan for the next matching request, first in, first out.
 
         Unauthorized requests get 401 and take no plan; neither does the prewarm of a WebSocket.
 
         :param path: the prefix of matching targets; by default any below ``/backend-api/codex`` and ``/v1``.
+        :param account: whose requests match; by default those of any.
         """
-        self._world.plans.add(plan, path=path, times=times)
+        self._world.plans.add(plan, path=path, times=times, account=account)
 
     @property
     def default_plan(self) -> Plan:

@@ -148,7 +148,7 @@ class Session:
         exchange = self._exchange
         if exchange.head.field("X-Simulate") is not None and not exchange.plan.upgrade:
             return exchange.plan
-        return exchange.world.plans.take(exchange.head.target)
+        return exchange.world.plans.take(exchange.head.target, account=exchange.account)
 
     def _output(self, request: Mapping[str, Any], plan: Plan) -> Output:
         exchange = self._exchange
@@ -214,7 +214,8 @@ class Session:
     def _limits(self, plan: Plan) -> Mapping[str, Any]:
         if not is_below(CODEX_BASE, self._exchange.path):
             return {}
-        return self._exchange.world.rate_limits if plan.rate_limits is None else plan.rate_limits
+        world, account = self._exchange.world, self._exchange.account
+        return world.rate_limits_of(account) if plan.rate_limits is None else plan.rate_limits
 
     def _limit_fields(self, plan: Plan) -> dict[str, str]:
         return {**dict(ratelimits.response_fields(self._limits(plan))), **dict(plan.fields)}

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 #: Incremented with every change of the tables; each version has a revision in ``revisions``. Every column that is added
 #: to a table may be null or has a server default: during an upgrade, workers of the earlier release still write rows
 #: without it.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 metadata = sa.MetaData()
 
@@ -32,6 +32,7 @@ user = sa.Table(
     sa.Column("limits", sa.JSON(none_as_null=True)),
     sa.Column("max_concurrent", sa.Integer),
     sa.Column("expires_at", sa.Double),
+    sa.Column("credential", sa.Text),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("updated_at", sa.Double, nullable=False),
 )

@@ -27,6 +27,7 @@ class User:
     :ivar models: shell patterns (``gpt-5*``) of the models allowed; none: all.
     :ivar max_concurrent: how many turns may run at the same time, at least 1, or ``None`` for any number.
     :ivar expires_at: Unix seconds from which the token is refused, or ``None``.
+    :ivar credential: the tag of the credential that serves the user; ``None`` for the first.
     """
 
     name: str
@@ -37,6 +38,7 @@ class User:
     max_concurrent: int | None = None
     expires_at: float | None = None
     source: Source = "database"
+    credential: str | None = None
 
 
 #: The user of every request where no users exist, so that no token is required.
@@ -54,6 +56,7 @@ def from_config(user: UserConfig) -> User:
         max_concurrent=user.max_concurrent,
         expires_at=None if user.expires_at is None else user.expires_at.timestamp(),
         source="configuration",
+        credential=user.credential,
     )
 
 
@@ -67,6 +70,7 @@ def columns_of(user: User) -> dict[str, Any]:
         "limits": [str(limit) for limit in user.limits] or None,
         "max_concurrent": user.max_concurrent,
         "expires_at": user.expires_at,
+        "credential": user.credential,
     }
 
 
@@ -83,4 +87,5 @@ def user_of(row: Mapping[Any, Any]) -> User:
         limits=tuple(limits.parse(text) for text in row["limits"] or ()),
         max_concurrent=row["max_concurrent"],
         expires_at=row["expires_at"],
+        credential=row["credential"],
     )

@@ -89,10 +89,12 @@ def websocket() -> Response:
     _require_ticket()
     service = current_service()
     target = api_target(API_PREFIX + ENDPOINT)
-    credential = service.credentials.current()
+    account = service.accounts.first
+    credential = account.credentials.current()
     endpoint = service.endpoints[credential.mode].find(WEBSOCKET, target.path, is_admin=False)
     access = require_access(service.owners, "", endpoint, target.path, sees_all=False, is_stored=False)
-    return open_websocket(service, credential, access, _refuse, target, client_fields(request.environ), g.request_log)
+    fields = client_fields(request.environ)
+    return open_websocket(service, account, credential, access, _refuse, target, fields, g.request_log)
 
 
 def _refuse() -> User:

@@ -11,7 +11,7 @@ from ocm_wsgi.views.auth import uncached
 
 def init_app(app: Flask, service: Service) -> None:
     """Register /ocm/healthz and /ocm/readyz."""
-    readiness = Readiness(service.credentials, service.database)
+    readiness = Readiness([account.credentials for account in service.accounts.all()], service.database)
     app.add_url_rule("/ocm/healthz", "healthz", show_health)
     app.add_url_rule("/ocm/readyz", "readyz", lambda: show_readiness(readiness))
 

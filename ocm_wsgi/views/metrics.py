@@ -15,7 +15,9 @@ from ocm_wsgi.views.auth import require_scraper, uncached
 
 def init_app(app: Flask, service: Service) -> None:
     """Register /metrics, and count API requests."""
-    collector = StateCollector(service.credentials, service.database, service.ledger)
+    collector = StateCollector(
+        {account.tag: account.credentials for account in service.accounts.all()}, service.database, service.ledger
+    )
     app.before_request(_count)
     app.add_url_rule("/metrics", "metrics", lambda: show(service, collector))
 

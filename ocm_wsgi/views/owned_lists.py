@@ -11,6 +11,7 @@ from ocm_wsgi.credentials import Credential
 from ocm_wsgi.errors import ListRefused
 from ocm_wsgi.ownership.access import Access
 from ocm_wsgi.ownership.lists import owned_list
+from ocm_wsgi.pools.account import UpstreamAccount
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.targets import ApiTarget
 from ocm_wsgi.protocol.responses.outcome import parse_json
@@ -25,7 +26,12 @@ _NOT_SENT = frozenset({"accept-encoding", "if-modified-since", "if-none-match", 
 
 
 def owned_list_response(
-    service: Service, credential: Credential, access: Access, target: ApiTarget, fields: Fields
+    service: Service,
+    account: UpstreamAccount,
+    credential: Credential,
+    access: Access,
+    target: ApiTarget,
+    fields: Fields,
 ) -> Response:
     """Return a page of the user's own objects.
 
@@ -36,7 +42,7 @@ def owned_list_response(
 
     def fetch(query: str) -> Mapping[str, Any]:
         page = ApiTarget(target.path, f"?{query}")
-        upstream = service.upstream.open(ClientRequest("GET", page, sent, None), credential)
+        upstream = account.upstream.open(ClientRequest("GET", page, sent, None), credential)
         try:
             if upstream.status != 200:
                 raise ListRefused(f"OpenAI answers the request for the list with status {upstream.status}.")

@@ -34,7 +34,8 @@ from ocm_wsgi.ownership.access import (
     require_access,
     require_body,
 )
-from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET, Endpoint
+from ocm_wsgi.pools.account import UpstreamAccount
+from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET
 from ocm_wsgi.protocol.http.bearer import refuse_api_key_fields
 from ocm_wsgi.protocol.http.cors import is_preflight
 from ocm_wsgi.protocol.http.fields import Fields, value_of, with_readable_codings
@@ -96,11 +97,13 @@ def _relay(service: Service, user: User, method: str, environ: Environ, fields: 
     target = api_target(request_target(environ), host=value_of(fields, "host"))
     log.path = f"/v1/{target.path}"
     is_upgrade = wants_websocket(environ)
-    credential, access = _permitted(service, user, WEBSOCKET if is_upgrade else method, target)
+    account = service.accounts.of(user)
+    credential, access = _permitted(service, account, user, WEBSOCKET if is_upgrade else method, target)
     if is_upgrade:
-        return open_websocket(service, credential, access, partial(authenticate, service, fields), target, fields, log)
+        user_now = partial(authenticate, service, fields)
+        return open_websocket(service, account, credential, access, user_now, target, fields, log)
     if access.lists is not None:
-        return owned_list_response(service, credential, access, target, fields)
+        return owned_list_response(service, account, credential, access, target, fields)
     exchange = Exchange()
     with ExitStack() as undo:
         body = _read_body(environ, limit=service.config.max_body_bytes)
@@ -111,21 +114,24 @@ def _relay(service: Service, user: User, method: str, environ: Environ, fields: 
             facts = _read_facts(access, fields, body)
             turn = None
             if access.endpoint.is_turn:
-                turn = _turn_request(service, user, target, access.endpoint, facts, log)
+                turn = _turn_request(service, user, target, access, facts, log)
                 undo.callback(turn.release)
             require_body(service.owners, access, facts)
             if access.endpoint.has_answer_read:
                 fields = with_readable_codings(fields)
             service.background.fetch_before_deletion(access)
-            upstream = _open(service, ClientRequest(method, target, fields, body, exchange), credential, turn)
+            sent = ClientRequest(method, target, fields, body, exchange)
+            upstream = _open(service, account, sent, credential, turn)
         undo.pop_all()
     return RelayedResponse(upstream, _answer(service, access, facts, turn, upstream), watch, log)
 
 
-def _open(service: Service, sent: ClientRequest, credential: Credential, turn: TurnRequest | None) -> UpstreamResponse:
+def _open(
+    service: Service, account: UpstreamAccount, sent: ClientRequest, credential: Credential, turn: TurnRequest | None
+) -> UpstreamResponse:
     """Open upstream's response. A turn that ends without one is recorded if upstream has got it."""
     try:
-        return service.upstream.open(sent, credential)
+        return account.upstream.open(sent, credential)
     except UpstreamError:
         if turn is not None and sent.exchange.aborted and sent.exchange.is_sent:
             record_abandoned(service.accounting, turn, service.config.prices)
@@ -136,12 +142,14 @@ def _open(service: Service, sent: ClientRequest, credential: Credential, turn: T
         raise
 
 
-def _permitted(service: Service, user: User, method: str, target: ApiTarget) -> tuple[Credential, Access]:
+def _permitted(
+    service: Service, account: UpstreamAccount, user: User, method: str, target: ApiTarget
+) -> tuple[Credential, Access]:
     """Return the credential for a request, and its access to what its path names. Refuse it if that is not permitted.
 
     :param method: as the table of endpoints has it.
     """
-    credential, is_admin = service.credentials.current(), sees_all(user)
+    credential, is_admin = account.credentials.current(), sees_all(user)
     endpoint = service.endpoints[credential.mode].find(method, target.path, is_admin=is_admin)
     access = require_access(
         service.owners,
@@ -150,6 +158,7 @@ def _permitted(service: Service, user: User, method: str, target: ApiTarget) -> 
         target.endpoint,
         sees_all=is_admin,
         is_stored=credential.mode is Mode.API_KEY,
+        credential=account.tag,
     )
     return credential, access
 
@@ -191,11 +200,12 @@ def _turn_request(
     service: Service,
     user: User,
     target: ApiTarget,
-    endpoint: Endpoint,
+    access: Access,
     facts: RequestFacts,
     log: RequestLog,
 ) -> TurnRequest:
     """Admit a turn, or refuse it."""
+    endpoint = access.endpoint
     require_metered(user, endpoint)
     log.model = facts.model or ""
     family = endpoint.family or "other"
@@ -214,10 +224,12 @@ def _turn_request(
             names_model=endpoint.names_model,
             family=family,
             input_tokens=facts.input_tokens,
+            credential=access.credential,
         ),
         family=family,
         input_tokens=input_tokens,
         reads_on=bool(user.limits),
+        credential=access.credential,
     )
 
 

@@ -9,11 +9,11 @@ from flask import Flask, Response, jsonify, request
 
 from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
-from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.reporting import codex_usage, usage_query
 from ocm_wsgi.reporting.status import StatusReport, sees_all
 from ocm_wsgi.service import Service
 from ocm_wsgi.users.accounts import Accounts
+from ocm_wsgi.users.user import User
 from ocm_wsgi.views.auth import requesting_user, uncached
 from ocm_wsgi.views.current import current_service
 
@@ -33,11 +33,11 @@ def show_status() -> Response:
     report = StatusReport(
         accounts=Accounts(service.config.users, service.database),
         admission=service.admission,
-        credentials=service.credentials,
+        upstream_accounts=service.accounts,
         ledger=service.ledger,
         window_history=service.window_history,
     )
-    return uncached(jsonify(report.for_user(requesting_user(service), DEFAULT_CREDENTIAL)))
+    return uncached(jsonify(report.for_user(requesting_user(service))))
 
 
 def show_usage() -> Response:
@@ -52,14 +52,15 @@ def show_codex_usage() -> Response:
     service = current_service()
     user, now = requesting_user(service), time.time()
     if sees_all(user):
-        return uncached(jsonify(_subscription(service, now)))
+        return uncached(jsonify(_subscription(service, user, now)))
     return uncached(jsonify(codex_usage.of_user(service.admission.limit_usage(user), now)))
 
 
-def _subscription(service: Service, now: float) -> dict[str, Any]:
-    quota = service.ledger.rate_limits(DEFAULT_CREDENTIAL)
+def _subscription(service: Service, user: User, now: float) -> dict[str, Any]:
+    account = service.accounts.of(user)
+    quota = service.ledger.rate_limits(account.tag)
     try:
-        plan_type = service.credentials.peek().plan_type
+        plan_type = account.credentials.peek().plan_type
     except CredentialError:
         plan_type = None
     return codex_usage.of_subscription(RateLimits() if quota is None else quota.limits, plan_type, now)

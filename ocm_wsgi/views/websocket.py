@@ -9,9 +9,10 @@ from functools import partial
 from flask import Response, request
 
 from ocm_wsgi.credentials import Credential
-from ocm_wsgi.errors import UpgradeUnavailable
+from ocm_wsgi.errors import OcmError, UpgradeUnavailable
 from ocm_wsgi.gateway.environ import client_socket
 from ocm_wsgi.ownership.access import Access
+from ocm_wsgi.pools.account import UpstreamAccount
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.targets import ApiTarget
 from ocm_wsgi.protocol.responses import rate_limits
@@ -34,6 +35,7 @@ _UNAVAILABLE = "WebSocket is not available here; use HTTP with Server-Sent Event
 
 def open_websocket(
     service: Service,
+    account: UpstreamAccount,
     credential: Credential,
     access: Access,
     authenticate: Callable[[], User],
@@ -43,6 +45,7 @@ def open_websocket(
 ) -> Response:
     """Send an opening handshake upstream, and return upstream's response, whether it accepts or refuses.
 
+    :param account: the account that serves the WebSocket, with its current credential.
     :param access: of the handshake.
     :param authenticate: returns the user as of now; called again for each turn.
     :raises UpgradeUnavailable: the server does not take tunnels over, or the connection upstream does not allow one.
@@ -57,17 +60,18 @@ def open_websocket(
         watch = None if client is None else service.disconnects.watch(client.fileno(), exchange.abort)
         if watch is not None:
             undo.callback(watch.cancel)
-        upstream = service.upstream.open(
+        upstream = account.upstream.open(
             ClientRequest("GET", target, fields, None, exchange, is_upgrade=True), credential
         )
         limits, week_start = rate_limits.read_fields(upstream.fields)
         if limits is not None:
-            service.accounting.note_rate_limits(limits)
+            service.accounting.note_rate_limits(limits, account.tag)
         if not upstream.handshake_response().is_accepted:
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, log)
         undo.callback(upstream.close)
-        tunnel = _open_tunnel(service, credential, access, authenticate, upstream, log, week_start)
+        unauthorized = partial(account.credentials.replace_later, credential)
+        tunnel = _open_tunnel(service, access, authenticate, upstream, log, week_start, unauthorized)
         undo.pop_all()
     if watch is not None:
         watch.cancel()
@@ -76,12 +80,12 @@ def open_websocket(
 
 def _open_tunnel(
     service: Service,
-    credential: Credential,
     access: Access,
     authenticate: Callable[[], User],
     upstream: UpstreamResponse,
     log: RequestLog,
     week_start: int | None,
+    unauthorized: Callable[[str | None], OcmError],
 ) -> OpenedTunnel:
     answer, body = _switch_protocols(upstream)
     turns = WebSocketTurns(
@@ -95,7 +99,6 @@ def _open_tunnel(
         week_start=week_start,
         track_turn=log.track_turn,
     )
-    unauthorized = partial(service.credentials.replace_later, credential)
     session = WebSocketSession(answer.deflate(), turns.adopt, unauthorized=unauthorized)
     return OpenedTunnel(answer, body, session, turns, log)
 

@@ -62,8 +62,7 @@ def fetcher(platform: RunningService, clock: Clock) -> Iterator[BackgroundFetche
     with closing(service):
         yield BackgroundFetcher(
             service.database,
-            service.credentials,
-            service.upstream,
+            service.accounts,
             service.settlements,
             platform.folder / "state" / "background.lock",
             clock,

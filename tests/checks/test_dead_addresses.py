@@ -28,7 +28,8 @@ def test_dead_addresses(simulator: Simulator, tmp_path: Path, monkeypatch: pytes
         "OCM_AUTH_BASE_URL": simulator.auth_base_url.replace("127.0.0.1", "localhost"),
     }
     with silent_address(Origin.parse(simulator.api_base_url).port):
-        found = list(reachability.findings(load(environ, tmp_path)))
+        config = load(environ, tmp_path)
+        found = list(reachability.findings(config, config.accounts[0]))
     texts = [finding.text for finding in found if finding.code == "dead_address"]
     for name in ("ChatGPT", "OpenAI's sign-in"):
         for address in dead:

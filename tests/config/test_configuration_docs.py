@@ -99,7 +99,6 @@ def test_every_unsupported_key_is_documented_and_no_other() -> None:
     documented = [(row[0].strip("`"), row[1]) for row in rows("key", "where", "instead", containing="sniff")]
     unsupported = {
         "entry": unsupported_keys.SERVICE,
-        "user": unsupported_keys.USER,
         "tls": unsupported_keys.TLS,
         "certificate": unsupported_keys.CERTIFICATE,
     }

@@ -99,8 +99,11 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "sniff": ({"sniff": True}, "$.sniff", ("sniffing",)),
     "domain-strategy": ({"domain_strategy": "prefer_ipv4"}, "$.domain_strategy", ("left out",)),
     "proxy-protocol": ({"proxy_protocol": True}, "$.proxy_protocol", ("nginx",)),
-    "several-credentials": ({"credentials": [{"tag": "a"}]}, "$.credentials", ("not supported", "use credential_path")),
-    "credential-of-a-user": ({"users": [{**ALICE, "credential": "a"}]}, "$.users[0].credential", ("not supported",)),
+    "credential-of-a-user": (
+        {"users": [{**ALICE, "credential": "a"}]},
+        "$.users[0].credential",
+        ('unknown tag "a"', "the tag of a credential: default"),
+    ),
     "path-number": ({"credential_path": 5}, "$.credential_path", ("found 5", "a path")),
     "path-with-nul": ({"usages_path": "a\0b"}, "$.usages_path", ("a path",)),
     "users-object": ({"users": {"alice": SECRET}}, "$.users", ("an object", "a list of users")),

@@ -254,7 +254,7 @@ LIMITS = (
     *(
         Mutation(
             f"admission/test_limits_at_once.py::{test}",
-            Edit(ADMISSION, "[*others, *self._in_background(user)], credential)", "(), credential)"),
+            Edit(ADMISSION, "[*others, *self._in_background(user, credential)], credential)", "(), credential)"),
         )
         for test in (
             "test_fifty_against_one_request",
@@ -281,7 +281,7 @@ LIMITS = (
     ),
     Mutation(
         "admission/test_measurability.py::test_turns_are_refused",
-        Edit(ADMISSION, "is_api_key=self._is_api_key()", "is_api_key=False"),
+        Edit(ADMISSION, "is_api_key=self._is_api_key(credential)", "is_api_key=False"),
     ),
     Mutation(
         "admission/test_reservations.py::test_large_requests_reserve_more",
@@ -293,7 +293,7 @@ LIMITS = (
     ),
     Mutation(
         "admission/test_reservations.py::test_turns_in_the_background_count",
-        Edit(ADMISSION, "[*others, *self._in_background(user)]", "others"),
+        Edit(ADMISSION, "[*others, *self._in_background(user, credential)]", "others"),
     ),
     Mutation(
         "admission/test_reservations.py::test_percent_without_a_rate",

@@ -52,7 +52,7 @@ class SlowOwners:
         self.user = ""
         self.pending: list[tuple[list[NamedObject], Callable[[Any], None]]] = []
 
-    def claim(self, user: str, objects: Collection[NamedObject], *, turn: str | None = None) -> None:
+    def claim(self, user: str, objects: Collection[NamedObject], *, credential: str, turn: str | None = None) -> None:
         self.user = user
         self.claimed += [(each.id, each.kind) for each in objects]
 
@@ -62,6 +62,7 @@ class SlowOwners:
         objects: Collection[NamedObject],
         on_recorded: Callable[[Any], None],
         *,
+        credential: str,
         turn: str | None = None,
     ) -> None:
         self.user = user
@@ -69,7 +70,7 @@ class SlowOwners:
 
     def become_durable(self) -> None:
         for objects, on_recorded in self.pending:
-            self.claim(self.user, objects)
+            self.claim(self.user, objects, credential="default")
             on_recorded("database")
         self.pending.clear()
 

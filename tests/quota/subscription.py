@@ -51,7 +51,7 @@ class Shared:
             self.database,
             self.window_history,
             self.clock,
-            is_api_key=lambda: self.is_api_key,
+            is_api_key=lambda _tag: self.is_api_key,
         )
 
     def record(

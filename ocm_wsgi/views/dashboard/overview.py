@@ -7,7 +7,6 @@ import time
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 from ocm_wsgi.reporting import dashboard
 from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.views.dashboard.blueprint import base_url, current_dashboard, page, redirect_to, require_admin, viewer
@@ -30,8 +29,8 @@ def show() -> Response:
     return page(
         "overview",
         usage=usage,
-        subscription=dashboard.subscription(service.window_history, DEFAULT_CREDENTIAL, now),
-        health=dashboard.health(service.credentials),
+        subscription=dashboard.subscriptions(service.window_history, list(service.accounts.by_tag), now),
+        health=dashboard.health_of_all({account.tag: account.credentials for account in service.accounts.all()}),
         live=current_dashboard().live.all(),
         now=now,
         has_users=has_users,

@@ -10,7 +10,7 @@ from flask import Blueprint, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
-from ocm_wsgi.admission.measurability import require_measurable_for_owner
+from ocm_wsgi.admission.measurability import credential_path_of, require_measurable_for_owner
 from ocm_wsgi.config import times
 from ocm_wsgi.errors import NotFound, UserRejected
 from ocm_wsgi.quota import limits
@@ -165,7 +165,8 @@ def _changed(user: User, form: MultiDict[str, str]) -> User:
         parsed_limits = tuple(limits.parse(line) for line in _lines(form.get("limits", "")))
     except ValueError as exc:
         raise UserRejected(str(exc)) from exc
-    require_measurable_for_owner(parsed_limits, current_dashboard().service.config.credential_path)
+    config = current_dashboard().service.config
+    require_measurable_for_owner(parsed_limits, credential_path_of(config, user.credential))
     return replace(
         user,
         admin=form.get("admin") == "1",
