@@ -36,7 +36,7 @@ install: $(VENV)/with-dev
 
 # The development extra, if installed, includes the demo's.
 demo: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-demo)
-	@$(VENV)/bin/flask ocm demo
+	@$(VENV)/bin/ocm demo
 
 test: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed
 	@scripts/debian-packages $(TESTED_WITH)

@@ -21,7 +21,7 @@ ssl_context = hooks.ssl_context
 logger_class = hooks.Logger
 
 worker_class = hooks.worker_class()
-workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
+workers = hooks.workers()
 # A thread handles a request until upstream has responded; the event loop relays the response (docs/relay.md).
 threads = 128
 # Clients of one worker. Their distribution is random, so each worker must be able to serve most of them.

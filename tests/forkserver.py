@@ -1,9 +1,9 @@
-"""Start gunicorn and ``flask ocm`` by forking a process that has imported their libraries already.
+"""Start gunicorn, ``flask ocm`` and ``ocm`` by forking a process that has imported their libraries already.
 
 Most of what it costs to start the service, or a command, is the import of Flask, SQLAlchemy, pydantic and of our own
-packages. A fork server imports them once for each process that runs tests and each of the two programs; its children
-become exactly what ``python -m gunicorn`` or ``python -m flask`` would be: their own arguments, environment, folder,
-session and descriptors, and Python's own way out at the end.
+packages. A fork server imports them once for each process that runs tests and each of the three programs; its children
+become exactly what ``python -m gunicorn``, ``flask`` or ``ocm_wsgi`` would be: their own arguments, environment,
+folder, session and descriptors, and Python's own way out at the end.
 
 Nothing of ours reads its environment when it is imported. ``prometheus_client`` does: where a folder for shared metrics
 is named, it counts in files, and each process that has been forked opens its own in the folder named by then. So the
@@ -56,8 +56,10 @@ _LIBRARIES = (
     "sqlalchemy.dialects.sqlite",
     "zstandard",
 )
+_SERVER = ("ocm_wsgi.app", "ocm_wsgi.server.compatibility", "ocm_wsgi.server.hooks", "ocm_wsgi.server.worker")
 _PACKAGES = {
-    "gunicorn": ("ocm_wsgi.app", "ocm_wsgi.server.compatibility", "ocm_wsgi.server.hooks", "ocm_wsgi.server.worker"),
+    "gunicorn": _SERVER,
+    "ocm_wsgi": (*_SERVER, "ocm_wsgi.program", "ocm_wsgi.server.application", "ocm_wsgi.server.command"),
     "flask": (
         "ocm_wsgi.cli.check",
         "ocm_wsgi.cli.client",
@@ -136,12 +138,31 @@ def run_flask_ocm(
     :param wrapper: a command that runs the fork server, as ``setpriv`` would run this command.
     :param timeout: in seconds; an error if it takes longer.
     """
+    return _run("flask", ["ocm", *arguments], environment, folder, typed, wrapper, timeout)
+
+
+def run_ocm(
+    *arguments: str, environment: Mapping[str, str], folder: Path, wrapper: tuple[str, ...] = (), timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run ``ocm ARGUMENT...`` to its end, as :func:`run_flask_ocm` does."""
+    return _run("ocm_wsgi", list(arguments), environment, folder, "", wrapper, timeout)
+
+
+def _run(
+    module: str,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    typed: str,
+    wrapper: tuple[str, ...],
+    timeout: float,
+) -> subprocess.CompletedProcess[str]:
     with ExitStack() as opened:
         streams = [opened.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
         streams[0].write(typed)
         streams[0].seek(0)
         descriptors = [stream.fileno() for stream in streams]
-        process = _start("flask", ["ocm", *arguments], environment, folder, descriptors, wrapper)
+        process = _start(module, arguments, environment, folder, descriptors, wrapper)
         try:
             status = process.wait(timeout)
         except BaseException:

@@ -12,6 +12,7 @@ import click
 
 from ocm_wsgi.config import Config, load
 from ocm_wsgi.storage.database import Database
+from ocm_wsgi.storage.state_folder import require_own
 from ocm_wsgi.users.accounts import Accounts
 
 #: The actor in the audit trail.
@@ -35,8 +36,10 @@ def open_state() -> State:
     """Load the configuration and prepare the database, which opens on first use and closes when the command ends.
 
     :raises ConfigurationError: with every problem in it.
+    :raises StateUnusable: the state belongs to another user.
     """
     config = load(os.environ, Path.cwd())
+    require_own(config.state_path)
     database = Database(config.database_url)
     click.get_current_context().call_on_close(database.close)
     return State(config, database)

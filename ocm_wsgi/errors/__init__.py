@@ -4,6 +4,8 @@ The tree, grouped by what can be done about the error::
 
     OcmError
     ├── ConfigurationError          startup fails; the owner must fix the configuration
+    ├── StateUnusable               startup fails; another user, a full disk, or another instance
+    ├── ServerNotStarted            startup fails; the address is taken, or an option is invalid
     ├── InternalError               500  a bug in this service
     ├── NoRoomForBody               507  the disk is too full for the body of a request
     ├── BadRequest                  400  the client must change the request
@@ -62,8 +64,10 @@ from ocm_wsgi.errors.owner import (
     InternalError,
     LoginFailed,
     NoRoomForBody,
+    ServerNotStarted,
     StateError,
     StateTooNew,
+    StateUnusable,
 )
 from ocm_wsgi.errors.refusals import (
     AdminOnly,
@@ -124,9 +128,11 @@ __all__ = [
     "ReconnectNeeded",
     "ReferenceNotFound",
     "RequestUnauthorized",
+    "ServerNotStarted",
     "SignInThrottled",
     "StateError",
     "StateTooNew",
+    "StateUnusable",
     "TooManyConcurrent",
     "UnsafeTarget",
     "UntrustedHost",

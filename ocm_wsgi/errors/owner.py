@@ -93,6 +93,18 @@ class StateTooNew(StateError):
     """The schema is from a newer release: writing to it could corrupt that release's data."""
 
 
+class StateUnusable(OcmError):
+    """The state folder cannot be used: by this user, on this disk, or beside another instance. Nothing starts."""
+
+    code = "state_unusable"
+
+
+class ServerNotStarted(OcmError):
+    """The server cannot start: its address is taken, or its number of workers is invalid."""
+
+    code = "server_not_started"
+
+
 class NoRoomForBody(OcmError):
     """The temporary files' disk is too full for a large request body."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from gunicorn.app.wsgiapp import WSGIApplication
 
@@ -13,10 +13,15 @@ SETTINGS = "python:ocm_wsgi.gunicorn_conf"
 APPLICATION = "ocm_wsgi.wsgi:app"
 
 
+class InvalidOptions(BaseException):
+    """The options are not gunicorn's; the message says which. No ``Exception``: gunicorn would print and exit."""
+
+
 class Server(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn, run with these options instead of those of the process.
 
     :param options: as on gunicorn's command line, without an application.
+    :raises InvalidOptions: they, or those in GUNICORN_CMD_ARGS, are invalid.
     """
 
     def __init__(self, options: Sequence[str]) -> None:
@@ -27,19 +32,26 @@ class Server(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
         """Load gunicorn's settings: those of this package, of GUNICORN_CMD_ARGS, then of the options."""
         self.app_uri = APPLICATION
         self.cfg.set("default_proc_name", "ocm")
-        parser = self.cfg.parser()
-        given = parser.parse_args(self._options)
-        from_environment = parser.parse_args(self.cfg.get_cmd_args_from_env())
-        self.load_config_from_file(given.config or from_environment.config or SETTINGS)
-        for arguments in (from_environment, given):
-            self._set(vars(arguments))
+        from_environment = self._parsed(self.cfg.get_cmd_args_from_env(), " in GUNICORN_CMD_ARGS")
+        given = self._parsed(self._options, "")
+        self.load_config_from_file(given.get("config") or from_environment.get("config") or SETTINGS)
+        for name, value in (from_environment | given).items():
+            self.cfg.set(name.lower(), value)
         self.chdir()
 
     def chdir(self) -> None:
         """Change to the folder of ``--chdir``. Unlike gunicorn, import nothing from there."""
         os.chdir(self.cfg.chdir)
 
-    def _set(self, arguments: dict[str, Any]) -> None:
-        for name, value in arguments.items():
-            if value is not None and name != "args":
-                self.cfg.set(name.lower(), value)
+    def _parsed(self, options: Sequence[str], where: str) -> dict[str, Any]:
+        """Return the settings given."""
+        parser = self.cfg.parser()
+
+        def refuse(message: str) -> NoReturn:
+            raise InvalidOptions(f"{message}{where}")
+
+        parser.error = refuse
+        given = vars(parser.parse_args(options))
+        if given.pop("args"):
+            refuse("an application cannot be given; gunicorn runs others")
+        return {name: value for name, value in given.items() if value is not None}

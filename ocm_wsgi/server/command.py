@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
-from ocm_wsgi.server.application import Server
+from ocm_wsgi.server.startup import worker_count
 
 
 class _GunicornOptions(click.Command):
@@ -33,4 +35,12 @@ def serve(options: tuple[str, ...]) -> None:
       ocm serve --workers 4 --bind unix:/run/ocm/ocm.sock
       OCM_LISTEN_PORT=8081 ocm serve
     """
-    Server(options).run()
+    worker_count(os.environ)
+    # gunicorn fails to import if WEB_CONCURRENCY is not a number.
+    from ocm_wsgi.server.application import InvalidOptions, Server
+
+    try:
+        server = Server(options)
+    except InvalidOptions as exc:
+        raise click.UsageError(f"{exc}.") from exc
+    server.run()

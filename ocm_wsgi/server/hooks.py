@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import os
 import signal
 import ssl
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from gunicorn import glogging
-from gunicorn.sock import TCP6Socket, TCPSocket
 
 from ocm_wsgi.admission.measurability import require_measurable_configuration
 from ocm_wsgi.config import Config, current
 from ocm_wsgi.config.current import config
+from ocm_wsgi.errors import ServerNotStarted
 from ocm_wsgi.gateway.environ import remember_fields
-from ocm_wsgi.server.listener import open_listener
+from ocm_wsgi.server import instance, startup
 from ocm_wsgi.telemetry import multiprocess
 from ocm_wsgi.telemetry.logs import configure_logging
 from ocm_wsgi.tls import contexts
 
 _SETTINGS_MODULE = "ocm_wsgi.gunicorn_conf"
 _TERMINATION_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
-# As gunicorn does for its own sockets: a server that is being replaced may need a moment to close its socket.
-_BIND_ATTEMPTS = 5
-_BIND_PAUSE_SECONDS = 1.0
 
 
 class _State:
@@ -70,6 +65,15 @@ def bind() -> str:
     return f"{host}:{first.listen_port}"
 
 
+def workers() -> int:
+    """Return the number of workers that ``WEB_CONCURRENCY`` sets, or two. If that is invalid, print so and exit."""
+    try:
+        return startup.worker_count(os.environ)
+    except ServerNotStarted as exc:
+        print(f"Error: {exc.message}", file=sys.stderr, flush=True)
+        raise SystemExit(exc.exit_code) from None
+
+
 def certfile() -> str | None:
     """Return gunicorn's ``certfile``: a path that exists if there is to be TLS, as gunicorn checks no more.
 
@@ -97,13 +101,19 @@ def worker_class() -> str:
 
 
 def on_starting(arbiter: Any) -> None:
-    """Log warnings, and open the listening socket (gunicorn opens its own only if there is none yet)."""
+    """Refuse to start where that cannot work. Open the socket: gunicorn opens its own only if there is none yet."""
     block_signals_during_fork()
     _forget_settings()
     _warn(arbiter)
-    if decides_address(arbiter):
-        arbiter.LISTENERS = [_open_listener(arbiter)]
-        _State.has_opened_socket = True
+    with startup.refusing(arbiter):
+        startup.require_workers(arbiter.cfg.workers)
+        startup.claim_state(arbiter, config())
+        if decides_address(arbiter):
+            arbiter.LISTENERS = [startup.open_listener(arbiter, config(), bind())]
+            _State.has_opened_socket = True
+        else:
+            startup.require_free_addresses(arbiter)
+    startup.suggest_next_step(arbiter, config())
 
 
 def when_ready(arbiter: Any) -> None:
@@ -154,22 +164,6 @@ def _warn(arbiter: Any) -> None:
         arbiter.log.warning("%s", warning)
 
 
-def _open_listener(arbiter: Any) -> TCPSocket:
-    listen = config().listen
-    for attempt in range(_BIND_ATTEMPTS):
-        try:
-            listener = open_listener(config(), backlog=arbiter.cfg.backlog)
-        except OSError as exc:
-            arbiter.log.error("Cannot listen at %s: %s", bind(), exc)
-            if exc.errno != errno.EADDRINUSE or attempt == _BIND_ATTEMPTS - 1:
-                break
-            time.sleep(_BIND_PAUSE_SECONDS)
-        else:
-            kind = TCP6Socket if ipaddress.ip_address(listen).version == 6 else TCPSocket
-            return kind(listener.getsockname(), arbiter.cfg, arbiter.log, fd=listener.detach())
-    raise SystemExit(1)
-
-
 def _listen_fields(loaded: Config) -> tuple[Any, ...]:
     return (
         loaded.listen,
@@ -211,6 +205,7 @@ def post_fork(arbiter: Any, _worker: Any) -> None:
     while not arbiter.SIG_QUEUE.empty():
         if arbiter.SIG_QUEUE.get_nowait() in _TERMINATION_SIGNALS:
             _exit_immediately()
+    instance.release()
     multiprocess.ensure()
 
 

@@ -141,6 +141,8 @@ def make_private_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=_PRIVATE)
     except FileNotFoundError:
+        if folder.parent.exists():  # A file system such as /proc, which has no other folders.
+            raise
         make_private_folder(folder.parent)
         make_private_folder(folder)
     except FileExistsError:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.faults.mutations import MUTATIONS, Edit, Mutation
 from tests.faults.security_mutations import SECURITY_MUTATIONS
+from tests.faults.start_mutations import START_MUTATIONS
 from tests.faults.state_mutations import STATE_MUTATIONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -112,7 +113,7 @@ def prove(mutation: Mutation) -> Proof:
 def main() -> int:
     """Prove all defences, or those selected by the words; return 1 if a test still passes."""
     words = sys.argv[1:] or [""]
-    mutations = MUTATIONS + STATE_MUTATIONS + SECURITY_MUTATIONS
+    mutations = MUTATIONS + START_MUTATIONS + STATE_MUTATIONS + SECURITY_MUTATIONS
     chosen = [mutation for mutation in mutations if any(word in mutation.test for word in words)]
     unproved = 0
     with ThreadPoolExecutor(MAX_CONCURRENT) as pool:

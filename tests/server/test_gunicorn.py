@@ -103,7 +103,9 @@ def test_listens_on_ipv6(gunicorn: Start) -> None:
 
 def test_bind_flag_takes_precedence(gunicorn: Start) -> None:
     """--bind takes precedence over the configuration, on the command line and in GUNICORN_CMD_ARGS."""
-    assert gunicorn("--bind", "127.0.0.2:0").address()[0] == "127.0.0.2"
+    first = gunicorn("--bind", "127.0.0.2:0")
+    assert first.address()[0] == "127.0.0.2"
+    first.stop()
     assert gunicorn(GUNICORN_CMD_ARGS="--bind 127.0.0.3:0").address()[0] == "127.0.0.3"
 
 
@@ -212,6 +214,8 @@ def test_upgrade_hands_the_socket_over(gunicorn: Start) -> None:
     try:
         server.stop()
         after = get(address)
+        # It also holds the state, which another instance may not use.
+        assert gunicorn().process.wait(20) == 1
         assert int(old) == server.process.pid
         assert before["worker"] != after["worker"]
         assert after["keep_alive"] == 300
