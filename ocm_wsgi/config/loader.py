@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from ocm_wsgi.config import (
     paths,
     report,
     unsupported_keys,
+    value_files,
 )
 from ocm_wsgi.config.cautions import cautions
 from ocm_wsgi.config.credential_entries import Entries, EntryReader
@@ -26,6 +28,7 @@ from ocm_wsgi.config.selection import Selection, select
 from ocm_wsgi.config.service import Config, Service
 from ocm_wsgi.config.tls import TLS, Certificate
 from ocm_wsgi.config.types import PathContext, StrictModel
+from ocm_wsgi.config.value_files import ValueFiles
 from ocm_wsgi.errors import ConfigProblem, ConfigurationError
 
 DEFAULT_FILE = "ocm.json"
@@ -38,7 +41,8 @@ def load(environ: Mapping[str, str], cwd: Path) -> Config:
 
     Reads the file and the certificates that it names; writes nothing and opens no connections.
 
-    :param environ: ``OCM_CONFIG`` names the file, ``OCM_<KEY>`` sets a key and overrides the file.
+    :param environ: ``OCM_CONFIG`` names the file, ``OCM_<KEY>`` sets a key and overrides the file, ``OCM_<KEY>_FILE``
+        and systemd's credentials do so with the content of another file.
     :param cwd: the folder to look for ``ocm.json`` in, and the base of relative paths.
     :raises ConfigurationError: with every problem in the file and the environment.
     """
@@ -56,9 +60,11 @@ class _Loader:
         self.source = "defaults"
 
     def config(self) -> Config:
-        selection = self._selection()
-        variables, problems, warnings = environment.read(self.environ)
-        self.problems += problems
+        files = value_files.read(self.environ, self.path_context)
+        selection = self._selection(files.members)
+        texts = {environment.variable(key): text for key, text in files.texts.items()}
+        variables, problems, warnings = environment.read({**self.environ, **texts})
+        self.problems += files.problems + problems
         members = self._supported_members(selection)
         defaults = self._defaults({**members, **variables})
         self._validated(Service, {**defaults, **members}, lambda path: json_path((*selection.path, *path)))
@@ -69,7 +75,7 @@ class _Loader:
         proxy_url = self._proxy_url(members, variables, selection)
         entries = self._credentials(members, variables, selection)
         if self.problems or certificate is None:
-            raise ConfigurationError(self.source, list(dict.fromkeys(self.problems)))
+            raise ConfigurationError(self.source, self._located_problems(files, selection.path))
         service = Service.model_validate({**defaults, **members, **variables}, context=self.path_context)
         settings = {key: getattr(service, key) for key in Service.model_fields}
         accounts = entries.accounts or (
@@ -84,7 +90,18 @@ class _Loader:
             warnings=(*warnings, *cautions(service, tls)),
         )
 
-    def _selection(self) -> Selection:
+    def _located_problems(self, files: ValueFiles, path: JsonPath) -> list[ConfigProblem]:
+        """Return each problem once, at the place where the owner can fix it."""
+        locations = {key: environment.variable(key) for key in files.texts}
+        locations |= {key: json_path((*path, key)) for key in files.members}
+        return list(dict.fromkeys(files.relocated(problem, locations) for problem in self.problems))
+
+    def _selection(self, overrides: Mapping[str, Any]) -> Selection:
+        """Return the entry in the file, with these keys instead of its own."""
+        selection = self._selection_in_file()
+        return replace(selection, members={**selection.members, **overrides})
+
+    def _selection_in_file(self) -> Selection:
         text = self._text()
         if text is None:
             return Selection()

@@ -22,6 +22,7 @@ from ocm_wsgi.config import (
     scalar_keys,
     unsupported_keys,
 )
+from ocm_wsgi.config.environment import file_variable, keys_from_files
 from ocm_wsgi.config.service import Service
 from ocm_wsgi.config.types import StrictModel
 
@@ -119,4 +120,7 @@ def test_every_example_works(tmp_path: Path, example: str) -> None:
 def test_every_variable_named_exists() -> None:
     """The document names no OCM_ variable that does not exist, except the one it gives as an unrelated variable."""
     named = set(re.findall(r"`(OCM_\w+)`", TEXT))
-    assert named - {"OCM_CONFIG", "OCM_SERVICE_HOST", "OCM_"} == {f"OCM_{key.upper()}" for key in scalar_keys()}
+    files = {name for name in named if name.endswith("_FILE")}
+    assert {file_variable("database_url"), file_variable("metrics_token")} <= files
+    assert files <= {file_variable(key) for key in keys_from_files()}
+    assert named - files - {"OCM_CONFIG", "OCM_SERVICE_HOST", "OCM_"} == {f"OCM_{key.upper()}" for key in scalar_keys()}

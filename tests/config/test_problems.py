@@ -323,7 +323,7 @@ ENVIRONMENT_PROBLEMS: dict[str, tuple[dict[str, str], str, tuple[str, ...]]] = {
     "flag": ({"OCM_REUSE_ADDR": "maybe"}, "OCM_REUSE_ADDR", ("true or false",)),
     "duration": ({"OCM_TCP_KEEP_ALIVE": "5"}, "OCM_TCP_KEEP_ALIVE", ("unit",)),
     "detour": ({"OCM_DETOUR": "warp"}, "OCM_DETOUR", ("unknown tag",)),
-    "structured": ({"OCM_USERS": SECRET}, "OCM_USERS", ("users in the file only",)),
+    "structured": ({"OCM_USERS": SECRET}, "OCM_USERS", ("users in the file or in the one that OCM_USERS_FILE names",)),
     "certificate": ({"OCM_CERTIFICATE": "x"}, "OCM_CERTIFICATE", ("in the file only",)),
     "typo": ({"OCM_LISTEN_PROT": "1"}, "OCM_LISTEN_PROT", ("did you mean OCM_LISTEN_PORT?",)),
     "typo-in-the-file": ({"OCM_CONFIGS": "x"}, "OCM_CONFIGS", ("did you mean OCM_CONFIG?",)),
