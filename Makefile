@@ -9,7 +9,9 @@ CODEX = .cache/codex
 AXE = .cache/axe
 TESTED_WITH = nginx caddy systemd logrotate prometheus postgresql chromium chromium-driver
 # Many tests wait most of their time, so there is room for more of them than the machine has CPUs.
-IN_PARALLEL = -n $$(($$(nproc) + 1)) --dist worksteal
+IN_PARALLEL = -n $$(($$(nproc) + 2)) --dist worksteal
+# Tests start Python hundreds of times. Without the bytecode, each of these processes would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 

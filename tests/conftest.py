@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,24 @@ class RunningService:
 
 
 ServiceFactory = Callable[..., RunningService]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each worker of pytest-xdist start with some of the slow tests, so that none runs alone at the end.
+
+    ``--dist worksteal`` first gives each worker an equal part of the list, in order. A worker that has finished takes
+    over the end of what another one has left.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = iter([item for item in items if not item.get_closest_marker("slow")])
+    ordered: list[pytest.Item] = []
+    for number in range(workers):
+        part = (len(items) - len(ordered)) // (workers - number)
+        first = slow[number::workers]
+        ordered += [*first, *islice(others, max(0, part - len(first)))]
+    items[:] = ordered
 
 
 @pytest.fixture(autouse=True)

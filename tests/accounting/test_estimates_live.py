@@ -259,6 +259,7 @@ def test_client_leaves_a_websocket(running: RunningService, compression: str | N
     assert_charged(estimated, {"input_tokens": estimated.input_tokens, "output_tokens": reported.output_tokens})
 
 
+@pytest.mark.slow
 def test_estimates_count_towards_limits(service: ServiceFactory) -> None:
     """A user cannot exceed a limit in tokens by leaving early."""
     limit = {"per": "month", "tokens": 1_000}

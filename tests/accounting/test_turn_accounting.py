@@ -191,6 +191,7 @@ def recorded(state_path: Path) -> Counter[str]:
         return Counter(connection.scalars(query))
 
 
+@pytest.mark.slow
 def test_no_turn_is_lost_or_duplicated_by_kill(service: ServiceFactory) -> None:
     """While workers are killed at random, every turn whose end a client received is recorded exactly once."""
     running = service(workers=4)

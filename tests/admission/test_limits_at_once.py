@@ -107,6 +107,7 @@ def test_a_killed_worker_gives_its_reservations_back(service: ServiceFactory) ->
     assert take_turn(running).status_code == 429
 
 
+@pytest.mark.slow
 def test_turns_on_websockets_count_at_once(service: ServiceFactory) -> None:
     """A turn in progress on a WebSocket counts towards the limit of one over HTTP, and the other way round."""
     running = service(workers=2, user_entries=limited(requests=2))

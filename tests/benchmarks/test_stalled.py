@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_stalled_benchmark_runs() -> None:
     """Streams are measured alone, beside stalled readers and beside half requests, and all are complete."""
     command = [sys.executable, "-m", "benchmarks.stalled", "--clients", "2", "--events", "10", "--rounds", "1"]

@@ -25,9 +25,3 @@ def front(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Run nginx in front of the stand-in."""
     with run_nginx(f"127.0.0.1:{backend.server_port}", tmp_path_factory.mktemp("nginx")) as nginx:
         yield nginx
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the test of long silence first: it only waits, while other workers of pytest-xdist continue."""
-    items.sort(key=lambda item: item.path.name != "test_silence.py")

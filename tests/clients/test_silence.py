@@ -1,6 +1,6 @@
 """Silence through nginx: longer than the usual proxy timeout, shorter than a model may think.
 
-The test waits in real time, once for all connections; ``conftest.py`` runs it before all other tests.
+The test waits in real time, once for all connections, while others run.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SILENCE_SECONDS = 150.0
 TARGET = "/v1/responses"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SILENCE_SECONDS + 60)
 def test_silence(start_stack: Callable[..., Stack]) -> None:
     """Streams of both HTTP versions and WebSockets, within a turn and between two, survive 150 s of silence."""

@@ -147,6 +147,7 @@ def test_refresh_cut_off_after_rotation(start_stack: Callable[..., Stack], simul
     assert len(simulator.refreshes) == 2
 
 
+@pytest.mark.slow
 def test_twenty_expiries_under_load(start_stack: Callable[..., Stack], simulator: Simulator) -> None:
     """However often access tokens expire under load, no turn is lost or doubled, no refresh token presented twice."""
     stack = start_stack(workers=2)

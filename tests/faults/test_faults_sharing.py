@@ -79,6 +79,7 @@ def presented(simulator: Simulator) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "rounds"), ROUNDS.items(), ids=ROUNDS)
 def test_one_file_shared_with_the_real_codex(start_stack: Callable[..., Stack], order: str, rounds: int) -> None:
     """In sixty refreshes no turn of either fails, no sign-in is lost, and this service presents no token twice.

@@ -71,6 +71,7 @@ def test_true_count_over_a_websocket(running: RunningService, compression: str |
     assert row.output_tokens == USAGE["output_tokens"]
 
 
+@pytest.mark.slow
 def test_end_of_patience(running: RunningService) -> None:
     """An answer that does not end within some seconds is charged an estimate, and closed; so is one at the shutdown."""
     gate = leave_before_the_end(running)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.soak.actions import ACTIONS
 from tests.soak.endurance import Plan, run
 from tests.soak.findings import Findings
 from tests.soak.report import lines_of
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_leaked(tmp_path: Path) -> None:
     """After mixed clients, faults, a refresh and a reload each turn is recorded once and nothing is leaked."""
     reported: list[float] = []

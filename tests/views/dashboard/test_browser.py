@@ -77,6 +77,7 @@ def require_quiet(driver: webdriver.Chrome, running: RunningService) -> None:
     assert origins == {urlsplit(running.url).netloc}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scripts", [True, False], ids=["with-scripts", "without-scripts"])
 def test_life_of_a_user(service: ServiceFactory, tmp_path: Path, scripts: bool) -> None:
     """An owner adds a user, who sends a turn, is limited, refused and removed, and is signed out immediately."""
@@ -130,6 +131,7 @@ def test_life_of_a_user(service: ServiceFactory, tmp_path: Path, scripts: bool) 
             require_quiet(driver, running)
 
 
+@pytest.mark.slow
 def test_live_streams(service: ServiceFactory, tmp_path: Path) -> None:
     """An open stream appears without a reload, and disappears when it has ended."""
     running = service(user_entries=USERS)
@@ -148,6 +150,7 @@ def test_live_streams(service: ServiceFactory, tmp_path: Path) -> None:
         require_quiet(owner, running)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1400, 390])
 def test_accessibility(service: ServiceFactory, tmp_path: Path, width: int) -> None:
     """axe finds nothing serious on any page, in light and dark mode, and no page is wider than the screen."""
