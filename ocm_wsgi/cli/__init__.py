@@ -22,6 +22,7 @@ COMMANDS = {
     "logout": "ocm_wsgi.cli.login:logout",
     "check": "ocm_wsgi.cli.check:check",
     "deploy": "ocm_wsgi.cli.deploy:deploy",
+    "completion": "ocm_wsgi.cli.completion:completion",
     "demo": "ocm_wsgi.cli.demo:demo",
 }
 

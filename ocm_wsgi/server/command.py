@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import click
+from click.shell_completion import CompletionItem
 
 from ocm_wsgi.server.startup import worker_count
 
@@ -19,6 +20,18 @@ class _GunicornOptions(click.Command):
             ctx.exit()
         ctx.params["options"] = tuple(args)
         return []
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer gunicorn's options."""
+        from gunicorn.config import KNOWN_SETTINGS
+
+        options = [
+            CompletionItem(option, help=setting.short)
+            for setting in KNOWN_SETTINGS
+            for option in setting.cli or ()
+            if option.startswith("--") and option.startswith(incomplete)
+        ]
+        return options + super().shell_complete(ctx, incomplete)
 
 
 @click.command("serve", cls=_GunicornOptions, short_help="Run the service.", options_metavar="[GUNICORN'S OPTIONS]")
