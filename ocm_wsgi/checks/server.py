@@ -1,11 +1,10 @@
-"""gunicorn's settings, as ``gunicorn wsgi:app`` would load them in this folder, and whether the service is running."""
+"""gunicorn's settings, as they would be loaded in this folder, and whether the service is running."""
 
 from __future__ import annotations
 
 import os
 import resource
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from gunicorn.app.wsgiapp import WSGIApplication
@@ -16,7 +15,9 @@ from ocm_wsgi.config import Config
 from ocm_wsgi.telemetry import multiprocess
 
 _SUBJECT = Subject("server")
+# What `gunicorn` loads by itself, and what `ocm serve` does.
 _FILE = "gunicorn.conf.py"
+_MODULE = "python:ocm_wsgi.gunicorn_conf"
 _SUPPORTED_WORKER_CLASSES = ("gthread", "ocm_wsgi.")
 _SHORTEST_GRACE_SECONDS = 60
 # nginx closes idle connections to the service after this time.
@@ -31,7 +32,7 @@ class _Settings(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
     def load_config(self) -> None:
         parser = self.cfg.parser()
         given = parser.parse_args(self.cfg.get_cmd_args_from_env())
-        self.load_config_from_file(given.config or f"./{_FILE}")
+        self.load_config_from_file(given.config or (f"./{_FILE}" if os.path.exists(_FILE) else _MODULE))
         for name, value in vars(given).items():
             if value is not None and name != "args":
                 self.cfg.set(name.lower(), value)
@@ -53,19 +54,9 @@ class _Settings(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
                 os.environ[multiprocess.VARIABLE] = named
 
 
-def findings(config: Config, folder: Path) -> Iterator[Finding]:
-    """Check the settings.
-
-    :param folder: the folder in which gunicorn is started.
-    """
-    if (folder / _FILE).is_file():
-        yield from _settings()
-    else:
-        yield _SUBJECT.warning(
-            "no_settings",
-            f"There is no {_FILE} in {folder}. Here, gunicorn would serve one request at a time, at another address.",
-            "Start it in the folder of wsgi.py or pass --config, and run this check there too.",
-        )
+def findings(config: Config) -> Iterator[Finding]:
+    """Check the settings that apply in the working directory: those of its gunicorn.conf.py, or of this package."""
+    yield from _settings()
     yield _listening(config)
 
 
@@ -73,9 +64,7 @@ def _settings() -> Iterator[Finding]:
     try:
         settings = _Settings.read()
     except (SystemExit, RuntimeError):
-        yield _SUBJECT.problem(
-            "settings", f"{_FILE} or GUNICORN_CMD_ARGS is invalid.", "gunicorn --check-config wsgi:app"
-        )
+        yield _SUBJECT.problem("settings", f"{_FILE} or GUNICORN_CMD_ARGS is invalid.", "ocm serve --check-config")
         return
     worker_class = settings.worker_class_str
     if worker_class.startswith(_SUPPORTED_WORKER_CLASSES):
@@ -98,7 +87,7 @@ def _bounds(settings: Any) -> Iterator[Finding]:
         yield _SUBJECT.note(
             "open_files",
             f"Processes started here may open {soft} files; a worker with all its worker_connections needs {needed}.",
-            "Run ulimit -n 65536 before gunicorn; ocm.service sets this.",
+            "Run ulimit -n 65536 before ocm serve; ocm.service sets this.",
         )
     cpus = os.cpu_count() or 1
     if settings.workers > 4 * cpus:

@@ -52,7 +52,7 @@ def check(url: str | None, silence: int, only_configuration: bool, as_json: bool
     """Diagnose problems and say how to fix them.
 
     Checks the configuration, the credential, the state, the clock, the connection to OpenAI, the prices and gunicorn's
-    settings. Run it in the folder of wsgi.py, as the service's user and with its environment. Changes nothing and uses
+    settings. Run it where the service is started, as its user and with its environment. Changes nothing and uses
     nothing of the subscription. Exits with 1 if there is a problem.
 
     \b
@@ -98,7 +98,7 @@ def _findings(address: Address | None, silence_seconds: int, *, only_configurati
         yield from reachability.findings(config, account, is_chatgpt=is_chatgpt)
     yield from prices.findings()
     yield from prices.unpriced(config)
-    yield from server.findings(config, Path.cwd())
+    yield from server.findings(config)
     if address is not None:
         yield from address_findings(address, config.state_path, silence_seconds=silence_seconds)
 

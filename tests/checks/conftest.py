@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.forkserver import run_flask_ocm
 
 # Make file modes apply even if root runs the tests.
@@ -65,8 +66,8 @@ class Owner:
         self.credential_path.write_text(content if isinstance(content, str) else json.dumps(content))
         self.credential_path.chmod(0o600)
 
-    def check(self, *arguments: str, as_json: bool = True, **environ: str) -> Report:
-        """Run the check in the folder of gunicorn.conf.py."""
+    def check(self, *arguments: str, as_json: bool = True, folder: Path = REPOSITORY, **environ: str) -> Report:
+        """Run the check, by default in the folder of gunicorn.conf.py."""
         result = run_flask_ocm(
             "check",
             *arguments,
@@ -77,6 +78,7 @@ class Owner:
                 "OCM_CONFIG": str(self.folder / "ocm.json"),
                 **environ,
             },
+            folder=folder,
             wrapper=_AS_ANYBODY,
         )
         assert "Traceback" not in result.stderr, result.stderr

@@ -57,6 +57,13 @@ def test_text(owner: Any) -> None:
     assert report.output.endswith("\n1 problem, 0 warnings.\n")
 
 
+def test_settings_of_the_package(owner: Any) -> None:
+    """In a folder without gunicorn.conf.py, the settings are those that `ocm serve` uses."""
+    report = owner.check(folder=owner.folder, WEB_CONCURRENCY="3")
+    (text,) = [each["text"] for each in report.findings if each["code"] == "worker_class"]
+    assert text == "3 workers of 128 threads each (ocm_wsgi.server.worker.RelayWorker)."
+
+
 def test_nothing_is_used(owner: Any, simulator: Any) -> None:
     """Upstream and issuer get one request each, without a credential."""
     owner.check()
@@ -183,6 +190,7 @@ ENVIRONMENTS = [
     pytest.param({"OCM_AUTH_BASE_URL": "http://127.0.0.1:9"}, "reachability", "unreachable", "problem", id="refused"),
     pytest.param({"OCM_AUTH_BASE_URL": "http://none.invalid"}, "reachability", "name", "problem", id="no-such-name"),
     pytest.param({"GUNICORN_CMD_ARGS": "-k gevent"}, "server", "worker_class", "warning", id="gevent"),
+    pytest.param({"WEB_CONCURRENCY": "0"}, "server", "settings", "problem", id="no-workers"),
     pytest.param({"WEB_CONCURRENCY": "999"}, "server", "workers", "note", id="too-many-workers"),
     pytest.param(
         {"GUNICORN_CMD_ARGS": "--worker-connections 9999999"}, "server", "open_files", "note", id="open-files"
