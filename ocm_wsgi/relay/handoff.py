@@ -101,10 +101,13 @@ class RelayedBody:
         del self._upstream, self._pieces, self._watch, self._socket
         return True
 
-    def log(self, *, body_bytes: int, end: str) -> None:
-        """Write the request's line, when the response has ended."""
+    def log(self, *, body_bytes: int, end: str, ended: float | None = None) -> None:
+        """Write the request's line, when the response has ended.
+
+        :param ended: when that was, on the monotonic clock; ``None`` for now.
+        """
         turn = None if self.turn is None else self.turn.turn
-        self._log.log(status=self._status, body_bytes=body_bytes, end=end, turn=turn)
+        self._log.log(status=self._status, body_bytes=body_bytes, end=end, ended=ended, turn=turn)
 
     def abandon(self, end: str) -> None:
         """Give up a response that was taken over, before any of its body was sent."""
@@ -156,6 +159,6 @@ class OpenedTunnel:
         self.upstream.close()
         self.log(body_bytes=0, end=end)
 
-    def log(self, *, body_bytes: int, end: str) -> None:
-        """Write the request's line, when the tunnel has ended."""
-        self.request_log.log(status=self.answer.status, body_bytes=body_bytes, end=end)
+    def log(self, *, body_bytes: int, end: str, ended: float | None = None) -> None:
+        """Write the request's line, when the tunnel has ended; ``ended`` as for :class:`RelayedBody`."""
+        self.request_log.log(status=self.answer.status, body_bytes=body_bytes, end=end, ended=ended)

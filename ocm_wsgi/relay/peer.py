@@ -33,7 +33,7 @@ class Peer:
     :ivar unsent: bytes that the socket has not accepted yet.
     """
 
-    __slots__ = ("_fd", "_loop", "_on_ready", "_reading", "socket", "unsent")
+    __slots__ = ("_fd", "_loop", "_on_ready", "_read", "_reading", "socket", "unsent")
 
     def __init__(self, loop: Loop, connection: socket.socket, on_ready: Callable[[int], None]) -> None:
         connection.setblocking(False)
@@ -42,6 +42,8 @@ class Peer:
         self._fd = connection.fileno()
         self._loop = loop
         self._on_ready = on_ready
+        # recv() of TLS calls read(), after checks that read() makes too.
+        self._read = connection.read if isinstance(connection, ssl.SSLSocket) else connection.recv
         self._reading = select.EPOLLIN if isinstance(connection, ssl.SSLSocket) else select.EPOLLIN | select.EPOLLET
 
     def wait(self, *, to_read: bool = False) -> None:
@@ -83,7 +85,7 @@ class Peer:
         try:
             # Under TLS, too, one read takes all decrypted data, as a record is smaller than READ_SIZE. So no data
             # remains in the TLS layer, where epoll would not see it.
-            return self.socket.recv(READ_SIZE)
+            return self._read(READ_SIZE)
         except _WOULD_BLOCK:
             return None
 

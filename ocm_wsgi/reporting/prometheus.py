@@ -22,7 +22,7 @@ from ocm_wsgi.quota.limits import MICRO_PER_USD
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.telemetry import counters
 
-#: How often a process samples how many of its records are not in the database yet.
+#: How often a process shows how many of its records are not in the database yet, and which requests have started.
 SAMPLE_SECONDS = 5.0
 
 #: The model of turns without reported usage: for those, clients can make up names.
@@ -35,7 +35,7 @@ def count_refresh(outcome: RefreshOutcome) -> None:
 
 
 def start_sampling(ledger: Ledger) -> None:
-    """Sample the ledger's backlog every ``SAMPLE_SECONDS``, in a thread that ends with the process."""
+    """Show what is not shown as it changes, every ``SAMPLE_SECONDS``, in a thread that ends with the process."""
     counters.show_refresh_results(result.value for result in Result)
     threading.Thread(target=_keep_sampling, args=(ledger,), name="ocm-metrics", daemon=True).start()
 
@@ -52,6 +52,7 @@ def _keep_sampling(ledger: Ledger) -> None:
     pause = threading.Event()
     while True:
         sample(ledger)
+        counters.show_request_starts()
         pause.wait(SAMPLE_SECONDS)
 
 

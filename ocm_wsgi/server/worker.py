@@ -37,6 +37,7 @@ from ocm_wsgi.relay.stream import CLIENT_LEFT, Stream, Timeouts
 from ocm_wsgi.relay.tunnel import Tunnel
 from ocm_wsgi.server import body_arrival, process_limits
 from ocm_wsgi.server.arrivals import Arrivals, has_unread
+from ocm_wsgi.server.ended_requests import log_end
 from ocm_wsgi.server.loop_adapters import MethodQueue, Poller
 from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, Outgoing, TimedBody, is_framed
 from ocm_wsgi.server.thread_pool import ThreadPool
@@ -115,6 +116,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         gc.freeze()
         super().run()
         self._abort_all()
+        self.loop.run_batch()
         self._admission_pool.shutdown(cancel_futures=True)
 
     def notify(self) -> None:
@@ -259,9 +261,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
         def on_end(end: str) -> None:
             self._streams.discard(stream)
-            response.sent = stream.sent_bytes
-            body.log(body_bytes=stream.sent_bytes, end=end)
-            self.log.access(response, response.req, environ, datetime.now() - began)
+            log_end(self, body, response, environ, began, sent_bytes=stream.sent_bytes, end=end)
             self._stream_ended(conn, response, is_complete=not end, keeps_alive=keeps_alive)
 
         stream = Stream(
@@ -296,9 +296,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
 
         def on_end(end: str) -> None:
             self._tunnels.discard(tunnel)
-            response.sent = tunnel.sent_bytes
-            opened.log(body_bytes=tunnel.sent_bytes, end=end)
-            self.log.access(response, response.req, environ, datetime.now() - began)
+            log_end(self, opened, response, environ, began, sent_bytes=tunnel.sent_bytes, end=end)
             self._close_gracefully(conn)
 
         tunnel = Tunnel(

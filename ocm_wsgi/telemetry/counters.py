@@ -6,7 +6,10 @@ are in ``reporting.prometheus``.
 
 from __future__ import annotations
 
+import functools
 import os
+import time
+from collections import deque
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -65,15 +68,53 @@ _FAILING = Gauge(
 )
 
 
+# Looking a child up costs as much as counting.
+_responses = functools.cache(_RESPONSES.labels)
+_duration = functools.cache(_DURATION.labels)
+
+#: How often the gauge of open streams is set while requests start, at least, in seconds.
+SHOW_SECONDS = 1.0
+
+
+class _Starts:
+    """The requests that have started and are not in the gauge yet, which takes longer to set than all else here."""
+
+    unshown: deque[None] = deque()  # noqa: RUF012 - never instantiated. Any thread may change it without a lock.
+    show_at = 0.0
+
+
 def count_request_start() -> None:
-    """Count an API request that has started."""
-    _OPEN_STREAMS.inc()
+    """Count an API request that has started, once for each ``count_request_end``.
+
+    It shows in the gauge now, or if others have shown within ``SHOW_SECONDS``, at :func:`show_request_starts`.
+    """
+    _Starts.unshown.append(None)
+    now = time.monotonic()
+    if now >= _Starts.show_at:
+        _Starts.show_at = now + SHOW_SECONDS
+        show_request_starts()
+
+
+def show_request_starts() -> None:
+    """Show the requests that have started."""
+    if starts := sum(1 for _ in iter(_take_start, False)):
+        _OPEN_STREAMS.inc(starts)
+
+
+def _take_start() -> bool:
+    """Take one of the requests that are not shown; return false if there is none."""
+    try:
+        _Starts.unshown.pop()
+    except IndexError:
+        return False
+    return True
 
 
 def count_request_end(line: RequestLine) -> None:
     """Count an API request that has ended, and its turn; once for each ``count_request_start``."""
-    _OPEN_STREAMS.dec()
-    _RESPONSES.labels(str(line.status)).inc()
+    if not _take_start():  # A short one is not worth showing.
+        _OPEN_STREAMS.dec()
+    _responses(str(line.status)).inc()
     if line.turn is not None:
         count_turn(line.turn)
 
@@ -81,7 +122,7 @@ def count_request_end(line: RequestLine) -> None:
 def count_turn(turn: Turn) -> None:
     """Count a turn that has ended. ``count_request_end`` does so for the one turn of a request."""
     _FIRST_BYTE.observe(turn.first_byte_ms / 1000)
-    _DURATION.labels(turn.status).observe(turn.duration_ms / 1000)
+    _duration(turn.status).observe(turn.duration_ms / 1000)
 
 
 def count_refresh(result: str) -> None:
@@ -104,6 +145,7 @@ def set_ledger_backlog(*, memory: int, spool: int, is_database_failing: bool) ->
 
 def registry(*collectors: Collector) -> CollectorRegistry:
     """Return the metrics of a scrape: the counts of all processes, including dead ones, and those of collectors."""
+    show_request_starts()
     scraped = CollectorRegistry()
     if multiprocess.VARIABLE in os.environ:
         multiprocess.ensure()

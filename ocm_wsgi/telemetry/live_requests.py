@@ -123,18 +123,28 @@ class _ProcessTracker:
         self._thread: threading.Thread | None = None
 
     def track(self, request: TrackedRequest) -> Callable[[], None]:
+        if self._thread is None:
+            self._start()
+        self._requests[id(request)] = request
+        self._note_change()
+
+        def end() -> None:
+            self._requests.pop(id(request), None)
+            self._note_change()
+
+        return end
+
+    def _start(self) -> None:
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep_writing, name="ocm-live", daemon=True)
                 self._thread.start()
-        self._requests[id(request)] = request
-        self._changed.set()
 
-        def end() -> None:
-            self._requests.pop(id(request), None)
+    def _note_change(self) -> None:
+        # Setting it takes ten times as long, and it is set most of the time when there are many requests. The writer
+        # clears it before it reads the requests, so it misses none.
+        if not self._changed.is_set():
             self._changed.set()
-
-        return end
 
     def _keep_writing(self) -> None:
         pause = threading.Event()

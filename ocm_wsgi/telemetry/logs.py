@@ -42,7 +42,10 @@ _MARKERS = ("sk-", "rt_", "rt.", "rt-", "eyJ", "earer ", "://")
 
 def redacted(text: str) -> str:
     """Return the text with everything that looks like a secret masked."""
-    return _SECRETS.sub(_MASK, text) if any(marker in text for marker in _MARKERS) else text
+    for marker in _MARKERS:
+        if marker in text:
+            return _SECRETS.sub(_MASK, text)
+    return text
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class RequestLine:
     def upstream_request_id(self) -> str:
         """Upstream's ID of the request, or ``""`` if it is unknown or the same as the client's."""
         return "" if self.turn is None or self.turn.request_id == self.request_id else self.turn.request_id
+
+    def __str__(self) -> str:
+        return self.text()
 
     def text(self) -> str:
         """Return the line for people."""
@@ -105,7 +111,9 @@ class RequestLine:
 
 def write(line: RequestLine, level: int = logging.INFO) -> None:
     """Log the line of a request."""
-    access_logger.log(level, "%s", line.text(), extra={"request_line": line})
+    if access_logger.isEnabledFor(level):
+        # Not with ``log``, which would search the stack for the file and line that it is called from.
+        access_logger.handle(access_logger.makeRecord(access_logger.name, level, __file__, 0, line, (), None))
 
 
 def _words_of_turn(turn: Turn) -> list[str]:
@@ -154,6 +162,8 @@ def _shortened(text: str, size: int) -> str:
 
     Characters that cannot be encoded in UTF-8 are escaped: a log file could not hold them.
     """
+    if len(text) <= size and text.isascii():
+        return text
     encoded = text.encode("utf-8", "backslashreplace")
     if len(encoded) <= size:
         return encoded.decode()
@@ -165,6 +175,17 @@ def _shortened(text: str, size: int) -> str:
 
 class RedactingFormatter(logging.Formatter):
     """Formats a record, including its traceback, and masks what looks like a secret."""
+
+    _formatted_time: tuple[int, str] = (0, "")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Format a record's time, which most records share with the one before."""
+        second = int(record.created)
+        known, text = self._formatted_time
+        if second != known or not datefmt:
+            text = super().formatTime(record, datefmt)
+            self._formatted_time = second, text
+        return text
 
     def format(self, record: logging.LogRecord) -> str:
         """Format the record."""
@@ -200,9 +221,8 @@ class JsonFormatter(logging.Formatter):
             size //= 2
 
     def _content(self, record: logging.LogRecord) -> dict[str, Any]:
-        line = getattr(record, "request_line", None)
-        if isinstance(line, RequestLine):
-            return line.members()
+        if isinstance(record.msg, RequestLine):
+            return record.msg.members()
         content = {"message": record.getMessage()}
         if record.exc_info:
             content["exception"] = self.formatException(record.exc_info)

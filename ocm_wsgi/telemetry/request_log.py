@@ -38,10 +38,13 @@ class RequestLog:
         self.track_turn: Tracker = untracked
         self._is_written = False
 
-    def log(self, *, status: int, body_bytes: int, end: str = "", turn: Turn | None = None) -> None:
+    def log(
+        self, *, status: int, body_bytes: int, end: str = "", ended: float | None = None, turn: Turn | None = None
+    ) -> None:
         """Write the line, at the end of the request. Calling it again does nothing.
 
         :param body_bytes: size of the response's body, as sent to the client.
+        :param ended: when the request ended, on the monotonic clock; ``None`` for now.
         :param turn: the turn's record, if the request was one.
         """
         if self._is_written:
@@ -53,7 +56,7 @@ class RequestLog:
             path=self.path,
             status=status,
             body_bytes=body_bytes,
-            duration_seconds=time.monotonic() - self.started,
+            duration_seconds=(time.monotonic() if ended is None else ended) - self.started,
             request_id=self.request_id,
             turn=turn,
             end=end or self.end,

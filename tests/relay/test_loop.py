@@ -164,3 +164,45 @@ def test_callback_that_defers_itself_does_not_starve_sockets(loop: Loop) -> None
         loop.run(30)
         loop.forget(near.fileno())
     assert rounds < 10
+
+
+def test_batched_callbacks_run_together_and_soon(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """Batched callbacks run in order after the events, all at once, even if one of them fails."""
+    called: list[str] = []
+
+    def batch() -> None:
+        loop.batch(lambda: called.append("first"))
+        loop.batch(lambda: [][0])
+        loop.batch(lambda: called.append("last"))
+        loop.batch(loop.interrupt)
+        loop.defer(lambda: called.append("deferred"))
+
+    loop.defer(batch)
+    loop.run(30)
+    assert called == ["deferred", "first", "last"]
+    assert "IndexError" in caplog.text
+
+
+def test_large_batch_does_not_starve_sockets(loop: Loop) -> None:
+    """Between parts of a large batch the loop looks at its sockets."""
+    called: list[int] = []
+    near, far = socket.socketpair()
+    with near, far:
+        loop.watch(near.fileno(), select.EPOLLIN, lambda _mask: loop.interrupt())
+        loop.batch(lambda: far.sendall(b"x"))
+        for number in range(1000):
+            loop.batch(partial(called.append, number))
+        loop.run(30)
+        assert 0 < len(called) < 1000
+        loop.run_batch()
+        assert called == list(range(1000))
+        loop.forget(near.fileno())
+
+
+def test_batch_can_be_run_before_its_time(loop: Loop) -> None:
+    """At the end of a worker nothing that was batched is lost, and nothing runs twice."""
+    called: list[str] = []
+    loop.batch(lambda: called.append("once"))
+    loop.run_batch()
+    loop.run_batch()
+    assert called == ["once"]
