@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from operator import attrgetter
 from typing import Protocol
 
 from ocm_wsgi.accounting.tariffs import BATCH_TIER, Tariff, dearest_image_tariff, dearest_rate, tariff_for, without_date
@@ -161,6 +162,20 @@ _AUDIO_CACHED = ("cache_audio_read_mtok", "input_audio_mtok")
 _SEARCHES = ("web_searches_kcount", "storage_searches_kcount")
 _HOURS = ("input_audio_hours", "audio_hours")
 
+_ONE = Decimal(1)
+# Most turns use nothing but text.
+_beside_text = attrgetter(
+    "image_input_tokens",
+    "image_cached_tokens",
+    "image_output_tokens",
+    "audio_input_tokens",
+    "audio_cached_tokens",
+    "audio_output_tokens",
+    "media_ms",
+    "characters",
+    "items",
+)
+
 
 def _tariff(
     model: str, service_tier: str | None, at: datetime, overrides: Mapping[str, Override] | None
@@ -196,24 +211,30 @@ def _cost(usage: Usage, tariff: Tariff, family: Family) -> Decimal | None:
 
 def _amounts(usage: Usage, tariff: Tariff, family: Family) -> Iterator[tuple[int, tuple[str, ...], Decimal]]:
     """Yield what was used: the amount, the prices for it, and the micro-dollars for one at a price of 1."""
-    one = Decimal(1)
     cached_media = usage.image_cached_tokens + usage.audio_cached_tokens
     fresh_media = usage.image_input_tokens + usage.audio_input_tokens - cached_media
-    yield max(usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens - fresh_media, 0), _INPUT, one
-    yield max(usage.cached_tokens - cached_media, 0), _CACHED, one
-    yield usage.cache_write_tokens, _CACHE_WRITE, one
-    yield usage.image_input_tokens - usage.image_cached_tokens, _IMAGE_INPUT, one
-    yield usage.image_cached_tokens, _IMAGE_CACHED, one
-    yield usage.audio_input_tokens - usage.audio_cached_tokens, _AUDIO_INPUT, one
-    yield usage.audio_cached_tokens, _AUDIO_CACHED, one
-    yield max(usage.output_tokens - usage.image_output_tokens - usage.audio_output_tokens, 0), _OUTPUT, one
+    yield max(usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens - fresh_media, 0), _INPUT, _ONE
+    yield max(usage.cached_tokens - cached_media, 0), _CACHED, _ONE
+    yield usage.cache_write_tokens, _CACHE_WRITE, _ONE
+    yield max(usage.output_tokens - usage.image_output_tokens - usage.audio_output_tokens, 0), _OUTPUT, _ONE
+    if any(_beside_text(usage)):
+        yield from _amounts_beside_text(usage, tariff, family)
+
+
+def _amounts_beside_text(
+    usage: Usage, tariff: Tariff, family: Family
+) -> Iterator[tuple[int, tuple[str, ...], Decimal]]:
+    yield usage.image_input_tokens - usage.image_cached_tokens, _IMAGE_INPUT, _ONE
+    yield usage.image_cached_tokens, _IMAGE_CACHED, _ONE
+    yield usage.audio_input_tokens - usage.audio_cached_tokens, _AUDIO_INPUT, _ONE
+    yield usage.audio_cached_tokens, _AUDIO_CACHED, _ONE
     # A model that writes nothing but images or audio has one price for its output.
-    yield usage.image_output_tokens, ("output_image_mtok", *(_OUTPUT if family == "images" else ())), one
-    yield usage.audio_output_tokens, ("output_audio_mtok", *(_OUTPUT if family == "speech" else ())), one
+    yield usage.image_output_tokens, ("output_image_mtok", *(_OUTPUT if family == "images" else ())), _ONE
+    yield usage.audio_output_tokens, ("output_audio_mtok", *(_OUTPUT if family == "speech" else ())), _ONE
     yield usage.media_ms, _HOURS, Decimal(_MICRO) / _MS_PER_HOUR
     has_tokens = usage.input_tokens + usage.output_tokens > 0
     if not has_tokens or "input_mchars" in tariff.prices:
-        yield usage.characters, ("input_mchars",), one
+        yield usage.characters, ("input_mchars",), _ONE
     if not has_tokens:
         yield usage.items, _SEARCHES if family == "search" else (), Decimal(_MICRO_PER_KCOUNT)
 

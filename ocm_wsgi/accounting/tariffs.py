@@ -64,10 +64,18 @@ class Tariff:
 
         The price for a length applies to all tokens of the request, output included.
         """
-        price = next((self.prices[name] for name in names if name in self.prices), None)
+        for name in names:
+            price = self.prices.get(name)
+            if price is not None:
+                break
+        else:
+            return None
         if not isinstance(price, TieredPrices):
             return price
-        return next((tier.price for tier in reversed(price.tiers) if input_tokens > tier.start), price.base)
+        for tier in reversed(price.tiers):
+            if input_tokens > tier.start:
+                return tier.price
+        return price.base
 
     def context_window(self, input_tokens: int) -> int:
         """Return the longest input, in tokens, for which the rates are the same; 0 if they do not depend on it."""

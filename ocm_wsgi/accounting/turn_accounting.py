@@ -6,8 +6,8 @@ Decides when it is recorded. The observer parses the bytes, and the ledger write
 from __future__ import annotations
 
 import logging
+import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -191,7 +191,7 @@ class TurnInProgress:
         self, request: TurnRequest, *, status: int, transport: Transport, week_start: int | None, request_id: str
     ) -> None:
         # Sorted by time, so that each turn's row is appended at the end of the table's index.
-        self.id = f"{time.time_ns() // 1_000_000:012x}{uuid.uuid4().hex[12:]}"
+        self.id = f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
         self.request = request
         self.status = status
         self.transport = transport

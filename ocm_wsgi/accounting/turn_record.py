@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from ocm_wsgi.protocol.responses.turn import Turn, Usage
@@ -38,13 +39,26 @@ _DEFAULTS: Record = {
     "error_code": "",
     "estimated": False,
 }
+_UNKNOWN_USAGE: Record = dict.fromkeys(_USAGE_FIELDS)
+_FIELDS = {"id", "started_at", *_DEFAULTS}
+_required = itemgetter(*(name for name, default in _DEFAULTS.items() if default is not None))
 
 
 def record_of(turn: Turn) -> Record:
     """Return a turn as a record, with every text and number within bounds."""
-    record = {name: bounded(getattr(turn, name)) for name in _TURN_FIELDS}
-    for name in _USAGE_FIELDS:
-        record[name] = None if turn.usage is None else bounded(getattr(turn.usage, name))
+    record = dict(vars(turn))
+    usage = record.pop("usage")
+    record.update(_UNKNOWN_USAGE if usage is None else vars(usage))
+    for name, value in record.items():
+        # Nearly all are within bounds, and there are more than thirty: not worth a function call each.
+        if type(value) is int:
+            is_bounded = 0 <= value <= MAX_NUMBER
+        elif type(value) is str:
+            is_bounded = len(value) <= MAX_TEXT_LENGTH and value.isascii() and "\0" not in value
+        else:
+            is_bounded = value is None
+        if not is_bounded:
+            record[name] = bounded(value)
     record["started_at"] = turn.started_at
     return record
 
@@ -65,6 +79,8 @@ def completed(record: Record) -> Record | None:
     """
     if not isinstance(record.get("id"), str) or not isinstance(record.get("started_at"), float | int):
         return None
+    if record.keys() == _FIELDS and None not in _required(record):
+        return record  # As all are that this release has made.
     known = record.get
     fields = {name: default if (value := known(name)) is None else value for name, default in _DEFAULTS.items()}
     return {"id": record["id"], "started_at": record["started_at"], **fields}
@@ -72,8 +88,6 @@ def completed(record: Record) -> Record | None:
 
 def bounded(value: Any) -> Any:
     """Return a value within the bounds of a record."""
-    if type(value) is int and 0 <= value <= MAX_NUMBER:
-        return value  # As nearly all are. Some twenty of a turn's values are numbers.
     if isinstance(value, str):
         return _bounded_text(value)
     return value if value is None or isinstance(value, bool) else min(max(int(value), 0), MAX_NUMBER)

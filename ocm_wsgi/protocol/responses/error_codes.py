@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 _LONGEST_LABEL = 256
 
@@ -26,16 +26,19 @@ def error_code(body: object) -> str | None:
 
     It is the error's code, else its type. With several errors the first one counts.
     """
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         return None
     for place in _PLACES:
         error = body.get(place)
+        if error is None:
+            continue
         if isinstance(error, list) and error:
             error = error[0]
         code = _code_of(error)
         if code is not None:
             return code
-    return label(body.get("error")) or label(body.get("code"))
+    error, code = body.get("error"), body.get("code")
+    return None if error is None and code is None else label(error) or label(code)
 
 
 def code_in_fields(fields: Iterable[tuple[str, str]]) -> str | None:
@@ -67,6 +70,6 @@ def label(value: object) -> str | None:
 def _code_of(error: object) -> str | None:
     if isinstance(error, str):
         return label(error) if _CODE.fullmatch(error) else None
-    if not isinstance(error, Mapping):
+    if not isinstance(error, dict):
         return None
     return label(error.get("code")) or label(error.get("type"))

@@ -136,8 +136,8 @@ class OutputMeter:
         self._reads = 0
         self._stride = 1
         self._until_next = 1
-        self._samples: list[_Sample] = []
-        self._is_sample_open = False
+        self._samples: list[bytes | _Sample] = []  # as octets if it is one short read
+        self._open_sample: _Sample | None = None
         self._items = _Items()
         self._unreadable = 0
 
@@ -149,16 +149,26 @@ class OutputMeter:
         """Count a read. This is on the path of every event."""
         self._reads += 1
         self._until_next -= 1
+        is_long = len(data) > _SAMPLE_OCTETS
         if self._until_next <= 0:
-            self._keep(data)
-        if len(data) > _SAMPLE_OCTETS or self._items.is_open:
+            if is_long or self._open_sample is not None or not data.endswith(_ENDS):
+                self._extend(data)
+            else:  # The usual case: an event arrives alone.
+                self._samples.append(data)
+                self._until_next = self._stride
+                if len(self._samples) >= _MAX_SAMPLES:
+                    self._thin()
+        if is_long or self._items.is_open:
             self._items.feed(data)
 
     def tokens(self) -> int:
         """Return the estimated tokens of the output, without those that :data:`TOKENS_PER_SECOND` accounts for."""
-        scale = self._reads / max(sum(sample.reads for sample in self._samples), 1)
+        samples = [_Sample(sample) if isinstance(sample, bytes) else sample for sample in self._samples]
+        if self._open_sample is not None:
+            samples.append(self._open_sample)
+        scale = self._reads / max(sum(sample.reads for sample in samples), 1)
         texts = octets = items = encrypted = 0.0
-        for sample in self._samples:
+        for sample in samples:
             in_sample, short = sample.measured or _texts_in(self._delta, sample.octets), _Items()
             short.feed(sample.octets)
             texts += scale * in_sample[0]
@@ -173,24 +183,28 @@ class OutputMeter:
         )
         return math.ceil(tokens + (encrypted + self._items.encrypted) / OCTETS_PER_TOKEN) + self._unreadable
 
-    def _keep(self, data: bytes) -> None:
-        """Keep a read as a sample, or as the continuation of one if it begins within an event."""
-        if self._is_sample_open:
-            sample = self._samples[-1]
+    def _extend(self, data: bytes) -> None:
+        """Begin a sample with a read, or continue the one that is open, as its last read ended within an event."""
+        sample = self._open_sample
+        if sample is None:
+            sample = self._open_sample = _Sample(data)
+        else:
             sample.octets += data
             sample.reads += 1
-        else:
-            sample = _Sample(data)
-            self._samples.append(sample)
-        self._is_sample_open = len(sample.octets) <= _SAMPLE_OCTETS and not data.endswith(_ENDS)
-        if self._is_sample_open:
-            return
         if len(sample.octets) > _SAMPLE_OCTETS:
             sample.measured, sample.octets = _texts_in(self._delta, sample.octets), b""
-        if len(self._samples) >= _MAX_SAMPLES:
-            self._samples = self._samples[::2]
-            self._stride *= 2
+        elif not data.endswith(_ENDS):
+            return
+        self._open_sample = None
+        self._samples.append(sample)
         self._until_next = self._stride
+        if len(self._samples) >= _MAX_SAMPLES:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Drop every other sample, and keep half as many from here."""
+        self._samples = self._samples[::2]
+        self._until_next = self._stride = 2 * self._stride
 
 
 @dataclass
@@ -238,7 +252,7 @@ class _Items:
 def _texts_in(delta: re.Pattern[bytes], data: bytes) -> tuple[int, int]:
     """Return the number of deltas with text, and the octets of these texts."""
     texts = delta.findall(data)
-    return sum(map(bool, texts)), sum(map(_text_octets, texts))
+    return len(texts) - texts.count(b""), _text_octets(b"".join(texts))
 
 
 def tokens_in_body(body: Any, size: int) -> int:

@@ -121,7 +121,8 @@ class SseObserver:
         for needle in self._needles:
             if needle.search(data, start):
                 return self._read_candidates(data, start)
-        self._buffer_incomplete(data, start)
+        if not data.endswith(b"\n\n"):
+            self._buffer_incomplete(data, start)
         return len(data), None
 
     def _after_large_events(self, data: bytes, start: int) -> int:
@@ -147,17 +148,17 @@ class SseObserver:
             if self._outcome is not None:
                 return event_start, self._outcome
             start = event_end
-        self._buffer_incomplete(data, start)
+        if not data.endswith(b"\n\n"):
+            self._buffer_incomplete(data, start)
         return len(data), None
 
     def _hits(self, data: bytes, start: int) -> Iterator[int]:
         """Yield the positions of events that may be terminal, in order. Each octet is searched once per needle."""
-        return heapq.merge(*((hit.start() for hit in needle.finditer(data, start)) for needle in self._needles))
+        hits = [(hit.start() for hit in needle.finditer(data, start)) for needle in self._needles]
+        return hits[0] if len(hits) == 1 else heapq.merge(*hits)
 
     def _buffer_incomplete(self, data: bytes, start: int) -> None:
-        """Buffer the event at the end of ``data`` if it is incomplete."""
-        if data.endswith(b"\n\n"):
-            return
+        """Buffer the event at the end of ``data``, which is incomplete unless its lines end with carriage returns."""
         event_start = _event_start(data, start, len(data))
         if event_start < len(data):
             self._open = _OpenEvent(self._types, self._limit)

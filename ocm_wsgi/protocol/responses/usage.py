@@ -22,6 +22,10 @@ _OUTPUT_DETAILS = ("output_tokens_details", "output_token_details", "completion_
 
 _NO_TOKENS = Usage(0, 0, 0)
 
+# Calls of hosted tools in the output of a response.
+_WEB_SEARCH = "web_search_call"
+_FILE_SEARCH = "file_search_call"
+
 
 def answer_usage(body: Mapping[str, Any], family: Family) -> Usage | None:
     """Return the usage in the body of an answer, or in the event that ends a turn.
@@ -49,25 +53,34 @@ def usage_of(usage: Any, family: Family = "responses") -> Usage | None:
     input_details, output_details = _object(usage, *_INPUT_DETAILS), _object(usage, *_OUTPUT_DETAILS)
     # The image tool of the Responses API reports cached tokens beside the details, and names them differently.
     cached = _object(input_details, "cached_tokens_details") or _object(usage, "cached_tokens_details")
-    counts: dict[str, Any] = {
-        "input_tokens": input_tokens or 0,
-        "cached_tokens": input_details.get("cached_tokens") or usage.get("cached_tokens") or 0,
-        "output_tokens": output_tokens or 0,
-        "reasoning_tokens": output_details.get("reasoning_tokens") or usage.get("reasoning_tokens") or 0,
-        "cache_write_tokens": input_details.get("cache_write_tokens") or 0,
-        "image_input_tokens": input_details.get("image_tokens") or 0,
-        "image_cached_tokens": cached.get("image_tokens") or cached.get("cached_image_tokens") or 0,
-        "image_output_tokens": output_details.get("image_tokens") or 0,
-        "audio_input_tokens": input_details.get("audio_tokens") or 0,
-        "audio_cached_tokens": cached.get("audio_tokens") or 0,
-        "audio_output_tokens": output_details.get("audio_tokens") or 0,
-    }
+    image_output: Any = output_details.get("image_tokens") or 0
+    audio_output: Any = output_details.get("audio_tokens") or 0
+    audio_input: Any = input_details.get("audio_tokens") or 0
     # Without details, an image model writes images, a voice model speaks, and a transcription model listens.
-    if not output_details and family in _OUTPUT_OF_FAMILY:
-        counts[_OUTPUT_OF_FAMILY[family]] = output_tokens or 0
-    if not input_details and family == "transcription":
-        counts["audio_input_tokens"] = input_tokens or 0
-    return Usage(**counts) if all(map(_is_count, counts.values())) else None
+    if not output_details and family == "images":
+        image_output = output_tokens or 0
+    elif not output_details and family == "speech":
+        audio_output = output_tokens or 0
+    elif not input_details and family == "transcription":
+        audio_input = input_tokens or 0
+    # In the order of the fields of ``Usage``.
+    counts: tuple[Any, ...] = (
+        input_tokens or 0,
+        input_details.get("cached_tokens") or usage.get("cached_tokens") or 0,
+        output_tokens or 0,
+        output_details.get("reasoning_tokens") or usage.get("reasoning_tokens") or 0,
+        input_details.get("cache_write_tokens") or 0,
+        input_details.get("image_tokens") or 0,
+        cached.get("image_tokens") or cached.get("cached_image_tokens") or 0,
+        image_output,
+        audio_input,
+        cached.get("audio_tokens") or 0,
+        audio_output,
+    )
+    for count in counts:
+        if type(count) is not int or not 0 <= count <= _LARGEST_COUNT:
+            return None
+    return Usage(*counts)
 
 
 def tool_usage_of(body: Mapping[str, Any]) -> ToolUsage | None:
@@ -76,11 +89,14 @@ def tool_usage_of(body: Mapping[str, Any]) -> ToolUsage | None:
     These tokens are not part of ``usage``. Searches that upstream does not report are counted from the output.
     """
     tools, output = _object(body, "tool_usage"), body.get("output")
+    calls = [item for item in output if _is_search(item)] if isinstance(output, list) else []
+    if not tools and not calls:
+        return None
     reported: Any = _object(tools, "web_search").get("num_requests")
     usage = ToolUsage(
         images=usage_of(tools.get("image_gen"), "images") or _NO_TOKENS,
-        web_searches=reported if _is_count(reported) else _web_searches_in(output),
-        file_searches=len(_calls_in(output, "file_search_call")),
+        web_searches=reported if _is_count(reported) else sum(map(_is_billed_web_search, calls)),
+        file_searches=sum(call["type"] == _FILE_SEARCH for call in calls),
     )
     return None if usage == ToolUsage() else usage
 
@@ -92,9 +108,6 @@ def added(*usages: Usage) -> Usage:
 
 def _counts(usage: Usage) -> Iterable[int]:
     return vars(usage).values()
-
-
-_OUTPUT_OF_FAMILY: Mapping[Family, str] = {"images": "image_output_tokens", "speech": "audio_output_tokens"}
 
 
 def _images(body: Mapping[str, Any], usage: Usage | None) -> Usage | None:
@@ -163,21 +176,24 @@ def _of_seconds(seconds: Any) -> Usage | None:
     return Usage(0, 0, 0, media_ms=milliseconds) if 0 <= milliseconds <= _LARGEST_COUNT else None
 
 
-def _web_searches_in(output: Any) -> int:
-    """Return how many searches of the web an output has. Opening a page and the like is not billed."""
-    calls = _calls_in(output, "web_search_call")
-    return sum(_object(call, "action").get("type", "search") == "search" for call in calls)
+def _is_search(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") in (_WEB_SEARCH, _FILE_SEARCH)
 
 
-def _calls_in(output: Any, type_: str) -> list[Mapping[str, Any]]:
-    items = output if isinstance(output, list) else ()
-    return [item for item in items if isinstance(item, dict) and item.get("type") == type_]
+def _is_billed_web_search(call: Mapping[str, Any]) -> bool:
+    """Return whether a call is a search of the web. Opening a page and the like is not billed."""
+    action: Any = _object(call, "action").get("type", "search")
+    return call["type"] == _WEB_SEARCH and bool(action == "search")
 
 
 def _object(body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     """Return the first of some members that is an object, else an empty one."""
-    return next((body[name] for name in names if isinstance(body.get(name), dict)), {})
+    for name in names:
+        found = body.get(name)
+        if isinstance(found, dict):
+            return found
+    return {}
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_COUNT
+    return type(value) is int and 0 <= value <= _LARGEST_COUNT
