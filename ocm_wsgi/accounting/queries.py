@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import add
+from operator import add, itemgetter
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -40,6 +40,7 @@ LAST_TURNS = 60
 
 _KEY = ("user", "hour", "credential", "model", "service_tier", "context_window", "week_start")
 _USAGE = tuple(field.name for field in dataclasses.fields(Usage))
+_usage_of = itemgetter(*_USAGE)
 _COUNTS = ("turns", "turns_without_usage", "turns_unpriced", "turns_estimated", *_USAGE, "cost_micro_usd")
 _COLUMNS = _KEY + _COUNTS
 
@@ -282,7 +283,7 @@ def _key(record: Record) -> tuple[Any, ...]:
 def _counts(record: Record) -> tuple[int, ...]:
     """Return the values of ``_COUNTS``."""
     has_usage, cost = record["input_tokens"] is not None, record["cost_micro_usd"]
-    usage = (record[name] or 0 for name in _USAGE)
+    usage = [value or 0 for value in _usage_of(record)]
     return 1, int(not has_usage), int(has_usage and cost is None), int(record["estimated"]), *usage, cost or 0
 
 

@@ -72,6 +72,23 @@ class _Pending:
     on_recorded: OnRecorded | None
 
 
+class _WakeUp:
+    """Wakes the one thread that waits for it, now or next. ``threading.Condition`` takes several times as long."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def notify(self) -> None:
+        try:  # noqa: SIM105 - a context manager takes longer than this
+            self._lock.release()
+        except RuntimeError:
+            pass  # It was notified already.
+
+    def wait(self, seconds: float) -> None:
+        self._lock.acquire(timeout=seconds)
+
+
 class Recorder:
     """Makes records durable in the background, from the first ``submit`` until ``close``.
 
@@ -93,7 +110,7 @@ class Recorder:
         self._chore = chore
         self._chore_seconds = chore_seconds
         self._lock = threading.Lock()
-        self._writer_wakes = threading.Condition(self._lock)
+        self._writer_wakes = _WakeUp()
         self._spooler_wakes = threading.Condition(self._lock)
         self._spooler_wakes_at = inf
         self._pending: dict[int, _Pending] = {}
@@ -119,10 +136,10 @@ class Recorder:
             now = time.monotonic()
             overdue_at = now if self._is_failing else now + timeout_seconds
             self._pending[next(self._numbers)] = _Pending(record, overdue_at, on_recorded)
-            self._writer_wakes.notify()
             if overdue_at < self._spooler_wakes_at:
                 self._spooler_wakes.notify()
-            return True
+        self._writer_wakes.notify()
+        return True
 
     def expect_chore(self, within_seconds: float) -> bool:
         """Schedule the chore within ``within_seconds``.
@@ -185,8 +202,8 @@ class Recorder:
 
     def _is_time_to_write(self) -> bool:
         """Wait until there is work to do. Return False when the writer must end."""
-        with self._lock:
-            while True:
+        while True:
+            with self._lock:
                 if self._is_closed and (self._is_failing or not self._pending):
                     return False
                 has_work = bool(self._pending) or self._journals.has_records
@@ -194,7 +211,7 @@ class Recorder:
                 wakes_at = self._retry_at if self._is_failing else self._chore_at
                 if now >= wakes_at or (has_work and not self._is_failing):
                     return True
-                self._writer_wakes.wait(wakes_at - now)
+            self._writer_wakes.wait(wakes_at - now)
 
     def _write_some(self) -> None:
         with self._lock:

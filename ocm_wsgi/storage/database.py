@@ -55,7 +55,7 @@ class Database:
     def read(self) -> Iterator[sa.Connection]:
         """Open a read-only transaction, which on SQLite sees one snapshot of the database throughout."""
         process = self._processes.get()
-        with process.mapped_errors(), process.opened().engine.connect() as connection, connection.begin():
+        with process.mapped_errors, process.opened().engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -68,7 +68,7 @@ class Database:
         :raises StateError: nothing was written or, rarely, when the commit itself failed, that is unknown.
         """
         process = self._processes.get()
-        with process.mapped_errors():
+        with process.mapped_errors:
             opened = process.opened()
             with opened.engine.connect() as connection:
                 connection = connection.execution_options(ocm_writes=True)
@@ -80,7 +80,7 @@ class Database:
     def write_directly(self) -> Iterator[DriverCursor]:
         """Like :meth:`write`, but bypassing SQLAlchemy, for the writes of each turn. Always raises ``StateError``."""
         process = self._processes.get()
-        with process.mapped_errors():
+        with process.mapped_errors:
             opened = process.opened()
             connection = opened.driver_connection()
             try:
@@ -108,7 +108,7 @@ class Database:
             return None
         engine = create_engine(self.url)
         try:
-            with self._processes.get().mapped_errors(), engine.connect() as connection:
+            with self._processes.get().mapped_errors, engine.connect() as connection:
                 return stored_version(connection)
         finally:
             engine.dispose()
@@ -128,6 +128,7 @@ class _Process:
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
         self.driver_error: type[Exception] = url.get_dialect().import_dbapi().Error
+        self.mapped_errors = _MappedErrors(self.driver_error)
 
     def opened(self) -> _Opened:
         """Return the open database; open it again if the file has been removed or replaced."""
@@ -140,16 +141,6 @@ class _Process:
             if self._opened is None:
                 self._opened = _Opened(self._open(), self._path)
             return self._opened
-
-    @contextmanager
-    def mapped_errors(self) -> Iterator[None]:
-        """Translate failures of the database itself, but not those about a caller's rows, to ``StateError``."""
-        try:
-            yield
-        except sa.exc.IntegrityError:
-            raise
-        except (sa.exc.SQLAlchemyError, self.driver_error) as exc:
-            raise StateError(_UNUSABLE, detail=str(getattr(exc, "orig", None) or exc)) from exc
 
     def close(self) -> None:
         with self._lock:
@@ -190,14 +181,30 @@ class _Process:
         ).acquire(poll_interval=0.01)
 
 
+class _MappedErrors:
+    """Translates failures of the database itself, but not those about a caller's rows, to ``StateError``.
+
+    A class, because entering and leaving a generator takes three times as many calls, twice for each turn.
+    """
+
+    def __init__(self, driver_error: type[Exception]) -> None:
+        self._driver_error = driver_error
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, exc: BaseException | None, _traceback: object) -> None:
+        if isinstance(exc, (sa.exc.SQLAlchemyError, self._driver_error)) and not isinstance(exc, sa.exc.IntegrityError):
+            raise StateError(_UNUSABLE, detail=str(getattr(exc, "orig", None) or exc)) from exc
+
+
 class _Opened:
     """The engine of one file, or of a server, and its idle driver connections."""
 
     def __init__(self, engine: sa.Engine, path: Path | None) -> None:
         self.engine = engine
         self.is_sqlite = engine.name == "sqlite"
-        self._path = path
-        self._file = _identity(path)
+        self._path = None if path is None else os.fspath(path)
+        self._file = _identity(self._path)
         # SQLAlchemy's pool takes longer to give and to take a connection than SQLite for a transaction. A server's
         # connections still go to the pool, which checks that the server is reachable. One in memory belongs to its
         # thread.
@@ -232,7 +239,7 @@ class _Opened:
         self.engine.dispose()
 
 
-def _identity(path: Path | None) -> tuple[int, int] | None:
+def _identity(path: str | None) -> tuple[int, int] | None:
     if path is None:
         return None
     try:
