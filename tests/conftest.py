@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ settings.load_profile("busy-machine")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The longest time that a worker may take to drain, in seconds.
 STOP_TIMEOUT_SECONDS = 60
+# The longest time that a line of the log may take to appear, in seconds.
+LOG_TIMEOUT_SECONDS = 30
 
 ALICE = "sk-ocm-alice-0123456789abcdef"
 BOB = "sk-ocm-bob-0123456789abcdef"
@@ -73,6 +76,17 @@ class RunningService:
     def log_text(self) -> str:
         """Return the log so far."""
         return (self.folder / "service.log").read_text()
+
+    def log_lines(self, part: str, *, count: int = 1) -> list[str]:
+        """Wait for the log to have at least this many lines with ``part``, and return them.
+
+        The line of a request is written after its end has been sent and recorded, so a client is often earlier.
+        """
+        deadline = time.monotonic() + LOG_TIMEOUT_SECONDS
+        while len(lines := [line for line in self.log_text().splitlines() if part in line]) < count:
+            assert time.monotonic() < deadline, f"{part!r} is not in the log:\n" + self.log_text()[-4000:]
+            time.sleep(0.02)
+        return lines
 
     def stop(self) -> int:
         """Stop the service as systemd would, and return its exit status."""

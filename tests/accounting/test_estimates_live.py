@@ -137,7 +137,7 @@ def test_estimates_are_marked(service: ServiceFactory, simulator: Simulator) -> 
         assert alice.get("turns").text.count("estimated</span>") == 1
         reported, estimated = csv.DictReader(io.StringIO(alice.get("turns.csv").text))
     assert (reported["estimated"], estimated["estimated"]) == ("no", "yes")
-    assert running.log_text().count("tokens (estimated)") == 1
+    assert len(running.log_lines("tokens (estimated)")) == 1
 
 
 def test_upstream_cuts_the_stream(running: RunningService) -> None:

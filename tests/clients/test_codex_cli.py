@@ -82,7 +82,7 @@ def test_exec_with_websockets_refused(service: Any, codex_home: Path) -> None:
     result = say_hi(running, codex_home, websockets=True)
     assert (result.returncode, result.stdout.strip()) == (0, TEXT), result.stderr
     assert [seen.method for seen in running.simulator.requests] == ["POST"]
-    assert "GET /v1/responses 426" in running.log_text()
+    assert running.log_lines("GET /v1/responses 426")
 
 
 def test_exec_with_wrong_bearer_token(running: Any, codex_home: Path) -> None:

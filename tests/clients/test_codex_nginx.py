@@ -66,7 +66,7 @@ def test_upgrade_refused_with_426(start_stack: Callable[..., Stack], home: Path)
     result = say_hi(stack, home, websockets=True)
     assert (result.returncode, result.stdout.strip()) == (0, TEXT), result.stderr
     assert [seen.method for seen in stack.simulator.requests] == ["POST"]
-    assert stack.running.log_text().count("GET /v1/responses 426") == 1
+    assert len(stack.running.log_lines("GET /v1/responses 426")) == 1
     assert "Falling back" not in result.stderr
 
 

@@ -47,7 +47,7 @@ def test_true_count(running: RunningService) -> None:
     assert (bob.status, bob.estimated) == ("cut", True)
     assert (alice.status, alice.estimated) == ("completed", False)
     assert (alice.input_tokens, alice.output_tokens) == (USAGE["input_tokens"], USAGE["output_tokens"])
-    (line,) = [line for line in running.log_text().splitlines() if " alice POST" in line]
+    (line,) = running.log_lines(" alice POST")
     assert f"completed {alice.input_tokens}+{alice.output_tokens} tokens" in line
     assert "client left" in line
 

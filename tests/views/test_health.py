@@ -50,7 +50,7 @@ def test_readiness_follows_the_credential(service: ServiceFactory, simulator: Si
     assert "codex login" in reason
     assert str(running.folder) not in reason
     assert get(running, "/ocm/healthz").status_code == 200
-    assert "/ocm/readyz 503" in running.log_text()
+    assert running.log_lines("/ocm/readyz 503")
     running.credential_path.write_text(json.dumps(simulator.credential()))
     readiness(running, ready=True)
 
