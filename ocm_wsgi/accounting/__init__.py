@@ -15,5 +15,6 @@ __all__ = [
     "tariffs",
     "turn_accounting",
     "usages_export",
+    "weeks",
     "window_history",
 ]

@@ -213,13 +213,7 @@ class Ledger:
             return queries.largest_turn(connection, user)
 
     def _store(self, records: Sequence[Record]) -> None:
-        turns = [record for record in records if not is_settlement(record)]
-        with self._database.write_directly() as cursor:
-            queries.store_records(cursor, self._weeks.aligned(cursor, turns))
-        # Only now: a settlement may be of one of these turns.
-        if len(turns) < len(records):
-            with self._database.write() as connection:
-                settle(connection, filter(is_settlement, records))
+        store_records(self._database, records, self._weeks)
 
     def _do_chores(self) -> bool:
         self._write_rate_limits()
@@ -268,6 +262,20 @@ class Ledger:
                 return RETENTION_CHUNK in (turns, events)
         except filelock.Timeout:
             return False
+
+
+def store_records(database: Database, records: Sequence[Record], weeks: Weeks) -> None:
+    """Write records of turns and of settlements that are not in the database yet.
+
+    :raises StateError: some of them may have been written; they can be written again.
+    """
+    turns = [record for record in records if not is_settlement(record)]
+    with database.write_directly() as cursor:
+        queries.store_records(cursor, weeks.aligned(cursor, turns))
+    # Only now: a settlement may be of one of these turns.
+    if len(turns) < len(records):
+        with database.write() as connection:
+            settle(connection, filter(is_settlement, records))
 
 
 def _stored_rate_limits(connection: sa.Connection, credential: str) -> RateLimitsSnapshot | None:

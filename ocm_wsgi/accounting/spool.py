@@ -273,6 +273,22 @@ class Journals:
             self._adopted.remove(journal)
 
 
+def waiting_records(path: Path) -> list[Record]:
+    """Return the records in all journals of a folder, whichever process owns them. Changes nothing.
+
+    Records that are being written to the database meanwhile may be missing: they are in the database afterwards.
+
+    :raises OSError: a journal cannot be read.
+    """
+    records: list[Record] = []
+    for journal in sorted(path.glob(f"*{_SUFFIX}")):
+        with contextlib.suppress(FileNotFoundError):
+            records.extend(
+                record for line in journal.read_bytes().split(b"\n") if (record := _parsed(line)) is not None
+            )
+    return records
+
+
 def _try_to_adopt(path: Path) -> Journal | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -289,16 +305,21 @@ def _try_to_adopt(path: Path) -> Journal | None:
 
 def _records(data: bytes, path: Path) -> Iterable[Record]:
     for line in data.split(b"\n"):
-        # Reserved space and cleared lines read as zeros.
-        line = line.strip(b"\0")
-        if not line:
+        if not line.strip(b"\0"):
             continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict):
+        record = _parsed(line)
+        if record is not None:
             yield record
         else:
             # Its writer died before the sync, so the record was never reported as durable.
             _log.warning("Skipped a torn line of %d bytes in %s", len(line), path.name)
+
+
+def _parsed(line: bytes) -> Record | None:
+    """Return the record of a line, or ``None`` if it is torn or empty."""
+    try:
+        # Reserved space and cleared lines read as zeros.
+        record = json.loads(line.strip(b"\0"))
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None

@@ -147,6 +147,13 @@ class UsagesExport:
         return known
 
 
+def expect_changes(connection: sa.Connection) -> None:
+    """Have the usage file written again: the database was restored, and the file may be newer than its sums."""
+    written = db.get_meta(connection, _WRITTEN)
+    if written is not None:
+        db.set_meta(connection, _WRITTEN, json.dumps([json.loads(written)[0], None]))
+
+
 class _Updater:
     """The thread of one process that updates the file."""
 

@@ -75,14 +75,14 @@ def _database(url: str) -> Iterator[Finding]:
         return
     name = opened.url.render_as_string(hide_password=True)
     try:
-        version = opened.schema_version()
+        with opened.snapshot() as (_, version):
+            pass
         if version is None:
             yield _SUBJECT.note("no_tables", f"The database {name} has no tables yet; the service creates them.")
         elif version < SCHEMA_VERSION:
             yield _upgrade(name, version)
         else:
-            with opened.read():
-                yield _SUBJECT.ok("database", f"The database {name} can be opened (schema {version}).")
+            yield _SUBJECT.ok("database", f"The database {name} can be opened (schema {version}).")
     except StateError as exc:
         text = f"{exc.message} ({name}{f': {exc.detail}' if exc.detail else ''})"
         yield _SUBJECT.problem("database", text, "See the service's log; requests are relayed meanwhile.")

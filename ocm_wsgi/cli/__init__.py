@@ -18,6 +18,8 @@ COMMANDS = {
     "usage": "ocm_wsgi.cli.usage:usage",
     "credentials": "ocm_wsgi.cli.credentials:credentials",
     "status": "ocm_wsgi.cli.status:status",
+    "backup": "ocm_wsgi.cli.backup:backup",
+    "restore": "ocm_wsgi.cli.backup:restore",
     "login": "ocm_wsgi.cli.login:login",
     "logout": "ocm_wsgi.cli.login:logout",
     "check": "ocm_wsgi.cli.check:check",

@@ -40,6 +40,7 @@ The tree, grouped by what can be done about the error::
     ├── LoginFailed                 a sign-in or sign-out of the owner failed
     ├── StateError                  503  the state database is temporarily unusable
     │   └── StateTooNew             a newer release created it; install that release, or use another database
+    ├── TransferFailed              a backup, a restoration, an export or an import failed
     └── UpstreamError               502  OpenAI's side failed
         ├── UpstreamUnreachable
         ├── UpstreamTimeout         504
@@ -68,6 +69,7 @@ from ocm_wsgi.errors.owner import (
     StateError,
     StateTooNew,
     StateUnusable,
+    TransferFailed,
 )
 from ocm_wsgi.errors.refusals import (
     AdminOnly,
@@ -134,6 +136,7 @@ __all__ = [
     "StateTooNew",
     "StateUnusable",
     "TooManyConcurrent",
+    "TransferFailed",
     "UnsafeTarget",
     "UntrustedHost",
     "UpgradeUnavailable",

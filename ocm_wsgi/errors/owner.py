@@ -105,6 +105,12 @@ class ServerNotStarted(OcmError):
     code = "server_not_started"
 
 
+class TransferFailed(OcmError):
+    """A backup, a restoration, an export or an import failed. For the command line only; it says what was changed."""
+
+    code = "transfer_failed"
+
+
 class NoRoomForBody(OcmError):
     """The temporary files' disk is too full for a large request body."""
 

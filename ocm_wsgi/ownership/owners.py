@@ -193,10 +193,18 @@ class Owners:
             recorder.close()
 
     def _store(self, records: Sequence[Record]) -> None:
-        with self._database.write_directly() as cursor:
-            insert = _insert(cursor.dialect.name)
-            for row in itertools.chain.from_iterable(map(_rows, records)):
-                cursor.run(insert, row)
+        store_claims(self._database, records)
+
+
+def store_claims(database: Database, records: Sequence[Record]) -> None:
+    """Write the rows of claims that are not in the database yet.
+
+    :raises StateError: nothing was written.
+    """
+    with database.write_directly() as cursor:
+        insert = _insert(cursor.dialect.name)
+        for row in itertools.chain.from_iterable(map(_rows, records)):
+            cursor.run(insert, row)
 
 
 def _rows(record: Mapping[str, Any]) -> Iterator[Record]:

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["database", "driver_cursor", "files", "per_process", "schema", "state_folder", "upgrades"]
+__all__ = ["database", "driver_cursor", "engines", "files", "per_process", "schema", "state_folder", "upgrades"]

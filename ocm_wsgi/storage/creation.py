@@ -38,7 +38,7 @@ def create_schema(engine: sa.Engine) -> None:
     """
     with engine.connect() as connection:
         version = stored_version(connection)
-    if not _is_due(version):
+    if not is_due(version):
         return
     if engine.dialect.name == "sqlite":
         _turn_on_wal(engine)
@@ -62,7 +62,7 @@ def require_current(engine: sa.Engine) -> None:
     """
     with engine.connect() as connection:
         version = stored_version(connection)
-    if _is_due(version):
+    if is_due(version):
         raise StateError(
             "The state database has no tables yet."
             if version is None
@@ -78,8 +78,11 @@ def stored_version(connection: sa.Connection) -> int | None:
     return None if version is None else int(version)
 
 
-def _is_due(version: int | None) -> bool:
-    """Return whether the schema must be created or upgraded."""
+def is_due(version: int | None) -> bool:
+    """Return whether a schema of this version, or none, must be created or upgraded.
+
+    :raises StateTooNew: the version is a newer release's.
+    """
     if version is not None and version > SCHEMA_VERSION:
         raise StateTooNew(
             f"The state database was created by a newer release of ocm-wsgi (schema {version}; this release knows "
@@ -101,7 +104,7 @@ def _exclusive(engine: sa.Engine) -> Iterator[sa.Connection]:
 def _bring_up_to_date(connection: sa.Connection) -> None:
     # Examined again in this transaction: on PostgreSQL, another process may have been faster.
     version = stored_version(connection)
-    if not _is_due(version):
+    if not is_due(version):
         return
     if version is None:
         metadata.create_all(connection)

@@ -18,7 +18,7 @@ import filelock
 import sqlalchemy as sa
 
 from ocm_wsgi.errors import StateError
-from ocm_wsgi.storage.creation import create_schema, require_current, stored_version
+from ocm_wsgi.storage.creation import create_schema, is_due, require_current, stored_version
 from ocm_wsgi.storage.driver_cursor import DriverCursor
 from ocm_wsgi.storage.engines import create_engine
 from ocm_wsgi.storage.files import make_private_folder
@@ -99,17 +99,29 @@ class Database:
                 raise
             opened.put_back(connection)
 
-    def schema_version(self) -> int | None:
-        """Return the version of the schema, of whichever release, or ``None`` if there is none. Changes nothing.
+    @contextmanager
+    def snapshot(self) -> Iterator[tuple[sa.Connection, int | None]]:
+        """Open a read-only transaction that sees one snapshot throughout, of the database as it is.
 
-        :raises StateError: the database cannot be read.
+        Creates and upgrades nothing, and needs no schema of this release.
+
+        :return: the connection, and the version of the schema, or ``None`` if there is none.
+        :raises StateTooNew: a newer release has created the schema.
+        :raises StateError: the database does not exist, or cannot be read.
         """
         if self.path is not None and not self.path.exists():
-            return None
+            raise StateError(f"The state database {self.path} does not exist yet.")
         engine = create_engine(self.url)
         try:
             with self._processes.get().mapped_errors, engine.connect() as connection:
-                return stored_version(connection)
+                if engine.name == "postgresql":
+                    connection = connection.execution_options(
+                        isolation_level="REPEATABLE READ", postgresql_readonly=True
+                    )
+                with connection.begin():
+                    version = stored_version(connection)
+                    is_due(version)
+                    yield connection, version
         finally:
             engine.dispose()
 

@@ -16,6 +16,8 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 
+from ocm_wsgi.storage.schema import SCHEMA_VERSION
+
 _FOLDER = str(Path(__file__).with_name("revisions"))
 
 # The revisions use ``alembic.op``, which is the same for all threads of a process.
@@ -34,14 +36,15 @@ class Step:
     text: str
 
 
-def apply(connection: sa.Connection, version: int) -> None:
-    """Upgrade the schema from a version to that of this release, in the caller's transaction.
+def apply(connection: sa.Connection, after: int, *, until: int = SCHEMA_VERSION) -> None:
+    """Upgrade the schema from one version to another, in the caller's transaction. The caller stores the new version.
 
-    The caller stores the new version.
+    :param after: 0 for an empty database.
     """
     with _OPERATIONS_LOCK, Operations.context(MigrationContext.configure(connection)):
-        for script in _scripts_after(version):
-            script.module.upgrade()
+        for script in _scripts_after(after):
+            if int(script.revision) <= until:
+                script.module.upgrade()
 
 
 def steps_after(version: int) -> list[Step]:
