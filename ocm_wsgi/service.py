@@ -17,13 +17,20 @@ from ocm_wsgi.config import AccountConfig, Config
 from ocm_wsgi.credentials import CredentialSource, Mode, Refresher
 from ocm_wsgi.ownership.owners import Owners
 from ocm_wsgi.pools.account import UpstreamAccount, UpstreamAccounts
+from ocm_wsgi.pools.affinity import Affinity
+from ocm_wsgi.pools.blocks import Blocks
+from ocm_wsgi.pools.dispatch import PoolDispatch, SingleDispatch
+from ocm_wsgi.pools.pool import Pool, Pools
+from ocm_wsgi.pools.uses import AccountUses
 from ocm_wsgi.protocol.endpoints.table import CHATGPT, PLATFORM, EndpointTable
+from ocm_wsgi.quota.choosing import plan_weight
 from ocm_wsgi.relay.disconnects import DisconnectMonitor
 from ocm_wsgi.reporting import prometheus
 from ocm_wsgi.storage.database import Database
 from ocm_wsgi.tls import contexts
 from ocm_wsgi.upstream.client import Upstream
 from ocm_wsgi.users.directory import UserDirectory
+from ocm_wsgi.users.user import User
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Service:
     config: Config
     database: Database
     accounts: UpstreamAccounts
+    pools: Pools
     endpoints: Mapping[Mode, EndpointTable]
     owners: Owners
     settlements: Settlements
@@ -55,21 +63,39 @@ class Service:
         window_history = WindowHistory(database)
         ledger = Ledger(database, Spool(config.state_path / "spool"))
         settlements = Settlements(ledger, config.prices)
+        accounting = Accounting(ledger, config.prices, window_history, accounts.usages_exports())
         return cls(
             config=config,
             database=database,
             accounts=accounts,
+            pools=_pools(config, database, accounts, ledger, accounting),
             settlements=settlements,
             owners=Owners(database, Spool(config.state_path / "owners")),
             endpoints=_endpoints(config),
             users=UserDirectory(config.users, database),
-            admission=Admission(config, database, window_history, is_api_key=accounts.is_api_key),
+            admission=Admission(
+                config,
+                database,
+                window_history,
+                is_api_key=accounts.is_api_key,
+                weight_of=lambda tag: plan_weight(accounts.plan_of(tag)),
+            ),
             background=BackgroundFetcher(database, accounts, settlements, config.state_path / "background.lock"),
             disconnects=DisconnectMonitor(),
             ledger=ledger,
             window_history=window_history,
-            accounting=Accounting(ledger, config.prices, window_history, accounts.usages_exports()),
+            accounting=accounting,
         )
+
+    def dispatch(self, user: User) -> SingleDispatch | PoolDispatch:
+        """Return the way of a user's request to OpenAI.
+
+        :raises CredentialError: there is no credential.
+        """
+        pool = self.pools.of(user)
+        if pool is None:
+            return SingleDispatch(self.accounts.of(user))
+        return PoolDispatch(self.pools, pool, user.name, self.owners)
 
     def start(self) -> None:
         """Recover what an earlier process left unfinished now, instead of at the first record."""
@@ -93,6 +119,21 @@ class Service:
 
 def _accounts(config: Config, database: Database) -> UpstreamAccounts:
     return UpstreamAccounts({account.tag: _account(config, account, database) for account in config.accounts})
+
+
+def _pools(
+    config: Config, database: Database, accounts: UpstreamAccounts, ledger: Ledger, accounting: Accounting
+) -> Pools:
+    pools = {
+        pool.tag: Pool(
+            pool.tag, tuple(accounts.by_tag[tag] for tag in pool.members), pool.strategy, pool.rebalance_threshold
+        )
+        for pool in config.pools
+    }
+    blocks = Blocks(database)
+    uses = AccountUses(config.accounts, ledger, blocks, accounts.plan_of)
+    first = pools.get(config.first_credential)
+    return Pools(pools, first, uses, Affinity(database), blocks, accounting.note_rate_limits)
 
 
 def _account(config: Config, account: AccountConfig, database: Database) -> UpstreamAccount:

@@ -170,6 +170,10 @@ class Ledger:
         self._recorders.get().expect_chore(RATE_LIMITS_SECONDS)
         return snapshot
 
+    def noted_rate_limits(self, credential: str) -> RateLimitsSnapshot | None:
+        """Return the newest rate limits that this process has noted. Does not query the database."""
+        return self._latest_rate_limits.get(credential)
+
     def rate_limits(self, credential: str) -> RateLimitsSnapshot | None:
         """Return the newest rate limits that any process has noted.
 

@@ -24,12 +24,13 @@ from ocm_wsgi.admission.concurrency import Slots
 from ocm_wsgi.admission.expectations import Expectations
 from ocm_wsgi.admission.measurability import require_measurable
 from ocm_wsgi.admission.measured_turns import require_measured
+from ocm_wsgi.admission.measures import Measure, pool_measure
 from ocm_wsgi.admission.reservations import Reservation, Reservations
 from ocm_wsgi.admission.waiting import WaitingRequests
 from ocm_wsgi.errors import ModelNotAllowed, StateError, TooManyConcurrent, UsageLimitReached
 from ocm_wsgi.protocol.endpoints.endpoint import Family
 from ocm_wsgi.quota import limits
-from ocm_wsgi.quota.limits import MEASURED_BY, PERIOD_NAMES, Limit, Period, Span, Totals
+from ocm_wsgi.quota.limits import MEASURED_BY, MEASURES, PERIOD_NAMES, Limit, Period, Span, Totals
 from ocm_wsgi.users.user import User
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Admission:
     :param window_history: a new one if omitted.
     :param clock: returns Unix seconds.
     :param is_api_key: returns whether an account's credential is an API key, which has no subscription.
+    :param weight_of: returns how much an account's plan allows, compared with those of the others in its pool.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Admission:
         clock: Callable[[], float] = time.time,
         *,
         is_api_key: Callable[[str], bool] = lambda _tag: False,
+        weight_of: Callable[[str], float] = lambda _tag: 1.0,
     ) -> None:
         self._database = database
         self._window_history = window_history or WindowHistory(database)
@@ -99,7 +102,9 @@ class Admission:
             for account in config.accounts
             if account.cap_5h is not None and account.cap_weekly is not None
         }
-        self._first_credential = config.accounts[0].tag
+        self._first_credential = config.first_credential
+        self._members = {pool.tag: pool.members for pool in config.pools}
+        self._weight_of = weight_of
 
     def admit(
         self,
@@ -205,18 +210,20 @@ class Admission:
         :raises StateError: the database cannot be read.
         """
         with self._database.read() as connection:
-            states = self._window_history.states(connection, self._credential_of(user))
-            return self._limit_usage(connection, user, states, self._clock())
+            measures = self._measures(connection, self._credential_of(user))
+            return self._limit_usage(connection, user, measures, self._clock())
 
     def _require_quota(self, user: User, others: Sequence[Reservation], credential: str) -> None:
         now = self._clock()
         try:
             with _checking(user), self._database.read() as connection:
-                states = self._window_history.states(connection, credential)
-                self._require_cap(states, credential, now)
-                if not user.admin:
-                    self._require_reserve(states, now)
-                uses = self._limit_usage(connection, user, states, now)
+                if credential not in self._members:
+                    states = self._window_history.states(connection, credential)
+                    self._require_cap(states, credential, now)
+                    if not user.admin:
+                        self._require_reserve(states, now)
+                measures = self._measures(connection, credential)
+                uses = self._limit_usage(connection, user, measures, now)
         except StateError as exc:
             if user.limits:
                 raise
@@ -226,12 +233,12 @@ class Admission:
         if reached:
             raise _limit_reached(reached, now)
         for use in uses:
-            _require_room(use, others, _rate(MEASURED_BY[use.limit.period], states))
+            _require_room(use, others, _rate(MEASURED_BY[use.limit.period], measures))
 
     def _limit_usage(
-        self, connection: sa.Connection, user: User, states: Mapping[Period, WindowState], now: float
+        self, connection: sa.Connection, user: User, measures: Mapping[Period, Measure], now: float
     ) -> list[LimitUsage]:
-        spans = {limit.period: _span(limit.period, states, now) for limit in user.limits}
+        spans = {limit.period: _span(limit.period, measures, now) for limit in user.limits}
         used = {
             period: queries.user_window(connection, user.name, span.start, span.end, now=now)
             for period, span in spans.items()
@@ -239,11 +246,21 @@ class Admission:
         return [
             LimitUsage(
                 limit,
-                limits.used(limit, used[limit.period], _rate(MEASURED_BY[limit.period], states)),
+                limits.used(limit, used[limit.period], _rate(MEASURED_BY[limit.period], measures)),
                 spans[limit.period],
             )
             for limit in user.limits
         ]
+
+    def _measures(self, connection: sa.Connection, credential: str) -> Mapping[Period, Measure]:
+        """Return what measures limits: the windows of an account, or those of the accounts of a pool as one."""
+        members = self._members.get(credential)
+        if members is None:
+            states = self._window_history.states(connection, credential)
+            return {period: Measure(state.percent_per_usd, state.latest.cycle) for period, state in states.items()}
+        weights = {tag: self._weight_of(tag) for tag in members}
+        found = {tag: self._window_history.states(connection, tag) for tag in members}
+        return {period: pool_measure(weights, {tag: found[tag].get(period) for tag in members}) for period in MEASURES}
 
     def _require_cap(self, states: Mapping[Period, WindowState], credential: str, now: float) -> None:
         for period, cap in self._caps.get(credential, {}).items():
@@ -307,14 +324,14 @@ def _require_room(use: LimitUsage, others: Iterable[Reservation], percent_per_us
     raise TooManyConcurrent(f"{sentence} Try again when one has ended.", retry_after_seconds=CONCURRENCY_RETRY_SECONDS)
 
 
-def _span(period: Period, states: Mapping[Period, WindowState], now: float) -> Span:
-    state = states.get(period)
-    return limits.span(period, now, state.latest.cycle if state else None)
+def _span(period: Period, measures: Mapping[Period, Measure], now: float) -> Span:
+    measure = measures.get(period)
+    return limits.span(period, now, measure.cycle if measure else None)
 
 
-def _rate(period: Period, states: Mapping[Period, WindowState]) -> float | None:
-    state = states.get(period)
-    return state.percent_per_usd if state else None
+def _rate(period: Period, measures: Mapping[Period, Measure]) -> float | None:
+    measure = measures.get(period)
+    return measure.percent_per_usd if measure else None
 
 
 def _limit_reached(reached: Iterable[LimitUsage], now: float) -> UsageLimitReached:

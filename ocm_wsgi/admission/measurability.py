@@ -40,7 +40,10 @@ def credential_path_of(config: Config, tag: str | None) -> Path:
     :param tag: ``None`` for the first.
     """
     accounts = {account.tag: account.credential_path for account in config.accounts}
-    return accounts.get(tag or "", config.accounts[0].credential_path)
+    tag = tag or config.first_credential
+    # The members of a pool are all of the same kind.
+    tag = next((pool.members[0] for pool in config.pools if pool.tag == tag), tag)
+    return accounts.get(tag, config.accounts[0].credential_path)
 
 
 def require_measurable_for_owner(limits: Iterable[Limit], credential_path: Path) -> None:

@@ -104,16 +104,21 @@ def _states(state: State) -> list[_AccountState]:
     except StateError as exc:
         click.echo(f"Warning: {exc.message}", err=True)
         users, windows = [], {account.tag: [] for account in config.accounts}
-    first = config.accounts[0].tag
+    first = config.first_credential
+    pools = {pool.tag: pool.members for pool in config.pools}
     return [
         _AccountState(
             account,
             *_credential(config, account),
             [(period, *window) for period, window in windows[account.tag] if window is not None],
-            [user.name for user in users if (user.credential or first) == account.tag],
+            [user.name for user in users if account.tag in _serving(user.credential or first, pools)],
         )
         for account in config.accounts
     ]
+
+
+def _serving(credential: str, pools: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return pools.get(credential, (credential,))
 
 
 def _credential(config: Config, account: AccountConfig) -> tuple[CredentialOwner | None, str | None]:

@@ -44,7 +44,7 @@ class CredentialTag(click.ParamType):  # type: ignore[type-arg]  # generic from 
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Require that there is such a credential."""
-        tags = [account.tag for account in load(os.environ, Path.cwd()).accounts]
+        tags = _tags()
         if value not in tags:
             self.fail(f"{value!r} is no credential; the configuration has: {', '.join(tags)}.", param, ctx)
         return str(value)
@@ -52,10 +52,15 @@ class CredentialTag(click.ParamType):  # type: ignore[type-arg]  # generic from 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the tags, or nothing if the configuration is invalid."""
         try:
-            tags = [account.tag for account in load(os.environ, Path.cwd()).accounts]
+            tags = _tags()
         except (OcmError, OSError):
             return []
         return [CompletionItem(tag) for tag in tags if tag.startswith(incomplete)]
+
+
+def _tags() -> list[str]:
+    config = load(os.environ, Path.cwd())
+    return [*(account.tag for account in config.accounts), *(pool.tag for pool in config.pools)]
 
 
 class LimitType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
@@ -122,7 +127,14 @@ def chosen_account(config: Config, tag: str | None) -> AccountConfig:
     if tag is None and len(config.accounts) > 1:
         tags = ", ".join(account.tag for account in config.accounts)
         raise click.UsageError(f"The configuration has several credentials; choose one with --credential: {tags}.")
-    return next(account for account in config.accounts if tag in (None, account.tag))
+    found = next((account for account in config.accounts if tag in (None, account.tag)), None)
+    if found is None:
+        raise click.UsageError(f"{tag} is a pool; choose one of its members: {', '.join(_members(config, tag))}.")
+    return found
+
+
+def _members(config: Config, tag: str | None) -> tuple[str, ...]:
+    return next(pool.members for pool in config.pools if pool.tag == tag)
 
 
 def yes_option(function: _F) -> _F:

@@ -118,7 +118,7 @@ def show_user(name: str, as_json: bool) -> None:
                 ("Models", ", ".join(user.models) or "all"),
                 ("Max. turns", str(user.max_concurrent or "any number")),
                 ("Expires", utc(user.expires_at)),
-                ("Credential", user.credential or state.config.accounts[0].tag),
+                ("Credential", user.credential or state.config.first_credential),
                 ("Source", user.source),
                 ("Added", utc(account.created_at, "-")),
                 ("Changed", utc(account.updated_at, "-")),

@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
-from ocm_wsgi.config.credentials import AccountConfig, Balancer, DefaultCredential, ExternalCredential
+from ocm_wsgi.config.credentials import (
+    AccountConfig,
+    Balancer,
+    DefaultCredential,
+    ExternalCredential,
+    PoolConfig,
+)
 from ocm_wsgi.config.extra_endpoints import ExtraEndpoint
 from ocm_wsgi.config.loader import load
 from ocm_wsgi.config.service import Config, scalar_keys
@@ -22,6 +28,7 @@ __all__ = [
     "ExternalCredential",
     "ExtraEndpoint",
     "Limit",
+    "PoolConfig",
     "Price",
     "UserConfig",
     "cautions",

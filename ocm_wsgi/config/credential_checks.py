@@ -33,6 +33,8 @@ def problems(entries: Sequence[Any], path: JsonPath) -> Iterator[ConfigProblem]:
     """
     yield from _repeated(entries, "tag", path, "a tag that no other credential has")
     yield from _repeated(entries, "usages_path", path, "a file of its own for each credential")
+    if entries and not any(_type(entry) == "default" for entry in entries):
+        yield ConfigProblem(json_path(path), "no credential of type default", "one at least")
     tags = [tag for entry in entries if _type(entry) != "balancer" and (tag := _text(entry, "tag"))]
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):

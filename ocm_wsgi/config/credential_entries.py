@@ -9,13 +9,12 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from ocm_wsgi.config import credential_checks, outbounds, report
-from ocm_wsgi.config.credentials import SCHEMAS, AccountConfig, CredentialEntry, DefaultCredential
+from ocm_wsgi.config.credentials import SCHEMAS, AccountConfig, Balancer, CredentialEntry, DefaultCredential, PoolConfig
 from ocm_wsgi.config.paths import JsonPath, json_path
 from ocm_wsgi.config.types import PathContext
 from ocm_wsgi.errors import ConfigProblem
 
 _UNSUPPORTED_YET = {
-    "balancer": "pools of several credentials are not supported yet",
     "external": "other instances as credentials are not supported yet",
 }
 
@@ -25,11 +24,15 @@ class Entries:
     """What ``credentials`` means.
 
     :ivar entries: in the order of the file.
-    :ivar accounts: the accounts among them; the first serves whom nothing binds to another.
+    :ivar accounts: the accounts among them.
+    :ivar pools: the pools among them.
+    :ivar warnings: about keys without effect.
     """
 
     entries: tuple[CredentialEntry, ...]
     accounts: tuple[AccountConfig, ...]
+    pools: tuple[PoolConfig, ...]
+    warnings: tuple[str, ...]
 
 
 class EntryReader:
@@ -58,7 +61,14 @@ class EntryReader:
             for index, entry in enumerate(entries)
             if isinstance(entry, DefaultCredential)
         ]
-        return Entries(tuple(entry for entry in entries if entry is not None), tuple(accounts))
+        pools = [_pool(entry) for entry in entries if isinstance(entry, Balancer)]
+        warnings = [
+            f"poll_interval of the credential {entry.tag} has no effect: OpenAI reports its windows with each turn"
+            for entry in entries
+            if not isinstance(entry, DefaultCredential | None) and entry.poll_interval is not None
+        ]
+        valid = tuple(entry for entry in entries if entry is not None)
+        return Entries(valid, tuple(accounts), tuple(pools), tuple(warnings))
 
     def _entry(self, index: int, member: Any) -> CredentialEntry | None:
         path = (*self._path, index)
@@ -102,6 +112,11 @@ class EntryReader:
             cap_5h=entry.limit_5h or 100 - (entry.reserve_5h or 1),
             cap_weekly=entry.limit_weekly or 100 - (entry.reserve_weekly or 1),
         )
+
+
+def _pool(entry: Balancer) -> PoolConfig:
+    members = tuple(dict.fromkeys(entry.credentials))
+    return PoolConfig(entry.tag, members, entry.strategy, float(entry.rebalance_threshold))
 
 
 def _as_today(member: Mapping[str, Any]) -> dict[str, Any]:

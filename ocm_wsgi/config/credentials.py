@@ -20,6 +20,7 @@ from ocm_wsgi.config.types import (
     invalid,
 )
 from ocm_wsgi.config.users import BearerToken
+from ocm_wsgi.quota.choosing import Strategy
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
 _MAX_TAG_LENGTH = 64
@@ -40,7 +41,6 @@ def _strategy(strategy: Any) -> Any:
     return strategy.replace("_", "-") if isinstance(strategy, str) else strategy
 
 
-Strategy = Literal["least-used", "round-robin", "random", "fallback"]
 Tag = Annotated[str, AfterValidator(_tag), Expected("a tag")]
 Detour = Annotated[SecretStr | None, Expected("a tag of outbounds or a proxy URL", secret=True)]
 Reserve = Annotated[int, Field(ge=0, le=99), Expected("a whole percentage from 0 to 99")]
@@ -120,6 +120,20 @@ class AccountConfig:
     proxy_url: SecretStr | None = None
     cap_5h: int | None = None
     cap_weekly: int | None = None
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """A pool, resolved.
+
+    :ivar members: tags of accounts.
+    :ivar rebalance_threshold: in percent; 0 for never.
+    """
+
+    tag: str
+    members: tuple[str, ...]
+    strategy: Strategy
+    rebalance_threshold: float = 0.0
 
 
 def only_account(credential_path: Path, usages_path: Path | None, proxy_url: SecretStr | None) -> AccountConfig:

@@ -84,10 +84,12 @@ class _Loader:
         return Config.model_construct(
             **{**settings, "tls": tls if tls and tls.enabled else None, "credentials": entries.entries},
             accounts=accounts,
+            pools=entries.pools,
+            first_credential=entries.entries[0].tag if entries.entries else accounts[0].tag,
             proxy_url=SecretStr(proxy_url) if proxy_url else None,
             certificate=certificate,
             source=self.source,
-            warnings=(*warnings, *cautions(service, tls)),
+            warnings=(*warnings, *entries.warnings, *cautions(service, tls)),
         )
 
     def _located_problems(self, files: ValueFiles, path: JsonPath) -> list[ConfigProblem]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 
-from ocm_wsgi.config.credentials import AccountConfig, CredentialEntry
+from ocm_wsgi.config.credentials import AccountConfig, CredentialEntry, PoolConfig
 from ocm_wsgi.config.extra_endpoints import ExtraEndpoint
 from ocm_wsgi.config.tls import TLS, Certificate
 from ocm_wsgi.config.types import (
@@ -79,7 +79,9 @@ class Config(Service):
     """The resolved configuration, and where it came from.
 
     :ivar credentials: the entries; empty if there is one account, which the keys of the service describe.
-    :ivar accounts: at least one. The first serves users whom nothing binds to another.
+    :ivar accounts: at least one.
+    :ivar pools: of these accounts.
+    :ivar first_credential: the tag of the account or pool that serves users whom nothing binds to another.
     :ivar proxy_url: the URL of the proxy to reach upstream through (``socks5h``, ``socks5``, ``socks4a``, ``socks4``,
         ``http``, ``https``), or ``None`` for direct connections. Resolved from ``detour``.
     :ivar certificate: the certificates to trust for upstream.
@@ -89,6 +91,8 @@ class Config(Service):
 
     credentials: tuple[CredentialEntry, ...] = ()
     accounts: tuple[AccountConfig, ...]
+    pools: tuple[PoolConfig, ...]
+    first_credential: Text
     proxy_url: SecretStr | None
     certificate: Certificate
     source: Text

@@ -33,6 +33,7 @@ The tree, grouped by what can be done about the error::
     ├── SignInThrottled             429  too many failed sign-ins to the dashboard
     ├── TooManyConcurrent           429  the user has too many concurrent turns
     ├── UsageLimitReached           429  a limit of the user, or the owner's reserve
+    │   └── PoolUsedUp              429  all accounts that may serve the user are used up
     ├── UpgradeUnavailable          426  WebSocket is unavailable here; use HTTP
     ├── CredentialError             the owner's credential
     │   ├── CredentialRejected      400  only the owner can fix it; retrying does not help
@@ -87,6 +88,7 @@ from ocm_wsgi.errors.refusals import (
     ModelNotAllowed,
     NotFound,
     ObjectNotFound,
+    PoolUsedUp,
     PreviousResponseNotFound,
     ReconnectNeeded,
     ReferenceNotFound,
@@ -126,6 +128,7 @@ __all__ = [
     "NotFound",
     "ObjectNotFound",
     "OcmError",
+    "PoolUsedUp",
     "PreviousResponseNotFound",
     "ReconnectNeeded",
     "ReferenceNotFound",

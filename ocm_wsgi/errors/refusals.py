@@ -220,6 +220,20 @@ class UsageLimitReached(OcmError):
         self.response_fields = {"x-codex-promo-message": advice, "x-should-retry": "false"}
 
 
+class PoolUsedUp(UsageLimitReached):
+    """All accounts that may serve the user are used up. The client does not learn how many there are.
+
+    :param figure_fields: what the response says of their windows.
+    """
+
+    def __init__(
+        self, message: str, *, resets_at: int, resets_in_seconds: int, figure_fields: Mapping[str, str]
+    ) -> None:
+        advice = "The subscription behind this service is used up"
+        super().__init__(message, advice=advice, resets_at=resets_at, resets_in_seconds=resets_in_seconds)
+        self.response_fields = {**self.response_fields, **figure_fields}
+
+
 class UpgradeUnavailable(OcmError):
     """A WebSocket was requested but is unavailable here. On 426 Codex immediately falls back to HTTP."""
 

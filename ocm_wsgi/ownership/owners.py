@@ -105,6 +105,14 @@ class Owners:
                 owned.update(connection.scalars(_OWNED, {"owner": user, "ids": some}))
         return wanted - owned
 
+    def credentials_of(self, ids: Collection[str]) -> set[str]:
+        """Return the tags of the accounts that store these objects, as far as that is known.
+
+        :raises StateError: the database cannot be read.
+        """
+        with self._database.read() as connection:
+            return set(connection.scalars(_CREDENTIALS, {"ids": sorted(ids)[:_IDS_PER_QUERY]}))
+
     def owner_of(self, object_id: str) -> Owner | None:
         """Return the owner of an object, or ``None`` if it has none.
 
@@ -215,6 +223,9 @@ def _rows(record: Mapping[str, Any]) -> Iterator[Record]:
 
 _OWNED = sa.select(db.stored_object.c.id).where(
     db.stored_object.c.user == sa.bindparam("owner"), db.stored_object.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+_CREDENTIALS = sa.select(db.stored_object.c.credential).where(
+    db.stored_object.c.id.in_(sa.bindparam("ids", expanding=True))
 )
 _IDS = sa.select(db.stored_object.c.id).where(
     db.stored_object.c.user == sa.bindparam("owner"), db.stored_object.c.kind == sa.bindparam("of_kind")

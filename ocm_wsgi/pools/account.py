@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ocm_wsgi.accounting.usages_export import UsagesExport
 from ocm_wsgi.credentials import CredentialSource
-from ocm_wsgi.errors import CredentialRejected
+from ocm_wsgi.errors import CredentialError, CredentialRejected
 from ocm_wsgi.upstream.client import Upstream
 from ocm_wsgi.users.user import User
 
@@ -59,6 +59,13 @@ class UpstreamAccounts:
     def usages_exports(self) -> list[UsagesExport]:
         """Return the exports of the accounts that have a usage file."""
         return [account.usages_export for account in self.by_tag.values() if account.usages_export is not None]
+
+    def plan_of(self, tag: str) -> str | None:
+        """Return an account's plan by its credential; ``None`` if that is unknown."""
+        try:
+            return self.by_tag[tag].credentials.peek().plan_type
+        except CredentialError:
+            return None
 
     def is_api_key(self, tag: str) -> bool:
         """Return whether an account's credential is an API key; false if that is unknown."""

@@ -1,5 +1,5 @@
-"""Limits of users, and shares in the subscription's windows. Pure; no I/O."""
+"""Limits of users, shares in the subscription's windows, and the choice of an account by them. Pure; no I/O."""
 
 from __future__ import annotations
 
-__all__ = ["credential", "limits", "shares"]
+__all__ = ["choosing", "credential", "limits", "shares"]

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 
 from ocm_wsgi.accounting.recorder import Durability
@@ -34,6 +35,11 @@ _NO_SUCH_RESPONSE = "This WebSocket has no response with this ID."
 
 #: The most turns in progress on one WebSocket.
 MAX_OPEN_TURNS = 64
+
+
+def nothing_to_begin() -> Callable[[], None]:
+    """Begin nothing."""
+    return nothing_to_release
 
 
 class SharedSlot:
@@ -137,6 +143,8 @@ class WebSocketTurns:
     :param request_id: the client's name for its handshake, or ``""``.
     :param week_start: start of the subscription's week, if the handshake reported it.
     :param track_turn: called at the start of each turn.
+    :param begin_turn: called in a thread before each turn that a message starts, but for those that join another one.
+        May refuse it, and returns what to call at its end.
     :ivar reads_on: whether to read the answers on if the client leaves, because the user has limits.
     """
 
@@ -152,6 +160,7 @@ class WebSocketTurns:
         request_id: str,
         week_start: int | None,
         track_turn: Tracker,
+        begin_turn: Callable[[], Callable[[], None]] = nothing_to_begin,
     ) -> None:
         self._authenticate = authenticate
         self._admission = admission
@@ -161,6 +170,7 @@ class WebSocketTurns:
         self.reads_on = False
         self._path = path
         self._track_turn = track_turn
+        self._begin_turn = begin_turn
         self._request_id = request_id
         self._week_start = week_start
 
@@ -192,19 +202,13 @@ class WebSocketTurns:
         # A steer asks for a response with the settings of an earlier one, in whose slot it runs.
         is_steer = message.purpose == "steer"
         facts = message.facts if not is_steer else RequestFacts() if earlier is None else earlier.request.facts
-        release = self._admission.admit(
-            user,
-            facts.model,
-            input_tokens=message.input_tokens,
-            credential=self._objects.credential,
-            takes_slot=False,
-        )
-        try:
+        with ExitStack() as undo:
+            if not is_steer:
+                undo.callback(self._begin_turn())
+            undo.callback(self._admission.admit(user, facts.model, input_tokens=message.input_tokens, takes_slot=False))
             self._objects.require(user, message, session)
             slot = earlier.slot if is_steer and earlier is not None and earlier.slot.share() else self._slot(user)
-        except BaseException:
-            release()
-            raise
+            release = undo.pop_all().close
         input_tokens = message.input_tokens + self._continued_tokens(user, message, earlier)
         return self._turn(facts, arrived, release, slot, message, input_tokens=input_tokens, reads_on=bool(user.limits))
 

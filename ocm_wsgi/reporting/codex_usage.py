@@ -14,7 +14,8 @@ from typing import Any
 
 from ocm_wsgi.admission.admission import LimitUsage
 from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
-from ocm_wsgi.quota.limits import Period
+from ocm_wsgi.quota.choosing import Figures
+from ocm_wsgi.quota.limits import LENGTHS, MEASURES, Period
 from ocm_wsgi.reporting.status import fullness
 
 #: The plan for users who may not know the real one; with this plan Codex suggests asking the admin for more.
@@ -54,6 +55,21 @@ def of_subscription(limits: RateLimits, plan_type: str | None, now: float) -> di
         if limit is not limits.own
     ]
     return response
+
+
+def of_pool(figures: Figures, now: float) -> dict[str, Any]:
+    """Return the response for an admin whom a pool serves, from the windows of all its accounts.
+
+    :param now: Unix seconds.
+    """
+    pair = [
+        None
+        if window is None or window.resets_at <= now
+        else _window_object(window.used_percent, LENGTHS[period], round(window.resets_at), now)
+        for window, period in ((figures.short, MEASURES[0]), (figures.week, MEASURES[1]))
+    ]
+    is_reached = any(window is not None and window["used_percent"] >= 100 for window in pair)
+    return _response(PLAN_TYPE, _rate_limit(is_reached, *pair))
 
 
 def _response(plan_type: str, rate_limit: dict[str, Any]) -> dict[str, Any]:

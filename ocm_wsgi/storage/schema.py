@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 #: Incremented with every change of the tables; each version has a revision in ``revisions``. Every column that is added
 #: to a table may be null or has a server default: during an upgrade, workers of the earlier release still write rows
 #: without it.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 metadata = sa.MetaData()
 
@@ -168,6 +168,30 @@ quota_sample = sa.Table(
     sa.Column("cost_micro_usd", sa.BigInteger, nullable=False),
     sa.Column("cost_before_micro_usd", sa.BigInteger, nullable=False),
     sa.Index("quota_sample_by_window", "credential", "period", "id"),
+)
+
+# Which account of a pool serves a conversation. `key` is a digest of the user and of the client's name for the
+# conversation.
+affinity = sa.Table(
+    "affinity",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("pool", sa.Text, nullable=False),
+    sa.Column("credential", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Index("affinity_by_time", "created_at"),
+    sqlite_with_rowid=False,
+)
+
+# Until when an account cannot be used, by its own word, and why.
+credential_block = sa.Table(
+    "credential_block",
+    metadata,
+    sa.Column("credential", sa.Text, primary_key=True),
+    sa.Column("blocked_until", sa.Double, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 meta = sa.Table(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import requests
@@ -91,6 +91,11 @@ class UpstreamResponse:
         if self.is_bodiless:
             self._raw.give_back()
 
+    def replace_fields(self, change: Callable[[Fields], Fields]) -> None:
+        """Change the fields that the client gets."""
+        self.fields = change(self.fields)
+        self._field_lines = change(self._field_lines)
+
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it arrives, undecoded; nothing for a bodiless response.
 
@@ -120,6 +125,20 @@ class UpstreamResponse:
             return code_in_fields(self._field_lines) or error_code(parse_json(self._start_of_body()))
         finally:
             self.close()
+
+    def peek_error(self) -> object:
+        """Return the JSON document in the body of an error, which remains to be relayed; ``None`` if it has none.
+
+        It may be waited for some seconds.
+        """
+        if self.is_bodiless:
+            return None
+        try:
+            body = self._raw.peek(_ERROR_BODY_BYTES, _ERROR_BODY_SECONDS)
+            decoder = decoder_for(value_of(self._field_lines, "content-encoding") or "")
+            return parse_json(body if decoder is None else b"".join(decoder.decode(body)))
+        except DecodingError:
+            return None
 
     def _start_of_body(self) -> bytes:
         """Return the first bytes of the body, decoded, as far as they arrive."""

@@ -55,6 +55,12 @@ class Exchange:
         with self._lock:
             self._socket = None
 
+    def begin_again(self) -> None:
+        """Forget an attempt that upstream has answered, before another one."""
+        with self._lock:
+            self._socket = None
+            self.is_sent = False
+
     def abort(self) -> None:
         """End the exchange. May be called from any thread, any number of times."""
         with self._lock:

@@ -8,6 +8,7 @@ the worker's event loop.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,6 +82,28 @@ class RawResponse:
                 self.give_back()
             else:
                 self.close()
+
+    def peek(self, most_bytes: int, seconds: float) -> bytes:
+        """Return the first bytes of the body, as far as they arrive in time. They remain to be read."""
+        deadline, timeout, body = time.monotonic() + seconds, self.socket.gettimeout(), b""
+        try:
+            while True:
+                framing = framing_for(is_chunked=self.is_chunked, length=self.length)
+                body = framing.feed(self.buffered)
+                remaining = deadline - time.monotonic()
+                if framing.has_ended or len(body) >= most_bytes or remaining <= 0:
+                    return body[:most_bytes]
+                self.socket.settimeout(remaining)
+                data = self.socket.recv(BLOCK_SIZE)
+                if not data:
+                    return body
+                self.buffered += data
+        except FramingError as exc:
+            return exc.decoded
+        except OSError:
+            return body
+        finally:
+            self.socket.settimeout(timeout)
 
     def give_back(self) -> None:
         """Release the connection after the body was read to its end, for another request if possible."""

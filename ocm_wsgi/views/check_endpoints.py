@@ -16,6 +16,7 @@ from ocm_wsgi.checks.tickets import is_valid
 from ocm_wsgi.errors import AuthenticationFailed, BodyTooLarge, NotFound
 from ocm_wsgi.gateway.environ import client_fields
 from ocm_wsgi.ownership.access import require_access
+from ocm_wsgi.pools.dispatch import SingleDispatch
 from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET
 from ocm_wsgi.protocol.http.bearer import bearer_token
 from ocm_wsgi.protocol.http.targets import API_PREFIX, api_target
@@ -89,12 +90,11 @@ def websocket() -> Response:
     _require_ticket()
     service = current_service()
     target = api_target(API_PREFIX + ENDPOINT)
-    account = service.accounts.first
-    credential = account.credentials.current()
-    endpoint = service.endpoints[credential.mode].find(WEBSOCKET, target.path, is_admin=False)
+    dispatch = SingleDispatch(service.accounts.first)
+    endpoint = service.endpoints[dispatch.mode].find(WEBSOCKET, target.path, is_admin=False)
     access = require_access(service.owners, "", endpoint, target.path, sees_all=False, is_stored=False)
     fields = client_fields(request.environ)
-    return open_websocket(service, account, credential, access, _refuse, target, fields, g.request_log)
+    return open_websocket(service, dispatch, access, _refuse, target, fields, g.request_log)
 
 
 def _refuse() -> User:

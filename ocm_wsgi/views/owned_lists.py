@@ -7,11 +7,10 @@ from typing import Any
 
 from flask import Response, jsonify
 
-from ocm_wsgi.credentials import Credential
 from ocm_wsgi.errors import ListRefused
 from ocm_wsgi.ownership.access import Access
 from ocm_wsgi.ownership.lists import owned_list
-from ocm_wsgi.pools.account import UpstreamAccount
+from ocm_wsgi.pools.dispatch import Dispatch
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.targets import ApiTarget
 from ocm_wsgi.protocol.responses.outcome import parse_json
@@ -27,8 +26,7 @@ _NOT_SENT = frozenset({"accept-encoding", "if-modified-since", "if-none-match", 
 
 def owned_list_response(
     service: Service,
-    account: UpstreamAccount,
-    credential: Credential,
+    dispatch: Dispatch,
     access: Access,
     target: ApiTarget,
     fields: Fields,
@@ -42,7 +40,7 @@ def owned_list_response(
 
     def fetch(query: str) -> Mapping[str, Any]:
         page = ApiTarget(target.path, f"?{query}")
-        upstream = account.upstream.open(ClientRequest("GET", page, sent, None), credential)
+        upstream = dispatch.open(ClientRequest("GET", page, sent, None))
         try:
             if upstream.status != 200:
                 raise ListRefused(f"OpenAI answers the request for the list with status {upstream.status}.")

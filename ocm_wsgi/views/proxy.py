@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 
 from flask import Response, g
@@ -14,8 +16,8 @@ from ocm_wsgi.accounting.refused_turns import record_refused
 from ocm_wsgi.accounting.turn_accounting import TurnRequest
 from ocm_wsgi.admission.metering import require_metered
 from ocm_wsgi.admission.waiting import DEFAULT_THREADS
-from ocm_wsgi.credentials import Credential, Mode
-from ocm_wsgi.errors import RequestUnauthorized, UpstreamError
+from ocm_wsgi.credentials import Mode
+from ocm_wsgi.errors import PoolUsedUp, RequestUnauthorized, UpstreamError
 from ocm_wsgi.gateway.environ import (
     REQUEST_THREADS,
     Environ,
@@ -34,7 +36,7 @@ from ocm_wsgi.ownership.access import (
     require_access,
     require_body,
 )
-from ocm_wsgi.pools.account import UpstreamAccount
+from ocm_wsgi.pools.dispatch import Dispatch
 from ocm_wsgi.protocol.endpoints.endpoint import WEBSOCKET
 from ocm_wsgi.protocol.http.bearer import refuse_api_key_fields
 from ocm_wsgi.protocol.http.cors import is_preflight
@@ -97,13 +99,13 @@ def _relay(service: Service, user: User, method: str, environ: Environ, fields: 
     target = api_target(request_target(environ), host=value_of(fields, "host"))
     log.path = f"/v1/{target.path}"
     is_upgrade = wants_websocket(environ)
-    account = service.accounts.of(user)
-    credential, access = _permitted(service, account, user, WEBSOCKET if is_upgrade else method, target)
+    dispatch = service.dispatch(user)
+    access = _permitted(service, dispatch, user, WEBSOCKET if is_upgrade else method, target)
     if is_upgrade:
         user_now = partial(authenticate, service, fields)
-        return open_websocket(service, account, credential, access, user_now, target, fields, log)
+        return open_websocket(service, dispatch, access, user_now, target, fields, log)
     if access.lists is not None:
-        return owned_list_response(service, account, credential, access, target, fields)
+        return owned_list_response(service, dispatch, access, target, fields)
     exchange = Exchange()
     with ExitStack() as undo:
         body = _read_body(environ, limit=service.config.max_body_bytes)
@@ -121,46 +123,65 @@ def _relay(service: Service, user: User, method: str, environ: Environ, fields: 
                 fields = with_readable_codings(fields)
             service.background.fetch_before_deletion(access)
             sent = ClientRequest(method, target, fields, body, exchange)
-            upstream = _open(service, account, sent, credential, turn)
+            upstream = _open(service, dispatch, sent, facts, turn)
         undo.pop_all()
-    return RelayedResponse(upstream, _answer(service, access, facts, turn, upstream), watch, log)
+    if dispatch.pool is not None:
+        access, turn = _served(dispatch, access, turn)
+    answer = _answer(service, access, facts, turn, upstream)
+    dispatch.show(upstream)
+    return RelayedResponse(upstream, answer, watch, log)
 
 
 def _open(
-    service: Service, account: UpstreamAccount, sent: ClientRequest, credential: Credential, turn: TurnRequest | None
+    service: Service, dispatch: Dispatch, sent: ClientRequest, facts: RequestFacts, turn: TurnRequest | None
 ) -> UpstreamResponse:
     """Open upstream's response. A turn that ends without one is recorded if upstream has got it."""
     try:
-        return account.upstream.open(sent, credential)
+        return dispatch.open(sent, cache_key=facts.cache_key, references=facts.references, is_turn=turn is not None)
     except UpstreamError:
         if turn is not None and sent.exchange.aborted and sent.exchange.is_sent:
+            turn = replace(turn, credential=dispatch.account.tag)
             record_abandoned(service.accounting, turn, service.config.prices)
         raise
-    except RequestUnauthorized as exc:
-        if turn is not None:
+    except (RequestUnauthorized, PoolUsedUp) as exc:
+        if turn is not None and dispatch.was_asked:
+            turn = replace(turn, credential=dispatch.account.tag)
             record_refused(service.accounting, turn, exc)
         raise
 
 
-def _permitted(
-    service: Service, account: UpstreamAccount, user: User, method: str, target: ApiTarget
-) -> tuple[Credential, Access]:
-    """Return the credential for a request, and its access to what its path names. Refuse it if that is not permitted.
+def _served(dispatch: Dispatch, access: Access, turn: TurnRequest | None) -> tuple[Access, TurnRequest | None]:
+    """Return a request's access and turn, as of the account of a pool that serves it."""
+    tag = dispatch.account.tag
+    if turn is not None:
+        turn = replace(turn, credential=tag, release=_both(turn.release, dispatch.release))
+    return replace(access, credential=tag), turn
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        first()
+        second()
+
+    return call
+
+
+def _permitted(service: Service, dispatch: Dispatch, user: User, method: str, target: ApiTarget) -> Access:
+    """Return a request's access to what its path names. Refuse it if that is not permitted.
 
     :param method: as the table of endpoints has it.
     """
-    credential, is_admin = account.credentials.current(), sees_all(user)
-    endpoint = service.endpoints[credential.mode].find(method, target.path, is_admin=is_admin)
-    access = require_access(
+    is_admin = sees_all(user)
+    endpoint = service.endpoints[dispatch.mode].find(method, target.path, is_admin=is_admin)
+    return require_access(
         service.owners,
         user.name,
         endpoint,
         target.endpoint,
         sees_all=is_admin,
-        is_stored=credential.mode is Mode.API_KEY,
-        credential=account.tag,
+        is_stored=dispatch.mode is Mode.API_KEY,
+        credential=dispatch.tag,
     )
-    return credential, access
 
 
 def _answer(

@@ -57,6 +57,9 @@ def show_codex_usage() -> Response:
 
 
 def _subscription(service: Service, user: User, now: float) -> dict[str, Any]:
+    pool = service.pools.of(user)
+    if pool is not None:
+        return codex_usage.of_pool(service.pools.figures(pool), now)
     account = service.accounts.of(user)
     quota = service.ledger.rate_limits(account.tag)
     try:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import replace
 
 from flask import Response, request
 
-from ocm_wsgi.credentials import Credential
-from ocm_wsgi.errors import OcmError, UpgradeUnavailable
+from ocm_wsgi.errors import UpgradeUnavailable
 from ocm_wsgi.gateway.environ import client_socket
 from ocm_wsgi.ownership.access import Access
-from ocm_wsgi.pools.account import UpstreamAccount
+from ocm_wsgi.pools.dispatch import Dispatch
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.targets import ApiTarget
 from ocm_wsgi.protocol.responses import rate_limits
@@ -20,7 +19,7 @@ from ocm_wsgi.protocol.websocket.handshake import HandshakeResponse, require_ope
 from ocm_wsgi.protocol.websocket.session import WebSocketSession
 from ocm_wsgi.relay.handoff import CAN_TUNNEL, OpenedTunnel
 from ocm_wsgi.relay.websocket_objects import WebSocketObjects
-from ocm_wsgi.relay.websocket_turns import WebSocketTurns
+from ocm_wsgi.relay.websocket_turns import WebSocketTurns, nothing_to_begin
 from ocm_wsgi.reporting.status import sees_all
 from ocm_wsgi.service import Service
 from ocm_wsgi.telemetry.request_log import RequestLog
@@ -35,8 +34,7 @@ _UNAVAILABLE = "WebSocket is not available here; use HTTP with Server-Sent Event
 
 def open_websocket(
     service: Service,
-    account: UpstreamAccount,
-    credential: Credential,
+    dispatch: Dispatch,
     access: Access,
     authenticate: Callable[[], User],
     target: ApiTarget,
@@ -45,7 +43,7 @@ def open_websocket(
 ) -> Response:
     """Send an opening handshake upstream, and return upstream's response, whether it accepts or refuses.
 
-    :param account: the account that serves the WebSocket, with its current credential.
+    :param dispatch: opens it with the account that then serves it.
     :param access: of the handshake.
     :param authenticate: returns the user as of now; called again for each turn.
     :raises UpgradeUnavailable: the server does not take tunnels over, or the connection upstream does not allow one.
@@ -60,18 +58,17 @@ def open_websocket(
         watch = None if client is None else service.disconnects.watch(client.fileno(), exchange.abort)
         if watch is not None:
             undo.callback(watch.cancel)
-        upstream = account.upstream.open(
-            ClientRequest("GET", target, fields, None, exchange, is_upgrade=True), credential
-        )
+        upstream = dispatch.open(ClientRequest("GET", target, fields, None, exchange, is_upgrade=True))
         limits, week_start = rate_limits.read_fields(upstream.fields)
         if limits is not None:
-            service.accounting.note_rate_limits(limits, account.tag)
+            service.accounting.note_rate_limits(limits, dispatch.account.tag)
+        dispatch.show(upstream)
         if not upstream.handshake_response().is_accepted:
             undo.pop_all()
             return RelayedResponse(upstream, None, watch, log)
         undo.callback(upstream.close)
-        unauthorized = partial(account.credentials.replace_later, credential)
-        tunnel = _open_tunnel(service, access, authenticate, upstream, log, week_start, unauthorized)
+        access = replace(access, credential=dispatch.account.tag)
+        tunnel = _open_tunnel(service, dispatch, access, authenticate, upstream, log, week_start)
         undo.pop_all()
     if watch is not None:
         watch.cancel()
@@ -80,14 +77,15 @@ def open_websocket(
 
 def _open_tunnel(
     service: Service,
+    dispatch: Dispatch,
     access: Access,
     authenticate: Callable[[], User],
     upstream: UpstreamResponse,
     log: RequestLog,
     week_start: int | None,
-    unauthorized: Callable[[str | None], OcmError],
 ) -> OpenedTunnel:
     answer, body = _switch_protocols(upstream)
+    socket = dispatch.socket()
     turns = WebSocketTurns(
         authenticate,
         service.admission,
@@ -98,8 +96,10 @@ def _open_tunnel(
         request_id=log.request_id,
         week_start=week_start,
         track_turn=log.track_turn,
+        begin_turn=nothing_to_begin if socket is None else socket.begin_turn,
     )
-    session = WebSocketSession(answer.deflate(), turns.adopt, unauthorized=unauthorized)
+    limited = None if socket is None else socket.limited
+    session = WebSocketSession(answer.deflate(), turns.adopt, unauthorized=dispatch.unauthorized, limited=limited)
     return OpenedTunnel(answer, body, session, turns, log)
 
 

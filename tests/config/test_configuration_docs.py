@@ -13,7 +13,9 @@ from pydantic_core import PydanticUndefined
 
 from ocm_wsgi.config import (
     TLS,
+    Balancer,
     Certificate,
+    DefaultCredential,
     ExtraEndpoint,
     Limit,
     Price,
@@ -74,6 +76,8 @@ def read(folder: Path, key: str, text: str) -> Any:
     ("table", "containing"),
     [
         (UserConfig, "max_concurrent"),
+        (DefaultCredential, "limit_5h"),
+        (Balancer, "strategy"),
         (Limit, "per"),
         (Price, "input"),
         (ExtraEndpoint, "counted"),

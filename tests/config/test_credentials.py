@@ -76,6 +76,42 @@ def test_users_name_their_credential(tmp_path: Path) -> None:
     assert config.users[0].allow_external_usage
 
 
+@pytest.mark.parametrize(
+    "strategy", ["least-used", "least_used", "round-robin", "round_robin", "random", "fallback", ""]
+)
+def test_pools_in_both_spellings(tmp_path: Path, strategy: str) -> None:
+    """Of sing-box's code and of its page; without a strategy, the least used member serves."""
+    config = loaded(tmp_path, {"credentials": [A, B, {**POOL, "strategy": strategy, "rebalance_threshold": 2.5}]})
+    (pool,) = config.pools
+    expected = strategy.replace("_", "-") or "least-used"
+    assert (pool.tag, pool.members, pool.strategy, pool.rebalance_threshold) == ("pool", ("a", "b"), expected, 2.5)
+    assert config.first_credential == "a"
+
+
+def test_pools_of_one_and_of_repeated_members(tmp_path: Path) -> None:
+    """One tag need not be a list, and a repeated one counts once. The first entry may be a pool."""
+    config = loaded(
+        tmp_path,
+        {"credentials": [{**POOL, "credentials": "b"}, {**POOL, "tag": "q", "credentials": ["b", "a", "b"]}, A, B]},
+    )
+    assert [pool.members for pool in config.pools] == [("b",), ("b", "a")]
+    assert config.first_credential == "pool"
+
+
+def test_the_type_fallback_of_earlier_states(tmp_path: Path) -> None:
+    """Is a strategy today; its interval of polling has no effect, of which the owner learns."""
+    entry = {"type": "fallback", "tag": "pool", "credentials": ["b", "a"], "poll_interval": "60m"}
+    config = loaded(tmp_path, {"credentials": [A, B, entry]})
+    assert [(pool.members, pool.strategy) for pool in config.pools] == [(("b", "a"), "fallback")]
+    assert [warning for warning in config.warnings if "poll_interval of the credential pool has no effect" in warning]
+
+
+def test_a_user_of_a_pool(tmp_path: Path) -> None:
+    """Names it as they would name an account."""
+    config = loaded(tmp_path, {"credentials": [A, B, POOL], "users": [{**ALICE, "credential": "pool"}]})
+    assert config.users[0].credential == "pool"
+
+
 def test_two_credentials_may_share_a_file(tmp_path: Path) -> None:
     """For instance with different limits, for different users."""
     first, second = accounts(tmp_path, {**A, "limit_weekly": 50}, {"tag": "b"})
@@ -212,7 +248,7 @@ PROBLEMS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
         ("may not use one", "allow_external_usage: true"),
     ),
     "external": ({"credentials": [A, OTHER]}, "$.credentials[1]", ("other instances", "not supported yet")),
-    "pool": ({"credentials": [A, B, POOL]}, "$.credentials[2]", ("pools", "not supported yet")),
+    "pool-alone": ({"credentials": [POOL]}, "$.credentials", ("no credential of type default", "one at least")),
 }
 
 

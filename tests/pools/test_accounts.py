@@ -39,13 +39,13 @@ def rows(running: RunningService) -> Counter[tuple[str, str]]:
     return Counter((row.user, row.credential) for row in found)
 
 
-def windows(used_5h: float, used_weekly: float, *, plan: str = "plus", reset_in: int = 3600) -> dict[str, Any]:
-    """Return the windows of an account."""
+def windows(used_5h: float, used_weekly: float, *, plan: str = "plus") -> dict[str, Any]:
+    """Return the windows of an account, which have just begun."""
     now = int(time.time())
     return {
         "plan_type": plan,
-        "primary": {"used_percent": used_5h, "window_minutes": 300, "reset_at": now + reset_in},
-        "secondary": {"used_percent": used_weekly, "window_minutes": 10080, "reset_at": now + 5 * reset_in},
+        "primary": {"used_percent": used_5h, "window_minutes": 300, "reset_at": now + 5 * 3600},
+        "secondary": {"used_percent": used_weekly, "window_minutes": 10080, "reset_at": now + 7 * 86400},
     }
 
 

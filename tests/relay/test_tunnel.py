@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +41,7 @@ def open_websocket(
     token: str = ALICE,
     compression: str | None = None,
     context: ssl.SSLContext | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> Iterator[ClientConnection]:
     """Open a WebSocket through the service."""
     host, port = running.address
@@ -49,7 +50,7 @@ def open_websocket(
         ssl=context,
         compression=compression,
         proxy=None,
-        additional_headers={"Authorization": f"Bearer {token}"},
+        additional_headers={"Authorization": f"Bearer {token}", **(fields or {})},
         close_timeout=5,
     ) as client:
         yield client

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 __all__ = [
+    "account_refusal",
     "bounded_buffer",
     "error_codes",
     "estimate",
     "media",
     "observer",
     "outcome",
+    "pool_fields",
     "rate_limits",
     "references",
     "request",

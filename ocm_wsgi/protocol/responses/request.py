@@ -65,6 +65,7 @@ class RequestFacts:
     :ivar references: IDs of the stored objects that the body refers to, as far as they were looked for.
     :ivar continues: whether upstream adds input that it has stored: of an earlier response, a conversation or a prompt.
     :ivar input_tokens: estimate of the text and the images in the body.
+    :ivar cache_key: the client's name for requests that begin alike, or ``None``.
     :ivar media: what it orders, if it is for images, audio or video.
     """
 
@@ -77,6 +78,7 @@ class RequestFacts:
     continues: bool = field(default=False, compare=False)
     input_tokens: int = field(default=0, compare=False)
     media: MediaRequest = field(default=NOTHING_ORDERED, compare=False)
+    cache_key: str | None = field(default=None, compare=False)
 
 
 def request_facts(
@@ -168,6 +170,7 @@ def facts_of(
         continues=continues or isinstance(members.get("prompt"), dict),
         input_tokens=size.tokens,
         media=media_request(members, octets=size.octets),
+        cache_key=label(members.get("prompt_cache_key")),
     )
 
 

@@ -31,6 +31,7 @@ T = TypeVar("T")
 _ENDING_CODES = frozenset({"websocket_connection_limit_reached", "previous_response_not_found"})
 _STATUSES = range(400, 600)
 _UNAUTHORIZED = 401
+_TOO_MANY = 429
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ def _rejected(_code: str | None) -> OcmError:
     return CredentialRejected("OpenAI does not accept the credential of this service.")
 
 
+Limited = Callable[[Sequence[tuple[str, str]], Mapping[str, Any]], "OcmError | None"]
+
+
 class WebSocketSession(Generic[T]):
     """One WebSocket. ``T`` is the tunnel's type for a turn.
 
@@ -87,6 +91,8 @@ class WebSocketSession(Generic[T]):
     :param adopt: returns a turn for a response that no message has asked for, given its model or ``None``.
     :param unauthorized: returns what the client gets in place of an error with status 401, given the error's code or
         ``None``: Codex would sign in again itself. The session ends with it.
+    :param limited: returns what the client gets in place of an error with status 429, given the fields of its response
+        and the error, or ``None`` for the error itself. The session ends with anything else.
     :param limit: the longest message of a client, in octets as received.
     :ivar close_code: of upstream's Close frame, once it was received.
     :ivar has_data_to_send: whether frames were still held back at the last call of ``data_to_send``.
@@ -98,6 +104,7 @@ class WebSocketSession(Generic[T]):
         adopt: Callable[[str | None], T],
         *,
         unauthorized: Callable[[str | None], OcmError] = _rejected,
+        limited: Limited | None = None,
         limit: int = MESSAGE_LIMIT_BYTES,
     ) -> None:
         self.close_code: int | None = None
@@ -107,6 +114,7 @@ class WebSocketSession(Generic[T]):
         self._is_compressed = deflate is not None
         self._observer = MessageObserver(deflate, partial(self._turns.feed, is_readable=True))
         self._unauthorized = unauthorized
+        self._limited = limited
         self._replacement: bytes | None = None
         self._is_cut_off = False
         self._refusals = b""
@@ -306,12 +314,17 @@ class WebSocketSession(Generic[T]):
         """Return the events of an error. With a status it ends the turn, as over HTTP; Codex ignores one without."""
         outcome = event_outcome(event)
         assert outcome is not None
-        fields = event.get("headers")
-        limits = rate_limits.from_fields(_text_fields(fields)) if isinstance(fields, dict) else None
+        headers = event.get("headers")
+        fields = _text_fields(headers) if isinstance(headers, dict) else []
+        limits = rate_limits.from_fields(fields) if fields else None
         events: list[Event[T]] = [] if limits is None else [LimitsReceived(limits)]
         status = _status(event)
         if status == _UNAUTHORIZED:
             self._replacement = refusal_message(self._unauthorized(outcome.error_code), _lane(event))
+        if status == _TOO_MANY and self._limited is not None and self.open_turns == 1:
+            refusal = self._limited(fields, event)
+            if refusal is not None:
+                self._replacement = refusal_message(refusal, _lane(event))
         failed = self._turns.failed(lane=_lane(event), is_of_stream="sequence_number" in event)
         if failed is None:
             return events
