@@ -29,6 +29,32 @@ from ocm_wsgi.oauth.refresh import ISSUER, RefreshReason
 from ocm_wsgi.tls.contexts import TrustSettings
 
 
+def refresh_in_new_process(job: RefreshJob) -> RefreshOutcome:
+    """Run a job in a separate process, which continues if this one dies or stops waiting."""
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
+            [_interpreter(), "-m", "ocm_wsgi.credentials.refresh_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            # Not in the terminal's process group: Ctrl-C is meant for the server.
+            start_new_session=True,
+        )
+    except OSError as exc:
+        return RefreshOutcome.failed(Problem.PROCESS, f"the process could not be started: {exc.strerror}")
+    try:
+        output, _ = process.communicate(JOB.dump_json(job), timeout=job.timeouts.total_seconds)
+    except subprocess.TimeoutExpired:
+        return RefreshOutcome.failed(Problem.PROCESS, "the process timed out")
+    finally:
+        _detach(process)
+    try:
+        return OUTCOME.validate_json(output)
+    except ValidationError:
+        return RefreshOutcome.failed(Problem.PROCESS, f"the process exited without an outcome ({process.returncode})")
+
+
 class Refresher:
     """Refreshes any number of credentials. Thread-safe; holds no lock and no open file.
 
@@ -39,6 +65,7 @@ class Refresher:
     :param proxy_url: the proxy to use, with its password; ``None`` connects directly.
     :param trust: the certificates to trust; ``None`` trusts certifi's roots.
     :param on_outcome: called with the outcome of each refresh, in the thread that waited for it.
+    :param run: runs a job, and returns its outcome.
     """
 
     def __init__(
@@ -50,6 +77,7 @@ class Refresher:
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - a frozen value
         environ: Mapping[str, str] = os.environ,
         on_outcome: Callable[[RefreshOutcome], None] | None = None,
+        run: Callable[[RefreshJob], RefreshOutcome] = refresh_in_new_process,
     ) -> None:
         self._settings = RefreshSettings(
             auth_base_url=auth_base_url,
@@ -60,14 +88,12 @@ class Refresher:
         )
         self._timeouts = timeouts
         self._on_outcome = on_outcome
+        self._run = run
 
     def refresh(
         self, credential_path: Path, *, state_path: Path, document: Document, reason: RefreshReason
     ) -> RefreshOutcome:
-        """Refresh the tokens of ``document`` in its file, and return the outcome.
-
-        This is done in a separate process, which continues if this one dies or stops waiting.
-        """
+        """Refresh the tokens of ``document`` in its file, and return the outcome."""
         outcome = self._refresh(credential_path, state_path, document, reason)
         if self._on_outcome is not None:
             self._on_outcome(outcome)
@@ -84,19 +110,7 @@ class Refresher:
             settings=self._settings,
             timeouts=self._timeouts,
         )
-        try:
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
-                [_interpreter(), "-m", "ocm_wsgi.credentials.refresh_process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=_environment(),
-                # Not in the terminal's process group: Ctrl-C is meant for the server.
-                start_new_session=True,
-            )
-        except OSError as exc:
-            return RefreshOutcome.failed(Problem.PROCESS, f"the process could not be started: {exc.strerror}")
-        return self._outcome(process, JOB.dump_json(job))
+        return self._run(job)
 
     def refusal(self, credential_path: Path, *, state_path: Path, document: Document) -> str | None:
         """Return the error code with which these tokens were permanently refused, or ``None``.
@@ -112,20 +126,6 @@ class Refresher:
         if refusal is None or 0 <= time.time() - refusal.refused_at <= self._timeouts.adoption_seconds:
             return None
         return refusal.oauth_code
-
-    def _outcome(self, process: subprocess.Popen[bytes], job: bytes) -> RefreshOutcome:
-        try:
-            output, _ = process.communicate(job, timeout=self._timeouts.total_seconds)
-        except subprocess.TimeoutExpired:
-            return RefreshOutcome.failed(Problem.PROCESS, "the process timed out")
-        finally:
-            _detach(process)
-        try:
-            return OUTCOME.validate_json(output)
-        except ValidationError:
-            return RefreshOutcome.failed(
-                Problem.PROCESS, f"the process exited without an outcome ({process.returncode})"
-            )
 
 
 def _detach(process: subprocess.Popen[bytes]) -> None:

@@ -135,19 +135,25 @@ def _confirmed(job: RefreshJob, refusal: Refusal) -> RefreshOutcome:
         time.sleep(_POLL_SECONDS)
 
 
-def main() -> None:
-    """Run the job from standard input. Only ``SIGKILL`` interrupts it."""
-    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signal_number, signal.SIG_IGN)
+def run(job: bytes) -> bytes:
+    """Run a job, and return its outcome. Raises no error."""
     try:
-        outcome = refresh(JOB.validate_json(sys.stdin.buffer.read()))
+        outcome = refresh(JOB.validate_json(job))
     except CredentialError as exc:
         outcome = RefreshOutcome.failed(Problem.FILE, exc.detail or exc.message)
     except Exception as exc:
         # Its message and traceback may quote a secret.
         outcome = RefreshOutcome.failed(Problem.PROCESS, type(exc).__name__)
+    return OUTCOME.dump_json(outcome)
+
+
+def main() -> None:
+    """Run the job from standard input. Only ``SIGKILL`` interrupts it."""
+    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signal_number, signal.SIG_IGN)
+    outcome = run(sys.stdin.buffer.read())
     try:
-        sys.stdout.buffer.write(OUTCOME.dump_json(outcome))
+        sys.stdout.buffer.write(outcome)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         # The worker is gone. Redirect standard output, or the interpreter would fail again when it exits.

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocm_wsgi.credentials import CredentialSource, Refresher, Timeouts
+from ocm_wsgi.credentials import CredentialSource, Refresher, Timeouts, refresh_process
+from ocm_wsgi.credentials.refresh_client import refresh_in_new_process
+from ocm_wsgi.credentials.refresh_protocol import JOB, OUTCOME, RefreshJob, RefreshOutcome
 from ocm_wsgi.simulator import Simulator
 
 HELPER = b"ocm_wsgi.credentials.refresh_process"
@@ -47,6 +49,11 @@ def helper_of(pid: int) -> int:
     return int(eventually(lambda: helpers_of(pid))[0])
 
 
+def refresh_here(job: RefreshJob) -> RefreshOutcome:
+    """Run a job in this process and thread."""
+    return OUTCOME.validate_json(refresh_process.run(JOB.dump_json(job)))
+
+
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Hold a lock as another program would."""
@@ -62,6 +69,7 @@ class Home:
     folder: Path
     simulator: Simulator
     monotonic: float = 1000.0
+    run: Callable[[RefreshJob], RefreshOutcome] = refresh_in_new_process
 
     @property
     def path(self) -> Path:
@@ -91,7 +99,9 @@ class Home:
         return str(self.content()["tokens"]["access_token"])
 
     def refresher(self, **options: Any) -> Refresher:
-        return Refresher(**{"auth_base_url": self.simulator.auth_base_url, "timeouts": TIMEOUTS, **options})
+        return Refresher(
+            **{"auth_base_url": self.simulator.auth_base_url, "timeouts": TIMEOUTS, "run": self.run, **options}
+        )
 
     def source(self, *, path: Path | None = None, **options: Any) -> CredentialSource:
         """Return a new source, like that of another process. ``monotonic`` is its clock for backoff."""

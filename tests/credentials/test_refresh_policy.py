@@ -171,6 +171,7 @@ def test_the_file_afterwards(home: Home) -> None:
     assert sorted(home.folder.iterdir()) == sorted([home.path, *locks])
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("omitted", ["id_token", "access_token", "refresh_token"])
 def test_omitted_token_is_kept(home: Home, omitted: str) -> None:
     """Each token is optional in the response; a missing one keeps its value."""
@@ -238,6 +239,7 @@ def test_file_that_cannot_be_written(home: Home, mount: Callable[..., None]) -> 
     assert home.content() == before
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("by_itself", [False, True], ids=["folder", "mounted-by-itself"])
 def test_full_disk_is_detected_before_the_refresh(
     home: Home, tmp_path: Path, mount: Callable[..., None], by_itself: bool
@@ -278,6 +280,7 @@ PERMANENT = [
 ]
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(("plan", "reason"), PERMANENT)
 def test_permanent_refusal_is_stored(home: Home, plan: Plan, reason: str) -> None:
     """A permanently refused token is presented once by all processes together, until the owner signs in again."""
@@ -294,6 +297,7 @@ def test_permanent_refusal_is_stored(home: Home, plan: Plan, reason: str) -> Non
     assert home.outcomes() == ["refused", "rotated"]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_permanent_refusal_keeps_a_valid_token_in_use(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     """A refusal in the token's last minutes is logged once; the token is used until it expires."""
     now = [time.time()]
@@ -344,6 +348,7 @@ TRANSIENT = [
 ]
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("plan", TRANSIENT)
 def test_backoff_after_a_temporary_failure(home: Home, plan: Plan) -> None:
     """After a temporary failure, requests get a Retry-After, and the endpoint is not contacted until then."""
@@ -360,6 +365,7 @@ def test_backoff_after_a_temporary_failure(home: Home, plan: Plan) -> None:
     assert source.current().access_token == home.access_token()
 
 
+@pytest.mark.usefixtures("in_process")
 def test_backoff_grows(home: Home) -> None:
     """The backoff grows to one minute while the endpoint is down; a new file resets it."""
     home.sign_in(expires_in=-1)
@@ -387,6 +393,7 @@ def test_unreachable_endpoint(home: Home) -> None:
         home.source(refresher=home.refresher(auth_base_url="http://127.0.0.1:1")).current()
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("padding", [0, 100, 16_384, 50_000])
 @pytest.mark.parametrize("in_place", [False, True], ids=["replaced", "in-place"])
 def test_other_tokens_written_during_the_refresh_are_kept(
@@ -416,6 +423,7 @@ def test_other_tokens_written_during_the_refresh_are_kept(
     assert home.path.read_text() == newer
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("change", "is_there"),
     [

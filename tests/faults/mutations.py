@@ -268,7 +268,7 @@ CREDENTIAL = (
     ),
     Mutation(
         "test_refresh_endpoint_slow",
-        Edit(f"{CREDENTIALS}/refresh_client.py", "timeout=self._timeouts.total_seconds", "timeout=0.001"),
+        Edit(f"{CREDENTIALS}/refresh_client.py", "timeout=job.timeouts.total_seconds", "timeout=0.001"),
     ),
     Mutation("test_refresh_token_already_used", _REFUSAL_NOT_STORED),
     Mutation("test_refresh_cut_off_after_rotation", _REFUSAL_NOT_STORED),
