@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.mutations import MUTATIONS, Edit, Mutation
+from tests.faults.pool_mutations import POOL_MUTATIONS
 from tests.faults.security_mutations import SECURITY_MUTATIONS
 from tests.faults.start_mutations import START_MUTATIONS
 from tests.faults.state_mutations import STATE_MUTATIONS
@@ -113,7 +114,7 @@ def prove(mutation: Mutation) -> Proof:
 def main() -> int:
     """Prove all defences, or those selected by the words; return 1 if a test still passes."""
     words = sys.argv[1:] or [""]
-    mutations = MUTATIONS + START_MUTATIONS + STATE_MUTATIONS + SECURITY_MUTATIONS
+    mutations = MUTATIONS + START_MUTATIONS + STATE_MUTATIONS + POOL_MUTATIONS + SECURITY_MUTATIONS
     chosen = [mutation for mutation in mutations if any(word in mutation.test for word in words)]
     unproved = 0
     with ThreadPoolExecutor(MAX_CONCURRENT) as pool:

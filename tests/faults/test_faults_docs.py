@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.faults.mutations import MUTATIONS, Mutation
+from tests.faults.pool_mutations import POOL_MUTATIONS
 from tests.faults.start_mutations import START_MUTATIONS
 from tests.faults.state_mutations import STATE_MUTATIONS
 
 FOLDER = Path(__file__).parent
 REPOSITORY = FOLDER.parents[1]
 PAGE = REPOSITORY / "docs/reliability.md"
-ALL_MUTATIONS = MUTATIONS + STATE_MUTATIONS + START_MUTATIONS
+ALL_MUTATIONS = MUTATIONS + STATE_MUTATIONS + START_MUTATIONS + POOL_MUTATIONS
 
 
 def table() -> list[tuple[str, str, str]]:
