@@ -17,6 +17,8 @@ COMMANDS = {
     "client-config": "ocm_wsgi.cli.client:client_config",
     "usage": "ocm_wsgi.cli.usage:usage",
     "credentials": "ocm_wsgi.cli.credentials:credentials",
+    "pause": "ocm_wsgi.cli.pausing:pause",
+    "resume": "ocm_wsgi.cli.pausing:resume",
     "status": "ocm_wsgi.cli.status:status",
     "backup": "ocm_wsgi.cli.backup:backup",
     "restore": "ocm_wsgi.cli.backup:restore",

@@ -18,9 +18,20 @@ from ocm_wsgi.credentials import Mode, Refresher
 from ocm_wsgi.credentials.sign_in import CredentialOwner, current, owner_of
 from ocm_wsgi.errors import CredentialError, LoginFailed, StateError
 from ocm_wsgi.oauth.refresh import REFUSALS
+from ocm_wsgi.pools.blocks import PAUSED_UNTIL, Block, Blocks
 from ocm_wsgi.quota.limits import MEASURES, PERIOD_NAMES, Cycle, Period
 from ocm_wsgi.quota.shares import Shares
 from ocm_wsgi.reporting.status import iso, window_status
+
+#: The reasons of blocks, for people.
+_BLOCKS = {
+    "deactivated": "deactivated by OpenAI; tried again",
+    "failing": "OpenAI is failing; not used",
+    "paused": "paused",
+    "payment": "not paid for; tried again",
+    "rate_limit": "too many requests; not used",
+    "usage_limit": "used up",
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class _AccountState:
     :ivar owner: of its credential; ``None`` if there is none.
     :ivar problem: why its credential cannot be used, or ``None``.
     :ivar windows: as last reported by upstream.
+    :ivar block: why its pools do not use it; ``None`` if they never had to.
     """
 
     account: AccountConfig
@@ -37,6 +49,7 @@ class _AccountState:
     problem: str | None
     windows: list[tuple[Period, Cycle, Shares]]
     users: list[str]
+    block: Block | None
 
     def used_up(self, now: float) -> tuple[Period, Cycle] | None:
         """Return the window that is used up as far as it may be used, and resets last; ``None`` without one."""
@@ -52,6 +65,9 @@ class _AccountState:
         """Return the state for people."""
         if self.problem is not None:
             return self.problem
+        if self.block is not None and self.block.until > now:
+            until = "" if self.block.until >= PAUSED_UNTIL else f" until {utc(self.block.until)}"
+            return f"{_BLOCKS.get(self.block.reason, self.block.reason)}{until}"
         used_up = self.used_up(now)
         if used_up is not None:
             return f"{PERIOD_NAMES[used_up[0]]} used up until {utc(used_up[1].end)}"
@@ -61,6 +77,8 @@ class _AccountState:
         """Return the state for programs."""
         if self.problem is not None:
             return "signed_out" if self.owner is None else "unusable"
+        if self.block is not None and self.block.until > now:
+            return "paused" if self.block.until >= PAUSED_UNTIL else "blocked"
         return "used_up" if self.used_up(now) else "ready"
 
 
@@ -104,6 +122,7 @@ def _states(state: State) -> list[_AccountState]:
     except StateError as exc:
         click.echo(f"Warning: {exc.message}", err=True)
         users, windows = [], {account.tag: [] for account in config.accounts}
+    blocks = Blocks(state.database).all()
     first = config.first_credential
     pools = {pool.tag: pool.members for pool in config.pools}
     return [
@@ -112,6 +131,7 @@ def _states(state: State) -> list[_AccountState]:
             *_credential(config, account),
             [(period, *window) for period, window in windows[account.tag] if window is not None],
             [user.name for user in users if account.tag in _serving(user.credential or first, pools)],
+            blocks.get(account.tag),
         )
         for account in config.accounts
     ]
@@ -164,6 +184,7 @@ def _as_json(each: _AccountState, now: float) -> dict[str, Any]:
         "state": each.state(now),
         "problem": each.problem,
         "used_up_until": iso(used_up[1].end) if used_up else None,
+        "blocked": _block_as_json(each.block, now),
         "credential_path": str(each.account.credential_path),
         "mode": owner.mode.value if owner else None,
         "account_id": owner.account_id if owner else None,
@@ -174,3 +195,9 @@ def _as_json(each: _AccountState, now: float) -> dict[str, Any]:
         "windows": [window_status(*window) for window in each.windows],
         "users": each.users,
     }
+
+
+def _block_as_json(block: Block | None, now: float) -> dict[str, Any] | None:
+    if block is None or block.until <= now:
+        return None
+    return {"reason": block.reason, "until": None if block.until >= PAUSED_UNTIL else iso(block.until)}

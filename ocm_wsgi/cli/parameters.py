@@ -38,13 +38,19 @@ class UserName(click.ParamType):  # type: ignore[type-arg]  # generic from click
 
 
 class CredentialTag(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
-    """The tag of a credential in the configuration, with shell completion."""
+    """The tag of a credential in the configuration, with shell completion.
+
+    :param with_pools: whether it may be that of a pool.
+    """
 
     name = "tag"
 
+    def __init__(self, *, with_pools: bool) -> None:
+        self._with_pools = with_pools
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Require that there is such a credential."""
-        tags = _tags()
+        tags = _tags(with_pools=self._with_pools)
         if value not in tags:
             self.fail(f"{value!r} is no credential; the configuration has: {', '.join(tags)}.", param, ctx)
         return str(value)
@@ -52,15 +58,16 @@ class CredentialTag(click.ParamType):  # type: ignore[type-arg]  # generic from 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the tags, or nothing if the configuration is invalid."""
         try:
-            tags = _tags()
+            tags = _tags(with_pools=self._with_pools)
         except (OcmError, OSError):
             return []
         return [CompletionItem(tag) for tag in tags if tag.startswith(incomplete)]
 
 
-def _tags() -> list[str]:
+def _tags(*, with_pools: bool) -> list[str]:
     config = load(os.environ, Path.cwd())
-    return [*(account.tag for account in config.accounts), *(pool.tag for pool in config.pools)]
+    tags = [account.tag for account in config.accounts]
+    return [*tags, *(pool.tag for pool in config.pools)] if with_pools else tags
 
 
 class LimitType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
@@ -105,7 +112,8 @@ class When(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
 
 
 USER_NAME = UserName()
-CREDENTIAL_TAG = CredentialTag()
+CREDENTIAL_TAG = CredentialTag(with_pools=True)
+ACCOUNT_TAG = CredentialTag(with_pools=False)
 LIMIT = LimitType()
 FUTURE = When(1)
 PAST = When(-1)
@@ -119,7 +127,7 @@ def json_option(function: _F) -> _F:
 def credential_option(function: _F) -> _F:
     """Add the option ``--credential``; see :func:`chosen_account`."""
     help_ = "The tag of the credential, if the configuration has several."
-    return click.option("--credential", type=CREDENTIAL_TAG, metavar="TAG", help=help_)(function)
+    return click.option("--credential", type=ACCOUNT_TAG, metavar="TAG", help=help_)(function)
 
 
 def chosen_account(config: Config, tag: str | None) -> AccountConfig:
@@ -127,14 +135,7 @@ def chosen_account(config: Config, tag: str | None) -> AccountConfig:
     if tag is None and len(config.accounts) > 1:
         tags = ", ".join(account.tag for account in config.accounts)
         raise click.UsageError(f"The configuration has several credentials; choose one with --credential: {tags}.")
-    found = next((account for account in config.accounts if tag in (None, account.tag)), None)
-    if found is None:
-        raise click.UsageError(f"{tag} is a pool; choose one of its members: {', '.join(_members(config, tag))}.")
-    return found
-
-
-def _members(config: Config, tag: str | None) -> tuple[str, ...]:
-    return next(pool.members for pool in config.pools if pool.tag == tag)
+    return next(account for account in config.accounts if tag in (None, account.tag))
 
 
 def yes_option(function: _F) -> _F:

@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 CACHE_SECONDS = 1.0
 
 
+#: The end of the year 9999, in Unix seconds: until then an account is paused, unless it is resumed.
+PAUSED_UNTIL = 253_402_300_799.0
+
 #: The reasons of blocks that end with the window of a limit. Nobody knows when the other ones are really over.
 LIMIT_REASONS = frozenset({"usage_limit", "rate_limit"})
 
@@ -59,6 +62,8 @@ class Blocks:
         self._clock = clock
         self._monotonic = monotonic
         self._known: Mapping[str, Block] = {}
+        # What this process alone knows.
+        self._unstored: dict[str, Block] = {}
         self._read_at: float | None = None
 
     def all(self) -> Mapping[str, Block]:
@@ -92,13 +97,14 @@ class Blocks:
         known = self._known.get(credential)
         if known is not None and known.until >= until:
             return False
+        self._unstored[credential] = Block(until, reason)
         self._known = {**self._known, credential: Block(until, reason)}
         _log.warning("The credential %s is not used for %.0f s: %s", credential, until - self._clock(), reason)
         return True
 
     def store(self, credential: str, *, pool: str = "") -> None:
         """Let all workers know what :meth:`note` has noted, and add it to the audit trail. Never raises."""
-        block, now = self._known.get(credential), self._clock()
+        block, now = self._unstored.get(credential), self._clock()
         if block is None:
             return
         row = {"credential": credential, "blocked_until": block.until, "reason": block.reason, "at": now}
@@ -107,20 +113,53 @@ class Blocks:
             with self._database.write() as connection:
                 connection.execute(_upsert(connection.dialect.name), row)
                 db.add_event(connection, now, "system", "credential.blocked", credential, detail)
+            if self._unstored.get(credential) is block:
+                del self._unstored[credential]
         except StateError as exc:
             _log.warning("Cannot store that an account is blocked: %s", exc.detail or exc)
 
     def rest(self, credential: str, seconds: float, reason: str) -> None:
         """Do not use an account for a short while, in this process."""
-        self._known = {**self.all(), credential: Block(self._clock() + seconds, reason)}
+        self.all()
+        self._unstored[credential] = Block(self._clock() + seconds, reason)
+        self._known = {**self._known, **self._unstored}
+
+    def pause(self, credential: str, *, actor: str) -> None:
+        """Do not use an account in any worker, until :meth:`resume`.
+
+        :param actor: for the audit trail.
+        :raises StateError: nothing was changed.
+        """
+        now = self._clock()
+        row = {"credential": credential, "blocked_until": PAUSED_UNTIL, "reason": "paused", "at": now}
+        with self._database.write() as connection:
+            connection.execute(_upsert(connection.dialect.name), row)
+            db.add_event(connection, now, actor, "credential.paused", credential)
+
+    def resume(self, credential: str, *, actor: str) -> bool:
+        """Use an account again, whatever it is blocked for. Return whether it was blocked.
+
+        :raises StateError: nothing was changed.
+        """
+        now = self._clock()
+        with self._database.write() as connection:
+            table = db.credential_block
+            is_blocked = connection.scalar(
+                sa.select(table.c.blocked_until > now).where(table.c.credential == credential)
+            )
+            connection.execute(table.delete().where(table.c.credential == credential))
+            db.add_event(connection, now, actor, "credential.resumed", credential)
+        return bool(is_blocked)
 
     def _read(self) -> Mapping[str, Block]:
         with self._database.read() as connection:
             rows = connection.execute(_ALL).all()
         stored = {row.credential: Block(row.blocked_until, row.reason) for row in rows}
-        # What this process knows and could not store.
+        now = self._clock()
         later = {
-            tag: block for tag, block in self._known.items() if tag not in stored or stored[tag].until < block.until
+            tag: block
+            for tag, block in list(self._unstored.items())
+            if block.until > now and (tag not in stored or stored[tag].until < block.until)
         }
         return {**stored, **later}
 

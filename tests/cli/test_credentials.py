@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from ocm_wsgi.accounting.window_history import WindowHistory
+from ocm_wsgi.pools.blocks import Blocks
 from ocm_wsgi.protocol.responses.rate_limits import RateLimit, RateLimits, RateLimitWindow
 from ocm_wsgi.simulator import Simulator
 from ocm_wsgi.storage.database import Database
@@ -131,3 +132,50 @@ def test_check_names_the_account_to_sign_in(two: Path, run: Callable[..., Result
     findings = json.loads(run("check", "--json").stdout)["findings"]
     missing = next(finding for finding in findings if finding["code"] == "missing")
     assert missing["remedy"] == "flask ocm login --credential own"
+
+
+@pytest.fixture
+def pooled(two: Path) -> Path:
+    """Put both accounts into a pool."""
+    document = json.loads((two / "ocm.json").read_text())
+    document["credentials"].append({"type": "balancer", "tag": "all", "credentials": ["work", "own"]})
+    document["users"][0]["credential"] = "all"
+    (two / "ocm.json").write_text(json.dumps(document))
+    return two
+
+
+def test_pause_and_resume(pooled: Path, run: Callable[..., Result]) -> None:
+    """Take an account out of its pools, and back; any block ends with it."""
+    assert run("pause", "work").exit_code == 0
+    work, own = json.loads(run("credentials", "--json").stdout)
+    assert (work["state"], work["blocked"]) == ("paused", {"reason": "paused", "until": None})
+    assert (work["users"], own["users"], own["blocked"]) == (["carol"], ["carol"], None)
+    assert "paused" in run("credentials", COLUMNS="160").output
+    assert json.loads(run("resume", "work", "--json").stdout) == {"tag": "work", "was_blocked": True}
+    assert "neither paused nor blocked" in run("resume", "work").output
+    assert json.loads(run("credentials", "--json").stdout)[0]["state"] == "ready"
+
+
+def test_credentials_shows_blocks(pooled: Path, run: Callable[..., Result]) -> None:
+    """In words, and until when."""
+    database = Database(f"sqlite:///{pooled}/state/ocm.db")
+    until = int(time.time()) + 5000
+    Blocks(database).block("work", until, "deactivated")
+    database.close()
+    work, _ = json.loads(run("credentials", "--json").stdout)
+    assert (work["state"], work["blocked"]["reason"]) == ("blocked", "deactivated")
+    assert work["blocked"]["until"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until))
+    assert "deactivated by OpenAI; tried again until" in run("credentials", COLUMNS="200").output
+
+
+def test_only_members_of_pools_can_be_paused(two: Path, run: Callable[..., Result]) -> None:
+    """Nobody else could serve the users of the others."""
+    result = run("pause", "work")
+    assert (result.exit_code, "work is in no pool" in result.output) == (2, True)
+
+
+def test_a_pool_cannot_sign_in(pooled: Path, run: Callable[..., Result]) -> None:
+    """But users can be bound to it."""
+    result = run("login", "--credential", "all")
+    assert (result.exit_code, "'all' is no credential" in result.output) == (2, True)
+    assert json.loads(run("add-user", "dora", "--credential", "all", "--json").stdout)["user"]["credential"] == "all"

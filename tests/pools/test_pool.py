@@ -10,6 +10,7 @@ import pytest
 import requests
 import sqlalchemy as sa
 
+from ocm_wsgi.pools.blocks import Blocks
 from ocm_wsgi.simulator import Plan, Simulator
 from ocm_wsgi.simulator.shapes import usage_limit_reached
 from ocm_wsgi.storage import schema as db
@@ -329,3 +330,23 @@ def test_an_api_key_in_a_pool_is_passed_over(service: ServiceFactory, simulator:
     (running.folder / "a.json").write_text(json.dumps({"OPENAI_API_KEY": simulator.api_key()}))
     assert turn(running, "s1").status_code == 200
     assert served(simulator) == "b"
+
+
+def test_a_paused_account_is_not_used(service: ServiceFactory, simulator: Simulator) -> None:
+    """In any worker, from about the next second on, until it is resumed."""
+    running = start(service, "ab", strategy="fallback", workers=2)
+    database = Database(f"sqlite:///{running.state_path}/ocm.db")
+    assert turn(running, "s1").status_code == 200
+    Blocks(database).pause("a", actor="cli")
+    until_served_by(running, "b")
+    Blocks(database).resume("a", actor="cli")
+    until_served_by(running, "a")
+    database.close()
+
+
+def until_served_by(running: RunningService, tag: str) -> None:
+    """Take turns until several in a row were served by an account: each worker has noticed a change by then."""
+    deadline = time.monotonic() + 60
+    while served(running.simulator)[-8:] != tag * 8:
+        assert time.monotonic() < deadline
+        assert turn(running).status_code == 200
