@@ -60,12 +60,12 @@ class RelayedBody:
         self._pieces = upstream.pieces() if turn is None else turn.observed(upstream.pieces())
         self._sent_bytes = 0
         self._end = "" if upstream.is_bodiless else "client left"
-        if self._socket is not None and self._socket.gettimeout() != CLIENT_STALL_SECONDS:
+
+    def __iter__(self) -> RelayedBody:
+        if self._socket is not None:
             # Bounds each write: a client that reads nothing would hold this thread forever. The server makes the
             # socket blocking again before it reads the next request.
             self._socket.settimeout(CLIENT_STALL_SECONDS)
-
-    def __iter__(self) -> RelayedBody:
         return self
 
     def __next__(self) -> bytes:

@@ -36,7 +36,8 @@ class Peer:
     __slots__ = ("_fd", "_loop", "_on_ready", "_read", "_reading", "socket", "unsent")
 
     def __init__(self, loop: Loop, connection: socket.socket, on_ready: Callable[[int], None]) -> None:
-        connection.setblocking(False)
+        if connection.gettimeout() != 0:
+            connection.setblocking(False)
         self.socket = connection
         self.unsent = bytearray()
         self._fd = connection.fileno()

@@ -52,7 +52,8 @@ class RequestArrival:
 
     def start(self) -> None:
         """Begin by reading what is there. Usually that is the whole head, and the loop is not needed."""
-        self._socket.setblocking(False)
+        if self._socket.gettimeout() != 0:
+            self._socket.setblocking(False)
         if not self._is_over() and not self._read():
             self._loop.add(self)
             self._loop.watch(self._fd, select.EPOLLIN | select.EPOLLRDHUP, self._on_ready)

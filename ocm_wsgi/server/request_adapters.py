@@ -14,7 +14,7 @@ from gunicorn.http.body import LengthReader
 from gunicorn.http.errors import ParseException
 from gunicorn.http2.response import HTTP2Response
 
-from ocm_wsgi.gateway.environ import REQUEST_THREADS, Environ
+from ocm_wsgi.gateway.environ import CLIENT_STALL_SECONDS, REQUEST_THREADS, Environ
 from ocm_wsgi.relay.handoff import CAN_TUNNEL, OpenedTunnel, RelayedBody
 
 #: Each block of a request's body must arrive within this time.
@@ -140,6 +140,9 @@ class HandoffMiddleware:
             size = 0 if response._omits_body else response.response_length
             if size is not None and size <= BUFFERED_BYTES:
                 environ["wsgi.input"].buffer_response(response)
+            else:
+                # Bounds each write. A relayed body does so itself, if a thread has to iterate over it.
+                response.sock.settimeout(CLIENT_STALL_SECONDS)
             return body
         try:
             is_taken_over = isinstance(body, OpenedTunnel) or body.take_over()

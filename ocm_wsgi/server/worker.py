@@ -230,8 +230,9 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         """Handle a request whose head has been read; called in a thread."""
         self.deadlines[conn] = math.inf
         body_arrival.require_body(conn, req, self._service)
-        # Also bounds each write of a response that is neither relayed nor buffered.
-        conn.sock.settimeout(CLIENT_STALL_SECONDS)
+        if conn.sock.gettimeout() == 0:
+            # A part of the body has been looked for. If the application reads the rest, it waits for that.
+            conn.sock.settimeout(CLIENT_STALL_SECONDS)
         req.body = TimedBody(req.body, self.deadlines, conn)
         return super().handle_request(req, conn)
 

@@ -13,6 +13,7 @@ requests and urllib3 are made for fetching documents. A relay has other requirem
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import socket
@@ -83,12 +84,25 @@ class _VerbatimMixin:
             self.connect()
         assert self.sock is not None
         head.exchange.attach(self.sock)
-        # So far this was the connect timeout; a large body may take longer, block by block.
-        self.sock.settimeout(SEND_TIMEOUT_SECONDS)
         block = head_bytes if body is None else head_bytes + body.read(BLOCK_SIZE)
         while block:
-            self.sock.sendall(block)
+            self._send_block(self.sock, block)
             block = b"" if body is None else body.read(BLOCK_SIZE)
+
+    def _send_block(self, connection: socket.socket, block: bytes) -> None:
+        """Send a block. Usually that is the whole request, and the kernel takes it at once.
+
+        An idle connection is non-blocking. Each change of that takes a system call, for which this thread may have to
+        wait for the GIL.
+        """
+        sent = 0
+        if connection.gettimeout() == 0:
+            with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                sent = connection.send(block)
+        if sent < len(block):
+            # So far this was the connect timeout; a large body may take longer, block by block.
+            connection.settimeout(SEND_TIMEOUT_SECONDS)
+            connection.sendall(memoryview(block)[sent:])
 
     def getresponse(self) -> Any:
         """Return a :class:`RawResponse`, which has everything that urllib3 and requests need of a response here."""
