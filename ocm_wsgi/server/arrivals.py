@@ -14,6 +14,7 @@ from gunicorn import sock as gunicorn_sock
 
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.request_arrival import MAX_HEAD_BYTES, RequestArrival
+from ocm_wsgi.server.request_heads import remember_lines
 from ocm_wsgi.server.tls_handshake import TlsHandshake
 
 _TOO_LARGE = json.dumps(
@@ -115,6 +116,7 @@ class Arrivals:
         def on_arrived(received: bytes) -> None:
             self._waiting.discard(arrival)
             conn.init()
+            remember_lines(conn.parser)
             conn.parser.unreader.unread(received)
             self._arrived(conn)
 

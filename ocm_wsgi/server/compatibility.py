@@ -30,9 +30,9 @@ _METHODS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (gthread.ThreadWorker, "handle_quit", ("self", "sig", "frame")),
     (gthread.PollableMethodQueue, "defer", ("self", "callback", "args")),
     (gthread.TConn, "init", ("self",)),
-    (Response, "send_headers", ("self",)),
     (Response, "should_close", ("self",)),
     (Response, "force_close", ("self",)),
+    (Message, "parse_headers", ("self", "data", "from_trailer")),
     (Parser, "finish_body", ("self", "deadline", "max_bytes")),
     (Unreader, "unread", ("self", "data")),
     (Unreader, "take_buffered", ("self",)),
@@ -41,11 +41,19 @@ _ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (gthread.ThreadWorker, frozenset({"nr_conns", "poller", "method_queue", "_accepting", "worker_connections"})),
     (Body, frozenset({"reader"})),
     (LengthReader, frozenset({"length"})),
-    (Message, frozenset({"_expected_100_continue"})),
+    (Message, frozenset({"cfg", "limit_request_fields", "_expected_100_continue"})),
     (Unreader, frozenset({"buf"})),
     (SocketUnreader, frozenset({"sock"})),
     (gthread.TConn, frozenset({"sock", "parser", "data_ready", "is_http2"})),
-    (Response, frozenset({"chunked", "response_length", "sent", "sock", "_omits_body"})),
+    (
+        Response,
+        frozenset(
+            {
+                *("chunked", "headers", "headers_sent", "req", "response_length", "sent", "sock", "status"),
+                *("upgrade", "version", "_omits_body"),
+            }
+        ),
+    ),
 )
 _PROPERTIES: tuple[tuple[type, str], ...] = ((Logger, "access_log_enabled"),)
 

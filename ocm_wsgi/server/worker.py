@@ -39,7 +39,8 @@ from ocm_wsgi.server import body_arrival, process_limits
 from ocm_wsgi.server.arrivals import Arrivals, has_unread
 from ocm_wsgi.server.ended_requests import log_end
 from ocm_wsgi.server.loop_adapters import MethodQueue, Poller
-from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, Outgoing, TimedBody, is_framed
+from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, TimedBody, is_framed
+from ocm_wsgi.server.response_heads import response_head
 from ocm_wsgi.server.thread_pool import ThreadPool
 from ocm_wsgi.server.unsent_response import UnsentResponse, UnsentResponses, send_now
 from ocm_wsgi.service import Service
@@ -242,17 +243,14 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             client.setblocking(False)
         super().handle_error(req, client, addr, exc)
 
-    def _make_stream(self, conn: Any, body: RelayedBody, handed: HandedOver, began: datetime) -> Any:
-        """Return a stream that is ready to be started in the loop, or false if the client left."""
+    def _make_stream(self, conn: Any, body: RelayedBody, handed: HandedOver, began: datetime) -> Stream:
+        """Return a stream that is ready to be started in the loop."""
         response, environ = handed.response, handed.environ
-        response.sock = head = Outgoing()
         try:
-            response.send_headers()
+            head = response_head(response)
             keeps_alive = not response.should_close()
-        except BaseException as exc:
+        except BaseException:
             body.abandon(CLIENT_LEFT)
-            if isinstance(exc, OSError):
-                return False
             raise
         holds_head = wants_websocket(environ)
         if not self.log.access_log_enabled:
@@ -269,7 +267,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             self.loop,
             body.raw,
             conn.sock,
-            head=bytes(head.data),
+            head=head,
             is_chunked=response.chunked,
             turn=body.turn,
             timeouts=_TIMEOUTS,
