@@ -7,8 +7,7 @@ only, like the threads: a system call for each request would cost more than it p
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from ocm_wsgi.errors import TooManyConcurrent
 
@@ -33,21 +32,13 @@ class WaitingRequests:
         self._all = 0
         self._of_user: dict[str, int] = {}
 
-    @contextmanager
-    def counted(self, user: str, threads: int = DEFAULT_THREADS) -> Iterator[None]:
-        """Count a request while it is being handled.
+    def counted(self, user: str, threads: int = DEFAULT_THREADS) -> AbstractContextManager[None]:
+        """Count a request while it is being handled: from now on, until the end of the context.
 
         :param user: the user's name; ``""``, of a service without users, is not bounded, for there are no others.
         :param threads: of this process, for requests; with fewer than ``LEAST_THREADS`` nobody is bounded.
         :raises TooManyConcurrent: too many requests of the user are waiting.
         """
-        self._begin(user, threads)
-        try:
-            yield
-        finally:
-            self._end(user)
-
-    def _begin(self, user: str, threads: int) -> None:
         with self._lock:
             waiting = self._of_user.get(user, 0)
             is_bounded = bool(user) and threads >= LEAST_THREADS
@@ -59,8 +50,10 @@ class WaitingRequests:
                 )
             self._of_user[user] = waiting + 1
             self._all += 1
+        return _Waiting(self, user)
 
-    def _end(self, user: str) -> None:
+    def end(self, user: str) -> None:
+        """Count a request of a user no longer."""
         with self._lock:
             self._all -= 1
             waiting = self._of_user[user] - 1
@@ -68,3 +61,16 @@ class WaitingRequests:
                 self._of_user[user] = waiting
             else:
                 del self._of_user[user]
+
+
+class _Waiting(AbstractContextManager[None]):
+    """A request that is counted."""
+
+    __slots__ = ("_requests", "_user")
+
+    def __init__(self, requests: WaitingRequests, user: str) -> None:
+        self._requests = requests
+        self._user = user
+
+    def __exit__(self, *failure: object) -> None:
+        self._requests.end(self._user)

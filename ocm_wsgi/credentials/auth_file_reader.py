@@ -11,6 +11,7 @@ import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ocm_wsgi.credentials.auth_file import Document, MalformedDocument, decode
 from ocm_wsgi.credentials.credential import Mode
@@ -25,8 +26,7 @@ _TICK_NS = 100_000_000
 MAX_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class FileVersion:
+class FileVersion(NamedTuple):
     """Distinguishes versions of a file without reading it."""
 
     device: int
@@ -81,7 +81,7 @@ class Reading:
     document: Document
 
 
-def version_of(path: Path) -> FileVersion | None:
+def version_of(path: Path | str) -> FileVersion | None:
     """Return the current version of the file, or ``None`` if there is none. Follows a symbolic link."""
     try:
         return FileVersion.of(os.stat(path))

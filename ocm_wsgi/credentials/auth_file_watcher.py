@@ -56,6 +56,7 @@ class AuthFileWatcher:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._name = str(path)  # Finding the name of a path takes longer than the system call.
         self._lock = threading.Lock()
         self._cached: _CacheEntry | None = None
         self._last_valid: CredentialSnapshot | None = None
@@ -81,7 +82,7 @@ class AuthFileWatcher:
         return entry.outcome
 
     def _is_current(self, entry: _CacheEntry) -> bool:
-        return entry.is_settled and entry.version == version_of(self._path)
+        return entry.is_settled and entry.version == version_of(self._name)
 
     def _load(self) -> _CacheEntry:
         try:

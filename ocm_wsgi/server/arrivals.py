@@ -65,8 +65,7 @@ class Arrivals:
         if conn.parser is None and self._cfg.is_ssl:
             self._begin_tls(conn)
         else:
-            received = conn.parser.unreader.take_buffered() if conn.parser else b""
-            self._await_request(conn, received)
+            self._await_request(conn, _take_buffered(conn))
 
     def wait_at_most_until(self, until: float) -> None:
         """Shorten all deadlines to at most this reading of the monotonic clock."""
@@ -143,6 +142,18 @@ class Arrivals:
     def _arrived(self, conn: Any) -> None:
         conn.data_ready = True
         self._on_arrived(conn)
+
+
+def _take_buffered(conn: Any) -> bytes:
+    """Return what has been read beyond the previous request, and let gunicorn forget that one.
+
+    It has been answered and its body has been read to the end, or the connection would be closed. gunicorn would keep
+    it while the connection is idle, and then make sure of both again.
+    """
+    if conn.parser is None:
+        return b""
+    conn.parser.mesg = None
+    return bytes(conn.parser.unreader.take_buffered())
 
 
 def _respond(connection: socket.socket) -> None:

@@ -30,17 +30,18 @@ class RememberingRequest(Request):  # type: ignore[misc]  # gunicorn has no type
         lines = data.split(b"\r\n")
         if from_trailer or not self._are_independent(lines):
             return self._parsed(data, from_trailer=from_trailer)
-        fields: list[tuple[str, str]] = []
+        known = [self.remembered.get(line) for line in lines]
+        unknown = [line for line, field in zip(lines, known, strict=True) if field is None]
         try:
-            for line in lines:
-                known = self.remembered.get(line)
-                fields += self._parsed_line(line) if known is None else (known,)
+            parsed = self._parsed(b"\r\n".join(unknown)) if unknown else []
         except ParseException:
             return self._parsed(data)  # Raises for the first reason there is.
-        names = [name for name, _ in fields]
-        if any(names.count(name) > 1 for name in RFC9110_5_3_SINGLETON_FIELDS):
-            return self._parsed(data)  # Raises.
-        return fields
+        names = [field[0] for field in (*filter(None, known), *parsed)]
+        if len(parsed) < len(unknown) or any(names.count(name) > 1 for name in RFC9110_5_3_SINGLETON_FIELDS):
+            return self._parsed(data)  # A field is dropped, or repeated though it must not be.
+        self._remember(unknown, parsed)
+        rest = iter(parsed)
+        return [field or next(rest) for field in known]
 
     def _are_independent(self, lines: list[bytes]) -> bool:
         """Return whether no line continues another, and gunicorn compares none with another."""
@@ -50,14 +51,13 @@ class RememberingRequest(Request):  # type: ignore[misc]  # gunicorn has no type
             and not any(line.startswith((b" ", b"\t")) for line in lines)
         )
 
-    def _parsed_line(self, line: bytes) -> list[tuple[str, str]]:
-        fields = self._parsed(line)
-        # Whether a name with an underscore passes depends on who sends it.
-        if len(line) <= LONGEST_LINE and fields and "_" not in fields[0][0] and fields[0][0] not in _NOT_REMEMBERED:
-            if len(self.remembered) >= MOST_LINES:
-                self.remembered.clear()
-            self.remembered[line] = fields[0]
-        return fields
+    def _remember(self, lines: list[bytes], fields: list[tuple[str, str]]) -> None:
+        for line, field in zip(lines, fields, strict=True):
+            # Whether a name with an underscore passes depends on who sends it.
+            if len(line) <= LONGEST_LINE and "_" not in field[0] and field[0] not in _NOT_REMEMBERED:
+                if len(self.remembered) >= MOST_LINES:
+                    self.remembered.clear()
+                self.remembered[line] = field
 
     def _parsed(self, data: bytes, *, from_trailer: bool = False) -> list[tuple[str, str]]:
         fields: list[tuple[str, str]] = super().parse_headers(data, from_trailer=from_trailer)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import http.client
+import select
 import socket
 import ssl
 import time
@@ -67,6 +68,8 @@ class _VerbatimMixin:
     _method = ""
     _responses = 0
     _idle_since = 0.0
+    _poll: select.poll | None = None
+    _polled: socket.socket | None = None
 
     def connect(self) -> None:
         self._responses = 0
@@ -157,6 +160,16 @@ class _VerbatimMixin:
         if self._exchange is not None:
             self._exchange.detach()
             self._exchange = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is open, as far as is known. urllib3 makes an object to poll with each time."""
+        if self.sock is None:
+            return False
+        if self._poll is None or self._polled is not self.sock:
+            self._poll, self._polled = select.poll(), self.sock
+            self._poll.register(self.sock, select.POLLIN)
+        return not self._poll.poll(0)
 
     @property
     def has_idled_too_long(self) -> bool:

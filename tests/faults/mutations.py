@@ -128,7 +128,7 @@ _FAILED_RECORDS_DROPPED = Edit(
 )
 _FILE_READ_ONCE = Edit(
     f"{CREDENTIALS}/auth_file_watcher.py",
-    "return entry.is_settled and entry.version == version_of(self._path)",
+    "return entry.is_settled and entry.version == version_of(self._name)",
     "return seen.is_settled",
 )
 _DISCONNECT_IGNORED = Edit(DISCONNECTS, "                    watch.on_disconnect()", "                    pass")
@@ -407,8 +407,8 @@ CLIENTS = (
         "test_pipelined_requests[direct]",
         Edit(
             ARRIVALS,
-            'received = conn.parser.unreader.take_buffered() if conn.parser else b""',
-            'received = b""',
+            "return bytes(conn.parser.unreader.take_buffered())",
+            'return b""',
         ),
     ),
     Mutation(
