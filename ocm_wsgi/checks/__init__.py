@@ -1,4 +1,4 @@
-"""Diagnostics for ``flask ocm check``, one module per subject. They change nothing and use no subscription quota."""
+"""Diagnostics for ``ocm check``, one module per subject. They change nothing and use no subscription quota."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def _authentication(address: Address) -> Iterator[Finding]:
         )
     else:
         yield _SUBJECT.problem(
-            "open", f"Requests without a bearer token are served (the status is {status}).", "flask ocm add-user NAME"
+            "open", f"Requests without a bearer token are served (the status is {status}).", "ocm add-user NAME"
         )
 
 
@@ -263,7 +263,7 @@ def _declined_remedy(status: int) -> str:
     if status == 426:
         return "WebSockets need the service's own worker class: let gunicorn.conf.py set worker_class."
     if status in (401, 403):
-        return "flask ocm login"
+        return "ocm login"
     if status >= 500:
         return "The service's log says why: journalctl -u ocm"
     return "If this persists, `supports_websockets = false` in Codex's configuration avoids the delay."

@@ -21,7 +21,7 @@ from ocm_wsgi.errors import CredentialError
 from ocm_wsgi.oauth.refresh import REFUSALS
 
 _SUBJECT = Subject("credential")
-_LOGIN = "flask ocm login"
+_LOGIN = "ocm login"
 _DOCS = "docs/credentials.md"
 
 

@@ -30,7 +30,7 @@ def findings(config: Config, *, proc: Path = Path("/proc")) -> Iterator[Finding]
             "codex",
             f"Codex is running (process {', '.join(map(str, running))}). It may share this file, which is locked for "
             "refreshing; if it uses a copy of the file, each one's refresh ends the other's sign-in.",
-            "It is safest to sign the service in separately: flask ocm login (docs/credentials.md).",
+            "It is safest to sign the service in separately: ocm login (docs/credentials.md).",
         )
     else:
         yield _SUBJECT.ok("alone", "No running Codex was found on this machine.")

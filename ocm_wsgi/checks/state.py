@@ -99,7 +99,7 @@ def _upgrade(name: str, version: int) -> Finding:
         "upgrade",
         f"The database {name} has schema {version}. This release upgrades it to schema {SCHEMA_VERSION} when it first "
         f"opens it, while workers of the earlier release go on. {steps} Earlier releases cannot open it afterwards.",
-        "flask ocm backup FILE, then restart the service",
+        "ocm backup FILE, then restart the service",
     )
 
 

@@ -14,7 +14,7 @@ from ocm_wsgi.users.accounts import Account, Accounts
 from ocm_wsgi.users.directory import UserDirectory
 
 _SUBJECT = Subject("users")
-_REMEDY = "flask ocm add-user NAME"
+_REMEDY = "ocm add-user NAME"
 
 
 def findings(config: Config) -> Iterator[Finding]:
@@ -53,5 +53,5 @@ def _unmeasurable(account: Account, config: Config) -> Iterator[Finding]:
         yield _SUBJECT.problem(
             "unmeasurable",
             f"All requests of {account.user.name} are refused: {exc.message}",
-            f"flask ocm update-user {account.user.name} --limit ...",
+            f"ocm update-user {account.user.name} --limit ...",
         )

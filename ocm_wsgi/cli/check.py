@@ -1,4 +1,4 @@
-"""``flask ocm check``: diagnoses problems and says how to fix them."""
+"""``ocm check``: diagnoses problems and says how to fix them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flask ocm client-config``: client configuration for a user to paste."""
+"""``ocm client-config``: client configuration for a user to paste."""
 
 from __future__ import annotations
 

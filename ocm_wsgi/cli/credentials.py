@@ -1,4 +1,4 @@
-"""``flask ocm credentials``: the accounts, and in which state each of them is."""
+"""``ocm credentials``: the accounts, and in which state each of them is."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def credentials(as_json: bool) -> None:
         click.echo(table(headers, rows, terminal_width(), right=("5 HOURS", "WEEK")))
         for each in found:
             if each.problem is not None:
-                command = "flask ocm login" + (f" --credential {each.account.tag}" if len(found) > 1 else "")
+                command = "ocm login" + (f" --credential {each.account.tag}" if len(found) > 1 else "")
                 pairs = [("File", str(each.account.credential_path)), ("Sign in", command)]
                 click.echo(f"\n{each.account.tag}: {each.problem}\n" + facts(pairs, terminal_width()))
     if any(each.problem is not None for each in found):

@@ -1,4 +1,4 @@
-"""``flask ocm demo``: runs the whole service locally against a simulated OpenAI."""
+"""``ocm demo``: runs the whole service locally against a simulated OpenAI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flask ocm login`` and ``logout``: the owner's sign-in, without needing a browser or Codex on this machine."""
+"""``ocm login`` and ``logout``: the owner's sign-in, without needing a browser or Codex on this machine."""
 
 from __future__ import annotations
 

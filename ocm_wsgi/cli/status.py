@@ -1,4 +1,4 @@
-"""``flask ocm status``: the service's state, and how much of the subscription is left."""
+"""``ocm status``: the service's state, and how much of the subscription is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flask ocm usage``: usage by user, model, day or week."""
+"""``ocm usage``: usage by user, model, day or week."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def list_users(as_json: bool) -> None:
         echo_json([_as_json(account) for account in accounts])
         return
     if not accounts:
-        click.echo("There are no users. Add one: flask ocm add-user NAME")
+        click.echo("There are no users. Add one: ocm add-user NAME")
         return
     rows = [_row(account) for account in accounts]
     headers = ("NAME", "STATE", "MODELS", "LIMITS", "MAX", "EXPIRES", "SOURCE")
@@ -282,7 +282,7 @@ def _confirm(yes: bool, question: str) -> None:
 
 def _echo_token(name: str, bearer_token: str) -> None:
     click.echo(f"Their bearer token, shown only once and not stored:\n\n    {bearer_token}\n")
-    click.echo(f"To set up {name}'s client:\n\n    flask ocm client-config {name}")
+    click.echo(f"To set up {name}'s client:\n\n    ocm client-config {name}")
 
 
 def _state(user: User) -> str:

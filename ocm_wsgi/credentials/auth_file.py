@@ -19,8 +19,7 @@ from ocm_wsgi.errors import CredentialRejected
 from ocm_wsgi.oauth.refresh import Provenance, TokenGrant
 
 SIGN_IN = (
-    "sign in with `flask ocm login`, or with `codex login` and "
-    '`cli_auth_credentials_store = "file"` in Codex\'s config.toml'
+    'sign in with `ocm login`, or with `codex login` and `cli_auth_credentials_store = "file"` in Codex\'s config.toml'
 )
 
 #: The other values of `auth_mode` in Codex 0.169, each with a description for messages.

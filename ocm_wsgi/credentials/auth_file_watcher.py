@@ -110,8 +110,7 @@ class AuthFileWatcher:
             self._last_valid = None
             self._log_change(reason, logging.WARNING, "There is no credential file: %s", reason)
             return CredentialUnavailable(
-                "The service has no OpenAI credential. "
-                "Its owner must sign in with `flask ocm login`, or `codex login`.",
+                "The service has no OpenAI credential. Its owner must sign in with `ocm login`, or `codex login`.",
                 detail=f"credential file: {reason}",
             )
         self._log_change(reason, logging.WARNING, "The credential file cannot be used: %s", reason)

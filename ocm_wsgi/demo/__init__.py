@@ -1,4 +1,4 @@
-"""``flask ocm demo``: the whole service running on loopback."""
+"""``ocm demo``: the whole service running on loopback."""
 
 from __future__ import annotations
 

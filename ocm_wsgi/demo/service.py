@@ -1,4 +1,4 @@
-"""The whole service on one machine, without a credential or a network, for ``flask ocm demo``.
+"""The whole service on one machine, without a credential or a network, for ``ocm demo``.
 
 A simulated OpenAI, and in front of it the real service in gunicorn, with its own configuration, credential and state
 in a temporary folder.

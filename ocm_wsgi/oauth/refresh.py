@@ -47,7 +47,7 @@ class RefreshRefused(CredentialRejected):
         reason = REFUSALS.get(oauth_code, "OpenAI refused to refresh it")
         super().__init__(
             f"The owner's sign-in to OpenAI has ended: {reason}. "
-            "The owner must sign in again with `flask ocm login`, or `codex login`.",
+            "The owner must sign in again with `ocm login`, or `codex login`.",
             detail=f"the token endpoint permanently refused the refresh token: {oauth_code}",
         )
 

@@ -1,4 +1,4 @@
-"""``/ocm/v1/check/*``: endpoints with which ``flask ocm check --url`` tests the proxies between itself and the service.
+"""``/ocm/v1/check/*``: endpoints with which ``ocm check --url`` tests the proxies between itself and the service.
 
 They require a ticket (:mod:`ocm_wsgi.checks.tickets`), and are 404 without one. Only ``websocket`` goes upstream, and
 every turn over it is refused.

@@ -1,4 +1,4 @@
-"""``flask ocm check`` as a separate process, with or without a running service."""
+"""``ocm check`` as a separate process, with or without a running service."""
 
 from __future__ import annotations
 

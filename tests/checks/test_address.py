@@ -1,4 +1,4 @@
-"""``flask ocm check --url``: the public address with the real nginx in front, configured correctly and not."""
+"""``ocm check --url``: the public address with the real nginx in front, configured correctly and not."""
 
 from __future__ import annotations
 

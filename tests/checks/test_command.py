@@ -1,4 +1,4 @@
-"""``flask ocm check`` on one machine: each possible problem is found and reported with its remedy, and nothing else."""
+"""``ocm check`` on one machine: each possible problem is found and reported with its remedy, and nothing else."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_text(owner: Any) -> None:
     report = owner.check(as_json=False)
     assert report.status == 1
     assert f"PROBLEM  credential: There is no credential at {owner.credential_path}: no such file." in report.output
-    assert "         -> flask ocm login\n" in report.output
+    assert "         -> ocm login\n" in report.output
     assert report.output.endswith("\n1 problem, 0 warnings.\n")
 
 

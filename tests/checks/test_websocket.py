@@ -1,4 +1,4 @@
-"""The WebSocket of ``flask ocm check --url``: opened to OpenAI, pinged and closed, and each way in which that fails."""
+"""The WebSocket of ``ocm check --url``: opened to OpenAI, pinged and closed, and each way in which that fails."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_websocket_reaches_openai(owner: Any, service: Any) -> None:
 @pytest.mark.parametrize(
     ("plan", "remedy"),
     [
-        pytest.param({"status": 403, "error": ("forbidden", "Not for you.")}, "flask ocm login", id="refused"),
+        pytest.param({"status": 403, "error": ("forbidden", "Not for you.")}, "ocm login", id="refused"),
         pytest.param({"status": 429, "error": ("slow", "Not for you.")}, "supports_websockets = false", id="limited"),
         pytest.param({"status": 503, "error": ("down", "Not for you.")}, "journalctl", id="failing"),
     ],

@@ -1,4 +1,4 @@
-"""``flask ocm credentials``, and ``--credential`` of the other commands."""
+"""``ocm credentials``, and ``--credential`` of the other commands."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_credentials_lists_each_account(two: Path, run: Callable[..., Result]) -
     own = next(line for line in lines if line.startswith("own"))
     assert "signed out" in own
     assert "carol" in own
-    assert "flask ocm login --credential own" in result.output
+    assert "ocm login --credential own" in result.output
 
 
 def test_credentials_as_json(two: Path, run: Callable[..., Result]) -> None:
@@ -87,7 +87,7 @@ def test_one_account_needs_no_choice(folder: Path, run: Callable[..., Result], r
     result = run("credentials")
     assert result.exit_code == 1
     assert "default" in result.output
-    assert "flask ocm login\n" in result.output
+    assert "ocm login\n" in result.output
     assert run_json("add-user", "dora")["user"]["credential"] is None
     assert run_json("update-user", "dora", "--credential", "default")["credential"] == "default"
     assert run_json("update-user", "dora", "--first-credential")["credential"] is None
@@ -131,7 +131,7 @@ def test_check_names_the_account_to_sign_in(two: Path, run: Callable[..., Result
     """Its remedy is the whole command."""
     findings = json.loads(run("check", "--json").stdout)["findings"]
     missing = next(finding for finding in findings if finding["code"] == "missing")
-    assert missing["remedy"] == "flask ocm login --credential own"
+    assert missing["remedy"] == "ocm login --credential own"
 
 
 @pytest.fixture

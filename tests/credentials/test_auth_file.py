@@ -116,7 +116,7 @@ def test_unusable_content_names_the_fix(content: dict[str, Any]) -> None:
         Document(content).credential()
     assert "codex login" in caught.value.message
     assert 'cli_auth_credentials_store = "file"' in caught.value.message
-    shown = f"{caught.value} {caught.value.detail}".replace("flask ocm login", "")
+    shown = f"{caught.value} {caught.value.detail}".replace("ocm login", "")
     assert not any(secret in shown for secret in ("sk", "pat", "rt ", "eyJ"))
 
 

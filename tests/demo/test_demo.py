@@ -25,7 +25,7 @@ from tests.forkserver import COVERAGE_VARIABLES
 
 @contextmanager
 def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run ``flask ocm demo`` in its own session, as a terminal would."""
+    """Run ``ocm demo`` in its own session, as a terminal would."""
     with subprocess.Popen(
         [sys.executable, "-m", "flask", "ocm", "demo", *arguments],
         cwd=REPOSITORY,

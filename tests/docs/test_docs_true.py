@@ -24,8 +24,8 @@ from ocm_wsgi.simulator.backend import UNSUPPORTED_PARAMETERS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-#: `flask ocm` has a short name on a server set up according to docs/deploy.md.
-OCM = re.compile(r"^(?:[\w./]*flask )?ocm (?P<words>[a-z].*)")
+#: Our own program: installed, or in the virtual environment of a clone or a server.
+OCM = re.compile(r"^(?:[\w./]*/bin/|[\w./]*flask )?ocm (?P<words>[a-z].*)")
 #: Programs that this package and its dependencies install.
 IN_VENV = re.compile(r"^(?:/opt/ocm/)?\.venv/bin/(?P<words>.+)")
 
@@ -112,7 +112,7 @@ def test_problem_of(words: str, problem: str | None) -> None:
 def test_programs_exist() -> None:
     """Every `.venv/bin/x` is installed, and every `python -m x` is an existing module."""
     programs = {(name, words.split()[0]) for name, words in found(IN_VENV)}
-    assert {"flask", "gunicorn", "pytest"} <= {program for _, program in programs}
+    assert {"gunicorn", "ocm", "pytest"} <= {program for _, program in programs}
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     ours = set(re.findall(r"^(\w+) =", setup["options.entry_points"]["console_scripts"], re.MULTILINE))

@@ -1,4 +1,4 @@
-"""``flask ocm login`` and ``logout`` as real processes, against the simulated issuer."""
+"""``ocm login`` and ``logout`` as real processes, against the simulated issuer."""
 
 from __future__ import annotations
 
