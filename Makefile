@@ -8,6 +8,7 @@ PIP = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip --disable-pip-version-chec
 CODEX = .cache/codex
 AXE = .cache/axe
 TESTED_WITH = nginx caddy systemd logrotate prometheus postgresql chromium chromium-driver
+INSTALLED_WITH = mmdebstrap podman crun uidmap slirp4netns netavark aardvark-dns systemd-container
 # Many tests wait most of their time, so there is room for more of them than the machine has CPUs.
 IN_PARALLEL = -n $$(($$(nproc) + 2)) --dist worksteal
 # Tests start Python hundreds of times. Without the bytecode, each of these processes would compile the package again.
@@ -15,13 +16,15 @@ unexport PYTHONDONTWRITEBYTECODE
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 
-.PHONY: help install demo test coverage prove check format bench soak docs release lock screenshots
+.PHONY: help install demo test test-installation coverage prove check format bench soak docs release lock screenshots
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo      Try it without a credential or a network, until Ctrl-C'
 	@echo 'make install   Create .venv with everything needed to run and develop'
 	@echo "make test      Run all tests, including those with the real Codex and nginx (ARGS='-k name' selects some)"
+	@echo 'make test-installation'
+	@echo '               Install, run and upgrade it in an empty Debian, in containers and under systemd (as root)'
 	@echo 'make coverage  Run the tests under coverage, subprocesses included'
 	@echo 'make prove     Remove each defence against faults, in a copy, and check that its test fails'
 	@echo 'make check     Check format, lint, types and the direction of imports'
@@ -43,6 +46,12 @@ demo: $(firstword $(wildcard $(VENV)/with-dev) $(VENV)/with-demo)
 test: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed
 	@scripts/debian-packages $(TESTED_WITH)
 	$(VENV)/bin/pytest $(IN_PARALLEL) --durations 20 $(ARGS)
+
+# From nothing but Debian and Python: the wheel in a chroot, the image in containers of a plain user, the unit under
+# systemd. As root; nothing stays on the machine except the packages named above and .cache.
+test-installation: $(VENV)/with-dev
+	@scripts/debian-packages $(INSTALLED_WITH)
+	$(VENV)/bin/pytest tests/installation --durations 20 $(ARGS)
 
 # Tracing doubles the time of the tests, so it has a separate target: `make test` stays fast and its timings accurate.
 coverage: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed

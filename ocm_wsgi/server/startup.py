@@ -112,13 +112,17 @@ def require_free_addresses(arbiter: Any) -> None:
 
 
 def suggest_next_step(arbiter: Any, config: Config) -> None:
-    """Log what to do next if nobody has signed in yet."""
-    if not config.credential_path.exists():
-        arbiter.log.warning(
-            "There is no Codex credential at %s yet. Next step: ocm login (a running service uses it from the next "
-            "request on)",
-            config.credential_path,
-        )
+    """Log what to do next if nobody has signed in yet, to any account."""
+    # Not Path.exists(), which raises an exception where this user may not look.
+    if any(os.path.exists(account.credential_path) for account in config.accounts):
+        return
+    first = config.accounts[0]
+    arbiter.log.warning(
+        "There is no Codex credential at %s yet. Next step: ocm login%s (a running service uses it from the next "
+        "request on)",
+        first.credential_path,
+        f" --credential {first.tag}" if len(config.accounts) > 1 else "",
+    )
 
 
 def _when_free(arbiter: Any, address: str, attempt: Callable[[], _T]) -> _T:

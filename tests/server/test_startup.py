@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,14 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 
+from ocm_wsgi.config import load
 from ocm_wsgi.errors import ServerNotStarted, StateUnusable
 from ocm_wsgi.server import instance
-from ocm_wsgi.server.startup import worker_count
+from ocm_wsgi.server.startup import suggest_next_step, worker_count
 from ocm_wsgi.simulator import Plan
 from tests.conftest import REPOSITORY
 from tests.faults.outages import fill, small_file_system
@@ -262,3 +265,20 @@ def test_first_start_shows_the_next_step(service: Any) -> None:
     with_credential = service(workers=1)
     assert requests.get(f"{with_credential.url}/ocm/healthz", timeout=30).status_code == 200
     assert "Next step" not in with_credential.log_text()
+
+
+@pytest.mark.parametrize(
+    ("signed_in", "expected"),
+    [((), "Next step: ocm login --credential work ("), (("spare",), "")],
+    ids=["nobody", "one-of-two"],
+)
+def test_next_step_with_several_accounts(tmp_path: Path, signed_in: tuple[str, ...], expected: str) -> None:
+    """The step is shown if no account is signed in, and names the first one."""
+    entries = [{"tag": tag, "credential_path": f"{tmp_path}/{tag}.json"} for tag in ("work", "spare")]
+    (tmp_path / "ocm.json").write_text(json.dumps({"credentials": entries}))
+    for tag in signed_in:
+        (tmp_path / f"{tag}.json").touch()
+    logged: list[str] = []
+    arbiter = SimpleNamespace(log=SimpleNamespace(warning=lambda text, *values: logged.append(text % values)))
+    suggest_next_step(arbiter, load({"HOME": str(tmp_path)}, tmp_path))
+    assert [expected in line for line in logged] == ([True] if expected else [])
