@@ -14,6 +14,7 @@ __all__ = [
     "spool",
     "tariffs",
     "turn_accounting",
+    "turn_record",
     "usages_export",
     "weeks",
     "window_history",

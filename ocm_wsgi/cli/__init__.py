@@ -22,6 +22,8 @@ COMMANDS = {
     "status": "ocm_wsgi.cli.status:status",
     "backup": "ocm_wsgi.cli.backup:backup",
     "restore": "ocm_wsgi.cli.backup:restore",
+    "export": "ocm_wsgi.cli.transfer:export",
+    "import": "ocm_wsgi.cli.transfer:import_",
     "login": "ocm_wsgi.cli.login:login",
     "logout": "ocm_wsgi.cli.login:logout",
     "check": "ocm_wsgi.cli.check:check",

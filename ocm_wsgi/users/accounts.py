@@ -93,6 +93,35 @@ class Accounts:
             self._audit(connection, actor, "user.added", user.name, _public(user))
         return bearer_token
 
+    def add_all(self, users: Iterable[tuple[Account, str]], *, actor: str, skip_existing: bool) -> tuple[int, int]:
+        """Add users who have a token already, such as those of another installation: all of them, or none.
+
+        :param users: each with the digest of their token, and with the times of their account.
+        :param skip_existing: leave out users whose name is taken; otherwise that is an error.
+        :return: the number of users added, and of those left out.
+        :raises UserRejected: a name or a token is taken, or a value is invalid. Nobody was added.
+        :raises StateError: nobody was added.
+        """
+        added = skipped = 0
+        with self._database.write() as connection:
+            for account, digest in users:
+                name = account.user.name
+                _validate(account.user)
+                if name in self._configured or connection.execute(_BY_NAME, {"user_name": name}).first() is not None:
+                    if not skip_existing:
+                        raise UserRejected(f"The user {name} already exists. Nobody was added.")
+                    skipped += 1
+                    continue
+                times = {"created_at": account.created_at, "updated_at": account.updated_at}
+                try:
+                    row = {**columns_of(account.user), "token_sha256": digest, **times}
+                    connection.execute(db.user.insert(), row)
+                except sa.exc.IntegrityError as exc:
+                    raise UserRejected(f"Another user has the token of {name}. Nobody was added.") from exc
+                self._audit(connection, actor, "user.added", name, _public(account.user))
+                added += 1
+        return added, skipped
+
     def update(self, name: str, change: Callable[[User], User], *, actor: str) -> User:
         """Change a user. Concurrent changes are serialized, so none is lost.
 

@@ -8,6 +8,7 @@ BACKUP = "ocm_wsgi/transfer/backup.py"
 BACKUPS = "transfer/test_backup.py"
 BACKUP_FILE = "ocm_wsgi/transfer/backup_file.py"
 CREATION = "ocm_wsgi/storage/creation.py"
+EXPORTS = "transfer/test_exports.py"
 RESTORATION = "ocm_wsgi/transfer/restoration.py"
 UPGRADES = "storage/test_upgrades.py"
 
@@ -71,5 +72,19 @@ STATE_MUTATIONS = (
             '        raise TransferFailed(f"{path} cannot be written. Nothing was changed."',
             '        return\n        raise TransferFailed(f"{path} cannot be written. Nothing was changed."',
         ),
+    ),
+    Mutation(
+        f"{EXPORTS}::test_import_killed[sqlite]",
+        Edit(
+            "ocm_wsgi/transfer/imports.py",
+            "            queries.store_records(cursor, weeks.aligned(cursor, turns))\n",
+            "            queries.store_records(cursor, weeks.aligned(cursor, turns))\n"
+            '            cursor.cursor.execute("COMMIT")\n'
+            '            cursor.cursor.execute("BEGIN IMMEDIATE")\n',
+        ),
+    ),
+    Mutation(
+        f"{EXPORTS}::test_turns_that_may_be_counted",
+        Edit("ocm_wsgi/transfer/imports.py", '(each["user"], _hour_of(each)) not in counted', "True"),
     ),
 )
