@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["environ", "request_body"]
+__all__ = ["environ", "request_body", "waiting"]

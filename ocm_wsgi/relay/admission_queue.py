@@ -12,12 +12,12 @@ class AdmissionQueue:
 
     Without it, one user with some sockets could occupy them all. For the loop's thread.
 
-    :param submit: runs a function in another thread.
+    :param submit: runs a function in another thread when it is the user's turn.
     :param defer: schedules a callback in the loop's thread; may be called from any thread.
     """
 
     def __init__(
-        self, submit: Callable[[Callable[[], None]], object], defer: Callable[[Callable[[], None]], None]
+        self, submit: Callable[[str, Callable[[], None]], object], defer: Callable[[Callable[[], None]], None]
     ) -> None:
         self._submit = submit
         self._defer = defer
@@ -39,7 +39,7 @@ class AdmissionQueue:
             finally:
                 self._defer(partial(self._continue, user))
 
-        self._submit(run)
+        self._submit(user, run)
 
     def _continue(self, user: str) -> None:
         queue = self._waiting[user]

@@ -19,6 +19,8 @@ TICK_SECONDS = 0.5
 BATCH_SECONDS = 0.1
 #: How many of them run without looking at the sockets in between: about a millisecond's worth.
 BATCH_SIZE = 50
+#: Deferred callbacks that run in one pass. Each may take as long as dozens of events, which must not wait for them all.
+DEFERRED_PER_PASS = 16
 
 
 class HasDeadline(Protocol):
@@ -43,6 +45,8 @@ class Loop:
         self._tick_at = self.now + TICK_SECONDS
         self._batch: list[Callable[[], None]] = []
         self._batch_at = inf
+        self._end_pass: Callable[[float], float] = lambda _now: inf
+        self._end_pass_at = inf
         self._is_interrupted = False
         self._deferred: deque[Callable[[], None]] = deque()
         self._is_woken = False
@@ -115,6 +119,13 @@ class Loop:
                 # A bug: the other callbacks must run nevertheless.
                 _log.exception("Unhandled exception in a batched callback")
 
+    def at_pass_end(self, callback: Callable[[float], float]) -> None:
+        """Call something after each pass, when all events that were ready have been dispatched.
+
+        :param callback: gets ``now``, and returns when to call it again, even if nothing happens until then.
+        """
+        self._end_pass = callback
+
     def interrupt(self, _mask: int = 0) -> None:
         """Make :meth:`run` return after the current events."""
         self._is_interrupted = True
@@ -127,7 +138,7 @@ class Loop:
         handlers = self._handlers
         while not self._is_interrupted:
             # Some milliseconds too long, if the last events took so long: nothing is due that precisely.
-            wait = min(until, self._tick_at, self._batch_at) - self.now
+            wait = min(until, self._tick_at, self._batch_at, self._end_pass_at) - self.now
             ready = self._epoll.poll(wait if wait > 0 else 0.0)
             self.now = time.monotonic()
             for fd, mask in ready:
@@ -144,6 +155,7 @@ class Loop:
                 self._run_some_of_batch()
             if self.now >= self._tick_at:
                 self._tick()
+            self._end_pass_at = self._end_pass(self.now)
             if self.now >= until:
                 break
 
@@ -157,12 +169,15 @@ class Loop:
         # Before the queue is read: a callback deferred from here on must wake the loop again.
         self._is_woken = False
         # Callbacks that these defer in turn run after the next socket events.
-        for _ in range(len(self._deferred)):
+        for _ in range(min(len(self._deferred), DEFERRED_PER_PASS)):
             try:
                 self._deferred.popleft()()
             except Exception:
                 # A bug: the other callbacks must run nevertheless.
                 _log.exception("Unhandled exception in a deferred callback")
+        if self._deferred and not self._is_woken:
+            self._is_woken = True
+            os.eventfd_write(self._wake_fd, 1)
 
     def _tick(self) -> None:
         self._tick_at = self.now + TICK_SECONDS

@@ -12,6 +12,7 @@ from typing import Any
 from gunicorn import http
 from gunicorn import sock as gunicorn_sock
 
+from ocm_wsgi.relay.decision_queue import STRANGER
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.request_arrival import MAX_HEAD_BYTES, RequestArrival
 from ocm_wsgi.server.request_heads import remember_lines
@@ -36,8 +37,9 @@ class Arrivals:
     """The connections on which a request is expected. For the loop's thread only.
 
     :param cfg: gunicorn's settings.
-    :param submit: runs something in a thread.
-    :param on_arrived: called with a connection whose request can be served.
+    :param submit: runs something in a thread, for a client that is not known yet.
+    :param user_of: returns the user who has sent a request's head, for ``on_arrived``.
+    :param on_arrived: called with a connection whose request can be served, and its user.
     :param on_refused: called with a connection to close once its client has received the response.
     :param on_disconnect: called with a connection to close.
     """
@@ -48,13 +50,15 @@ class Arrivals:
         cfg: Any,
         *,
         submit: Callable[[Callable[[], None]], None],
-        on_arrived: Callable[[Any], None],
+        user_of: Callable[[bytes], str],
+        on_arrived: Callable[[Any, str], None],
         on_refused: Callable[[Any], None],
         on_disconnect: Callable[[Any], None],
     ) -> None:
         self._loop = loop
         self._cfg = cfg
         self._submit = submit
+        self._user_of = user_of
         self._on_arrived = on_arrived
         self._on_refused = on_refused
         self._on_disconnect = on_disconnect
@@ -107,7 +111,7 @@ class Arrivals:
             # gunicorn serves such a connection in one thread for as long as it lasts.
             conn.sock.setblocking(True)
             conn.parser.initiate_connection()
-            self._arrived(conn)
+            self._arrived(conn, STRANGER)
         else:
             self._await_request(conn, b"")
 
@@ -117,7 +121,7 @@ class Arrivals:
             conn.init()
             remember_lines(conn.parser)
             conn.parser.unreader.unread(received)
-            self._arrived(conn)
+            self._arrived(conn, self._user_of(received))
 
         def on_too_large() -> None:
             self._waiting.discard(arrival)
@@ -139,9 +143,9 @@ class Arrivals:
         self._waiting.add(arrival)
         arrival.start()
 
-    def _arrived(self, conn: Any) -> None:
+    def _arrived(self, conn: Any, user: str) -> None:
         conn.data_ready = True
-        self._on_arrived(conn)
+        self._on_arrived(conn, user)
 
 
 def _take_buffered(conn: Any) -> bytes:

@@ -22,6 +22,7 @@ from ocm_wsgi.errors import OcmError
 from ocm_wsgi.protocol.http.bearer import bearer_token
 from ocm_wsgi.protocol.http.framing import Chunked, FixedLength, FramingError
 from ocm_wsgi.protocol.http.targets import API_PREFIX
+from ocm_wsgi.relay.decision_queue import STRANGER
 from ocm_wsgi.relay.lingering_close import shut_down
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.server.request_adapters import BLOCK_SECONDS
@@ -52,6 +53,7 @@ class IncompleteBody:
 
     :param req: gunicorn's request, whose head has been parsed.
     :ivar limit_bytes: of its content; with its framing it is not collected beyond twice this size.
+    :ivar user: who sends it, once that is known.
     """
 
     limit_bytes: int
@@ -59,6 +61,7 @@ class IncompleteBody:
     def __init__(self, conn: Any, req: Any) -> None:
         self.conn = conn
         self.req = req
+        self.user = STRANGER
         self._unreader = conn.parser.unreader
         reader = req.body.reader
         # Only to find the end: gunicorn decodes the body once more when it is read.
@@ -253,13 +256,16 @@ def require_body(conn: Any, req: Any, service: Service | None) -> None:
 
 
 def _is_awaited(service: Service, body: IncompleteBody) -> bool:
-    """Return whether the application would read a body: its sender is a user, and it is not announced as too large."""
+    """Return whether the application would read a body: its sender is a user, and it is not announced as too large.
+
+    Sets its user.
+    """
     req = body.req
     if not req.path.startswith(API_PREFIX) or (body.missing_bytes or 0) > service.config.max_body_bytes:
         return False
     try:
         if not service.users.is_open:
-            service.users.authenticate(bearer_token(req.headers))
+            body.user = service.users.authenticate(bearer_token(req.headers)).name
     except OcmError:
         return False
     return True
@@ -277,10 +283,11 @@ def _send_continue(conn: Any, req: Any) -> None:
 class BodyArrivals:
     """The connections on which the rest of a body is expected. For the loop's thread only.
 
-    :param on_arrived: called with a connection whose request can be served, although it may have ended early.
+    :param on_arrived: called with a connection whose request can be served, although it may have ended early, and with
+        its user.
     """
 
-    def __init__(self, loop: Loop, *, on_arrived: Callable[[Any], None]) -> None:
+    def __init__(self, loop: Loop, *, on_arrived: Callable[[Any, str], None]) -> None:
         self._loop = loop
         self._on_arrived = on_arrived
         self._arrivals: set[_Arrival] = set()
@@ -291,7 +298,7 @@ class BodyArrivals:
         def on_end() -> None:
             self._arrivals.discard(arrival)
             body.resume()
-            self._on_arrived(body.conn)
+            self._on_arrived(body.conn, body.user)
 
         arrival = _Arrival(self._loop, body, on_end=on_end)
         self._arrivals.add(arrival)

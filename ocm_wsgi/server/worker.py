@@ -26,7 +26,6 @@ from gunicorn.workers import gthread
 
 from ocm_wsgi.accounting import tariffs
 from ocm_wsgi.gateway.environ import CLIENT_STALL_SECONDS, wants_websocket
-from ocm_wsgi.relay.admission_queue import AdmissionQueue
 from ocm_wsgi.relay.handoff import OpenedTunnel, RelayedBody
 from ocm_wsgi.relay.held_memory import HeldMemory
 from ocm_wsgi.relay.lingering_close import LingeringClose, reset, shut_down
@@ -40,6 +39,7 @@ from ocm_wsgi.server.arrivals import Arrivals, has_unread
 from ocm_wsgi.server.ended_requests import log_end
 from ocm_wsgi.server.loop_adapters import MethodQueue, Poller
 from ocm_wsgi.server.request_adapters import HandedOver, HandoffMiddleware, TimedBody, is_framed
+from ocm_wsgi.server.request_threads import RequestThreads
 from ocm_wsgi.server.response_heads import response_head
 from ocm_wsgi.server.thread_pool import ThreadPool
 from ocm_wsgi.server.unsent_response import UnsentResponse, UnsentResponses, send_now
@@ -52,9 +52,6 @@ CUT_MARGIN_SECONDS = 2.0
 LAST_REQUEST_SECONDS = 2.0
 #: How often to notify the master, which waits for ``timeout``.
 NOTIFY_SECONDS = 1.0
-
-#: Threads that read and admit the turns that clients request over WebSockets.
-ADMISSION_THREADS = 4
 
 # The result of a request whose connection can serve another.
 _KEEP_ALIVE: Future[bool] = Future()
@@ -77,10 +74,12 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self.loop = Loop()
         self.method_queue = MethodQueue(self.loop)
         self.deadlines: dict[Any, float] = {}
+        self._threads = RequestThreads(self.loop, self.cfg.threads)
         self._arrivals = Arrivals(
             self.loop,
             self.cfg,
-            submit=lambda work: self.tpool.submit(work),
+            submit=self._threads.shake_hands,
+            user_of=self._threads.senders.user_of,
             on_arrived=self._arrived,
             on_refused=self._close_gracefully,
             on_disconnect=self._close_immediately,
@@ -89,8 +88,6 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         self._unsent = UnsentResponses(self.loop, on_sent=self._finish, on_disconnect=self._close_immediately)
         self._streams: set[Stream] = set()
         self._tunnels: set[Tunnel] = set()
-        self._admission_pool = ThreadPool(ADMISSION_THREADS, "ocm-admission")
-        self._admission_queue = AdmissionQueue(self._admission_pool.submit, self.loop.defer)
         self._held_memory = HeldMemory()
         self._read_ons = ReadOns()
         self._stopping_since: float | None = None
@@ -118,7 +115,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         super().run()
         self._abort_all()
         self.loop.run_batch()
-        self._admission_pool.shutdown(cancel_futures=True)
+        self._threads.shutdown_admission()
 
     def notify(self) -> None:
         """Notify the master at most once a second; gunicorn would at each request, with a system call each time."""
@@ -193,15 +190,13 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         """Wait for a request before occupying a thread with it; called in the main thread when one may arrive."""
         self._arrivals.expect(conn)
 
-    def _arrived(self, conn: Any) -> None:
-        try:
-            self.tpool.submit(partial(self._serve, conn))
-        except RuntimeError:  # The worker is about to exit.
-            self._close_immediately(conn)
+    def _arrived(self, conn: Any, user: str) -> None:
+        serve, cancel = partial(self._serve, conn), partial(self._close_immediately, conn)
+        self._threads.serve(conn, user, serve, cancel=cancel)
 
     def get_thread_pool(self) -> ThreadPool:
         """Return the pool of request threads; called once, in the new process."""
-        return ThreadPool(self.cfg.threads, "ocm-request")
+        return self._threads.pool
 
     def _serve(self, conn: Any) -> None:
         """Handle a request in a thread, and pass the result to the main thread."""
@@ -246,6 +241,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
     def _make_stream(self, conn: Any, body: RelayedBody, handed: HandedOver, began: datetime) -> Stream:
         """Return a stream that is ready to be started in the loop."""
         response, environ = handed.response, handed.environ
+        self._threads.senders.learn(environ, body.user)
         try:
             head = response_head(response)
             keeps_alive = not response.should_close()
@@ -285,6 +281,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
         Sends upstream's handshake response itself, because gunicorn would add fields.
         """
         response, environ = handed.response, handed.environ
+        self._threads.senders.learn(environ, opened.user)
         try:
             conn.sock.sendall(opened.answer.head())
         except BaseException as exc:
@@ -308,7 +305,7 @@ class RelayWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has n
             timeouts=_TIMEOUTS,
             held=self._held_memory.share(opened.user),
             read_ons=self._read_ons,
-            submit=partial(self._admission_queue.submit, opened.user),
+            submit=partial(self._threads.decide_message, opened.user),
             defer=self.loop.defer,
             on_end=on_end,
         )

@@ -24,6 +24,7 @@ from ocm_wsgi.errors import (
     UpstreamUnreachable,
 )
 from ocm_wsgi.gateway.request_body import Body
+from ocm_wsgi.gateway.waiting import WaitsForUpstream
 from ocm_wsgi.protocol.http.content_coding import DecodingError, decoder_for
 from ocm_wsgi.protocol.http.fields import (
     Fields,
@@ -245,7 +246,9 @@ class Upstream:
         body = None if request.body is None else request.body.rewound()
         prepared = upstream_request(request.method, origin, head, body)
         timeout = self._handshake_timeout if request.is_upgrade else self._timeout
-        return UpstreamResponse(self._adapter.send(prepared, stream=True, timeout=timeout), request)
+        with WaitsForUpstream():
+            response = self._adapter.send(prepared, stream=True, timeout=timeout)
+        return UpstreamResponse(response, request)
 
     def _fields(self, request: ClientRequest, origin: Origin, credential: Credential) -> Fields:
         account = _account_fields(credential)

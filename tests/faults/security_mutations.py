@@ -326,10 +326,40 @@ MEASURES = (
     ),
 )
 
+DECISION_QUEUE = "ocm_wsgi/relay/decision_queue.py"
+
 WAITING = (
     Mutation(
         "admission/test_waiting.py::test_others_are_served",
         Edit("ocm_wsgi/admission/waiting.py", "if is_bounded and waiting >= threads * USER_PART and", "if False and"),
+    ),
+    Mutation(
+        "relay/test_decision_queue.py::test_users_take_turns",
+        Edit(DECISION_QUEUE, "self._waiting.setdefault(user, deque())", 'self._waiting.setdefault("", deque())'),
+    ),
+    Mutation(
+        "relay/test_decision_queue.py::test_one_decision_at_a_time",
+        Edit(DECISION_QUEUE, "len(busy) < DECISIONS", "True"),
+    ),
+    Mutation(
+        "relay/test_decision_queue.py::test_a_decision_that_takes_long_makes_room",
+        Edit(DECISION_QUEUE, "if each.busy_until > now]", "if each.busy_until]"),
+    ),
+    Mutation(
+        "relay/test_loop.py::test_many_deferred_callbacks_do_not_delay_events",
+        Edit("ocm_wsgi/relay/loop.py", "min(len(self._deferred), DEFERRED_PER_PASS)", "len(self._deferred)"),
+    ),
+    Mutation(
+        "server/test_senders.py::test_user_of",
+        Edit("ocm_wsgi/server/senders.py", "_key(found[1]), STRANGER)", "_key(found[1]), str(found[1]))"),
+    ),
+    Mutation(
+        "server/test_request_threads.py::test_users_take_turns_while_streams_continue",
+        Edit(
+            "ocm_wsgi/server/request_threads.py",
+            "self._decisions.submit(user, self.pool",
+            'self._decisions.submit("", self.pool',
+        ),
     ),
 )
 

@@ -13,18 +13,24 @@ from ocm_wsgi.relay.admission_queue import AdmissionQueue
 class Threads:
     """Runs functions when the test says so, as threads and the loop would.
 
+    :ivar users: whose decisions were submitted, in order.
     :ivar decided: what was decided, in order.
     """
 
     def __init__(self) -> None:
         self.submitted: deque[Callable[[], None]] = deque()
+        self.users: list[str] = []
         self.deferred: deque[Callable[[], None]] = deque()
         self.decided: list[str] = []
-        self.queue = AdmissionQueue(self.submitted.append, self.deferred.append)
+        self.queue = AdmissionQueue(self._submit, self.deferred.append)
 
     def submit(self, user: str, name: str) -> None:
         """Submit a decision."""
         self.queue.submit(user, lambda: self.decided.append(name))
+
+    def _submit(self, user: str, decide: Callable[[], None]) -> None:
+        self.users.append(user)
+        self.submitted.append(decide)
 
     def step(self) -> None:
         """Run what was submitted, and then what was deferred."""
@@ -51,6 +57,7 @@ def test_one_decision_of_each_user() -> None:
     threads.step()
     assert threads.decided[-1] == "a4"
     assert not threads.submitted
+    assert threads.users == ["a", "b", "a", "b", "c", "a", "a"]
 
 
 def fail() -> None:

@@ -1,4 +1,4 @@
-"""Callbacks deferred by other threads, and the number of sends that a stream needs."""
+"""Callbacks deferred by other threads, the order within a pass, and the number of sends that a stream needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from ocm_wsgi.protocol.http.framing import chunk
-from ocm_wsgi.relay.loop import Loop
+from ocm_wsgi.relay.loop import DEFERRED_PER_PASS, Loop
 from ocm_wsgi.relay.read_on import ReadOns
 from ocm_wsgi.relay.stream import Stream, Timeouts
 
@@ -133,6 +133,44 @@ def test_callbacks_deferred_by_other_threads(loop: Loop) -> None:
     assert {ident for _, _, ident in called} == {threading.get_ident()}
     for thread_number in range(4):
         assert [number for thread, number, _ in called if thread == thread_number] == list(range(1000))
+
+
+def test_many_deferred_callbacks_do_not_delay_events(resources: ExitStack, loop: Loop) -> None:
+    """A socket's events are dispatched before all of the callbacks that were deferred before them."""
+    called: list[object] = []
+    near, far = map(resources.enter_context, socket.socketpair())
+    for number in range(3 * DEFERRED_PER_PASS):
+        loop.defer(partial(called.append, number))
+    loop.defer(loop.interrupt)
+    far.sendall(b"event")
+    loop.watch(near.fileno(), select.EPOLLIN | select.EPOLLET, lambda _mask: called.append("event"))
+    loop.run(30)
+    assert [each for each in called if each != "event"] == list(range(3 * DEFERRED_PER_PASS))
+    assert called.index("event") <= DEFERRED_PER_PASS
+
+
+def test_end_of_a_pass(resources: ExitStack, loop: Loop) -> None:
+    """The end of a pass comes when all ready events have been dispatched, or at the time that was asked for."""
+    called: list[str] = []
+    for name in ("a", "b"):
+        near, far = map(resources.enter_context, socket.socketpair())
+        far.sendall(b"event")
+
+        def on_ready(_mask: int, name: str = name, near: socket.socket = near) -> None:
+            near.recv(10)
+            called.append(name)
+
+        loop.watch(near.fileno(), select.EPOLLIN, on_ready)
+
+    def end_pass(now: float) -> float:
+        called.append("end")
+        if called.count("end") == 2:
+            loop.interrupt()
+        return now  # Again without any event.
+
+    loop.at_pass_end(end_pass)
+    loop.run(30)
+    assert [sorted(called[:2]), *called[2:]] == [["a", "b"], "end", "end"]
 
 
 def test_failing_callback_does_not_stop_the_others(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:

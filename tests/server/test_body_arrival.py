@@ -37,7 +37,7 @@ class Upload:
         resources.callback(leave_source, self.conn)
         self.ended: list[Any] = []
         self.sent_bytes = 0
-        self.arrivals = BodyArrivals(self.loop, on_arrived=self.ended.append)
+        self.arrivals = BodyArrivals(self.loop, on_arrived=lambda conn, _user: self.ended.append(conn))
 
     def expect(self) -> IncompleteBody:
         """Begin to wait, as after a thread found the body to be incomplete."""
