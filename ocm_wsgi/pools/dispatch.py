@@ -26,6 +26,7 @@ from ocm_wsgi.pools.socket import PoolSocket
 from ocm_wsgi.protocol.http.fields import value_of
 from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.responses.account_refusal import AccountRefusal, account_refusal
+from ocm_wsgi.protocol.responses.first_events import early_failure, is_decided
 from ocm_wsgi.protocol.responses.pool_fields import pool_fields
 from ocm_wsgi.upstream.client import ClientRequest, UpstreamResponse
 
@@ -35,6 +36,10 @@ _log = logging.getLogger(__name__)
 SESSION_FIELDS = ("session-id", "session_id", "thread-id", "conversation_id")
 #: A token of upstream's that belongs to the account that has given it.
 TURN_STATE_FIELD = "x-codex-turn-state"
+
+#: How long the first events of a stream are held back until it is known that they are no refusal, in seconds. Upstream
+#: refuses at once; while it prepares a response, the events so far are passed on.
+EARLY_SECONDS = 1.0
 
 #: How long a worker does not use an account whose credential does not work, or that cannot be reached, in seconds.
 CREDENTIAL_SECONDS = 30.0
@@ -147,7 +152,7 @@ class PoolDispatch:
             if is_turn:
                 self.release = self._pools.uses.in_flight.begin(account.tag)
             try:
-                upstream = self._answer(account, sent, is_bound=bound is not None)
+                upstream = self._answer(account, sent, is_bound=bound is not None, is_turn=is_turn)
             except BaseException:
                 self.release()
                 raise
@@ -173,7 +178,9 @@ class PoolDispatch:
         if state is not None:
             self._pools.affinity.put(self._state_key(state), self._pool.tag, self.account.tag)
 
-    def _answer(self, account: UpstreamAccount, sent: ClientRequest, *, is_bound: bool) -> UpstreamResponse | None:
+    def _answer(
+        self, account: UpstreamAccount, sent: ClientRequest, *, is_bound: bool, is_turn: bool
+    ) -> UpstreamResponse | None:
         """Return an account's response; ``None`` if another account is to be asked."""
         try:
             upstream = self._ask(account, sent)
@@ -189,6 +196,8 @@ class PoolDispatch:
             return None
         now = self._pools.clock()
         refusal = account_refusal(upstream.status, upstream.fields, upstream.peek_error, now)
+        if refusal is None and is_turn and not is_bound:
+            refusal = self._early_refusal(upstream)
         if refusal is None:
             return upstream
         limits = rate_limits.from_fields(upstream.fields)
@@ -202,6 +211,15 @@ class PoolDispatch:
             raise self._pools.exhausted(self._pool)
         _log.info("The credential %s refuses a request of %s: %s", account.tag, self._user or "-", refusal.reason)
         return None
+
+    def _early_refusal(self, upstream: UpstreamResponse) -> AccountRefusal | None:
+        """Return the refusal with which a stream begins, provided that it is there soon."""
+        beginning = upstream.peek_stream(EARLY_SECONDS, is_decided)
+        failure = early_failure(beginning) if beginning else None
+        if failure is None:
+            return None
+        status, document = failure
+        return account_refusal(status, upstream.fields, lambda: document, self._pools.clock())
 
     def _ask(self, account: UpstreamAccount, sent: ClientRequest) -> UpstreamResponse:
         self.account = account

@@ -141,6 +141,19 @@ class UpstreamResponse:
         except DecodingError:
             return None
 
+    def peek_stream(self, seconds: float, is_enough: Callable[[bytes], bool]) -> bytes:
+        """Return the beginning of an event stream, which remains to be relayed, as far as it arrives in time.
+
+        :param is_enough: returns whether no more has to arrive, given what has.
+        :return: nothing if the response is no stream, or an encoded one.
+        """
+        media_type = value_of(self._field_lines, "content-type") or ""
+        if self.status != requests.codes.ok or not media_type.lower().startswith("text/event-stream"):
+            return b""
+        if value_of(self._field_lines, "content-encoding") is not None:
+            return b""
+        return self._raw.peek(_ERROR_BODY_BYTES, seconds, is_enough)
+
     def _start_of_body(self) -> bytes:
         """Return the first bytes of the body, decoded, as far as they arrive."""
         if self.is_bodiless:

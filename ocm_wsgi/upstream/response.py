@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from urllib3.exceptions import ProtocolError
@@ -83,8 +83,11 @@ class RawResponse:
             else:
                 self.close()
 
-    def peek(self, most_bytes: int, seconds: float) -> bytes:
-        """Return the first bytes of the body, as far as they arrive in time. They remain to be read."""
+    def peek(self, most_bytes: int, seconds: float, is_enough: Callable[[bytes], bool] | None = None) -> bytes:
+        """Return the first bytes of the body, as far as they arrive in time. They remain to be read.
+
+        :param is_enough: returns whether no more has to arrive, given what has.
+        """
         deadline, timeout, body = time.monotonic() + seconds, self.socket.gettimeout(), b""
         try:
             while True:
@@ -92,6 +95,8 @@ class RawResponse:
                 body = framing.feed(self.buffered)
                 remaining = deadline - time.monotonic()
                 if framing.has_ended or len(body) >= most_bytes or remaining <= 0:
+                    return body[:most_bytes]
+                if is_enough is not None and is_enough(body):
                     return body[:most_bytes]
                 self.socket.settimeout(remaining)
                 data = self.socket.recv(BLOCK_SIZE)

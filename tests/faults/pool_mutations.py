@@ -19,6 +19,10 @@ POOL_MUTATIONS = (
         ),
     ),
     Mutation(
+        f"{POOL}::test_faults_of_an_account_are_hidden[failed-stream]",
+        Edit(DISPATCH, "if refusal is None and is_turn and not is_bound:", "if False:"),
+    ),
+    Mutation(
         f"{POOL}::test_nothing_that_was_generated_is_repeated",
         Edit(DISPATCH, "(exchange.aborted or exchange.is_sent)", "exchange.aborted"),
     ),

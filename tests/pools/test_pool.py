@@ -11,7 +11,7 @@ import requests
 import sqlalchemy as sa
 
 from ocm_wsgi.pools.blocks import Blocks
-from ocm_wsgi.simulator import Plan, Simulator
+from ocm_wsgi.simulator import Gate, Plan, Simulator
 from ocm_wsgi.simulator.shapes import usage_limit_reached
 from ocm_wsgi.storage import schema as db
 from ocm_wsgi.storage.database import Database
@@ -172,6 +172,12 @@ FAULTS: dict[str, Plan] = {
     "rate-limit": Plan(status=429, error=("rate_limit_exceeded", "Slow down."), fields=(("Retry-After", "7"),)),
     "payment": Plan(status=402, error=("payment_required", "Pay.")),
     "deactivated": Plan(status=403, error=("account_deactivated", "Gone.")),
+    "failed-stream": Plan(
+        terminal="failed", error=("usage_limit_reached", "Used up."), events=0, output=(), usage=None
+    ),
+    "overloaded-stream": Plan(
+        terminal="failed", error=("server_is_overloaded", "Later."), events=0, output=(), usage=None
+    ),
     "unauthorized": Plan(status=401, error=("some_permission", "No.")),
 }
 
@@ -182,7 +188,9 @@ def test_faults_of_an_account_are_hidden(service: ServiceFactory, simulator: Sim
     running = start(service, "ab", strategy="fallback")
     simulator.account_plans["acct-a"] = FAULTS[fault]
     response = turn(running, "s1")
-    assert (response.status_code, served(simulator)) == (200, "b")
+    assert (response.status_code, served(simulator)[-1]) == (200, "b")
+    assert "response.completed" in response.text
+    assert "response.failed" not in response.text
     assert rows(running) == [("b", 200)]
 
 
@@ -228,6 +236,26 @@ def test_nothing_that_was_generated_is_repeated(service: ServiceFactory, simulat
     simulator.account_plans["acct-a"] = Plan(cut_at="status")
     assert turn(running, "s1").status_code == 502
     assert {seen.field("ChatGPT-Account-Id") for seen in simulator.requests} == {"acct-a"}
+
+
+def test_a_slow_stream_is_not_held_back(service: ServiceFactory, simulator: Simulator) -> None:
+    """While upstream prepares a response, its first events reach the client; a failure after them passes."""
+    running = start(service, "ab", strategy="fallback")
+    gate = Gate().after(2)
+    failure = Plan(terminal="failed", error=("usage_limit_reached", "Used up."), output=(), usage=None, gate=gate)
+    simulator.plan(failure, account="acct-a")
+    with requests.Session() as session:
+        session.trust_env = False
+        headers = {"Authorization": f"Bearer {ALICE}"}
+        with session.post(
+            running.url + "/v1/responses", headers=headers, json=TURN, timeout=30, stream=True
+        ) as response:
+            assert response.status_code == 200
+            pieces = response.iter_content(None)
+            assert b"response.created" in next(pieces)
+            gate.release()
+            assert b"response.failed" in b"".join(pieces)
+    assert rows(running) == [("a", 200)]
 
 
 def test_users_see_one_subscription(service: ServiceFactory, simulator: Simulator) -> None:

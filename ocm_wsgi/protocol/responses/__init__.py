@@ -7,6 +7,7 @@ __all__ = [
     "bounded_buffer",
     "error_codes",
     "estimate",
+    "first_events",
     "media",
     "observer",
     "outcome",
