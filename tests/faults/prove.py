@@ -45,7 +45,7 @@ class Proof:
 
 def copy_tree(folder: Path) -> None:
     """Copy the files that the tests need, without the installed packages."""
-    shutil.copytree(REPOSITORY, folder, ignore=_LEFT_OUT)
+    shutil.copytree(REPOSITORY, folder, symlinks=True, ignore=_LEFT_OUT)
     (folder / ".cache").symlink_to(REPOSITORY / ".cache")
 
 

@@ -53,6 +53,27 @@ NGINX_LINES = (
     ),
 )
 
+INSTALLATION = (
+    Mutation(
+        "config/test_value_files.py::test_systemd_credentials",
+        Edit("ocm_wsgi/config/value_files.py", "if not folder:", "if True:"),
+    ),
+    Mutation(
+        "cli/test_deploy.py::test_usage_errors",
+        Edit("ocm_wsgi/cli/deploy.py", "if not is_host_name(name):", "if False:"),
+    ),
+    Mutation(
+        "deployment/test_rendering.py::test_program_that_the_unit_could_not_start",
+        Edit(
+            "ocm_wsgi/deployment/rendering.py", r'if not re.fullmatch(r"[\w./+@-]+", str(path), re.ASCII):', "if False:"
+        ),
+    ),
+    Mutation(
+        "clients/test_caddy.py::test_forwarded_fields_forged",
+        Edit("deploy/Caddyfile", "\t\theader_up -Forwarded\n", ""),
+    ),
+)
+
 DEAD_ADDRESSES = (
     Mutation(
         "upstream/test_dead_address.py::test_requests_and_handshakes[https-request]",
@@ -68,4 +89,4 @@ DEAD_ADDRESSES = (
     ),
 )
 
-SURROUNDINGS_MUTATIONS = STATE + CAUTIONS + NGINX_LINES + DEAD_ADDRESSES
+SURROUNDINGS_MUTATIONS = STATE + CAUTIONS + NGINX_LINES + INSTALLATION + DEAD_ADDRESSES
