@@ -150,9 +150,9 @@ PROCESSES = (
         "test_workers_killed_while_the_credential_is_refreshed[rotated]",
         Edit(
             f"{CREDENTIALS}/refresh_client.py",
-            "        try:\n            process = subprocess.Popen(",
-            "        from ocm_wsgi.credentials.refresh_process import refresh\n        return refresh(job)\n"
-            "        try:\n            process = subprocess.Popen(",
+            "    try:\n        process = subprocess.Popen(",
+            "    from ocm_wsgi.credentials.refresh_process import refresh\n    return refresh(job)\n"
+            "    try:\n        process = subprocess.Popen(",
         ),
     ),
     Mutation(
