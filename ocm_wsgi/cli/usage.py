@@ -33,10 +33,10 @@ _COLUMNS = (
 _HEADERS = ("TURNS", "INPUT", "CACHED", "OUTPUT", "USD")
 
 
-@click.command("usage", short_help="Show usage by user, model, day or week.")
+@click.command("usage", short_help="Show usage by user, credential, model, day or week.")
 @click.option(
     "--by",
-    type=click.Choice(["user", "model", "day", "week"]),
+    type=click.Choice(["user", "credential", "model", "day", "week"]),
     multiple=True,
     help="Group by this (default: user). Can be repeated.",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -14,6 +15,10 @@ from ocm_wsgi.admission.measurability import credential_path_of, require_measura
 from ocm_wsgi.cli.output import echo_json, facts, percent, table, terminal_width, utc
 from ocm_wsgi.cli.parameters import CREDENTIAL_TAG, FUTURE, LIMIT, USER_NAME, json_option, yes_option
 from ocm_wsgi.cli.state import ACTOR, open_state
+from ocm_wsgi.config import Config
+from ocm_wsgi.credentials.auth_file import MalformedDocument, decode
+from ocm_wsgi.errors import CredentialError
+from ocm_wsgi.quota.choosing import plan_weight
 from ocm_wsgi.quota.limits import Limit
 from ocm_wsgi.reporting.status import iso, limit_status, user_state
 from ocm_wsgi.users.accounts import Account
@@ -104,7 +109,8 @@ def show_user(name: str, as_json: bool) -> None:
     """
     state = open_state()
     account = state.accounts.show(name)
-    uses = Admission(state.config, state.database).limit_usage(account.user) if account.user.limits else []
+    admission = Admission(state.config, state.database, weight_of=partial(_weight_of, state.config))
+    uses = admission.limit_usage(account.user) if account.user.limits else []
     if as_json:
         echo_json({**_as_json(account), "uses": [limit_status(use) for use in uses]})
         return
@@ -266,6 +272,15 @@ def _changes(
         "credential": (first_credential, None),
     }
     return changes | {key: empty for key, (is_cleared, empty) in cleared.items() if is_cleared}
+
+
+def _weight_of(config: Config, tag: str) -> float:
+    """Return the weight of an account's plan, by its credential."""
+    path = next(account.credential_path for account in config.accounts if account.tag == tag)
+    try:
+        return plan_weight(decode(path.read_bytes()).credential().plan_type)
+    except (OSError, MalformedDocument, CredentialError):
+        return plan_weight(None)
 
 
 def _require_future(expires: float | None) -> None:

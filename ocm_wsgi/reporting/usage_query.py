@@ -17,6 +17,8 @@ from ocm_wsgi.users.user import User
 
 PARAMETERS = ("since", "until", "by", "user")
 DIMENSIONS: tuple[Dimension, ...] = ("user", "model", "service_tier", "hour", "day", "week")
+#: Beside them, for those who see everything: others do not learn which accounts there are.
+OWNERS_DIMENSIONS: tuple[Dimension, ...] = ("user", "credential", *DIMENSIONS[1:])
 
 #: Most rows of one result. An hour, a user and a model make one.
 MAX_ROWS = 10_000
@@ -55,11 +57,14 @@ def parse(parameters: Mapping[str, Sequence[str]], requester: User) -> UsageQuer
         raise BadRequest("Each parameter can be given only once; `by` takes several groups, separated by commas.")
     given = {name: values[0] for name, values in parameters.items() if values and values[0]}
     user = given.get("user")
+    allowed = OWNERS_DIMENSIONS if sees_all(requester) else DIMENSIONS
     if not sees_all(requester):
         if user not in (None, requester.name):
             raise BadRequest("You can request only your own usage: leave out `user`.")
         user = requester.name
-    return UsageQuery(_time(given.get("since"), "since"), _time(given.get("until"), "until"), _groups(given), user)
+    return UsageQuery(
+        _time(given.get("since"), "since"), _time(given.get("until"), "until"), _groups(given, allowed), user
+    )
 
 
 def run(ledger: Ledger, query: UsageQuery) -> dict[str, Any]:
@@ -87,11 +92,11 @@ def _as_json(counts: Counts) -> dict[str, Any]:
     return members
 
 
-def _groups(given: Mapping[str, str]) -> tuple[Dimension, ...]:
+def _groups(given: Mapping[str, str], allowed: Sequence[Dimension]) -> tuple[Dimension, ...]:
     names = [name.strip() for name in given.get("by", "model").split(",")]
-    groups = tuple(dimension for dimension in get_args(Dimension) if dimension in names and dimension in DIMENSIONS)
+    groups = tuple(dimension for dimension in get_args(Dimension) if dimension in names and dimension in allowed)
     if len(groups) != len(names):
-        raise BadRequest(f"`by` takes these groups, each at most once, separated by commas: {', '.join(DIMENSIONS)}.")
+        raise BadRequest(f"`by` takes these groups, each at most once, separated by commas: {', '.join(allowed)}.")
     return groups
 
 

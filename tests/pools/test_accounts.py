@@ -145,6 +145,12 @@ def test_the_status_shows_each_account_to_admins_alone(service: ServiceFactory) 
     assert set(get(running, "/ocm/v1/status", BOB).json()) == {"user"}
     # One of two serves its users: the service is ready.
     assert get(running, "/ocm/readyz", BOB).status_code == 200
+    assert post(running, token=BOB).status_code == 200
+    usage = get(running, "/ocm/v1/usage?by=credential", CAROL).json()
+    assert [(row["credential"], row["turns"]) for row in usage["rows"]] == [("b", 1)]
+    refused = get(running, "/ocm/v1/usage?by=credential", BOB)
+    assert refused.status_code == 400
+    assert "credential" not in refused.text
     metrics = get(running, "/metrics", CAROL).text
     assert 'ocm_credential_usable{credential="a"} 0.0' in metrics
     assert 'ocm_credential_usable{credential="b"} 1.0' in metrics

@@ -64,13 +64,14 @@ class Shared:
         duration: float = 0.0,
         status: TurnStatus = "completed",
         id: str | None = None,
+        credential: str = DEFAULT_CREDENTIAL,
     ) -> None:
         """Record a turn that started ``ago`` seconds before now."""
         turn = Turn(
             id=id or f"turn-{next(_numbers)}",
             started_at=self.clock.now - ago,
             user=user,
-            credential=DEFAULT_CREDENTIAL,
+            credential=credential,
             model="gpt-5.5",
             service_tier="default",
             context_window=0,
@@ -92,7 +93,13 @@ class Shared:
         """Note upstream's windows as a response reports them: percent, and Unix seconds of the end."""
         primary = None if five_hours is None else RateLimitWindow(five_hours[0], 300, five_hours[1])
         secondary = None if week is None else RateLimitWindow(week[0], WEEK_MINUTES, week[1])
-        self.window_history.note(
-            DEFAULT_CREDENTIAL, RateLimits((RateLimit("codex", primary, secondary),)), self.clock.now
-        )
+        self._note(DEFAULT_CREDENTIAL, primary, secondary)
+
+    def note_week(self, credential: str, used_percent: float, end: int) -> None:
+        """Note the week of one of several accounts."""
+        self._note(credential, None, RateLimitWindow(used_percent, WEEK_MINUTES, end))
+
+    def _note(self, credential: str, primary: RateLimitWindow | None, secondary: RateLimitWindow | None) -> None:
+        limits = RateLimits((RateLimit("codex", primary, secondary),))
+        self.window_history.note(credential, limits, self.clock.now)
         self.window_history.flush()
