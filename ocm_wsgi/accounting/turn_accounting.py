@@ -28,6 +28,7 @@ from ocm_wsgi.protocol.responses.observer import Observer, is_event_stream, obse
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.request import RequestFacts
 from ocm_wsgi.protocol.responses.turn import MAX_REQUEST_ID_LENGTH, Outcome, Transport, Turn, Usage
+from ocm_wsgi.protocol.responses.withheld_end import WithheldEnd
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
 _log = logging.getLogger(__name__)
@@ -254,8 +255,7 @@ class OpenTurn(TurnInProgress):
         self._observer = observer
         self._outcome: Outcome | None = None
         self._is_recorded = False
-        self._withholds_last = transport != "sse"
-        self._withheld = b""
+        self._withheld = WithheldEnd(is_stream=transport == "sse")
 
     @property
     def outcome(self) -> Outcome | None:
@@ -267,18 +267,14 @@ class OpenTurn(TurnInProgress):
         sendable, outcome = self._observer.feed(piece)
         if outcome is not None and self._outcome is None:
             self._end(outcome)
-            sent, self._withheld = self._withheld + piece[:sendable], piece[sendable:]
-            return sent
-        if self._withholds_last:
-            piece = self._withheld + piece
-            piece, self._withheld = piece[:-1], piece[-1:]
-        return piece
+            return self._withheld.hold_from(piece, sendable)
+        return self._withheld.pass_through(piece)
 
     def finish(self) -> None:
         """Note that the body is complete according to its framing. Calling this again does nothing."""
         if self._outcome is None:
             self._end(self._observer.finish(complete=True))
-        self._withholds_last = False
+        self._withheld.finish()
 
     def record(self) -> None:
         """Record the turn as it ended, or as cut, and wait until that is durable. The user's next turn may then begin.
@@ -308,11 +304,7 @@ class OpenTurn(TurnInProgress):
 
     def release(self) -> bytes:
         """Return what may be sent once the record is durable."""
-        if self._withholds_last:
-            piece, self._withheld = self._withheld[:-1], self._withheld[-1:]
-        else:
-            piece, self._withheld = self._withheld, b""
-        return piece
+        return self._withheld.release()
 
     def observed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """Yield a response's body, and its end only once the turn is recorded durably."""

@@ -17,6 +17,7 @@ from ocm_wsgi.protocol.objects.answers import FirstEvent, objects_in
 from ocm_wsgi.protocol.objects.stored_object import NamedObject
 from ocm_wsgi.protocol.responses.observer import Observer
 from ocm_wsgi.protocol.responses.turn import Outcome, Turn
+from ocm_wsgi.protocol.responses.withheld_end import WithheldEnd
 from ocm_wsgi.quota.credential import DEFAULT_CREDENTIAL
 
 
@@ -56,23 +57,20 @@ class PlainAnswer:
         self.outcome: Outcome | None = None
         self.is_due = False
         self._observer = observer
-        self._withholds_last = not is_stream
-        self._withheld = b""
+        self._withheld = WithheldEnd(is_stream=is_stream)
 
     def feed(self, piece: bytes) -> bytes:
         sendable, outcome = self._observer.feed(piece)
         if outcome is not None and self.outcome is None:
             self._end(outcome)
-            sent, self._withheld = self._withheld + piece[:sendable], piece[sendable:]
-            return sent
-        piece, self._withheld = self._withheld + piece, b""
-        if self._withholds_last:
-            piece, self._withheld = piece[:-1], piece[-1:]
-        return piece
+            return self._withheld.hold_from(piece, sendable)
+        # After the end of a stream that has nothing to record, its rest.
+        return self._withheld.release() + self._withheld.pass_through(piece)
 
     def finish(self) -> None:
         if self.outcome is None:
             self._end(self._observer.finish())
+        self._withheld.finish()
 
     def record(self) -> None:
         """Do nothing: only its objects are recorded."""
@@ -81,8 +79,7 @@ class PlainAnswer:
         on_recorded("database")
 
     def release(self) -> bytes:
-        piece, self._withheld = self._withheld, b""
-        return piece
+        return self._withheld.release()
 
     def client_left(self) -> bool:
         """Return false: nothing in the rest of it counts."""

@@ -27,7 +27,7 @@ class Peer:
 
     Readability is edge-triggered (``EPOLLET``), so that epoll need not poll the socket again to find it empty. A read
     that returns less than was requested has emptied the socket; after any other read, or if a disconnect was reported
-    with it, call :meth:`rearm`. TLS is level-triggered: a read returns one record, however many there are.
+    with it, :meth:`receive` re-arms it. TLS is level-triggered: a read returns one record, however many there are.
 
     :param on_ready: called with the events that occurred.
     :ivar unsent: bytes that the socket has not accepted yet.
@@ -56,15 +56,6 @@ class Peer:
             mask |= select.EPOLLOUT
         self._loop.watch(self._fd, mask, self._on_ready)
 
-    def rearm(self, mask: int, data: bytes) -> None:
-        """Re-arm after a read, unless the read has emptied the socket.
-
-        :param mask: the events that led to the read.
-        :param data: the bytes that were read.
-        """
-        if mask != select.EPOLLIN or len(data) == READ_SIZE:
-            self._loop.rearm(self._fd)
-
     def stop_watching(self) -> None:
         """Stop watching the socket."""
         self._loop.forget(self._fd)
@@ -78,17 +69,21 @@ class Peer:
         with contextlib.suppress(OSError):  # not a TCP socket
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
-    def receive(self) -> bytes | None:
+    def receive(self, mask: int) -> bytes | None:
         """Return the bytes that have arrived; ``b""`` at the end, ``None`` if there are none yet.
 
+        :param mask: the events that led to the read.
         :raises OSError: the connection is broken.
         """
         try:
             # Under TLS, too, one read takes all decrypted data, as a record is smaller than READ_SIZE. So no data
             # remains in the TLS layer, where epoll would not see it.
-            return self._read(READ_SIZE)
+            data = self._read(READ_SIZE)
         except _WOULD_BLOCK:
             return None
+        if (mask != select.EPOLLIN and data) or len(data) == READ_SIZE:
+            self._loop.rearm(self._fd)  # The read may not have emptied the socket.
+        return data
 
     def send(self, data: bytes) -> bool:
         """Send after what is unsent; return whether nothing is left to send.

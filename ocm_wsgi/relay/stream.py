@@ -137,7 +137,7 @@ class Stream:
 
     def _on_upstream(self, mask: int) -> None:
         try:
-            data = self._upstream.receive()
+            data = self._upstream.receive(mask)
         except OSError as exc:
             self._cut(f"{type(exc).__name__}: {exc}")
             return
@@ -145,10 +145,7 @@ class Stream:
             return
         self._active_at = self._loop.now
         try:
-            if data:
-                self._take(data)
-                self._upstream.rearm(mask, data)
-            elif self._framing.close():
+            if data or self._framing.close():
                 self._take(data)
             else:
                 self._cut("it ended before its end")

@@ -167,13 +167,12 @@ class Tunnel:
         try:
             if mask & select.EPOLLOUT:
                 self._flush(self._upstream)
-            data = self._upstream.receive() if self._reads_upstream else None
+            data = self._upstream.receive(mask) if self._reads_upstream else None
         except OSError as exc:
             self._end_with(f"upstream cut it: {type(exc).__name__}: {exc}")
             return
         if data:
             self._from_upstream(data)
-            self._upstream.rearm(mask, data)
             if mask == select.EPOLLIN and not (
                 self._client.unsent or self._recording is not None or self._session.has_data_to_send
             ):
@@ -190,13 +189,12 @@ class Tunnel:
         try:
             if mask & select.EPOLLOUT:
                 self._flush(self._client)
-            data = self._client.receive() if self._reads_client else None
+            data = self._client.receive(mask) if self._reads_client else None
         except OSError:
             self._finish(CLIENT_LEFT)
             return
         if data:
             self._from_client(data)
-            self._client.rearm(mask, data)
         elif data == b"" or mask & DISCONNECTED:
             self._finish("" if self._session.close_code is not None else CLIENT_LEFT)
             return

@@ -76,7 +76,7 @@ class WebSocketRest:
 
     def _on_upstream(self, mask: int) -> None:
         try:
-            data = self._upstream.receive()
+            data = self._upstream.receive(mask)
         except OSError:
             data = b""
         if data is None:
@@ -86,7 +86,5 @@ class WebSocketRest:
         except Exception:
             _log.exception("Unhandled exception while reading a WebSocket on")
             data = b""
-        if data and self._session.has_open_turn:
-            self._upstream.rearm(mask, data)
-        else:
+        if not data or not self._session.has_open_turn:
             self.finish()

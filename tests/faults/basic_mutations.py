@@ -6,13 +6,13 @@ Listed apart from ``security_mutations`` only because of their number.
 from __future__ import annotations
 
 from tests.faults.mutations import (
-    ACCOUNTING,
     CONNECTIONS,
     CREDENTIALS,
     GUNICORN,
     NGINX,
     STREAM,
     TARGETS,
+    WITHHELD_END,
     Edit,
     Mutation,
 )
@@ -143,9 +143,9 @@ USERS = (
     Mutation(
         "faults/test_faults_state.py::test_database_locked_by_another_process[killed]",
         Edit(
-            ACCOUNTING,
-            "sent, self._withheld = self._withheld + piece[:sendable], piece[sendable:]",
-            'sent, self._withheld = self._withheld + piece, b""',
+            WITHHELD_END,
+            "sendable, self._octets = self._octets + piece[:start], piece[start:]",
+            'sendable, self._octets = self._octets + piece, b""',
         ),
     ),
     Mutation(

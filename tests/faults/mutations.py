@@ -54,6 +54,7 @@ ENDPOINT_TABLE = "ocm_wsgi/protocol/endpoints/table.py"
 TARGETS = "ocm_wsgi/protocol/http/targets.py"
 TUNNEL = "ocm_wsgi/relay/tunnel.py"
 UPSTREAM = "ocm_wsgi/upstream/client.py"
+WITHHELD_END = "ocm_wsgi/protocol/responses/withheld_end.py"
 WORKER = "ocm_wsgi/server/worker.py"
 
 #: As nginx did before 1.29.7: a truncated response looks complete.
@@ -77,9 +78,9 @@ _REFUSAL_NOT_STORED = Edit(
     f"{CREDENTIALS}/refusal_store.py", "            self._write(_REFUSAL.dump_json(refusal))", "            pass"
 )
 _END_SENT_BEFORE_ITS_RECORD = Edit(
-    ACCOUNTING,
-    "sent, self._withheld = self._withheld + piece[:sendable], piece[sendable:]",
-    'sent, self._withheld = self._withheld + piece, b""',
+    WITHHELD_END,
+    "sendable, self._octets = self._octets + piece[:start], piece[start:]",
+    'sendable, self._octets = self._octets + piece, b""',
 )
 _TRUNCATION_HIDDEN = Edit(
     STREAM,

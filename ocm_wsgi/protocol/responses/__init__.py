@@ -18,4 +18,5 @@ __all__ = [
     "strict_json",
     "turn",
     "usage",
+    "withheld_end",
 ]
