@@ -127,6 +127,13 @@ def test_invalid_configuration_prevents_the_start(gunicorn: Start, tmp_path: Pat
     assert "Traceback" not in server.log
 
 
+def test_no_workers_prevent_the_start(gunicorn: Start) -> None:
+    """gunicorn itself would accept connections and serve none."""
+    server = gunicorn(WEB_CONCURRENCY="0")
+    assert server.process.wait(20) == 1
+    assert server.log == "Error: WEB_CONCURRENCY is '0': it must be a number of workers, at least 1.\n"
+
+
 def test_address_that_is_not_local_prevents_the_start(gunicorn: Start) -> None:
     """An address that cannot be bound is reported in one line, with exit code 1 and no traceback."""
     server = gunicorn(OCM_LISTEN="192.0.2.1")
