@@ -84,7 +84,17 @@ def fill(url: str) -> None:
         report = RateLimits((RateLimit("codex", RateLimitWindow(5.0, 300, 2_000_000_000)),))
         windows.note("default", report, 1_999_990_000.0)
         windows.flush()
+        with database.write() as connection:
+            for table in metadata.sorted_tables:
+                if connection.execute(sa.select(table).limit(1)).first() is None:
+                    connection.execute(table.insert(), {column.name: a_value(column.type) for column in table.columns})
     assert all(content(url).values())
+
+
+def a_value(kind: sa.types.TypeEngine[Any]) -> Any:
+    """Return a value of a type."""
+    values = {sa.Boolean: True, sa.JSON: {"a": [None, 0.1]}, sa.Double: 1.25, sa.Integer: 7, sa.String: "text"}
+    return next(value for type_, value in values.items() if isinstance(kind, type_))
 
 
 def content(url: str, *, is_restored: bool = False) -> dict[str, list[tuple[Any, ...]]]:
