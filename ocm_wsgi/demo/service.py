@@ -30,7 +30,8 @@ MODEL = "gpt-5.5"
 PREFERRED_PORT = 8080
 #: Seconds between words, long enough to see the text arrive.
 WORD_INTERVAL_SECONDS = 0.06
-START_TIMEOUT_SECONDS = 20.0
+#: The first start compiles every module; uv, unlike pip, has not done so.
+START_TIMEOUT_SECONDS = 90.0
 STOP_TIMEOUT_SECONDS = 10.0
 
 
