@@ -31,6 +31,7 @@ from ocm_wsgi.config import AccountConfig, Config, load
 from ocm_wsgi.credentials import Mode
 from ocm_wsgi.credentials.sign_in import current, owner_of
 from ocm_wsgi.errors import ConfigurationError, LoginFailed
+from ocm_wsgi.pools.members import require_subscriptions
 
 _MARKS = {Level.OK: "ok", Level.NOTE: "note", Level.WARNING: "WARNING", Level.PROBLEM: "PROBLEM"}
 _DEFAULT_SILENCE_SECONDS = 65
@@ -84,6 +85,7 @@ def _findings(address: Address | None, silence_seconds: int, *, only_configurati
     try:
         config = load(os.environ, Path.cwd())
         require_measurable_configuration(config)
+        require_subscriptions(config)
     except ConfigurationError as exc:
         yield from configuration.broken(exc)
         return

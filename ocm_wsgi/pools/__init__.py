@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["account", "affinity", "blocks", "dispatch", "pool", "uses"]
+__all__ = ["account", "affinity", "blocks", "dispatch", "members", "pool", "uses"]

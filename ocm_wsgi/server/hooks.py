@@ -18,6 +18,7 @@ from ocm_wsgi.config import Config, current
 from ocm_wsgi.config.current import config
 from ocm_wsgi.errors import ServerNotStarted
 from ocm_wsgi.gateway.environ import remember_fields
+from ocm_wsgi.pools.members import require_subscriptions
 from ocm_wsgi.server import instance, startup
 from ocm_wsgi.telemetry import multiprocess
 from ocm_wsgi.telemetry.logs import configure_logging
@@ -42,6 +43,7 @@ def reload() -> None:
 
 def _prepare(loaded: Config) -> None:
     require_measurable_configuration(loaded)
+    require_subscriptions(loaded)
     _State.server_context = contexts.server_context(loaded.tls) if loaded.tls else None
 
 
