@@ -14,6 +14,7 @@ from typing import Any
 
 from urllib3.exceptions import ProtocolError
 
+from ocm_wsgi.gateway.waiting import WaitsForUpstream
 from ocm_wsgi.protocol.http.fields import Fields
 from ocm_wsgi.protocol.http.framing import FramingError, framing_for
 from ocm_wsgi.protocol.http.response_head import ResponseHead
@@ -70,7 +71,8 @@ class RawResponse:
                     yield piece
                 if framing.has_ended:
                     break
-                data = self.socket.recv(BLOCK_SIZE)
+                with WaitsForUpstream():
+                    data = self.socket.recv(BLOCK_SIZE)
                 if not data and not framing.close():
                     raise ProtocolError("the response is incomplete")
         except FramingError as exc:
@@ -99,7 +101,8 @@ class RawResponse:
                 if is_enough is not None and is_enough(body):
                     return body[:most_bytes]
                 self.socket.settimeout(remaining)
-                data = self.socket.recv(BLOCK_SIZE)
+                with WaitsForUpstream():
+                    data = self.socket.recv(BLOCK_SIZE)
                 if not data:
                     return body
                 self.buffered += data

@@ -25,6 +25,7 @@ from ocm_wsgi.errors import (
     UpstreamUnreachable,
 )
 from ocm_wsgi.gateway.request_body import Body
+from ocm_wsgi.gateway.waiting import notify_waiting
 from ocm_wsgi.protocol.http.targets import api_target
 from ocm_wsgi.simulator import Plan, Simulator
 from ocm_wsgi.tls.contexts import build_upstream_context
@@ -128,6 +129,29 @@ def test_an_event_is_passed_on_immediately(simulator: Simulator, upstream: Upstr
     gate.release()
     assert b"response.completed" in b"".join(pieces)
     response.close()
+
+
+def test_waits_are_announced(simulator: Simulator, upstream: Upstream) -> None:
+    """A server knows when a thread waits for the head, for the first events, and for the body."""
+    gate = simulator.gate().after(1)
+    simulator.plan(Plan(gate=gate, events=3))
+    notified: list[bool] = []
+    until_head: list[bool] = []
+
+    def work() -> None:
+        notify_waiting(notified.append)
+        response = upstream.open(post())
+        until_head.extend(notified)
+        response.peek_stream(30, lambda beginning: b"response.created" in beginning)
+        gate.release()
+        read_body(response)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(60)
+    assert until_head == [True, False]
+    assert len(notified) >= 4
+    assert notified == [True, False] * (len(notified) // 2)
 
 
 def test_a_piece_of_a_chunk_does_not_wait_for_the_rest(simulator: Simulator, upstream: Upstream) -> None:
