@@ -115,14 +115,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = ordered
 
 
+@pytest.fixture(scope="session")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the home of the tests that have no folder of their own; nothing is written to it."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hide this machine's own configuration, credential and proxies from tests."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, shared_home: Path, request: pytest.FixtureRequest) -> None:
+    """Hide this machine's own configuration, credential and proxies from tests.
+
+    A home for each of the thousands of tests that are only about values would take longer than they do.
+    """
     for name in list(os.environ):
         if name.startswith(("OCM_", "CODEX_", "OPENAI_", "GUNICORN_", "FLASK_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
+    home = shared_home
+    if "tmp_path" in request.fixturenames:
+        home = request.getfixturevalue("tmp_path") / "home"
+        home.mkdir()
     monkeypatch.setenv("HOME", str(home))
 
 

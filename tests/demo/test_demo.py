@@ -22,6 +22,9 @@ from ocm_wsgi.cli.demo import CODEX
 from tests.conftest import REPOSITORY
 from tests.forkserver import COVERAGE_VARIABLES
 
+# The demo's temporary folder is in the home.
+pytestmark = pytest.mark.usefixtures("tmp_path")
+
 
 @contextmanager
 def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
