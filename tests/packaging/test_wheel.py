@@ -10,11 +10,13 @@ import subprocess
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email import message_from_string
 from pathlib import Path
 
 import pytest
 import requests
 
+import ocm_wsgi
 from tests.conftest import REPOSITORY
 
 SETTINGS = "python:ocm_wsgi.gunicorn_conf"
@@ -80,3 +82,15 @@ def test_contains_what_belongs_in_it(wheel: Path) -> None:
     }
     deploy = {f"ocm_wsgi/deployment/files/{path.name}" for path in (REPOSITORY / "deploy").iterdir()}
     assert packed == sources | deploy
+
+
+def test_metadata(wheel: Path) -> None:
+    """The package index shows the README, the licence, and what is needed."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = message_from_string(archive.read(name).decode())
+    assert (metadata["Name"], metadata["Version"]) == ("ocm-wsgi", ocm_wsgi.__version__)
+    assert (metadata["License-Expression"], metadata["License-File"]) == ("MIT", "LICENSE")
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload() == (REPOSITORY / "README.md").read_text()
+    assert {"demo", "postgresql"} <= set(metadata.get_all("Provides-Extra", []))
