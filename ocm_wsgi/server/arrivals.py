@@ -15,7 +15,6 @@ from gunicorn import sock as gunicorn_sock
 from ocm_wsgi.relay.decision_queue import STRANGER
 from ocm_wsgi.relay.loop import Loop
 from ocm_wsgi.relay.request_arrival import MAX_HEAD_BYTES, RequestArrival
-from ocm_wsgi.server.request_heads import remember_lines
 from ocm_wsgi.server.tls_handshake import TlsHandshake
 
 _TOO_LARGE = json.dumps(
@@ -119,7 +118,6 @@ class Arrivals:
         def on_arrived(received: bytes) -> None:
             self._waiting.discard(arrival)
             conn.init()
-            remember_lines(conn.parser)
             conn.parser.unreader.unread(received)
             self._arrived(conn, self._user_of(received))
 
