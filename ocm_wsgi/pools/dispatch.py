@@ -228,6 +228,9 @@ class PoolDispatch:
             raise CredentialRejected("Pools use ChatGPT accounts only.", detail=f"{account.tag} is an API key")
         self.credential = credential
         fields = sent.fields
+        if sent.is_upgrade:
+            # Messages about rate limits are replaced, which a compressed WebSocket does not allow.
+            fields = [field for field in fields if field[0].lower() != "sec-websocket-extensions"]
         if self._state_owner is not None and self._state_owner != account.tag:
             fields = [field for field in fields if field[0].lower() != TURN_STATE_FIELD]
         return account.upstream.open(replace(sent, fields=fields), credential)

@@ -103,9 +103,12 @@ class Pools:
         tag = self.affinity.put(key, pool.tag, picked.tag, instead_of=others)
         return next((member for member in pool.members if member.tag == tag), self._member(pool, picked))
 
-    def figures(self, pool: Pool) -> Figures:
-        """Return the windows of a pool's accounts as one."""
-        return figures(self.uses.of(pool.tags), self.clock())
+    def figures(self, pool: Pool, *, is_cached: bool = False) -> Figures:
+        """Return the windows of a pool's accounts as one.
+
+        :param is_cached: do not query the database.
+        """
+        return figures(self.uses.of(pool.tags, is_cached=is_cached), self.clock())
 
     def has_another(self, pool: Pool, tag: str, *, is_cached: bool = False) -> bool:
         """Return whether another account than this one may be used now.

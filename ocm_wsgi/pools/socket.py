@@ -8,7 +8,9 @@ from typing import Any
 
 from ocm_wsgi.errors import OcmError, ReconnectNeeded
 from ocm_wsgi.pools.pool import Pool, Pools
+from ocm_wsgi.protocol.responses import rate_limits
 from ocm_wsgi.protocol.responses.account_refusal import account_refusal
+from ocm_wsgi.protocol.websocket.pool_limits import limits_frame
 
 _MOVED = "The subscription that serves this WebSocket is used up for now. Open another WebSocket."
 
@@ -50,6 +52,14 @@ class PoolSocket:
         threading.Thread(target=lambda: blocks.store(self._tag, pool=self._pool.tag), daemon=True).start()
         is_another_usable = self._pools.has_another(self._pool, self._tag, is_cached=True)
         return ReconnectNeeded(_MOVED) if is_another_usable else None
+
+    def shown_limits(self, text: bytes) -> bytes:
+        """Return a frame with the windows of all accounts, in place of a message about those of this one."""
+        limits = rate_limits.from_message(text)
+        if limits is not None:
+            # The session reports them, too, but only once this has returned.
+            self._pools.note_limits(limits, self._tag)
+        return limits_frame(text, self._pools.figures(self._pool, is_cached=True))
 
     def _exhausted(self) -> OcmError:
         return self._pools.exhausted(self._pool)

@@ -98,8 +98,13 @@ def _open_tunnel(
         track_turn=log.track_turn,
         begin_turn=nothing_to_begin if socket is None else socket.begin_turn,
     )
-    limited = None if socket is None else socket.limited
-    session = WebSocketSession(answer.deflate(), turns.adopt, unauthorized=dispatch.unauthorized, limited=limited)
+    session = WebSocketSession(
+        answer.deflate(),
+        turns.adopt,
+        unauthorized=dispatch.unauthorized,
+        limited=None if socket is None else socket.limited,
+        shown_limits=None if socket is None else socket.shown_limits,
+    )
     return OpenedTunnel(answer, body, session, turns, log)
 
 

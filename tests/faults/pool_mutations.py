@@ -60,6 +60,10 @@ POOL_MUTATIONS = (
         Edit("ocm_wsgi/pools/socket.py", "ReconnectNeeded(_MOVED) if is_another_usable else None", "None"),
     ),
     Mutation(
+        f"{SOCKETS}::test_a_websocket_shows_the_windows_of_all",
+        Edit("ocm_wsgi/views/websocket.py", "shown_limits=None if socket is None else socket.shown_limits,", ""),
+    ),
+    Mutation(
         f"{SOCKETS}::test_turns_in_progress_count",
         Edit("ocm_wsgi/pools/socket.py", "return self._pools.uses.in_flight.begin(self._tag)", "return lambda: None"),
     ),

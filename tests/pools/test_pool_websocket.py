@@ -134,3 +134,26 @@ def test_turns_in_progress_count(service: ServiceFactory, simulator: Simulator) 
         gate.release()
         receive_turn(client)
     assert served(simulator) == "ba"
+
+
+def test_a_websocket_shows_the_windows_of_all(service: ServiceFactory, simulator: Simulator) -> None:
+    """In the messages from which Codex learns them, even if it offers compression. Other limits are left out."""
+    running = start(service, "ab", strategy="round-robin")
+    simulator.account_rate_limits["acct-a"] = windows(10, 40, plan="pro")
+    simulator.account_rate_limits["acct-b"] = windows(32, 18)
+    for compression in (None, "deflate"):
+        with open_websocket(running, compression=compression) as client:
+            messages = [json.loads(message) for message in run_turn(client)]
+    (limits,) = [message for message in messages if message["type"] == "codex.rate_limits"]
+    # As in the fields: caps of 99, and the pro plan counts ten times.
+    shown = limits["rate_limits"]
+    assert (shown["primary"]["used_percent"], shown["secondary"]["used_percent"]) == (13.0, 39.0)
+    assert (shown["primary"]["window_minutes"], shown["secondary"]["window_minutes"]) == (300, 10080)
+    assert shown["primary"]["reset_at"] > time.time()
+    assert (limits["plan_type"], limits["credits"]) == ("business", None)
+    assert messages[-1]["type"] == "response.completed"
+    simulator.account_rate_limits["acct-a"] = {**windows(77, 78), "metered_limit_name": "codex_other"}
+    with open_websocket(running) as client:
+        messages = [json.loads(message) for message in run_turn(client)]
+    assert served(simulator) == "aba"
+    assert [message for message in messages if message["type"] == "codex.rate_limits"] == []

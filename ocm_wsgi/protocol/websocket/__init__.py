@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["client_messages", "frames", "handshake", "message_gate", "session"]
+__all__ = ["client_messages", "frames", "handshake", "message_gate", "pool_limits", "session"]

@@ -19,17 +19,18 @@ from ocm_wsgi.protocol.responses.outcome import TERMINAL_TYPES, event_outcome, l
 from ocm_wsgi.protocol.responses.rate_limits import RateLimits
 from ocm_wsgi.protocol.responses.turn import Outcome
 from ocm_wsgi.protocol.websocket.deflate import DeflateParameters
+from ocm_wsgi.protocol.websocket.event_members import lane_of, object_of, status_of, text_fields
 from ocm_wsgi.protocol.websocket.frames import GOING_AWAY, POLICY_VIOLATION, server_close
 from ocm_wsgi.protocol.websocket.message_gate import MESSAGE_LIMIT_BYTES, HeldMessage, MessageGate, Violation
 from ocm_wsgi.protocol.websocket.message_observer import CREATED_TYPE, STEER_TYPES, Closing, Message, MessageObserver
 from ocm_wsgi.protocol.websocket.open_turns import OpenTurn, OpenTurns
+from ocm_wsgi.protocol.websocket.pool_limits import RATE_LIMITS_TYPE
 from ocm_wsgi.protocol.websocket.refusals import refusal_message
 
 T = TypeVar("T")
 
 # Codes of ``error`` messages that end a turn for Codex even without a status.
 _ENDING_CODES = frozenset({"websocket_connection_limit_reached", "previous_response_not_found"})
-_STATUSES = range(400, 600)
 _UNAUTHORIZED = 401
 _TOO_MANY = 429
 
@@ -93,6 +94,8 @@ class WebSocketSession(Generic[T]):
         ``None``: Codex would sign in again itself. The session ends with it.
     :param limited: returns what the client gets in place of an error with status 429, given the fields of its response
         and the error, or ``None`` for the error itself. The session ends with anything else.
+    :param shown_limits: returns the frame, if any, that the client gets in place of a message about rate limits. Only
+        without compression: the client's decompressor needs all messages of a compressed WebSocket.
     :param limit: the longest message of a client, in octets as received.
     :ivar close_code: of upstream's Close frame, once it was received.
     :ivar has_data_to_send: whether frames were still held back at the last call of ``data_to_send``.
@@ -105,6 +108,7 @@ class WebSocketSession(Generic[T]):
         *,
         unauthorized: Callable[[str | None], OcmError] = _rejected,
         limited: Limited | None = None,
+        shown_limits: Callable[[bytes], bytes] | None = None,
         limit: int = MESSAGE_LIMIT_BYTES,
     ) -> None:
         self.close_code: int | None = None
@@ -115,6 +119,7 @@ class WebSocketSession(Generic[T]):
         self._observer = MessageObserver(deflate, partial(self._turns.feed, is_readable=True))
         self._unauthorized = unauthorized
         self._limited = limited
+        self._shown_limits = shown_limits
         self._replacement: bytes | None = None
         self._is_cut_off = False
         self._refusals = b""
@@ -227,7 +232,8 @@ class WebSocketSession(Generic[T]):
     def from_server(self, data: bytes) -> list[bytes | Event[T]]:
         """Return what to send to the client, which is all of ``data``, and the events within it, in order.
 
-        The exception is an error with status 401: the client gets another one in its place, and nothing after it.
+        The exceptions are errors for which the client gets another one, and nothing after it, and messages about rate
+        limits, as ``unauthorized``, ``limited`` and ``shown_limits`` decide.
         """
         if self._is_cut_off:
             return []
@@ -249,6 +255,10 @@ class WebSocketSession(Generic[T]):
                 items.append(event)
             if self._replacement is not None:
                 return [*items, data[sent : message.start], self._cut_off(message, self._replacement)]
+            # One that began in an earlier read has passed in part already.
+            if self._shown_limits is not None and message.type == RATE_LIMITS_TYPE and message.is_whole:
+                items += [data[sent : message.start], self._shown_limits(bytes(message.buffer.octets))]
+                sent = message.stop
         items.append(data[sent:])
         return items
 
@@ -287,20 +297,20 @@ class WebSocketSession(Generic[T]):
         return [] if limits is None else [LimitsReceived(limits)]
 
     def _created(self, event: Mapping[str, Any]) -> list[Event[T]]:
-        response = _object(event, "response")
+        response = object_of(event, "response")
         response_id = label(response.get("id"))
         if response_id is None:
             return []
         began, *absorbed = self._turns.created(
             response_id,
             parent=label(response.get("previous_response_id")),
-            lane=_lane(event),
+            lane=lane_of(event),
             model=label(response.get("model")),
         )
         return [TurnBegan(began.turn, response), *_dropped(absorbed)]
 
     def _steer(self, type_: str, event: Mapping[str, Any]) -> list[Event[T]]:
-        steer = _object(event, "steer")
+        steer = object_of(event, "steer")
         steer_id, parent = label(steer.get("id")), label(steer.get("previous_response_id"))
         if parent is None:
             return []
@@ -315,17 +325,17 @@ class WebSocketSession(Generic[T]):
         outcome = event_outcome(event)
         assert outcome is not None
         headers = event.get("headers")
-        fields = _text_fields(headers) if isinstance(headers, dict) else []
+        fields = text_fields(headers) if isinstance(headers, dict) else []
         limits = rate_limits.from_fields(fields) if fields else None
         events: list[Event[T]] = [] if limits is None else [LimitsReceived(limits)]
-        status = _status(event)
+        status = status_of(event)
         if status == _UNAUTHORIZED:
-            self._replacement = refusal_message(self._unauthorized(outcome.error_code), _lane(event))
+            self._replacement = refusal_message(self._unauthorized(outcome.error_code), lane_of(event))
         if status == _TOO_MANY and self._limited is not None and self.open_turns == 1:
             refusal = self._limited(fields, event)
             if refusal is not None:
-                self._replacement = refusal_message(refusal, _lane(event))
-        failed = self._turns.failed(lane=_lane(event), is_of_stream="sequence_number" in event)
+                self._replacement = refusal_message(refusal, lane_of(event))
+        failed = self._turns.failed(lane=lane_of(event), is_of_stream="sequence_number" in event)
         if failed is None:
             return events
         if status is None and outcome.error_code not in _ENDING_CODES:
@@ -338,7 +348,7 @@ class WebSocketSession(Generic[T]):
         outcome = event_outcome(event)
         if outcome is None:
             return []
-        return self._ended(outcome, response_id=label(_object(event, "response").get("id")), lane=_lane(event))
+        return self._ended(outcome, response_id=label(object_of(event, "response").get("id")), lane=lane_of(event))
 
     def _ended(self, outcome: Outcome, *, response_id: str | None, lane: str | None) -> list[Event[T]]:
         ended = self._turns.ended(response_id, lane=lane, model=outcome.model, is_counted=outcome.usage is not None)
@@ -349,24 +359,3 @@ class WebSocketSession(Generic[T]):
 
 def _dropped(turns: Sequence[OpenTurn[T]]) -> list[Event[T]]:
     return [TurnDropped(turn.turn) for turn in turns]
-
-
-def _object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = event.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _lane(event: Mapping[str, Any]) -> str | None:
-    return label(event.get("stream_id"))
-
-
-def _status(event: Mapping[str, Any]) -> int | None:
-    for name in ("status", "status_code"):
-        status = event.get(name)
-        if isinstance(status, int) and status in _STATUSES:
-            return status
-    return None
-
-
-def _text_fields(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, str(value)) for name, value in fields.items() if isinstance(value, (str, int, float))]
