@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,8 @@ settings.load_profile("busy-machine")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The longest time that a worker may take to drain, in seconds.
 STOP_TIMEOUT_SECONDS = 60
+# The longest time that spooled turns may take to reach the database, in seconds.
+SPOOL_TIMEOUT_SECONDS = 30
 # The longest time that a line of the log may take to appear, in seconds.
 LOG_TIMEOUT_SECONDS = 30
 
@@ -72,6 +74,24 @@ class RunningService:
     def state_path(self) -> Path:
         """The state folder."""
         return self.folder / "state"
+
+    def settled_database(self) -> Path:
+        """Return the database's path once it has every turn whose end a client has received.
+
+        A turn that the database does not accept in time, as on a busy machine, is spooled to disk first.
+        """
+        deadline = time.monotonic() + SPOOL_TIMEOUT_SECONDS
+        while self._is_spooling() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.state_path / "ocm.db"
+
+    def _is_spooling(self) -> bool:
+        """Return whether there are records in a journal. Those that are in the database are overwritten with zeros."""
+        for journal in (self.state_path / "spool").glob("*.journal"):
+            with suppress(FileNotFoundError), journal.open("rb") as file:
+                if file.read(1).strip(b"\0"):
+                    return True
+        return False
 
     def log_text(self) -> str:
         """Return the log so far."""

@@ -36,7 +36,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 def row(running: RunningService) -> dict[str, Any]:
     """Return the newest row of the ledger."""
-    with closing(sqlite3.connect(running.state_path / "ocm.db")) as connection:
+    with closing(sqlite3.connect(running.settled_database())) as connection:
         connection.row_factory = sqlite3.Row
         return dict(connection.execute("SELECT * FROM turn ORDER BY started_at DESC, id DESC LIMIT 1").fetchone())
 

@@ -53,7 +53,7 @@ def test_a_week_in_the_first_place(service: ServiceFactory) -> None:
     for _ in range(3):
         take_turn(running)
     start = week["primary"]["reset_at"] - 7 * DAYS
-    with closing(Database(f"sqlite:///{running.state_path / 'ocm.db'}")) as database, database.read() as connection:
+    with closing(Database(f"sqlite:///{running.settled_database()}")) as database, database.read() as connection:
         weeks = list(connection.execute(sa.select(db.turn.c.week_start)).scalars())
     assert len(weeks) == 9
     # A worker that has only ever seen the other limit does not know the week; it never takes the other one's.

@@ -38,7 +38,7 @@ def take_turn(running: RunningService) -> requests.Response:
 def used(running: RunningService) -> tuple[int, int]:
     """Return the number of Alice's turns, and their tokens."""
     table = db.turn.c
-    with closing(Database(f"sqlite:///{running.state_path / 'ocm.db'}")) as database, database.read() as connection:
+    with closing(Database(f"sqlite:///{running.settled_database()}")) as database, database.read() as connection:
         tokens = sa.func.sum(table.input_tokens + table.output_tokens)
         count, total = connection.execute(sa.select(sa.func.count(), tokens).select_from(db.turn)).one()
     return count, total or 0

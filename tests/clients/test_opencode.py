@@ -84,7 +84,7 @@ def rows(running: RunningService) -> list[tuple[Any, ...]]:
     """Return what the ledger has of each turn, in the order they ended."""
     turn = db.turn.c
     columns = (turn.model, turn.status, turn.input_tokens, turn.cached_tokens, turn.output_tokens, turn.estimated)
-    with Database(f"sqlite:///{running.state_path / 'ocm.db'}").read() as connection:
+    with Database(f"sqlite:///{running.settled_database()}").read() as connection:
         order = turn.started_at + turn.duration_ms / 1000.0
         return [tuple(row) for row in connection.execute(sa.select(*columns).order_by(order))]
 

@@ -168,7 +168,7 @@ def owner(running: RunningService, object_id: str) -> str | None:
 
 def owners(running: RunningService) -> dict[str, str]:
     """Return all recorded owners."""
-    with closing(Database(f"sqlite:///{running.state_path / 'ocm.db'}")) as database, database.read() as connection:
+    with closing(Database(f"sqlite:///{running.settled_database()}")) as database, database.read() as connection:
         rows = connection.exec_driver_sql('SELECT id, "user" FROM stored_object').all()
     return {row[0]: row[1] for row in rows}
 

@@ -20,7 +20,7 @@ USAGE = {"input_tokens": 1234, "cached_tokens": 1024, "output_tokens": 56_789, "
 
 def turns(running: RunningService) -> list[dict[str, Any]]:
     """Return the turns in the ledger, the newest first."""
-    with Database(f"sqlite:///{running.state_path / 'ocm.db'}").read() as connection:
+    with Database(f"sqlite:///{running.settled_database()}").read() as connection:
         rows = connection.execute(sa.select(db.turn).order_by(db.turn.c.id.desc())).mappings()
         return [dict(row) for row in rows]
 
@@ -29,7 +29,7 @@ def sums(running: RunningService) -> dict[str, int]:
     """Return the sums over all of alice's turns."""
     names = ("turns", "turns_estimated", "turns_without_usage", "input_tokens", "output_tokens", "cost_micro_usd")
     columns = [sa.func.sum(db.turn_hour.c[name]).label(name) for name in names]
-    with Database(f"sqlite:///{running.state_path / 'ocm.db'}").read() as connection:
+    with Database(f"sqlite:///{running.settled_database()}").read() as connection:
         row = connection.execute(sa.select(*columns).where(db.turn_hour.c.user == "alice")).mappings().one()
         return {name: int(row[name] or 0) for name in names}
 

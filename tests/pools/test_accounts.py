@@ -32,7 +32,7 @@ USERS = [
 
 def rows(running: RunningService) -> Counter[tuple[str, str]]:
     """Return how many turns there are of each user and credential."""
-    database = Database(f"sqlite:///{running.state_path}/ocm.db")
+    database = Database(f"sqlite:///{running.settled_database()}")
     with database.read() as connection:
         found = connection.execute(sa.select(db.turn.c.user, db.turn.c.credential)).all()
     database.close()

@@ -50,7 +50,7 @@ def served(simulator: Simulator) -> str:
 
 def rows(running: RunningService) -> list[tuple[str, int]]:
     """Return the account and status of each recorded turn, the oldest first."""
-    database = Database(f"sqlite:///{running.state_path}/ocm.db")
+    database = Database(f"sqlite:///{running.settled_database()}")
     with database.read() as connection:
         found = connection.execute(sa.select(db.turn.c.credential, db.turn.c.http_status).order_by(db.turn.c.id)).all()
     database.close()
@@ -59,7 +59,7 @@ def rows(running: RunningService) -> list[tuple[str, int]]:
 
 def events(running: RunningService) -> list[tuple[str, str, str]]:
     """Return what the audit trail says of blocked accounts."""
-    database = Database(f"sqlite:///{running.state_path}/ocm.db")
+    database = Database(f"sqlite:///{running.settled_database()}")
     with database.read() as connection:
         found = connection.execute(sa.select(db.event).where(db.event.c.kind == "credential.blocked")).all()
     database.close()

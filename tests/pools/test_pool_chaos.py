@@ -69,7 +69,7 @@ def kill_a_worker(running: RunningService, source: random.Random) -> None:
 
 def rows(running: RunningService) -> list[Any]:
     """Return all recorded turns."""
-    database = Database(f"sqlite:///{running.state_path}/ocm.db")
+    database = Database(f"sqlite:///{running.settled_database()}")
     with database.read() as connection:
         found = connection.execute(sa.select(db.turn)).all()
     database.close()

@@ -34,7 +34,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 def recorded(running: RunningService) -> Counter[str]:
     """Return the number of turns in the ledger, by status."""
     query = sa.select(db.turn.c.status, sa.func.count()).group_by(db.turn.c.status)
-    with Database(f"sqlite:///{running.state_path / 'ocm.db'}").read() as connection:
+    with Database(f"sqlite:///{running.settled_database()}").read() as connection:
         return Counter({row[0]: row[1] for row in connection.execute(query)})
 
 

@@ -78,7 +78,7 @@ def run_turn(client: ClientConnection, **members: Any) -> list[bytes]:
 def recorded_turns(running: RunningService) -> list[tuple[str, str, str]]:
     """Return the user, transport and status of each turn in the ledger."""
     columns = (db.turn.c.user, db.turn.c.transport, db.turn.c.status)
-    with Database(f"sqlite:///{running.state_path / 'ocm.db'}").read() as connection:
+    with Database(f"sqlite:///{running.settled_database()}").read() as connection:
         return [tuple(row) for row in connection.execute(sa.select(*columns).order_by(db.turn.c.started_at))]
 
 

@@ -28,7 +28,7 @@ ENDS = ("response.completed", "response.incomplete", "error", "response.steer.fa
 def recorded(running: RunningService) -> list[tuple[str, str, str, int | None]]:
     """Return the model, status, error code and output tokens of each turn in the ledger, in the order they ended."""
     columns = (db.turn.c.model, db.turn.c.status, db.turn.c.error_code, db.turn.c.output_tokens)
-    with Database(f"sqlite:///{running.state_path / 'ocm.db'}").read() as connection:
+    with Database(f"sqlite:///{running.settled_database()}").read() as connection:
         order = db.turn.c.started_at + db.turn.c.duration_ms / 1000.0
         return [tuple(row) for row in connection.execute(sa.select(*columns).order_by(order))]
 

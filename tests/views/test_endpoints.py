@@ -70,7 +70,7 @@ def test_every_endpoint_reaches_upstream(service: ServiceFactory, simulator: Sim
             (method, base + path) for method, path in requests
         ]
         assert running.stop() == 0
-        with closing(sqlite3.connect(running.state_path / "ocm.db")) as database:
+        with closing(sqlite3.connect(running.settled_database())) as database:
             (turns,) = database.execute("SELECT count(*) FROM turn").fetchone()
         assert turns == sum(each.is_turn for each in rows)
 

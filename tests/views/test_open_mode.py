@@ -101,7 +101,7 @@ def test_health_is_served_to_all(running: RunningService) -> None:
 def test_the_first_user_lifts_the_restriction(service: ServiceFactory) -> None:
     """With a user, a token is required from everyone, and a browser sends none for other pages."""
     running = service(users={}, workers=1)
-    with closing(Database(f"sqlite:///{running.state_path / 'ocm.db'}")) as database:
+    with closing(Database(f"sqlite:///{running.settled_database()}")) as database:
         Accounts((), database).add(User("ann"), actor="test")
     for fields, _, _ in PAGES.values():
         assert send(running, "models", fields)[0] == 401

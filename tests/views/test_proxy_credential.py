@@ -113,7 +113,7 @@ def test_a_turn_that_is_answered_401(service: ServiceFactory, simulator: Simulat
     running = service(workers=1, user_entries=entries)
     simulator.plan(shapes.NOT_PERMITTED, times=2)
     assert [post(running).status_code for _ in range(3)] == [400, 400, 429]
-    with closing(Database(f"sqlite:///{running.state_path / 'ocm.db'}")) as database:
+    with closing(Database(f"sqlite:///{running.settled_database()}")) as database:
         turns = history.turns(database, TurnFilter()).turns
     assert [(turn.status, turn.http_status, turn.error_code) for turn in turns] == [
         ("error", 400, "insufficient_permissions")
