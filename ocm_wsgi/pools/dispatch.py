@@ -189,9 +189,10 @@ class PoolDispatch:
             if is_bound or (isinstance(exc, UpstreamUnreachable) and (exchange.aborted or exchange.is_sent)):
                 # Nobody waits for another response; or upstream may be working on this one.
                 raise
-            self._rest(account, exc)
             if not self._has_candidate():
+                # It does not rest: a short failure of the network must not leave the pool without any account.
                 raise self._last(exc) from exc
+            self._rest(account, exc)
             _log.info("The credential %s cannot serve a request of %s: %s", account.tag, self._user or "-", exc)
             return None
         now = self._pools.clock()
@@ -268,7 +269,7 @@ class PoolDispatch:
 
     def _last(self, exc: OcmError) -> OcmError:
         """Return the error when the last account has failed: when others can be used again, if that is known."""
-        exhausted = self._pools.exhausted(self._pool)
+        exhausted = self._pools.exhausted(self._pool, without=self.account.tag)
         return exhausted if isinstance(exhausted, PoolUsedUp) else exc
 
     def _block(self, account: UpstreamAccount, refusal: AccountRefusal, now: float) -> None:

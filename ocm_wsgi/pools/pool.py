@@ -122,9 +122,12 @@ class Pools:
         """Return whether an account may be used now."""
         return self.uses.of([tag])[0].is_usable(self.clock())
 
-    def exhausted(self, pool: Pool) -> OcmError:
-        """Return the error for a request when no account may be used."""
-        now, uses = self.clock(), self.uses.of(pool.tags)
+    def exhausted(self, pool: Pool, *, without: str | None = None) -> OcmError:
+        """Return the error for a request when no account may be used.
+
+        :param without: an account that is not blocked, and failed all the same.
+        """
+        now, uses = self.clock(), [use for use in self.uses.of(pool.tags) if use.tag != without]
         at = usable_again_at(uses, now)
         if at <= now or at == math.inf:
             return CredentialUnavailable(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import time
 from typing import Any
 
@@ -225,6 +227,34 @@ def test_a_signed_out_account_is_passed_over(service: ServiceFactory, simulator:
     response = turn(running, "s1")
     assert (response.status_code, response.json()["error"]["code"]) == (503, "credential_unavailable")
     assert content
+
+
+def test_a_failure_of_the_network_is_over_when_it_is_over(service: ServiceFactory) -> None:
+    """Not later: the last account of a pool that cannot be reached does not rest."""
+    # A proxy that refuses connections until it listens, on a port that nobody else can take meanwhile.
+    with socket.socket() as proxy:
+        proxy.bind(("127.0.0.1", 0))
+        detour = {"detour": f"http://127.0.0.1:{proxy.getsockname()[1]}"}
+        running = service(
+            credentials={"a": detour, "b": detour, "pool": {"type": "balancer", "credentials": ["a", "b"]}},
+            user_entries=USERS,
+            workers=1,
+        )
+        for _ in range(2):
+            response = turn(running, "s1")
+            assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_unreachable")
+        proxy.listen()
+
+        def answer() -> None:
+            connection, _ = proxy.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        assert turn(running, "s1").status_code == 404
+        thread.join(30)
 
 
 def test_nothing_that_was_generated_is_repeated(service: ServiceFactory, simulator: Simulator) -> None:
