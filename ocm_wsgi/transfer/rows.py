@@ -6,12 +6,12 @@ Knows no meaning of the rows, and no version of the schema: the tables are those
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic_core import to_json
 
 from ocm_wsgi.storage.schema import metadata
 
@@ -22,6 +22,8 @@ Row = tuple[Any, ...]
 CHUNK_ROWS = 1000
 
 _DIGEST_BYTES = 16
+# As JSON.
+_NUL = rb"\u0000"
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class Summing:
     def add(self, rows: Iterable[Row]) -> None:
         """Add rows."""
         for row in rows:
-            text = json.dumps(row, sort_keys=True, separators=(",", ":"))
-            self._sum += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest(), "big")
+            # Without the NULs that PostgreSQL does not accept: see write_chunk.
+            text = to_json(row).replace(_NUL, b"")
+            self._sum += int.from_bytes(hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest(), "big")
             self._rows += 1
 
     def result(self) -> Checksum:
@@ -73,12 +76,14 @@ def read_chunks(connection: sa.Connection, table: sa.Table) -> Iterator[list[Row
     """Yield the rows of a table, in chunks. On PostgreSQL they are streamed."""
     query = sa.select(table).execution_options(yield_per=CHUNK_ROWS)
     for partition in connection.execute(query).partitions():
-        yield [tuple(map(_portable_value, row)) for row in partition]
+        yield [tuple(row) for row in partition]
 
 
 def write_chunk(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
-    """Insert rows."""
+    """Insert rows. PostgreSQL does not accept NUL in texts, so they arrive there without it."""
     names = table.columns.keys()
+    if connection.dialect.name == "postgresql":
+        rows = [tuple(map(_without_nul, row)) for row in rows]
     connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
 
 
@@ -117,6 +122,5 @@ def _portable_type(kind: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
     return sa.Boolean() if isinstance(kind, sa.Boolean) else sa.types.NullType()
 
 
-def _portable_value(value: Any) -> Any:
-    # PostgreSQL does not accept NUL in texts.
+def _without_nul(value: Any) -> Any:
     return value.replace("\0", "") if type(value) is str and "\0" in value else value

@@ -399,7 +399,31 @@ UNAUTHORIZED = (
     ),
 )
 
+BACKUPS = (
+    Mutation(
+        "cli/test_backup.py::test_backup_and_restore",
+        Edit(
+            "ocm_wsgi/transfer/backup_file.py",
+            "os.fchmod(self._descriptor, 0o600)",
+            "os.fchmod(self._descriptor, 0o644)",
+        ),
+    ),
+    Mutation(
+        "cli/test_backup.py::test_credential_without_passphrase",
+        Edit("ocm_wsgi/transfer/sealing.py", "if len(passphrase) < MIN_PASSPHRASE_LENGTH:", "if False:"),
+    ),
+    Mutation(
+        "cli/test_backup.py::test_credential",
+        Edit(
+            "ocm_wsgi/transfer/sealing.py",
+            "_fernet(passphrase, salt).encrypt(json.dumps(document).encode())",
+            "json.dumps(document).encode()",
+        ),
+    ),
+)
+
 SECURITY_MUTATIONS = (
+    *BACKUPS,
     *BASIC_MUTATIONS,
     *NAMES,
     *UNAUTHORIZED,

@@ -146,6 +146,18 @@ def test_move(
     assert again.tables["turn_hour"] == manifest.tables["turn_hour"]
 
 
+def test_texts_that_postgresql_refuses(
+    make_state: Callable[[str], str], make_url: Callable[[str], str], tmp_path: Path
+) -> None:
+    """A NUL in a text of SQLite's does not keep the state from moving to PostgreSQL."""
+    origin, destination, path = make_state("sqlite"), make_url("postgresql"), tmp_path / "file"
+    with closing(Database(origin)) as database, database.write() as connection:
+        db.add_event(connection, 1.0, "cli", "test", "with\0nul", {"a": "b\0c"})
+    save(origin, path)
+    load(path, destination)
+    assert [row[4] for row in content(destination)["event"] if row[3] == "test"] == ["withnul"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_consistent_under_load(make_url: Callable[[str], str], tmp_path: Path, kind: str) -> None:
     """A backup has the state of one moment: its sums are those of its turns, while turns are recorded."""
