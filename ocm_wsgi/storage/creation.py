@@ -109,7 +109,7 @@ def _bring_up_to_date(connection: sa.Connection) -> None:
     if version is None:
         metadata.create_all(connection)
     else:
-        # Imports Alembic, which takes longer than all other imports of a worker: only when there is something to do.
+        # Imports Alembic, for a quarter of a second: only when there is something to do.
         from ocm_wsgi.storage import upgrades
 
         upgrades.apply(connection, version)

@@ -298,7 +298,7 @@ def test_database_not_upgraded(earlier: Callable[[int], sa.Engine]) -> None:
 
 
 def test_alembic_not_imported(database: Database, state_path: Any) -> None:
-    """Opening a database of this release does not import Alembic, which takes longer than starting a worker."""
+    """Opening a database of this release does not import Alembic, which takes a quarter of a second."""
     with database.read():
         pass
     program = f"""if True:
