@@ -19,7 +19,7 @@ from ocm_wsgi.config.current import config
 from ocm_wsgi.errors import ServerNotStarted
 from ocm_wsgi.gateway.environ import remember_fields
 from ocm_wsgi.pools.members import require_subscriptions
-from ocm_wsgi.server import instance, startup
+from ocm_wsgi.server import instance, orphans, startup
 from ocm_wsgi.telemetry import multiprocess
 from ocm_wsgi.telemetry.logs import configure_logging
 from ocm_wsgi.tls import contexts
@@ -106,6 +106,7 @@ def on_starting(arbiter: Any) -> None:
     """Refuse to start where that cannot work. Open the socket: gunicorn opens its own only if there is none yet."""
     block_signals_during_fork()
     _forget_settings()
+    orphans.adopt()
     _warn(arbiter)
     with startup.refusing(arbiter):
         startup.require_workers(arbiter.cfg.workers)
@@ -230,9 +231,14 @@ def child_exit(_arbiter: Any, worker: Any) -> None:
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has no types
 
 
-def on_exit(_arbiter: Any) -> None:
-    """Remove the metrics' files."""
+def on_exit(arbiter: Any) -> None:
+    """Remove the metrics' files, and wait for a refresh in progress.
+
+    Not after USR2: the new master is a child as well, and whatever supervises both continues.
+    """
     multiprocess.remove()
+    if not arbiter.reexec_pid:
+        orphans.wait()
 
 
 def pre_request(_worker: Any, request: Any) -> None:

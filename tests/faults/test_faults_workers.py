@@ -119,3 +119,26 @@ def test_workers_killed_while_the_credential_is_refreshed(
     assert [refresh.outcome for refresh in simulator.refreshes] == ["rotated"]
     assert json.loads(stack.running.credential_path.read_text())["tokens"]["refresh_token"] != before
     assert len(simulator.seen("/backend-api/codex/responses")) == 2
+
+
+def test_stopped_while_an_orphan_refreshes_the_credential(
+    start_stack: Callable[..., Stack], simulator: Simulator
+) -> None:
+    """The master exits after a refresh whose worker was killed, as everything in a container is killed with it."""
+    stack = start_stack(workers=1, credential=simulator.credential(expires_in=-60))
+    gate = Gate().at("rotated")
+    simulator.plan(Plan(gate=gate), path="/oauth/token")
+    before = json.loads(stack.running.credential_path.read_text())["tokens"]["refresh_token"]
+    stream = Background(lambda: stack.turn())
+    try:
+        assert gate.reached.wait(WAIT_SECONDS)
+        (worker,) = workers_of(stack.running)
+        os.kill(worker, signal.SIGKILL)
+        stream.answer()
+        stack.running.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: "Waiting for the refresh of the credential" in stack.running.log_text())
+        assert stack.running.process.poll() is None
+    finally:
+        gate.release()
+    assert stack.running.process.wait(60) == 0
+    assert json.loads(stack.running.credential_path.read_text())["tokens"]["refresh_token"] != before
