@@ -113,7 +113,7 @@ def test_reload_fails_with_an_invalid_configuration(tmp_path: Path) -> None:
     """The check before a reload's HUP succeeds with a valid configuration and fails with an invalid one."""
     unit = (DEPLOY / "ocm.service").read_text()
     check, hup = re.findall(r"^ExecReload=(.*)$", unit, re.MULTILINE)
-    assert hup == "/bin/kill -HUP $MAINPID"
+    assert hup == '/bin/sh -c "kill -HUP $MAINPID"'
     command = check.replace("/opt/ocm/.venv/bin/ocm", f"{sys.executable} -m ocm_wsgi").split()
     configuration = tmp_path / "ocm.json"
     for text, status in (('{"type": "ocm"}', 0), ('{"listen_prot": 8080}', 1)):
