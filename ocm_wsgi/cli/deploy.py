@@ -49,15 +49,17 @@ def deploy(kind: str, name: str | None, address: str, program: PurePath | None) 
     """Print the file of a KIND for another program, with the names of this installation filled in.
 
     \b
-    nginx        TLS in front of the service, for /etc/nginx/conf.d/ocm.conf
-    caddy        the same for Caddy: /etc/caddy/Caddyfile
-    systemd      the unit, for /etc/systemd/system/ocm.service
-    socket       an optional unit that holds the listening socket
-    environment  the environment of both, for /etc/ocm/ocm.env
-    command      `ocm` as the service's user, for /usr/local/bin/ocm
-    logrotate    for a service that logs to a file
-    prometheus   alerts
-    grafana      a dashboard of Grafana
+    nginx                TLS in front of the service, for /etc/nginx/conf.d/ocm.conf
+    caddy                the same for Caddy: /etc/caddy/Caddyfile
+    compose              the service and Caddy in containers: compose.yaml
+    compose-environment  its settings: .env
+    systemd              the unit, for /etc/systemd/system/ocm.service
+    socket               an optional unit that holds the listening socket
+    environment          the environment of both, for /etc/ocm/ocm.env
+    command              `ocm` as the service's user, for /usr/local/bin/ocm
+    logrotate            for a service that logs to a file
+    prometheus           alerts
+    grafana              a dashboard of Grafana
 
     \b
     Examples:

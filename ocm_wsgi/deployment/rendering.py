@@ -17,6 +17,8 @@ from ocm_wsgi.errors import OcmError
 KINDS: Mapping[str, str] = {
     "nginx": "nginx.conf",
     "caddy": "Caddyfile",
+    "compose": "compose.yaml",
+    "compose-environment": "compose.env",
     "systemd": "ocm.service",
     "socket": "ocm.socket",
     "environment": "ocm.env",
