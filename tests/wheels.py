@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,15 +17,26 @@ _NOT_SOURCES = shutil.ignore_patterns(
 )
 
 
-def build_wheel(folder: Path) -> Path:
+def build_wheel(folder: Path, *, version: str | None = None) -> Path:
     """Build the wheel from a copy of the sources, so that nothing of an earlier build gets into it.
 
     :param folder: where the copy and the wheel are created.
+    :param version: of the package, instead of the sources' own.
     """
     shutil.copytree(REPOSITORY, folder / "sources", symlinks=True, ignore=_NOT_SOURCES)
+    if version is not None:
+        set_version(folder / "sources", version)
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "sources"))
     (wheel,) = folder.glob("*.whl")
     return wheel
+
+
+def set_version(sources: Path, version: str) -> None:
+    """Change the version of a copy of the sources."""
+    path = sources / "ocm_wsgi" / "__init__.py"
+    text, count = re.subn(r'^__version__ = ".*"$', f'__version__ = "{version}"', path.read_text(), flags=re.MULTILINE)
+    assert count == 1
+    path.write_text(text)
 
 
 def install_wheel(wheel: Path, folder: Path) -> Path:
