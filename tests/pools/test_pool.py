@@ -385,9 +385,11 @@ def test_requests_without_users_use_a_first_pool(service: ServiceFactory, simula
 def test_an_api_key_in_a_pool_is_passed_over(service: ServiceFactory, simulator: Simulator) -> None:
     """Its endpoints are others."""
     running = start(service, "ab", strategy="fallback")
+    # With the key at its start, the service would refuse to start.
+    assert turn(running, "s1").status_code == 200
     (running.folder / "a.json").write_text(json.dumps({"OPENAI_API_KEY": simulator.api_key()}))
     assert turn(running, "s1").status_code == 200
-    assert served(simulator) == "b"
+    assert served(simulator) == "ab"
 
 
 def test_a_paused_account_is_not_used(service: ServiceFactory, simulator: Simulator) -> None:
