@@ -1,4 +1,4 @@
-"""``flask ocm pause`` and ``resume``: take an account out of its pools for a while."""
+"""``ocm pause`` and ``resume``: take an account out of its pools for a while."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pause(tag: str, as_json: bool) -> None:
     if as_json:
         echo_json({"tag": tag, "paused": True})
     else:
-        click.echo(f"Paused {tag}. Its conversations go to other accounts: flask ocm resume {tag} ends that.")
+        click.echo(f"Paused {tag}. Its conversations go to other accounts: ocm resume {tag} ends that.")
 
 
 @click.command("resume", short_help="Use a paused or blocked account again.")

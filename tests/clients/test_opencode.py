@@ -1,4 +1,4 @@
-"""The real opencode client, configured as in the README: right answers, and right rows in the ledger."""
+"""The real opencode client, configured as in docs/clients.md: right answers, and right rows in the ledger."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run_opencode(running: RunningService, home: Path, *arguments: str) -> str:
     """
     assert PROGRAM.exists(), "opencode is not installed: `make test` does it"
     found = re.search(
-        r"`~/(\S+/opencode\.json)`.*?```json\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL
+        r"`~/(\S+/opencode\.json)`.*?```json\n(.*?)```", (REPOSITORY / "docs" / "clients.md").read_text(), re.DOTALL
     )
     assert found is not None
     configuration = home / found[1]

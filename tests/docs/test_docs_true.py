@@ -154,9 +154,12 @@ def test_named_tests_exist() -> None:
 
 
 def test_parameters_that_a_sign_in_lacks() -> None:
-    """The README names each parameter that the simulated ChatGPT backend refuses."""
+    """The page on clients names each parameter that the simulated ChatGPT backend refuses."""
     text = (
-        (ROOT / "README.md").read_text(encoding="utf-8").partition("**ChatGPT sign-in**")[2].partition("**API key**")[0]
+        (DOCS / "clients.md")
+        .read_text(encoding="utf-8")
+        .partition("**ChatGPT sign-in**")[2]
+        .partition("**API key**")[0]
     )
     named = set(re.findall(r"`(\w+)`", text))
     assert named == {*UNSUPPORTED_PARAMETERS, "previous_response_id"}
