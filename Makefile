@@ -3,6 +3,8 @@
 # The Python for .venv, 3.10 or newer; if empty, scripts/create-venv looks for one.
 PYTHON =
 VENV = .venv
+# What `make matrix` tests with: names or paths.
+PYTHONS = python3.10 python3.11 python3.12 python3.13 python3.14
 # Suppresses setuptools' warning about editable installations.
 PIP = PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip --disable-pip-version-check
 CODEX = .cache/codex
@@ -16,7 +18,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # Options for pytest: make test ARGS='-k nginx'
 ARGS =
 
-.PHONY: help install demo test test-installation coverage prove check format bench soak docs release lock screenshots
+.PHONY: help install demo test test-installation coverage prove check format bench soak docs matrix release lock \
+	screenshots
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +35,7 @@ help:
 	@echo 'make bench     Measure the relay'
 	@echo 'make soak      Run mixed clients, faults and reloads for ten minutes, and check for leaks'
 	@echo 'make docs      Build the documentation in build/site'
+	@echo "make matrix    Run the tests with each Python from 3.10 to 3.14 that is installed (PYTHONS='python3.13 ...')"
 	@echo 'make release   Build the wheel, the source distribution and their hashes in dist/, and try them'
 	@echo "make lock      Pin all dependencies with their hashes (ARGS=--upgrade: the newest versions)"
 	@echo 'make screenshots'
@@ -86,6 +90,10 @@ soak: $(VENV)/with-dev
 docs: $(VENV)/with-dev
 	$(VENV)/bin/properdocs build --quiet
 	@echo 'Open build/site/index.html'
+
+# PYTHONS names others, or their paths. One that is not installed is reported at the end, not an error.
+matrix:
+	@scripts/matrix '$(PYTHONS)' $(ARGS)
 
 # Uploading is left to a person: `twine upload dist/*`.
 release: $(VENV)/with-release
