@@ -16,6 +16,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from ocm_wsgi.simulator import Plan, Simulator
+from tests.accounting.test_ledger import wait_until
 from tests.conftest import ALICE, REPOSITORY, start_service
 
 RULES = REPOSITORY / "deploy" / "prometheus-rules.yml"
@@ -40,6 +41,8 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
             simulator.plan(plan)
             body = {"model": "gpt-5.5", "stream": True, "input": "hi"}
             session.post(f"{running.url}/v1/responses", json=body, timeout=20)
+        # A worker counts what has ended in batches, shortly after it has ended.
+        wait_until(lambda: 'status="failed"' in session.get(f"{running.url}/metrics", timeout=20).text)
         text = session.get(f"{running.url}/metrics", timeout=20).text
     return {
         sample.name: set(sample.labels)
