@@ -63,7 +63,7 @@ coverage: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed
 	@rm -rf build/coverage && mkdir -p build/coverage
 	$(VENV)/bin/coverage run -m pytest $(IN_PARALLEL) $(ARGS)
 	@$(VENV)/bin/coverage combine --quiet
-	$(VENV)/bin/coverage report
+	$(VENV)/bin/coverage report $(if $(ARGS),--fail-under 0)
 
 # Takes minutes: about a hundred tests, each in its own copy of the tree.
 prove: $(VENV)/with-dev $(CODEX)/installed
