@@ -53,7 +53,7 @@ test: $(VENV)/with-dev $(CODEX)/installed $(AXE)/installed
 
 # From nothing but Debian and Python: the wheel in a chroot, the image in containers of a plain user, the unit under
 # systemd. As root; nothing stays on the machine except the packages named above and .cache.
-test-installation: $(VENV)/with-dev
+test-installation: $(VENV)/with-dev $(VENV)/with-release
 	@scripts/debian-packages $(INSTALLED_WITH)
 	$(VENV)/bin/pytest tests/installation --durations 20 $(ARGS)
 
@@ -96,8 +96,11 @@ matrix:
 	@scripts/matrix '$(PYTHONS)' $(ARGS)
 
 # Uploading is left to a person: `twine upload dist/*`.
-release: $(VENV)/with-release
+release: $(VENV)/with-release $(VENV)/with-dev
 	@scripts/release $(VENV) $(ARGS)
+	@scripts/debian-packages $(INSTALLED_WITH)
+	@echo 'Running it in an empty Debian ...'
+	@RELEASED=dist $(VENV)/bin/pytest -q --no-header tests/installation/test_debian.py
 
 # ARGS=--upgrade takes the newest versions that setup.cfg allows.
 lock: $(VENV)/with-release

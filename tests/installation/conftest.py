@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -56,10 +57,18 @@ def wheels() -> Path:
 
 @pytest.fixture(scope="session")
 def wheelhouse(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with these wheels and this package's, as an index would have them."""
+    """Return a folder with these wheels and this package's, as an index would have them.
+
+    The environment variable ``RELEASED`` names the folder of a wheel to test instead of one of the sources.
+    """
     folder = tmp_path_factory.mktemp("wheelhouse")
     shutil.copytree(wheels, folder, dirs_exist_ok=True)
-    shutil.copy(build_wheel(tmp_path_factory.mktemp("wheel")), folder)
+    released = os.environ.get("RELEASED")
+    if released:
+        (wheel,) = Path(released).glob("*.whl")
+    else:
+        wheel = build_wheel(tmp_path_factory.mktemp("wheel"))
+    shutil.copy(wheel, folder)
     return folder
 
 
