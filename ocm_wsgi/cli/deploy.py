@@ -49,7 +49,7 @@ def deploy(kind: str, name: str | None, address: str, program: PurePath | None) 
     """Print the file of a KIND for another program, with the names of this installation filled in.
 
     \b
-    nginx                TLS in front of the service, for /etc/nginx/conf.d/ocm.conf
+    nginx                TLS in front of the service: /etc/nginx/conf.d/ocm.conf
     caddy                the same for Caddy: /etc/caddy/Caddyfile
     compose              the service and Caddy in containers: compose.yaml
     compose-environment  its settings: .env

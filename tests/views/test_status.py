@@ -134,7 +134,7 @@ def test_usage_of_all_users(running: RunningService) -> None:
     [
         {"by": "colour"},
         {"by": "user,user"},
-        {"by": "credential"},
+        {"by": "transport"},
         {"since": "yesterday"},
         {"since": "99999999999999"},
         {"until": "2027-13-01"},
