@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(900)
 
 def release(sources: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the script as the Makefile does."""
-    command = [sources / "scripts" / "release", sys.prefix, *options]
+    command = [str(sources / "scripts" / "release"), sys.prefix, *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
