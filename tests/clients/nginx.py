@@ -65,6 +65,16 @@ class Nginx:
         """Return a separate context like ``tls``, for clients that modify it, as HTTP/2 clients do."""
         return ssl.create_default_context(cafile=self.authority)
 
+    def threads_tls(self) -> ssl.SSLContext:
+        """Return a context for clients that receive in one thread and send in another, as websockets does.
+
+        Without TLS 1.3: its session tickets arrive after the handshake, and what one thread sends while another reads
+        them can be lost, since the TLS objects of Python before 3.13 have no lock.
+        """
+        context = self.own_tls()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
     def connect(self, *, timeout_seconds: float = 20) -> HTTPSConnection:
         """Return a connection that the caller closes."""
         return HTTPSConnection(SERVER_NAME, self.https_port, context=self.tls, timeout=timeout_seconds)

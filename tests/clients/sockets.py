@@ -20,7 +20,7 @@ def connect_socket(stack: Stack) -> Iterator[ClientConnection]:
     """Open a WebSocket as Codex does, without sending pings."""
     with connect(
         f"{stack.nginx.url.replace('https', 'wss', 1)}/v1/responses",
-        ssl=stack.nginx.tls,
+        ssl=stack.nginx.threads_tls(),
         additional_headers={"Authorization": f"Bearer {ALICE}"},
         ping_interval=None,
         max_size=None,

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import sqlite3
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -68,7 +69,7 @@ class Stack:
         return http.client.HTTPConnection(*self.running.address, timeout=20)
 
     @contextmanager
-    def socket(self, route: str = "nginx") -> Iterator[socket.socket]:
+    def socket(self, route: str = "nginx", *, tls: ssl.SSLContext | None = None) -> Iterator[socket.socket]:
         """Open a connection for raw bytes."""
         if route == "direct":
             with socket.create_connection(self.running.address, timeout=20) as plain:
@@ -77,7 +78,7 @@ class Stack:
         address = ("127.0.0.1", self.nginx.https_port)
         with (
             socket.create_connection(address, timeout=20) as plain,
-            self.nginx.tls.wrap_socket(plain, server_hostname=SERVER_NAME) as encrypted,
+            (tls or self.nginx.tls).wrap_socket(plain, server_hostname=SERVER_NAME) as encrypted,
         ):
             yield encrypted
 

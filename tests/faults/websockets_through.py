@@ -69,7 +69,7 @@ def open_socket(
     request_id = base64.b16encode(os.urandom(8)).decode()
     fields = {"Authorization": f"Bearer {token}", "X-Client-Request-Id": request_id}
     with (
-        stack.socket(route) as connection,
+        stack.socket(route, tls=stack.nginx.threads_tls()) as connection,
         connect(
             f"ws://{SERVER_NAME}/v1/responses",
             sock=connection,

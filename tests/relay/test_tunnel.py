@@ -350,6 +350,8 @@ def test_removed_user_is_refused(service: ServiceFactory) -> None:
 def test_tls_on_both_sides(secure: tuple[RunningService, ssl.SSLContext]) -> None:  # noqa: F811 - the fixture
     """Small and large messages are relayed unchanged over TLS, and a slow reader delays only its own upstream."""
     running, context = secure
+    # See Nginx.threads_tls: this client, too, receives in one thread and sends in another.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
     running.simulator.clear()
     running.simulator.plan(Plan(events=40, event_bytes=500_000))
     with (
