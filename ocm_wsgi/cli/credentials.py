@@ -18,7 +18,7 @@ from ocm_wsgi.credentials import Mode, Refresher
 from ocm_wsgi.credentials.sign_in import CredentialOwner, current, owner_of
 from ocm_wsgi.errors import CredentialError, LoginFailed, StateError
 from ocm_wsgi.oauth.refresh import REFUSALS
-from ocm_wsgi.pools.blocks import PAUSED_UNTIL, Block, Blocks
+from ocm_wsgi.pools.blocks import Block, Blocks
 from ocm_wsgi.quota.limits import MEASURES, PERIOD_NAMES, Cycle, Period
 from ocm_wsgi.quota.shares import Shares
 from ocm_wsgi.reporting.status import iso, window_status
@@ -66,7 +66,7 @@ class _AccountState:
         if self.problem is not None:
             return self.problem
         if self.block is not None and self.block.until > now:
-            until = "" if self.block.until >= PAUSED_UNTIL else f" until {utc(self.block.until)}"
+            until = "" if self.block.is_paused else f" until {utc(self.block.until)}"
             return f"{_BLOCKS.get(self.block.reason, self.block.reason)}{until}"
         used_up = self.used_up(now)
         if used_up is not None:
@@ -78,7 +78,7 @@ class _AccountState:
         if self.problem is not None:
             return "signed_out" if self.owner is None else "unusable"
         if self.block is not None and self.block.until > now:
-            return "paused" if self.block.until >= PAUSED_UNTIL else "blocked"
+            return "paused" if self.block.is_paused else "blocked"
         return "used_up" if self.used_up(now) else "ready"
 
 
@@ -200,4 +200,4 @@ def _as_json(each: _AccountState, now: float) -> dict[str, Any]:
 def _block_as_json(block: Block | None, now: float) -> dict[str, Any] | None:
     if block is None or block.until <= now:
         return None
-    return {"reason": block.reason, "until": None if block.until >= PAUSED_UNTIL else iso(block.until)}
+    return {"reason": block.reason, "until": None if block.is_paused else iso(block.until)}

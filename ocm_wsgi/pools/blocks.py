@@ -21,7 +21,6 @@ _log = logging.getLogger(__name__)
 #: blocked meanwhile; the request then fails over.
 CACHE_SECONDS = 1.0
 
-
 #: The end of the year 9999, in Unix seconds: until then an account is paused, unless it is resumed.
 PAUSED_UNTIL = 253_402_300_799.0
 
@@ -39,6 +38,11 @@ class Block:
 
     until: float
     reason: str
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether only the owner ends it."""
+        return self.until >= PAUSED_UNTIL
 
     def blocked_until(self, now: float) -> float:
         """Return until when the account cannot be used, in Unix seconds; infinity if that is not known."""
